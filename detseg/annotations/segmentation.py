@@ -1,0 +1,96 @@
+"""The segmentation column of a table: polygons or RLE of every instance, packed into five flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.structures import RLE
+
+Polygons = list[npt.NDArray[np.float64]]
+"""The rings of one instance, each float64 [V, 2] x, y in upright absolute pixels; their union is the mask."""
+
+Segmentation = Polygons | RLE | None
+"""Outline of one instance: rings, or a compressed RLE of the whole upright image, or nothing."""
+
+
+@dataclass(frozen=True)
+class SegmentationColumn:
+    """Segmentations of N instances in flat arrays, so that workers share them without copying.
+
+    Attributes:
+        points: float64 [V, 2], all vertices of all rings.
+        ring_start: int64 [R + 1], ring r is ``points[ring_start[r]:ring_start[r + 1]]``.
+        rings: int64 [N + 1], instance i owns the rings ``rings[i]`` to ``rings[i + 1]``.
+        counts: uint8 [B], all compressed RLE counts one after the other.
+        counts_start: int64 [N + 1], instance i owns the bytes ``counts_start[i]`` to ``counts_start[i + 1]``.
+        rle_hw: int32 [N, 2], height and width of the RLE; zeros where there is none.
+    """
+
+    points: npt.NDArray[np.float64]
+    ring_start: npt.NDArray[np.int64]
+    rings: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.uint8]
+    counts_start: npt.NDArray[np.int64]
+    rle_hw: npt.NDArray[np.int32]
+
+    @classmethod
+    def from_list(cls, segmentations: Sequence[Segmentation]) -> SegmentationColumn:
+        """Pack a list. Polygons must be float [V, 2] rings, RLEs compressed (``counts`` as bytes)."""
+        points: list[npt.NDArray[np.float64]] = []
+        counts: list[bytes] = []
+        rings = np.zeros(len(segmentations) + 1, np.int64)
+        counts_length = np.zeros(len(segmentations) + 1, np.int64)
+        rle_hw = np.zeros((len(segmentations), 2), np.int32)
+        for i, segmentation in enumerate(segmentations):
+            if isinstance(segmentation, dict):
+                counts.append(segmentation["counts"])
+                counts_length[i + 1] = len(counts[-1])
+                rle_hw[i] = segmentation["size"]
+            elif segmentation is not None:
+                points.extend(segmentation)
+                rings[i + 1] = len(segmentation)
+        return cls(
+            np.concatenate([np.zeros((0, 2)), *points]),
+            np.cumsum([0, *(len(ring) for ring in points)], dtype=np.int64),
+            np.cumsum(rings),
+            np.frombuffer(b"".join(counts), np.uint8),
+            np.cumsum(counts_length),
+            rle_hw,
+        )
+
+    @classmethod
+    def concatenate(cls, columns: Sequence[SegmentationColumn]) -> SegmentationColumn:
+        """The instances of several columns one after the other."""
+
+        def joined(starts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+            lengths = np.concatenate([np.zeros(0, np.int64), *(np.diff(start) for start in starts)])
+            return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+        return cls(
+            np.concatenate([np.zeros((0, 2)), *(column.points for column in columns)]),
+            joined([column.ring_start for column in columns]),
+            joined([column.rings for column in columns]),
+            np.concatenate([np.zeros(0, np.uint8), *(column.counts for column in columns)]),
+            joined([column.counts_start for column in columns]),
+            np.concatenate([np.zeros((0, 2), np.int32), *(column.rle_hw for column in columns)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rle_hw)
+
+    def __getitem__(self, index: int) -> Segmentation:
+        first, last = self.rings[index], self.rings[index + 1]
+        if last > first:
+            return [self.points[self.ring_start[r] : self.ring_start[r + 1]] for r in range(first, last)]
+        start, stop = self.counts_start[index], self.counts_start[index + 1]
+        if stop > start:
+            return {"size": [int(side) for side in self.rle_hw[index]], "counts": self.counts[start:stop].tobytes()}
+        return None
+
+    def present(self) -> npt.NDArray[np.bool_]:
+        """bool [N]: which instances have a segmentation."""
+        return (np.diff(self.rings) > 0) | (np.diff(self.counts_start) > 0)

@@ -1,0 +1,251 @@
+"""The annotation table: everything that a data set says, in columns; no pixels, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.notes import Notes
+from detseg.annotations.segmentation import Segmentation, SegmentationColumn
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+
+Strings = np.ndarray[Any, np.dtypes.StringDType]
+
+
+@dataclass(frozen=True)
+class KeypointSchema:
+    """The P keypoints of a data set.
+
+    Attributes:
+        names: P names.
+        swaps: index pairs (left, right) that change places in a mirror.
+        sigmas: P OKS falloffs, COCO's ``k / 2``; pycocotools knows only those of its 17 points.
+        skeleton: index pairs to draw lines between.
+    """
+
+    names: tuple[str, ...]
+    swaps: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image, as a small view of a table. All coordinates are upright pixels.
+
+    Attributes:
+        record: row in the full table that all subsets come from; randomness depends on it.
+        image_id: the source's own id of the image.
+        path: file to open (of the archive or video if ``member`` or ``frame`` say so).
+        stored_hw: height and width as stored in the file; ``size_hw`` is upright.
+        orientation: EXIF orientation 1..8 of the stored pixels.
+        class_index: int64 [T]; -1 where there is none.
+        boxes_xywh: float64 [N, 4].
+        labels: int64 [N], 1..K.
+        areas: float64 [N], square pixels of the upright original.
+        iscrowd, ignore: bool [N]. Neither is trained on; both are left out of the count of misses in evaluation.
+        segmentations: N of polygons, RLE or None.
+        keypoints: float64 [N, P, 3] x, y, visibility 0..2; None without a keypoint schema.
+    """
+
+    record: int
+    image_id: int
+    path: Path
+    member: str
+    frame: int
+    stored_hw: tuple[int, int]
+    size_hw: tuple[int, int]
+    orientation: int
+    group: str
+    split: str
+    class_index: npt.NDArray[np.int64]
+    boxes_xywh: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    areas: npt.NDArray[np.float64]
+    iscrowd: npt.NDArray[np.bool_]
+    ignore: npt.NDArray[np.bool_]
+    segmentations: list[Segmentation]
+    keypoints: npt.NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def name(self) -> str:
+        """What a message calls this image: file name, and the member or frame inside it."""
+        inside = self.member or (f"frame {self.frame}" if self.frame >= 0 else "")
+        return f"{self.path.name}:{inside}" if inside else self.path.name
+
+
+@dataclass(frozen=True)
+class AnnotationTable:
+    """I images and N instances of one data set.
+
+    Columns of images ([I]); an image's instances are the rows ``start`` to ``stop`` of the instance columns:
+        image_id int64, record int64, media str (path, relative to ``root`` with forward slashes), member str,
+        frame int32 (-1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
+        stored_frame bool (the source's own coordinates are those of the stored pixels, not of the upright picture),
+        group str ("" none), split str (the source's own: "train", "val", "test" or ""),
+        class_index int64 [I, T] (0..K-1, -1 none; T = 1 unless the set has several label fields),
+        start int64, stop int64.
+    Columns of instances ([N]), all in upright absolute pixels of the original:
+        boxes_xywh float64 [N, 4], label int32 (1..K), area float64, iscrowd bool, ignore bool,
+        annotation_id int64 (the source's own, for messages only), segmentation, keypoints float64 [N, P, 3] or None.
+    """
+
+    class_map: ClassMap
+    root: Path
+    image_id: npt.NDArray[np.int64]
+    record: npt.NDArray[np.int64]
+    media: Strings
+    member: Strings
+    frame: npt.NDArray[np.int32]
+    height: npt.NDArray[np.int32]
+    width: npt.NDArray[np.int32]
+    orientation: npt.NDArray[np.int8]
+    stored_frame: npt.NDArray[np.bool_]
+    group: Strings
+    split: Strings
+    class_index: npt.NDArray[np.int64]
+    start: npt.NDArray[np.int64]
+    stop: npt.NDArray[np.int64]
+    boxes_xywh: npt.NDArray[np.float64]
+    label: npt.NDArray[np.int32]
+    area: npt.NDArray[np.float64]
+    iscrowd: npt.NDArray[np.bool_]
+    ignore: npt.NDArray[np.bool_]
+    annotation_id: npt.NDArray[np.int64]
+    segmentation: SegmentationColumn
+    keypoints: npt.NDArray[np.float64] | None = None
+    keypoint_schema: KeypointSchema | None = None
+    source: str = ""
+    notes: Notes = field(default_factory=Notes)
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+    def __getitem__(self, index: int) -> Record:
+        """The record in row ``index`` of this table (negative counts from the end); IndexError outside."""
+        index = range(len(self))[index]
+        rows = slice(int(self.start[index]), int(self.stop[index]))
+        stored = (int(self.height[index]), int(self.width[index]))
+        orientation = int(self.orientation[index])
+        return Record(
+            record=int(self.record[index]),
+            image_id=int(self.image_id[index]),
+            path=self.root / str(self.media[index]),
+            member=str(self.member[index]),
+            frame=int(self.frame[index]),
+            stored_hw=stored,
+            size_hw=stored if orientation < 5 else (stored[1], stored[0]),
+            orientation=orientation,
+            group=str(self.group[index]),
+            split=str(self.split[index]),
+            class_index=self.class_index[index],
+            boxes_xywh=self.boxes_xywh[rows],
+            labels=self.label[rows].astype(np.int64),
+            areas=self.area[rows],
+            iscrowd=self.iscrowd[rows],
+            ignore=self.ignore[rows],
+            segmentations=[self.segmentation[i] for i in range(rows.start, rows.stop)],
+            keypoints=None if self.keypoints is None else self.keypoints[rows],
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[index] for index in range(len(self)))
+
+    def subset(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> AnnotationTable:
+        """The images in ``rows`` of this table, in that order. Instances are shared, not copied."""
+        rows = np.asarray(rows, dtype=np.int64)
+        return replace(self, **{name: getattr(self, name)[rows] for name in _IMAGE_COLUMNS})
+
+    def instance_rows(self) -> npt.NDArray[np.int64]:
+        """int64: rows of the instance columns that belong to this table's images, in image order."""
+        counts = self.stop - self.start
+        offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return (np.repeat(self.start, counts) + offsets).astype(np.int64)
+
+    def instances_per_image(self) -> npt.NDArray[np.int64]:
+        """int64 [I]: number of instances, crowds included."""
+        return self.stop - self.start
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether every instance that is trained on has a segmentation, and there is at least one."""
+        rows = self.instance_rows()
+        trained = rows[~(self.iscrowd[rows] | self.ignore[rows])]
+        return bool(len(trained)) and bool(self.segmentation.present()[trained].all())
+
+    @property
+    def has_boxes(self) -> bool:
+        return len(self.instance_rows()) > 0
+
+    @property
+    def has_class_index(self) -> bool:
+        """Whether images carry class labels of their own (classification)."""
+        return len(self) > 0 and bool((self.class_index >= 0).any())
+
+    @classmethod
+    def from_dataset(cls, dataset: Any, class_map: ClassMap | None = None) -> AnnotationTable:
+        """The table of anybody's untransformed ``(image, target)`` dataset; see ``annotations/foreign.py``."""
+        from detseg.annotations.foreign import read_dataset
+
+        return read_dataset(dataset, class_map)
+
+
+_IMAGE_COLUMNS = (
+    "image_id", "record", "media", "member", "frame", "height", "width", "orientation", "stored_frame",
+    "group", "split", "class_index", "start", "stop",
+)  # fmt: skip
+_INSTANCE_COLUMNS = ("boxes_xywh", "label", "area", "iscrowd", "ignore", "annotation_id")
+
+
+def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
+    """The images of several tables of one class map, one after the other; rows of the result are its new ``record``.
+
+    Image ids that occur in more than one table are renumbered 1..I for all images, with a note.
+
+    Raises:
+        DataError: class maps or keypoint schemas differ, or there is no table.
+    """
+    if not tables:
+        raise DataError("no tables to join; give at least one")
+    first = tables[0]
+    for table in tables[1:]:
+        if table.class_map != first.class_map or table.keypoint_schema != first.keypoint_schema:
+            raise DataError(
+                f"{table.source} has classes {table.class_map.to_dict()}, {first.source} has "
+                f"{first.class_map.to_dict()}; give both files the same categories in the same order"
+            )
+    roots = {table.root for table in tables}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in _IMAGE_COLUMNS
+    }
+    if len(roots) > 1:
+        media = [str(table.root / str(name)) for table in tables for name in table.media]
+        columns["media"] = np.array(media, dtype=np.dtypes.StringDType())
+    shift = np.cumsum([0, *(len(table.label) for table in tables)])
+    columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, shift, strict=False)])
+    columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, shift, strict=False)])
+    columns["record"] = np.arange(len(columns["image_id"]))
+    notes = Notes()
+    for table in tables:
+        notes.merge(table.notes)
+    if len(np.unique(columns["image_id"])) < len(columns["image_id"]):
+        columns["image_id"] = np.arange(1, len(columns["image_id"]) + 1)
+        notes.add("image ids renumbered 1..n because files share ids", ", ".join(table.source for table in tables))
+    return replace(
+        first,
+        **columns,
+        root=first.root if len(roots) == 1 else Path("/"),
+        segmentation=SegmentationColumn.concatenate([table.segmentation for table in tables]),
+        keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),  # type: ignore[misc]
+        source=", ".join(table.source for table in tables),
+        notes=notes,
+    )

@@ -1,0 +1,79 @@
+"""Names of classes, and the three numbers that stand for one: label, class_index, category_id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detseg.errors import DataError
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """K classes in a fixed order.
+
+    ``label`` is 1..K (0 is background and never stored), ``class_index`` is 0..K-1, and ``category_id`` is the number
+    that the data set's own files use.
+
+    Attributes:
+        names: K names, none of them twice.
+        category_ids: the file's own id of each class, none of them twice; 1..K unless the source says otherwise.
+    """
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.category_ids:
+            object.__setattr__(self, "category_ids", tuple(range(1, len(self.names) + 1)))
+        if len(self.category_ids) != len(self.names):
+            raise DataError(
+                f"{len(self.names)} class names but {len(self.category_ids)} category ids; give one id a name"
+            )
+        for what, values in (("class name", self.names), ("category id", self.category_ids)):
+            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            if twice:
+                raise DataError(f"{what} {', '.join(twice)} appears twice; rename or merge these classes in the source")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def num_classes(self) -> int:
+        """K + 1: torchvision counts the background."""
+        return len(self.names) + 1
+
+    def name_of(self, label: int) -> str:
+        """The name of ``label`` (1..K)."""
+        return self.names[self._index(label)]
+
+    def category_id_of(self, label: int) -> int:
+        """The source's own id of ``label`` (1..K)."""
+        return self.category_ids[self._index(label)]
+
+    def label_of(self, name: str) -> int:
+        """The label of a class name; DataError with the known names if there is none."""
+        if name not in self.names:
+            raise DataError(f"class {name!r} is not known; known are {', '.join(self.names)}")
+        return self.names.index(name) + 1
+
+    def labels_by_category_id(self) -> dict[int, int]:
+        """``category_id -> label`` for all classes."""
+        return {category_id: index + 1 for index, category_id in enumerate(self.category_ids)}
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"names": list(self.names), "category_ids": list(self.category_ids)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ClassMap:
+        return cls(tuple(value["names"]), tuple(value["category_ids"]))
+
+    @classmethod
+    def from_names(cls, names: Sequence[str]) -> ClassMap:
+        return cls(tuple(names))
+
+    def _index(self, label: int) -> int:
+        if not 1 <= label <= len(self.names):
+            raise DataError(f"label {label} is outside 1..{len(self.names)} (0 is background and never stored)")
+        return label - 1

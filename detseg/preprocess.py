@@ -1,0 +1,98 @@
+"""How a picture becomes network input: one value, saved with the model, used by training, prediction and export."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from detseg.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the network's pixels lie in the original image.
+
+    Network pixels = (upright original pixels resized to ``resized_hw``), then cut to ``crop_hw`` at ``crop_yx``.
+
+    Attributes:
+        original_hw: height and width of the upright original.
+        resized_hw: height and width after the one resize.
+        orientation: EXIF orientation 1..8 that was undone to stand the picture upright.
+        crop_yx: top-left corner of the centre crop in the resized image; (0, 0) for detectors, which never crop.
+        crop_hw: height and width of what the network sees; ``resized_hw`` for detectors.
+    """
+
+    original_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    orientation: int = 1
+    crop_yx: tuple[int, int] = (0, 0)
+    crop_hw: tuple[int, int] | None = None
+
+    @property
+    def network_hw(self) -> tuple[int, int]:
+        return self.crop_hw or self.resized_hw
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Size, normalisation and EXIF rule of a model.
+
+    Attributes:
+        min_size: length in pixels that the shorter side is brought to.
+        max_size: limit in pixels for the longer side; 0 for none. The smaller scale wins, as in torchvision.
+        crop: side of a centre crop in pixels; 0 for none (detectors). Classifiers see ``crop`` x ``crop``.
+        mean, std: per-channel normalisation of RGB in [0, 1], done in the model.
+        apply_exif: stand pictures upright by their EXIF orientation.
+        colour: channel order; "RGB" is the only one so far.
+    """
+
+    min_size: int = 800
+    max_size: int = 1333
+    crop: int = 0
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    apply_exif: bool = True
+    colour: str = "RGB"
+
+    def __post_init__(self) -> None:
+        if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
+            raise DataError(
+                f"preprocessing: min_size {self.min_size}, max_size {self.max_size}, crop {self.crop}: "
+                "min_size must be at least 1, max_size at least 0, crop between 0 and min_size"
+            )
+        if self.colour != "RGB":
+            raise DataError(f"preprocessing: colour order {self.colour!r} is not known; only RGB is")
+
+    def resized_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """Height and width after the resize: torchvision's own formula (``GeneralizedRCNNTransform``), to the pixel.
+
+        The scale is computed in float32 as torchvision does; a side never becomes 0.
+        """
+        short, long = np.float32(min(size_hw)), np.float32(max(size_hw))
+        scale = np.float32(self.min_size) / short
+        if self.max_size:
+            scale = min(scale, np.float32(self.max_size) / long)
+        height, width = (max(1, int(float(side) * float(scale))) for side in size_hw)
+        if self.crop:  # rounding must not leave less than the crop
+            height, width = max(height, self.crop), max(width, self.crop)
+        return height, width
+
+    def geometry(self, original_hw: tuple[int, int], orientation: int = 1) -> Geometry:
+        """The :class:`Geometry` of an upright image of ``original_hw``."""
+        resized = self.resized_hw(original_hw)
+        if not self.crop:
+            return Geometry(original_hw, resized, orientation)
+        corner = ((resized[0] - self.crop) // 2, (resized[1] - self.crop) // 2)
+        return Geometry(original_hw, resized, orientation, corner, (self.crop, self.crop))
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Preprocessing:
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})

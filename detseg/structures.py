@@ -1,0 +1,93 @@
+"""What a network gives and what a user gets. Numpy arrays only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RLE = dict[str, Any]
+"""COCO's compressed run-length encoding: ``{"size": [H, W], "counts": bytes}``."""
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RawPrediction:
+    """What a detector gives for one image, in network pixels (before padding), best score first.
+
+    Attributes:
+        boxes: float32 [M, 4] xyxy.
+        labels: int64 [M], 1..K.
+        scores: float32 [M] in [0, 1], descending.
+        mask_probs: float32 [M, 28, 28] in [0, 1], the mask inside each box; None without a mask head.
+        keypoints: float32 [M, P, 3] x, y, score; None without a keypoint head.
+    """
+
+    boxes: Float32
+    labels: Int64
+    scores: Float32
+    mask_probs: Float32 | None = None
+    keypoints: Float32 | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a user gets for one image, in original (upright) pixels, best score first.
+
+    Attributes:
+        size_hw: height and width of the upright original image.
+        boxes: float32 [M, 4] xyxy.
+        labels: int64 [M], 1..K.
+        scores: float32 [M] in [0, 1], descending.
+        rles: M COCO RLEs of the whole image; None without a mask head.
+        keypoints: float32 [M, P, 3] x, y, score; None without a keypoint head.
+    """
+
+    size_hw: tuple[int, int]
+    boxes: Float32
+    labels: Int64
+    scores: Float32
+    rles: list[RLE] | None = None
+    keypoints: Float32 | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def masks(self) -> npt.NDArray[np.uint8]:
+        """uint8 [M, H, W] in {0, 1}; zeros if there is no mask head. Costs M * H * W bytes: ask for it when needed."""
+        from pycocotools import mask as coco_mask
+
+        if not self.rles:
+            return np.zeros((len(self), *self.size_hw), np.uint8)
+        return np.ascontiguousarray(coco_mask.decode(self.rles).transpose(2, 0, 1))
+
+    def above(self, score: float) -> Prediction:
+        """Only what scores at least ``score``."""
+        keep = np.flatnonzero(self.scores >= score)
+        return Prediction(
+            self.size_hw,
+            self.boxes[keep],
+            self.labels[keep],
+            self.scores[keep],
+            None if self.rles is None else [self.rles[i] for i in keep],
+            None if self.keypoints is None else self.keypoints[keep],
+        )
+
+
+@dataclass(frozen=True)
+class ClassPrediction:
+    """What a classifier gives for one image.
+
+    Attributes:
+        probabilities: float32 [K], sums to 1; position i is class_index i.
+    """
+
+    probabilities: Float32
+
+    @property
+    def class_index(self) -> int:
+        return int(np.argmax(self.probabilities))
