@@ -1,0 +1,63 @@
+"""Transfer learning for detection and segmentation on small custom data.
+
+Ten names carry a notebook: ``read``, ``split``, ``Dataset``, ``data_loader``, ``create_model``, ``train_one_epoch``,
+``evaluate``, ``fit``, ``Predictor``, ``draw``. They are loaded when first used, so that ``import detseg`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detseg.annotations import read, split
+    from detseg.config import TrainConfig
+    from detseg.datasets import Dataset, data_loader
+    from detseg.engine import evaluate, load, train_one_epoch
+    from detseg.errors import DataError
+    from detseg.predictor import Predictor
+    from detseg.recipes.fit import fit
+    from detseg.recipes.model import create_model
+    from detseg.reports.draw import draw
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Predictor",
+    "TrainConfig",
+    "create_model",
+    "data_loader",
+    "draw",
+    "evaluate",
+    "fit",
+    "load",
+    "read",
+    "split",
+    "train_one_epoch",
+]
+
+_HOME = {
+    "DataError": "detseg.errors",
+    "Dataset": "detseg.datasets",
+    "Predictor": "detseg.predictor",
+    "TrainConfig": "detseg.config",
+    "create_model": "detseg.recipes.model",
+    "data_loader": "detseg.datasets",
+    "draw": "detseg.reports.draw",
+    "evaluate": "detseg.engine",
+    "fit": "detseg.recipes.fit",
+    "load": "detseg.engine",
+    "read": "detseg.annotations",
+    "split": "detseg.annotations",
+    "train_one_epoch": "detseg.engine",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'detseg' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

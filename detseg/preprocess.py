@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from detseg.errors import DataError
 
@@ -71,13 +73,12 @@ class Preprocessing:
     def resized_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width after the resize: torchvision's own formula (``GeneralizedRCNNTransform``), to the pixel.
 
-        The scale is computed in float32 as torchvision does; a side never becomes 0.
+        The scale is a float64 and the product is cut off, as torchvision does; a side never becomes 0.
         """
-        short, long = np.float32(min(size_hw)), np.float32(max(size_hw))
-        scale = np.float32(self.min_size) / short
+        scale = self.min_size / min(size_hw)
         if self.max_size:
-            scale = min(scale, np.float32(self.max_size) / long)
-        height, width = (max(1, int(float(side) * float(scale))) for side in size_hw)
+            scale = min(scale, self.max_size / max(size_hw))
+        height, width = (max(1, int(side * scale)) for side in size_hw)
         if self.crop:  # rounding must not leave less than the crop
             height, width = max(height, self.crop), max(width, self.crop)
         return height, width
@@ -90,9 +91,23 @@ class Preprocessing:
         corner = ((resized[0] - self.crop) // 2, (resized[1] - self.crop) // 2)
         return Geometry(original_hw, resized, orientation, corner, (self.crop, self.crop))
 
+    @staticmethod
+    def apply(image: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
+        """What the network sees of an upright uint8 [H, W, 3] picture: the one resize (bilinear, uint8), then the crop.
+
+        ``image`` may have been decoded smaller than ``geometry.original_hw``; the result is uint8 of
+        ``geometry.network_hw``. Training, evaluation, prediction and serving all call this.
+        """
+        height, width = geometry.resized_hw
+        if image.shape[:2] != (height, width):
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        (top, left), (crop_h, crop_w) = geometry.crop_yx, geometry.network_hw
+        return np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Preprocessing:
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in value.items()})
+        plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -223,12 +224,16 @@ def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
                 f"{table.source} has classes {table.class_map.to_dict()}, {first.source} has "
                 f"{first.class_map.to_dict()}; give both files the same categories in the same order"
             )
-    roots = {table.root for table in tables}
+    roots = {os.path.abspath(table.root) for table in tables}  # noqa: PTH100  (resolve would follow links)
+    root = first.root if len(roots) == 1 else Path(os.path.commonpath(roots))
     columns: dict[str, Any] = {
-        name: np.concatenate([getattr(table, name) for table in tables]) for name in _IMAGE_COLUMNS
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in (*_IMAGE_COLUMNS, *_INSTANCE_COLUMNS)
     }
     if len(roots) > 1:
-        media = [str(table.root / str(name)) for table in tables for name in table.media]
+        media = [
+            (table.root / str(name)).absolute().relative_to(root).as_posix() for table in tables for name in table.media
+        ]
         columns["media"] = np.array(media, dtype=np.dtypes.StringDType())
     shift = np.cumsum([0, *(len(table.label) for table in tables)])
     columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, shift, strict=False)])
@@ -243,9 +248,9 @@ def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
     return replace(
         first,
         **columns,
-        root=first.root if len(roots) == 1 else Path("/"),
+        root=root,
         segmentation=SegmentationColumn.concatenate([table.segmentation for table in tables]),
-        keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),  # type: ignore[misc]
+        keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),
         source=", ".join(table.source for table in tables),
         notes=notes,
     )

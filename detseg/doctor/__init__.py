@@ -1,0 +1,10 @@
+"""What is wrong with a data set, and what is in it. Reads files and tables, loads no torch."""
+
+from __future__ import annotations
+
+from detseg.doctor.findings import Finding
+from detseg.doctor.images import inspect_images
+from detseg.doctor.summary import ClassCount, Spread, Summary, summary
+from detseg.doctor.table import inspect_table
+
+__all__ = ["ClassCount", "Finding", "Spread", "Summary", "inspect_images", "inspect_table", "summary"]

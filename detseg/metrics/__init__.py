@@ -1,0 +1,18 @@
+"""How good predictions are: COCO AP for detectors, accuracy for classifiers. No torch."""
+
+from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
+from detseg.metrics.coco import CocoEvaluator
+from detseg.metrics.coco_metrics import CocoMetrics
+from detseg.metrics.ground_truth import GroundTruth
+from detseg.metrics.results_file import evaluate_files
+from detseg.metrics.truth_file import read_ground_truth
+
+__all__ = [
+    "ClassificationEvaluator",
+    "ClassificationMetrics",
+    "CocoEvaluator",
+    "CocoMetrics",
+    "GroundTruth",
+    "evaluate_files",
+    "read_ground_truth",
+]

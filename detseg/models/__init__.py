@@ -1,0 +1,25 @@
+"""The networks: how they are named, built, filled with weights and frozen, and what goes in and comes out."""
+
+from detseg.models.build import MODELS, ModelDescription, build_model, describe
+from detseg.models.classifier import Classifier
+from detseg.models.detector import Detector
+from detseg.models.freeze import LEVELS, freeze, part_table, set_trainable_layers
+from detseg.models.loss_mode import loss_mode
+from detseg.models.weights import LoadReport, load_weights, read_state_dict
+
+__all__ = [
+    "LEVELS",
+    "MODELS",
+    "Classifier",
+    "Detector",
+    "LoadReport",
+    "ModelDescription",
+    "build_model",
+    "describe",
+    "freeze",
+    "load_weights",
+    "loss_mode",
+    "part_table",
+    "read_state_dict",
+    "set_trainable_layers",
+]

@@ -1,0 +1,62 @@
+"""Between a data set's own coordinates and upright ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.segmentation import Segmentation
+from detseg.orientation import orient_boxes, orient_points, orient_rle, unorient_boxes, unorient_points, unorient_rle
+from detseg.structures import RLE
+
+Float64 = npt.NDArray[np.float64]
+Coordinates = tuple[Float64 | None, Segmentation, Float64 | None]
+"""Of one instance: box float64 [4] x, y, width, height; segmentation; keypoints float64 [P, 3]. None where missing."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The frame in which a data set gives the coordinates of one image.
+
+    Attributes:
+        stored_hw: height and width of the stored pixels.
+        orientation: EXIF orientation that leads from the data set's frame to the upright one: that of the file where
+            the data set speaks of stored pixels, else 1 (nothing changes, to the last bit).
+    """
+
+    stored_hw: tuple[int, int]
+    orientation: int
+
+    def upright(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
+        """One instance in the data set's frame -> upright."""
+        return self._turned(box, segmentation, keypoints, orient_boxes, orient_points, orient_rle)
+
+    def own(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
+        """One instance in upright coordinates -> the data set's frame."""
+        return self._turned(box, segmentation, keypoints, unorient_boxes, unorient_points, unorient_rle)
+
+    def _turned(
+        self,
+        box: Float64 | None,
+        segmentation: Segmentation,
+        keypoints: Float64 | None,
+        turn_boxes: Callable[[Float64, tuple[int, int], int], Float64],
+        turn_points: Callable[[Float64, tuple[int, int], int], Float64],
+        turn_rle: Callable[[RLE, int], RLE],
+    ) -> Coordinates:
+        if self.orientation == 1:
+            return box, segmentation, keypoints
+        if box is not None:
+            box = turn_boxes(box[None], self.stored_hw, self.orientation)[0]
+        if isinstance(segmentation, dict):
+            segmentation = turn_rle(segmentation, self.orientation)
+        elif segmentation is not None:
+            segmentation = [turn_points(ring, self.stored_hw, self.orientation) for ring in segmentation]
+        if keypoints is not None:
+            xy = turn_points(keypoints[:, :2], self.stored_hw, self.orientation)
+            turned = np.column_stack([xy, keypoints[:, 2]])
+            keypoints = np.where(keypoints[:, 2:] > 0, turned, keypoints)  # (0, 0, 0) says "not labelled"
+        return box, segmentation, keypoints

@@ -1,0 +1,131 @@
+"""The command line: arguments in, exit code out. Nothing here loads torch before the arguments are known to be good."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import jsonargparse
+
+from detseg.config import EvaluateConfig, InspectConfig, PredictConfig, TrainConfig
+
+COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
+    "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
+    "evaluate": (
+        EvaluateConfig,
+        (("run", "?"), ("data", "?")),
+        "Score a run on labelled images, or a results file against an annotation file.",
+    ),
+    "predict": (PredictConfig, (("run", ""), ("images", "+")), "Run a trained model on images."),
+    "inspect": (InspectConfig, (("data", "?"),), "Say what a data set holds, and name what is broken in it."),
+}
+"""Verb -> its config, the options that are given by position, and one line of help."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        print("usage: detseg COMMAND [OPTIONS]\n")
+        print("\n".join(f"  {name:{width}}  {text}" for name, (_, _, text) in COMMANDS.items()))
+        print("\ndetseg COMMAND --help lists the options of a command.")
+        return 0 if arguments else 2
+    command, rest = arguments[0], arguments[1:]
+    if command == "--version":
+        from importlib.metadata import version
+
+        print(version("detseg"))
+        return 0
+    if command not in COMMANDS:
+        print(f"detseg: {command!r} is not a command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    config = parse(command, rest)
+    try:
+        return _run(command, config)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"detseg {command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"detseg {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def parse(command: str, arguments: Sequence[str]) -> Any:
+    """The config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on a bad argument."""
+    config_class, positional, text = COMMANDS[command]
+    given = " ".join(f"[{name.upper()}]" if many == "?" else name.upper() for name, many in positional)
+    usage = f"detseg {command} {given} [OPTIONS]"
+    parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
+    parser.add_argument("--config", type=str, help="TOML file with the same options; flags win")
+    types = get_type_hints(config_class)
+    numbers = dict(positional)
+    for item in fields(config_class):
+        text, flag = item.metadata["help"], f"--{item.name.replace('_', '-')}"
+        if numbers.get(item.name) == "?":
+            parser.add_argument(item.name, type=types[item.name], nargs="?", default=item.default, help=text)
+        elif numbers.get(item.name) == "+":
+            parser.add_argument(item.name, type=str, nargs="+", help=text)
+        elif item.name in numbers:
+            parser.add_argument(item.name, type=types[item.name], help=text)
+        elif types[item.name] is bool:
+            switch = jsonargparse.ActionYesNo(yes_prefix="", no_prefix="no-")
+            parser.add_argument(flag, action=switch, default=item.default, help=text)
+        else:
+            parser.add_argument(flag, type=types[item.name], default=item.default, help=text)
+    file = _config_file(arguments)
+    if file is not None:
+        required = {name: [] if many == "+" else "" for name, many in positional if many != "?"}
+        parser.set_defaults(_toml(parser, Path(file), {item.name for item in fields(config_class)}, required))
+    values = vars(parser.parse_args(arguments))
+    return config_class(**{item.name: values[item.name] for item in fields(config_class)})
+
+
+def _config_file(arguments: Sequence[str]) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            return arguments[index + 1]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+    return None
+
+
+def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], required: dict[str, Any]) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        parser.error(f"--config {path}: {error}")
+    unknown = sorted(set(values) - known)
+    if unknown:
+        parser.error(f"--config {path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    parser.parse_object(required | values)  # checks the types: values set as defaults are not looked at again
+    return values
+
+
+def _run(command: str, config: Any) -> int:
+    if command == "train":
+        from detseg.recipes.fit import fit
+
+        fit(config)
+    elif command == "evaluate":
+        from detseg.recipes.evaluate import evaluate
+
+        evaluate(config)
+    elif command == "predict":
+        from detseg.recipes.predict import predict
+
+        return 1 if predict(config).failed else 0
+    else:
+        from detseg.recipes.inspect import inspect
+
+        inspect(config)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Every option of the commands: its name, type, default, and why that default. Frozen dataclasses, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+Task = Literal["detect", "segment", "classify"]
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field whose ``help`` is shown by the command line."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the data is and how it is read."""
+
+    data: str = option(
+        "", "folder or annotation file of labelled images. Default: the demo set that comes with this project"
+    )
+    format: Literal["coco", "masks", "folders"] | None = option(None, "annotation format. Default: found by looking")
+    images: str | None = option(None, "folder of the images. Default: looked for beside the annotations")
+    mask_values: Literal["instance", "class", "binary"] | None = option(
+        None,
+        "what a mask PNG's values mean: ids of instances, ids of classes (255 = ignore), or one object a file. "
+        "Default: guessed from the files and said",
+    )
+    classes: str | list[str] | None = option(
+        None, "comma-separated class names: selects and orders them, or names the values of masks. Default: all"
+    )
+    bad_instances: Literal["drop", "error"] = option(
+        "drop", "what becomes of empty boxes. Default drop: they are counted and named, and the rest can be used"
+    )
+
+
+@dataclass(frozen=True)
+class TrainConfig(DataConfig):
+    """Options of ``train``. None means: picked for the data and the machine, and printed."""
+
+    output: str | None = option(None, "run folder to write. Default: runs/<data>-<model>, numbered if that exists")
+    resume: str | None = option(None, "run folder to continue from its last checkpoint")
+
+    task: Task | None = option(
+        None, "what to learn. Default: segment if there are masks, detect if boxes, classify if class folders"
+    )
+    model: str | None = option(
+        None,
+        "architecture. Default: Mask or Faster R-CNN, ResNet-50 on CUDA, MobileNetV3 on CPU, where it is 5 times "
+        "faster; for classes ResNet-50 or ResNet-18",
+    )
+    weights: str | None = option(
+        None,
+        "starting weights: coco, imagenet, none, or a file. Default: coco (classify: imagenet); none for the demo set, "
+        "which must run without a network",
+    )
+    freeze: Literal["none", "stem", "body", "neck", "rpn"] | None = option(
+        None,
+        "freeze all parts up to this one. Default with pretrained weights: stem on CUDA, body on CPU, "
+        "where it halves the time; none from scratch",
+    )
+    trainable_layers: int | None = option(
+        None, "torchvision's way to say the same: 0 to 5 body layers are trained. Not together with --freeze"
+    )
+    image_size: int | None = option(
+        None, "length of the shorter side in pixels. Default: what the weights were trained with, 480 on CPU"
+    )
+    rois_per_image: int = option(
+        128, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
+    )
+    detections_per_image: int | None = option(
+        None, "most detections an image. Default: 100, or 1.5 times the most crowded training image"
+    )
+
+    split: Literal["auto", "stratified", "group", "source"] = option(
+        "auto", "how to divide the data. Default auto: the source's own split, else by group, else stratified"
+    )
+    val: float = option(0.2, "fraction for validation. Default 0.2")
+    test: float | None = option(None, "fraction kept for a final test. Default: 0.15 from 100 images up, else 0")
+    group: str | None = option(
+        None,
+        "keeps images that belong together (frames of one video) on one side: a CSV file of file,group, or a regular "
+        "expression on the file name whose first bracket is the group",
+    )
+    split_file: str | None = option(None, "a split.json of an earlier run, to divide the data in the same way")
+    subset: int | None = option(None, "train on this many images only. Default: all")
+
+    augment: Literal["none", "flip", "light", "strong"] | None = option(
+        None, "augmentation preset. Default light: small sets overfit without; mirrored left and right"
+    )
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 12")
+    batch_size: int | None = option(
+        None, "images per update. Default: 4 on CUDA, 2 on CPU; classify: 32 and 16; never more than there are images"
+    )
+    optimizer: Literal["sgd", "adamw"] | None = option(
+        None, "Default sgd, as all published R-CNN weights; adamw from scratch, where it needs no tuned rate"
+    )
+    lr: float | None = option(
+        None, "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw"
+    )
+    momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
+    weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")
+    body_lr: float = option(1.0, "factor on the body's learning rate. Default 1: torchvision's way")
+    schedule: Literal["constant", "step", "multistep", "exponential", "cosine"] = option(
+        "cosine", "of the learning rate. Default cosine: no milestones to tune"
+    )
+    milestones: list[int] | None = option(None, "epochs at which multistep lowers the rate. Default: 2/3 and 8/9")
+    step_epochs: int = option(3, "epochs between two steps of the step schedule. Default 3, the Penn-Fudan run's")
+    gamma: float = option(0.1, "factor of step, multistep and exponential (there per epoch). Default 0.1")
+    warmup_steps: int | None = option(
+        None, "linear warm-up. Default: one epoch, at most 1000 steps and a tenth of the run; it prevents NaN"
+    )
+    clip_norm: float = option(10.0, "limit of the gradient's norm, 0 for none. Default 10: only spikes are cut")
+    patience: int = option(0, "stop after so many epochs without a better validation number. Default 0: never")
+    val_loss: bool = option(True, "compute the validation loss each epoch. Default true: it shows overfitting")
+
+    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4; 0 for tiny sets")
+    device: str | None = option(None, "cuda, cuda:1, cpu, ... Default: cuda if there is one")
+    seed: int = option(0, "every random number follows from it. Default 0")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(DataConfig):
+    """Options of ``evaluate``."""
+
+    run: str = option("", "run folder or checkpoint file")
+    split: Literal["train", "val", "test", "all"] = option(
+        "val", "which part of the data. Default val; other data than the run's is taken whole unless it has this split"
+    )
+    predictions: str | None = option(None, "COCO results file to score instead of a model")
+    ground_truth: str | None = option(None, "COCO annotation file for --predictions")
+    iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
+        None, "what --predictions are compared by. Default: masks if they have masks, keypoints if those, else boxes"
+    )
+    max_dets: int | None = option(
+        None,
+        "detections of a class in an image that count. Default 100 (keypoints 20) as COCO; for a run at least the "
+        "objects of the most crowded image",
+    )
+    reference: bool = option(
+        False,
+        "score --predictions by pycocotools itself, with the ids of the file. Default false: the same numbers, faster, "
+        "but an annotation with id 0 can be found",
+    )
+    json: bool = option(False, "print the metrics as JSON and nothing else. Default false: a table")
+    output: str | None = option(None, "folder for metrics.json and predictions.json. Default: <run>/evaluate-<split>")
+    batch_size: int = option(1, "images at a time. Default 1: images of different sizes cannot share a batch anyway")
+    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Options of ``predict``."""
+
+    run: str = option("", "run folder or checkpoint file")
+    images: list[str] = field(default_factory=list, metadata={"help": "image files or folders"})
+    output: str = option("out", "folder for predictions.json and pictures. Default out")
+    min_score: float = option(0.5, "lowest score that is drawn. Default 0.5; predictions.json holds all")
+    draw: bool = option(True, "draw pictures. Default true")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
+
+
+@dataclass(frozen=True)
+class InspectConfig(DataConfig):
+    """Options of ``inspect``."""
+
+    output: str | None = option(None, "folder for sheet.jpg and summary.json. Default: inspect-<data>")
+    records: int = option(16, "pictures on the sheet. Default 16")
+    json: bool = option(False, "print the summary as JSON and nothing else. Default false: a table")
+    seed: int = option(0, "chooses the pictures on the sheet. Default 0: the same ones each time")
+
+
+def to_toml(config: object) -> str:
+    """A flat TOML text of a config; None is left out, because TOML has none."""
+    import json
+
+    lines = []
+    for item in fields(config):  # type: ignore[arg-type]
+        value = getattr(config, item.name)
+        if value is not None:
+            # JSON's numbers, booleans, lists and escaped strings are TOML's too
+            lines.append(f"{item.name} = {json.dumps(str(value) if isinstance(value, Path) else value)}")
+    return "\n".join(lines) + "\n"

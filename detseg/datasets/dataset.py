@@ -1,0 +1,218 @@
+"""Records to samples: decode, stand upright, resize once, rasterise, augment, check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+
+from detseg.annotations.table import AnnotationTable, Record
+from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
+from detseg.datasets.area import mask_areas
+from detseg.datasets.check import check_sample
+from detseg.datasets.sampler import SampleKey
+from detseg.errors import DataError
+from detseg.images import decode_image, read_header
+from detseg.masks import masks_to_boxes, rasterise
+from detseg.orientation import orient_image
+from detseg.preprocess import Geometry, Preprocessing
+from detseg.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from detseg.datasets.augment import Augment
+
+Task = Literal["detect", "segment", "classify"]
+TASKS: tuple[Task, ...] = ("detect", "segment", "classify")
+
+Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
+"""image uint8 [3, H, W] RGB, and its target; see :func:`detseg.datasets.check.check_sample`."""
+
+
+class Dataset(torch.utils.data.Dataset[Sample]):
+    """The samples of a table at a network's size. ``dataset[i]`` always keeps the contract, and is the same each time.
+
+    Crowd and ignored instances are left out: neither is trained on. An object so small that its mask has no pixel at
+    the network's size keeps the one pixel under the centre of its box, so that none is lost.
+
+    Args:
+        table: what to show; its ``record`` numbers seed the augmentation, so that subsets see the same pictures.
+        preprocessing: the model's; gives the size that pictures are brought to.
+        task: "detect" (boxes), "segment" (boxes around masks, and masks) or "classify" (``class_index``).
+        augment: random transforms; None for evaluation.
+        seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
+
+    Raises:
+        DataError: the table lacks what the task needs, or the preprocessing does not fit it.
+    """
+
+    def __init__(
+        self,
+        table: AnnotationTable,
+        preprocessing: Preprocessing,
+        *,
+        task: Task,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        _check_task(table, preprocessing, task)
+        self.table = table
+        self.preprocessing = preprocessing
+        self.task = task
+        self.augment = augment
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def geometry(self, index: int) -> Geometry:
+        """Where the network's pixels of sample ``index`` lie in its upright original (before any augmentation)."""
+        record = self.table[index]
+        return self.preprocessing.geometry(record.size_hw, record.orientation)
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        """The sample of a row (epoch 0), or of a :class:`SampleKey`.
+
+        Raises:
+            DataError: the picture cannot be decoded or is not what the table says; names the file.
+            OSError: the file cannot be opened.
+            IndexError: no such row.
+        """
+        index, epoch, occurrence = key if isinstance(key, SampleKey) else SampleKey(int(key))
+        record = self.table[index]
+        geometry = self.preprocessing.geometry(record.size_hw, record.orientation)
+        image = self.preprocessing.apply(_picture(record, geometry), geometry)
+        target = self._class_target(record) if self.task == "classify" else self._instance_target(record, geometry)
+        if self.augment is not None:
+            image, target = self._augmented(self.augment, image, target, record, (epoch, occurrence))
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in target.items()}
+        tensors["image_id"] = torch.tensor(record.image_id, dtype=torch.int64)
+        if self.task == "classify" and len(record.class_index) == 1:
+            tensors["class_index"] = tensors["class_index"][0]
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name)
+        return pixels, tensors
+
+    def _class_target(self, record: Record) -> dict[str, npt.NDArray[Any]]:
+        return {"class_index": record.class_index.astype(np.int64)}
+
+    def _instance_target(self, record: Record, geometry: Geometry) -> dict[str, npt.NDArray[Any]]:
+        """The instances at the network's size, in numpy."""
+        rows = np.flatnonzero(~(record.iscrowd | record.ignore))
+        from_hw, to_hw = geometry.original_hw, geometry.resized_hw
+        boxes = _scaled_boxes(record.boxes_xywh[rows], from_hw, to_hw)
+        scale = (to_hw[0] * to_hw[1]) / (from_hw[0] * from_hw[1])
+        target: dict[str, npt.NDArray[Any]] = {
+            "boxes": boxes,
+            "labels": record.labels[rows].astype(np.int64),
+            "area": (record.areas[rows] * scale).astype(np.float32),
+            "iscrowd": np.zeros(len(rows), np.uint8),
+        }
+        if self.task == "segment":
+            masks = np.zeros((len(rows), *to_hw), np.uint8)
+            for mask, row, box in zip(masks, rows, boxes, strict=True):
+                segmentation = record.segmentations[row]
+                assert segmentation is not None  # looked at when the dataset was built
+                mask[...] = rasterise(segmentation, from_hw, to_hw)
+                if not mask.any():
+                    x, y = (box[:2] + box[2:]) / 2
+                    mask[min(int(y), to_hw[0] - 1), min(int(x), to_hw[1] - 1)] = 1
+            target |= {"masks": masks, "boxes": masks_to_boxes(masks)}
+            target["area"] = mask_areas(masks)
+        if record.keypoints is not None:
+            target["keypoints"] = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw)
+        return target
+
+    def _augmented(
+        self,
+        augment: Augment,
+        image: npt.NDArray[np.uint8],
+        target: dict[str, npt.NDArray[Any]],
+        record: Record,
+        draw: tuple[int, int],
+    ) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]:
+        epoch, occurrence = draw
+        schema = self.table.keypoint_schema
+        try:
+            return augment(
+                image,
+                target,
+                derive_seed(self.seed, epoch, record.record, occurrence),
+                swaps=schema.swaps if schema else (),
+            )
+        except DataError as error:
+            raise DataError(f"{record.name}: {error}") from error
+        except Exception as error:
+            error.add_note(f"while augmenting {record.path} in epoch {epoch}")
+            raise
+
+
+def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task) -> None:
+    """DataError unless ``table`` has what ``task`` needs."""
+    source = table.source or "the table"
+    if task not in TASKS:
+        raise DataError(f"task {task!r} is not known; known are {', '.join(TASKS)}")
+    if task == "classify":
+        single = table.class_index.shape[1] == 1
+        rows = np.flatnonzero((table.class_index < 0).all(axis=1)) if single else np.zeros(0, np.int64)
+        if len(rows):
+            raise DataError(
+                f"{source}: {len(rows)} of {len(table)} images have no class, the first is {table[int(rows[0])].name}; "
+                "give them one or leave them out"
+            )
+        return
+    if preprocessing.crop:
+        raise DataError(f"task {task}: preprocessing crops to {preprocessing.crop} px, which would cut objects; set 0")
+    if task == "segment":
+        rows = table.instance_rows()
+        trained = rows[~(table.iscrowd[rows] | table.ignore[rows])]
+        lacking = trained[~table.segmentation.present()[trained]]
+        if len(lacking):
+            raise DataError(
+                f"{source}: {len(lacking)} of {len(trained)} instances have no mask, the first is annotation "
+                f"{table.annotation_id[lacking[0]]}; use task detect or give them masks"
+            )
+
+
+def _picture(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3]: the upright picture, perhaps decoded smaller, but not smaller than the network wants it."""
+    if record.member or record.frame >= 0:
+        raise DataError(f"{record.name}: pictures inside archives and videos are not read; extract them to files")
+    data, where = record.path.read_bytes(), str(record.path)
+    stored_hw = read_header(data, name=where).size_hw
+    if stored_hw != record.stored_hw:
+        raise DataError(
+            f"{where}: the file is {stored_hw[1]} x {stored_hw[0]} pixels, the table says {record.stored_hw[1]} x "
+            f"{record.stored_hw[0]}; it changed since it was read, read the annotations again"
+        )
+    height, width = geometry.resized_hw
+    needed = (height, width) if record.orientation < 5 else (width, height)
+    # The table's orientation rules, not the file's: the annotations were turned by it.
+    pixels = decode_image(data, upright=False, min_hw=needed, name=where)
+    return orient_image(pixels, record.orientation)
+
+
+def _scaled_boxes(
+    boxes_xywh: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """float32 [N, 4] xyxy inside the frame, each with some width and height.
+
+    A box that float32 would round to nothing keeps the smallest size that it can hold.
+    """
+    boxes = clip_xyxy(scale_xyxy(xywh_to_xyxy(boxes_xywh), from_hw, to_hw), to_hw).astype(np.float32)
+    ends = np.array([to_hw[1], to_hw[0]], np.float32)
+    starts = np.minimum(boxes[:, :2], np.nextafter(ends, np.float32(0)))
+    return np.concatenate([starts, np.maximum(boxes[:, 2:], np.nextafter(starts, np.float32(np.inf)))], axis=1)
+
+
+def _scaled_keypoints(
+    keypoints: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
+) -> npt.NDArray[np.float32]:
+    """float32 [N, P, 3]; a point outside the picture is (0, 0, 0), not visible."""
+    factor = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0], 1.0])
+    scaled = (keypoints * factor).astype(np.float32)
+    x, y, visibility = np.moveaxis(scaled, -1, 0)
+    inside = (visibility > 0) & (x >= 0) & (x < to_hw[1]) & (y >= 0) & (y < to_hw[0])
+    return np.where(inside[..., None], scaled, np.float32(0))

@@ -1,0 +1,60 @@
+"""Samples to batches: lists, never stacked, the same with any number of workers."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import torch
+import torch.utils.data
+
+from detseg.datasets.dataset import Dataset
+from detseg.datasets.sampler import EpochSampler, IndexSampler
+
+
+def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
+    """``[(image, target), ...]`` -> ``((image, ...), (target, ...))``. Images differ in size, so nothing is stacked."""
+    return tuple(zip(*batch, strict=True))
+
+
+def data_loader(
+    dataset: torch.utils.data.Dataset[Any],
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    workers: int = 0,
+    context: str | None = None,
+) -> torch.utils.data.DataLoader[Any]:
+    """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
+
+    Args:
+        dataset: a :class:`Dataset`, which is asked with :class:`SampleKey` so that its augmentation knows the epoch; or
+            anybody's dataset of ``(image, target)``, which is asked with integers and draws its own random numbers.
+        batch_size: images per batch; the last batch may be smaller.
+        shuffle: shuffle anew in every epoch; tell the epoch by ``loader.sampler.set_epoch(epoch)``.
+        seed: the run's seed; the order depends on (seed, epoch).
+        workers: processes that load; 0 loads in this process. They stay alive between epochs.
+        context: how workers start ("fork", "spawn", "forkserver"); None for the platform's default.
+    """
+    kind = EpochSampler if isinstance(dataset, Dataset) else IndexSampler
+    return torch.utils.data.DataLoader(
+        dataset,
+        batch_size,
+        sampler=kind(len(dataset), seed=seed, shuffle=shuffle),  # type: ignore[arg-type]
+        collate_fn=collate_fn,
+        num_workers=workers,
+        worker_init_fn=_start_worker,
+        persistent_workers=workers > 0,
+        multiprocessing_context=context if workers > 0 else None,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    """One thread per worker, and no reaction to signals: the main process ends the workers when it has finished."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

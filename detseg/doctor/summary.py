@@ -1,0 +1,167 @@
+"""What a data set holds, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.split import class_presence
+from detseg.annotations.table import AnnotationTable
+from detseg.doctor.findings import Finding
+from detseg.doctor.table import inspect_table
+
+SMALL, MEDIUM = 32**2, 96**2
+"""COCO's bounds in square pixels of the original image: small is below the first, large above the second."""
+
+SHOWN = 50
+"""Findings that are printed; all are in ``to_dict``."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Least, middle and greatest of some numbers; None for no numbers."""
+
+    min: float
+    median: float
+    max: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Spread | None:
+        """The spread of an array, or None if it is empty."""
+        return cls(float(values.min()), float(np.median(values)), float(values.max())) if len(values) else None
+
+    def __str__(self) -> str:
+        return f"{self.min:g} to {self.max:g}, median {self.median:g}"
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """One class: its instances, crowds included, and the images that have one that is trained on."""
+
+    name: str
+    instances: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a data set holds, and what was found to be wrong.
+
+    Attributes:
+        source: where it came from and in which format.
+        images: number of images; ``splits``: how many of them in each part of the source's own split, "" for none.
+        negatives: images without a class, or without any object but crowds and ignored ones.
+        instances, crowds, ignored: numbers of objects; ``crowds`` and ``ignored`` are among ``instances``.
+        has_masks: whether every object that is trained on has an outline.
+        classes: in the order of the labels.
+        width, height: of the upright images in pixels.
+        objects_per_image: crowds included.
+        small, medium, large: objects by COCO's area bounds of 32 x 32 and 96 x 96 pixels.
+        notes: what the reader repaired or left out, a line a kind.
+        findings: what is broken or suspicious.
+    """
+
+    source: str
+    images: int
+    splits: dict[str, int]
+    negatives: int
+    instances: int
+    crowds: int
+    ignored: int
+    has_masks: bool
+    classes: tuple[ClassCount, ...]
+    width: Spread | None
+    height: Spread | None
+    objects_per_image: Spread | None
+    small: int
+    medium: int
+    large: int
+    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The summary for a terminal."""
+        parts = ", ".join(f"{count} {split or 'in no part'}" for split, count in self.splits.items())
+        lines = [
+            f"data: {self.source}",
+            f"images: {self.images}"
+            + (f" ({parts})" if any(self.splits) else "")
+            + (f", {self.negatives} without any object or class" if self.negatives else ""),
+        ]
+        if self.width and self.height:
+            lines.append(f"image size in pixels: width {self.width}; height {self.height}")
+        if self.instances and self.objects_per_image:
+            special = [f"{n} {what}" for n, what in ((self.crowds, "crowds"), (self.ignored, "ignored")) if n]
+            lines += [
+                f"objects: {self.instances}, {'with' if self.has_masks else 'not all with'} masks"
+                + (f" ({', '.join(special)})" if special else ""),
+                f"objects per image: {self.objects_per_image}",
+                f"object size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
+            ]
+        lines += self._class_lines()
+        lines += [f"note: {line}" for line in self.notes]
+        lines += [f"problem: {finding.line()}" for finding in self.findings[:SHOWN]]
+        if len(self.findings) > SHOWN:
+            lines.append(f"problem: {len(self.findings) - SHOWN} more, all of them in summary.json")
+        return lines if self.findings else [*lines, "problems: none found"]
+
+    def _class_lines(self) -> list[str]:
+        width = max([len("class"), *(len(count.name) for count in self.classes)])
+        with_objects = self.instances > 0
+        head = f"  {'class':{width}}" + (f"{'objects':>10}" if with_objects else "") + f"{'images':>10}"
+        rows = [
+            f"  {count.name:{width}}" + (f"{count.instances:>10}" if with_objects else "") + f"{count.images:>10}"
+            for count in self.classes
+        ]
+        return [f"classes: {len(self.classes)}", head, *rows]
+
+
+def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary:
+    """Count what ``table`` holds.
+
+    Args:
+        table: any table.
+        findings: of checks that opened files (``inspect_images``); those of the columns alone are added here.
+    """
+    rows = table.instance_rows()
+    labels, areas = table.label[rows], table.area[rows]
+    presence = class_presence(table)
+    counts = np.bincount(labels, minlength=1 + len(table.class_map))
+    upright = _sizes(table)
+    splits = {name: table.split.tolist().count(name) for name in ("train", "val", "test", "")}
+    return Summary(
+        source=table.source,
+        images=len(table),
+        splits={name: count for name, count in splits.items() if count},
+        negatives=int(presence[:, 0].sum()),
+        instances=len(rows),
+        crowds=int(table.iscrowd[rows].sum()),
+        ignored=int(table.ignore[rows].sum()),
+        has_masks=table.has_masks,
+        classes=tuple(
+            ClassCount(name, int(counts[label]), int(presence[:, label].sum()))
+            for label, name in enumerate(table.class_map.names, start=1)
+        ),
+        width=Spread.of(upright[:, 1]),
+        height=Spread.of(upright[:, 0]),
+        objects_per_image=Spread.of(table.instances_per_image()),
+        small=int((areas < SMALL).sum()),
+        medium=int(((areas >= SMALL) & (areas <= MEDIUM)).sum()),
+        large=int((areas > MEDIUM).sum()),
+        notes=tuple(table.notes.lines()),
+        findings=(*findings, *inspect_table(table)),
+    )
+
+
+def _sizes(table: AnnotationTable) -> npt.NDArray[np.int64]:
+    """int64 [I, 2]: height and width of the upright images."""
+    stored = np.stack([table.height, table.width], axis=1).astype(np.int64)
+    return np.where((table.orientation >= 5)[:, None], stored[:, ::-1], stored)

@@ -1,0 +1,103 @@
+"""Score a model on a data loader: metrics, and the validation loss."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from detseg.annotations.table import AnnotationTable
+from detseg.engine.train import to_device
+from detseg.metrics.coco import CocoEvaluator
+from detseg.models.loss_mode import loss_mode
+from detseg.seeds import derive_seed
+
+
+class Metrics(Protocol):
+    """What every evaluator computes."""
+
+    def best(self) -> float:
+        """The one number that picks the best checkpoint, in [0, 1]; higher is better."""
+
+    def scalars(self) -> dict[str, float | None]:
+        """The single numbers by name, such as "bbox_AP50"; None where one is not defined."""
+
+    def lines(self) -> list[str]:
+        """A table for the terminal."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same for JSON; None where a number is not defined."""
+
+
+class Evaluator(Protocol):
+    """Collects predictions of many batches, then computes metrics."""
+
+    def update(self, targets: Any, outputs: Any) -> None: ...
+
+    def compute(self) -> Metrics: ...
+
+
+@torch.inference_mode()
+def evaluate(
+    model: torch.nn.Module,
+    data_loader: torch.utils.data.DataLoader[Any],
+    device: torch.device | str,
+    *,
+    evaluator: Evaluator | None = None,
+) -> Metrics:
+    """Run ``model`` in eval mode over ``data_loader`` and score what it gives. The model's mode is restored.
+
+    Args:
+        model: ``model(images)`` gives one prediction an image: this project's models, or torchvision's detectors.
+        evaluator: gets ``update(targets, outputs)`` per batch and ``compute()`` at the end. Without one the ground
+            truth is read from ``data_loader.dataset`` (which must not augment), COCO box AP is computed, mask AP too
+            if its targets have masks, and the table is printed, as torchvision's reference script does.
+    """
+    device = torch.device(device)
+    scored: Evaluator
+    if evaluator is None:
+        table = AnnotationTable.from_dataset(data_loader.dataset)
+        scored = CocoEvaluator(table, iou_types=("bbox", "segm") if table.has_masks else ("bbox",))
+    else:
+        scored = evaluator
+    was_training = model.training
+    model.eval()
+    try:
+        for images, targets in tqdm(data_loader, desc="evaluate", unit="batch", disable=None, leave=False):
+            images, _ = to_device(images, [], device)
+            scored.update(targets, model(images))
+    finally:
+        model.train(was_training)
+    metrics = scored.compute()
+    if evaluator is None:
+        print("\n".join(metrics.lines()))
+    return metrics
+
+
+def validation_loss(
+    model: torch.nn.Module,
+    data_loader: torch.utils.data.DataLoader[Any],
+    device: torch.device | str,
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Mean over images of each loss term and their sum ("loss"), without gradients and without touching the model.
+
+    Detectors draw random boxes for their losses; each batch draws from (seed, batch), so two epochs compare the same
+    draws. The state of the global generators is put back afterwards.
+    """
+    device = torch.device(device)
+    sums: dict[str, float] = {}
+    images_seen = 0
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices), loss_mode(model):
+        progress = tqdm(data_loader, desc="validation loss", unit="batch", disable=None, leave=False)
+        for index, (images, targets) in enumerate(progress):
+            torch.manual_seed(derive_seed(seed, index))
+            images, targets = to_device(images, targets, device)
+            losses = {name: term.item() for name, term in model(images, targets).items()}
+            images_seen += len(images)
+            for name, value in {"loss": sum(losses.values()), **losses}.items():
+                sums[name] = sums.get(name, 0.0) + value * len(images)
+    return {name: value / images_seen for name, value in sums.items()} if images_seen else {}

@@ -1,0 +1,94 @@
+"""Optimizers with layer groups, and their state by parameter name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detseg.errors import DataError
+
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def build_optimizer(
+    model: nn.Module,
+    *,
+    name: str = "sgd",
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 1e-4,
+    body_lr: float = 1.0,
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over the trainable parameters of ``model``, in up to four groups.
+
+    Parameters of the body (all whose name has a part "body", or "backbone" without a body) learn at ``lr * body_lr``,
+    the rest at ``lr``. Weights of norm layers and all biases do not decay.
+
+    Raises:
+        DataError: unknown optimizer, or nothing is left to train.
+    """
+    if name not in OPTIMIZERS:
+        raise DataError(f"optimizer {name!r} is not known; known are {', '.join(OPTIMIZERS)}")
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for parameter_name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            key = (_in_body(model, parameter_name), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
+    if not groups:
+        raise DataError("every parameter is frozen, so there is nothing to train; choose a lower --freeze")
+    settings = [
+        {
+            "params": parameters,
+            "lr": lr * (body_lr if body else 1.0),
+            "weight_decay": weight_decay if decays else 0.0,
+            "name": f"{'body' if body else 'heads'}{'' if decays else ', no decay'}",
+        }
+        for (body, decays), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], not item[0][1]))
+    ]
+    if name == "sgd":
+        return torch.optim.SGD(settings, lr=lr, momentum=momentum)
+    return torch.optim.AdamW(settings, lr=lr)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as ``"<parameter name>|<state name>" -> tensor`` (numbers become 0-dim tensors)."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[id(parameter)]}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+        if value is not None
+    }
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Undo :func:`optimizer_tensors` on an optimizer built with the same settings over the same model.
+
+    Raises:
+        DataError: the state names a parameter that this optimizer does not train, or lacks one that it does.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        parameter_name, state_name = key.rsplit("|", 1)
+        states.setdefault(parameter_name, {})[state_name] = tensor
+    state_dict: dict[str, Any] = optimizer.state_dict()
+    state_dict["state"] = {}
+    ordered = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    different = sorted(set(states) ^ set(ordered)) if states else []
+    if different:
+        raise DataError(
+            f"the saved optimizer state and this model differ in {len(different)} trained parameters, first "
+            f"{different[0]}; resume with the --freeze and --model that the run began with"
+        )
+    state_dict["state"] = {index: states[name] for index, name in enumerate(ordered) if name in states}
+    optimizer.load_state_dict(state_dict)
+
+
+def _in_body(model: nn.Module, parameter_name: str) -> bool:
+    body = getattr(model, "is_body_parameter", None)
+    if callable(body):
+        return bool(body(parameter_name))
+    return "body" in parameter_name.split(".")

@@ -1,0 +1,179 @@
+"""How often a classifier is right: overall, by class, and which classes it takes for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.metrics.outputs import to_numpy
+from detseg.structures import ClassPrediction
+
+TOP = 5
+
+
+@dataclass(frozen=True)
+class ClassificationMetrics:
+    """Counts of right and wrong answers.
+
+    Attributes:
+        class_names: K names, by class_index.
+        confusion: int64 [K, K], row = truth, column = answer.
+        top5_hits: images whose true class is among the five most probable; None if K is at most 5.
+        notes: what a reader of the numbers should know.
+    """
+
+    class_names: tuple[str, ...]
+    confusion: npt.NDArray[np.int64]
+    top5_hits: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of images that are right; None without images."""
+        return int(self.confusion.trace()) / self.images if self.images else None
+
+    @property
+    def top5(self) -> float | None:
+        """Share of images whose class is among the five most probable; None without images or with K <= 5."""
+        return None if self.top5_hits is None or not self.images else self.top5_hits / self.images
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Share of each class's images that are right (recall) by name; None for a class without images."""
+        totals, hits = self.confusion.sum(axis=1).tolist(), self.confusion.diagonal().tolist()
+        return {
+            name: hit / total if total else None
+            for name, hit, total in zip(self.class_names, hits, totals, strict=True)
+        }
+
+    @property
+    def balanced_accuracy(self) -> float | None:
+        """Mean of ``per_class`` over the classes that have images."""
+        defined = [value for value in self.per_class.values() if value is not None]
+        return sum(defined) / len(defined) if defined else None
+
+    def best(self) -> float:
+        """Accuracy: the number that picks the best checkpoint; 0.0 without images."""
+        return self.accuracy or 0.0
+
+    def scalars(self) -> dict[str, float | None]:
+        """The single numbers by name."""
+        top5 = {} if self.top5_hits is None else {"top5_accuracy": self.top5}
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy, **top5}
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; None where a number is not defined."""
+        totals = self.confusion.sum(axis=1).tolist()
+        return {
+            **self.scalars(),
+            "images": self.images,
+            "per_class": {
+                name: {"accuracy": value, "images": total}
+                for (name, value), total in zip(self.per_class.items(), totals, strict=True)
+            },
+            "confusion": self.confusion.tolist(),
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[str]:
+        """An aligned table; each class with its images, its accuracy and what it is most often taken for."""
+        width = max([len("balanced accuracy"), *(len(name) for name in self.class_names)])
+        lines = [f"{self.images} images"]
+        lines += [
+            f"{name.replace('_', ' '):<{width}}  {_cell(value)}".rstrip() for name, value in self.scalars().items()
+        ]
+        lines += ["", f"{'class':<{width}}  images  accuracy  most often taken for"]
+        for row, (name, value) in enumerate(self.per_class.items()):
+            wrong = self.confusion[row].copy()
+            total = int(wrong.sum())
+            wrong[row] = 0
+            other = int(wrong.argmax())
+            mistaken = f"{self.class_names[other]} ({wrong[other]})" if wrong[other] else ""
+            lines.append(f"{name:<{width}}  {total:>6}  {_cell(value):>8}  {mistaken}".rstrip())
+        return lines + [f"note: {note}" for note in self.notes]
+
+
+class ClassificationEvaluator:
+    """Scores one class per image, collected batch by batch.
+
+    An image that comes again (samplers of distributed runs repeat some) is only counted: the first answer stands.
+
+    Args:
+        class_map: the K classes.
+
+    Attributes:
+        repeats: number of answers that were left out because their image came before.
+    """
+
+    def __init__(self, class_map: ClassMap) -> None:
+        self.class_map = class_map
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        self._confusion = np.zeros((len(self.class_map), len(self.class_map)), np.int64)
+        self._top5_hits = 0
+        self._seen: set[int] = set()
+        self.repeats = 0
+
+    @property
+    def images_seen(self) -> int:
+        return len(self._seen)
+
+    def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[ClassPrediction]) -> None:
+        """Add a batch.
+
+        Args:
+            targets: one dict per image with ``image_id`` and ``class_index`` (0..K-1), ints or tensors of one number.
+            outputs: one answer per image.
+
+        Raises:
+            DataError: a class outside 0..K-1, several class labels per image, another number of probabilities than K,
+                or one that is not finite.
+        """
+        if len(targets) != len(outputs):
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+        for target, output in zip(targets, outputs, strict=True):
+            image_id, truth = int(to_numpy(target["image_id"]).reshape(-1)[0]), to_numpy(target["class_index"])
+            probabilities = np.asarray(output.probabilities)
+            self._check(image_id, truth, probabilities)
+            if image_id in self._seen:
+                self.repeats += 1
+                continue
+            self._seen.add(image_id)
+            row = int(truth.reshape(-1)[0])
+            self._confusion[row, output.class_index] += 1
+            self._top5_hits += int(row in np.argsort(-probabilities, kind="stable")[:TOP])
+
+    def compute(self) -> ClassificationMetrics:
+        """The numbers of everything so far."""
+        notes = [f"{self.repeats} answers left out: their image came before"] if self.repeats else []
+        hits = self._top5_hits if len(self.class_map) > TOP else None
+        return ClassificationMetrics(self.class_map.names, self._confusion.copy(), hits, tuple(notes))
+
+    def _check(self, image_id: int, truth: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> None:
+        classes = len(self.class_map)
+        if truth.size != 1 or not 0 <= int(truth.reshape(-1)[0]) < classes:
+            raise DataError(
+                f"image {image_id}: class_index is {truth.tolist()}, one of 0..{classes - 1} is needed; leave images "
+                "without a class out of the evaluation"
+            )
+        if probabilities.shape != (classes,) or not np.isfinite(probabilities).all():
+            raise DataError(
+                f"image {image_id}: the answer has shape {list(probabilities.shape)} or numbers that are not finite; "
+                f"{classes} probabilities are needed"
+            )
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"

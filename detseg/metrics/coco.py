@@ -1,0 +1,214 @@
+"""COCO AP of boxes, masks and keypoints, collected batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from detseg.annotations.table import AnnotationTable
+from detseg.boxes import xyxy_to_xywh
+from detseg.errors import DataError
+from detseg.metrics.coco_metrics import CocoMetrics, Stats
+from detseg.metrics.ground_truth import GroundTruth, to_json
+from detseg.metrics.outputs import Output, as_prediction, to_numpy
+from detseg.metrics.scoring import (
+    DEFAULT_MAX_DETS,
+    IouType,
+    check_iou_types,
+    limit_notes,
+    match,
+    per_class,
+    summarise,
+    truth_index,
+)
+from detseg.postprocess import to_stored_frame
+from detseg.preprocess import Geometry
+from detseg.structures import Prediction
+
+
+class CocoEvaluator:
+    """Scores predictions against all images of a ground truth, as COCO does.
+
+    An image that no ``update`` brings counts as one where nothing was found; compare ``images_seen`` with the number of
+    images that went through the model. An image that comes again (samplers of distributed runs repeat some to fill up
+    the last batch) is only counted: the first prediction stands.
+
+    Args:
+        truth: a table, whose ignored instances count as crowds, or a GroundTruth.
+        iou_types: some of "bbox", "segm", "keypoints".
+        geometry: image id -> Geometry; needed for outputs in network pixels.
+        max_dets: how many detections of a class are looked at in an image, best first. None: COCO's own limit (100; 20
+            for keypoints), or the largest number of objects of one class in one image if that is larger.
+
+    Attributes:
+        images_seen: number of different images that were updated.
+        repeats: number of predictions that were left out because their image came before.
+    """
+
+    def __init__(
+        self,
+        truth: AnnotationTable | GroundTruth,
+        *,
+        iou_types: Sequence[str] = ("bbox",),
+        geometry: Callable[[int], Geometry] | None = None,
+        max_dets: int | None = None,
+    ) -> None:
+        self.truth = truth if isinstance(truth, GroundTruth) else GroundTruth.from_table(truth)
+        self.iou_types = check_iou_types(iou_types)
+        self._geometry = geometry
+        self._max_dets = max_dets
+        self._index: dict[str, Any] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all predictions."""
+        self._predictions: dict[int, Prediction] = {}
+        self.repeats = 0
+
+    @property
+    def images_seen(self) -> int:
+        return len(self._predictions)
+
+    def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[Output]) -> None:
+        """Add a batch.
+
+        Args:
+            targets: one dict per image; only ``image_id`` (int, or a tensor of one number) is looked at.
+            outputs: what the model gave for each: RawPrediction, Prediction, or torchvision's dict of tensors.
+
+        Raises:
+            DataError: an image that the ground truth does not have, or an output that cannot be scored: numbers that
+                are not finite, a label outside 1..K, masks or keypoints missing that ``iou_types`` asks for.
+        """
+        if len(targets) != len(outputs):
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+        ids = [int(to_numpy(target["image_id"]).reshape(-1)[0]) for target in targets]
+        unknown = sorted({image_id for image_id in ids if image_id not in self.truth.sizes})
+        if unknown:
+            raise DataError(
+                f"image ids {', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''} are not in the "
+                f"ground truth {self.truth.source}, which has {len(self.truth.sizes)} images; evaluate on the images "
+                "that it was made from (pycocotools: Results do not correspond to current coco set)"
+            )
+        for image_id, output in zip(ids, outputs, strict=True):
+            if image_id in self._predictions:
+                self.repeats += 1
+            else:
+                self._predictions[image_id] = self._checked(image_id, output)
+
+    def compute(self) -> CocoMetrics:
+        """Score everything so far against all images of the ground truth; nothing is printed or changed."""
+        stats: dict[str, Stats] = {}
+        classes: dict[str, dict[str, Stats]] = {}
+        limits: dict[str, int] = {}
+        for iou_type in self.iou_types:
+            evaluation = self._evaluation(iou_type)
+            stats[iou_type] = summarise(evaluation, iou_type)
+            classes[iou_type] = per_class(self.truth, evaluation)
+            limits[iou_type] = self._limit(iou_type)
+        notes = self.truth.notes.lines()
+        for iou_type in self.iou_types:
+            notes += limit_notes(self.truth, iou_type, limits[iou_type])
+        if self.repeats:
+            notes.append(f"{self.repeats} predictions left out: their image came before")
+        if self.images_seen < len(self.truth.sizes):
+            notes.append(
+                f"{len(self.truth.sizes) - self.images_seen} of {len(self.truth.sizes)} images have no predictions"
+            )
+        return CocoMetrics(stats, classes, self.truth.counts(), len(self.truth.sizes), limits, tuple(notes))
+
+    def results(self) -> list[dict[str, Any]]:
+        """All predictions in COCO's results form, with the data set's own ids and in its own frame.
+
+        Each has ``image_id``, ``category_id``, ``bbox`` (x, y, width, height, not rounded), ``score``, and where the
+        model gives them ``segmentation`` (RLE with text counts) and ``keypoints`` (x, y, score, ...).
+        """
+        results = []
+        for image_id, prediction in self._predictions.items():
+            if image_id in self.truth.stored:
+                prediction = to_stored_frame(prediction, *self.truth.stored[image_id])
+            boxes = _boxes_xywh(prediction)
+            for i in range(len(prediction)):
+                result = {
+                    "image_id": image_id,
+                    "category_id": self.truth.category_ids[int(prediction.labels[i]) - 1],
+                    "bbox": boxes[i],
+                    "score": float(prediction.scores[i]),
+                }
+                if prediction.rles is not None:
+                    result["segmentation"] = to_json(prediction.rles[i])
+                if prediction.keypoints is not None:
+                    result["keypoints"] = prediction.keypoints[i].astype(np.float64).ravel().tolist()
+                results.append(result)
+        return results
+
+    def _checked(self, image_id: int, output: Output) -> Prediction:
+        lookup = self._geometry
+        prediction = as_prediction(
+            output,
+            self.truth.sizes[image_id],
+            geometry=None if lookup is None else lambda: lookup(image_id),
+            num_labels=len(self.truth.class_names),
+            where=f"image {image_id}",
+            masks="segm" in self.iou_types,
+        )
+        for iou_type, name, values in (
+            ("segm", "masks", prediction.rles),
+            ("keypoints", "keypoints", prediction.keypoints),
+        ):
+            if iou_type in self.iou_types and values is None:
+                raise DataError(
+                    f"image {image_id}: the output has no {name}; evaluate a model that gives them, or bbox"
+                )
+        return prediction
+
+    def _limit(self, iou_type: IouType) -> int:
+        if self._max_dets is not None:
+            return self._max_dets
+        return max(DEFAULT_MAX_DETS[iou_type], self.truth.most_of_a_class)
+
+    def _evaluation(self, iou_type: IouType) -> Any:
+        """The engine's ``COCOeval`` after accumulation: its ``eval`` arrays, and the matches of every image."""
+        if iou_type not in self._index:
+            self._index[iou_type] = truth_index(self.truth, iou_type)
+        return match(self.truth, self._index[iou_type], self._detections(iou_type), iou_type, self._limit(iou_type))
+
+    def _detections(self, iou_type: IouType) -> list[dict[str, Any]]:
+        """All predictions as COCO annotations in the truth's numbers.
+
+        A detection's area is that of what is scored (box, mask, extent of keypoints), as in torchvision's reference.
+        """
+        detections: list[dict[str, Any]] = []
+        for image_id in sorted(self._predictions):
+            prediction = self._predictions[image_id]
+            boxes = _boxes_xywh(prediction)
+            areas = [width * height for _, _, width, height in boxes]
+            if iou_type == "segm" and prediction.rles:
+                areas = coco_mask.area(prediction.rles).astype(float).tolist()
+            if iou_type == "keypoints" and prediction.keypoints is not None and len(prediction):
+                extents = np.ptp(prediction.keypoints[..., :2].astype(np.float64), axis=1)
+                areas = extents.prod(axis=1).tolist()
+            for i, (box, area) in enumerate(zip(boxes, areas, strict=True)):
+                detection = {
+                    "id": len(detections) + 1,
+                    "image_id": self.truth.number_of_image[image_id],
+                    "category_id": self.truth.number_of_label[int(prediction.labels[i])],
+                    "bbox": box,
+                    "area": area,
+                    "score": float(prediction.scores[i]),
+                }
+                if iou_type == "segm" and prediction.rles is not None:
+                    detection["segmentation"] = to_json(prediction.rles[i])
+                if iou_type == "keypoints" and prediction.keypoints is not None:
+                    detection["keypoints"] = prediction.keypoints[i].astype(np.float64).ravel().tolist()
+                detections.append(detection)
+        return detections
+
+
+def _boxes_xywh(prediction: Prediction) -> list[list[float]]:
+    """M boxes as x, y, width, height; the difference is taken in float64, so that widths are exact."""
+    boxes: list[list[float]] = xyxy_to_xywh(prediction.boxes.astype(np.float64)).tolist()
+    return boxes

@@ -1,0 +1,177 @@
+"""Anybody's results file against anybody's ground truth file: COCO's numbers without a model."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pycocotools import mask as coco_mask
+
+from detseg.errors import DataError
+from detseg.masks import segmentation_box, segmentation_to_rle
+from detseg.metrics.coco_metrics import CocoMetrics
+from detseg.metrics.ground_truth import GroundTruth, box_outline, to_json
+from detseg.metrics.reference import run_pycocotools
+from detseg.metrics.scoring import (
+    DEFAULT_MAX_DETS,
+    IouType,
+    check_iou_types,
+    limit_notes,
+    match,
+    per_class,
+    summarise,
+    truth_index,
+)
+from detseg.metrics.truth_file import Id, check_outline, read_ground_truth, read_json, rle_size
+
+
+def evaluate_files(
+    ground_truth: str | os.PathLike[str],
+    predictions: str | os.PathLike[str],
+    *,
+    iou_type: str | None = None,
+    max_dets: int | None = None,
+    sigmas: Sequence[float] = (),
+    reference: bool = False,
+) -> CocoMetrics:
+    """Score a COCO results file; the same numbers as pycocotools gives for the same two files.
+
+    They differ where pycocotools counts found objects as missed: annotations with id 0 or with repeated ids.
+
+    Args:
+        ground_truth: COCO annotation file.
+        predictions: JSON list of results with image_id, category_id, score and bbox (x, y, width, height),
+            segmentation or keypoints; or an object that holds such a list as ``annotations``.
+        iou_type: "bbox", "segm" or "keypoints"; None: by what the results have (segmentation, then keypoints).
+        max_dets: how many detections of a class are looked at in an image; None: COCO's own (100; 20 for keypoints).
+        sigmas: OKS falloffs, needed for other keypoints than COCO's 17.
+        reference: let pycocotools itself compute, with the file's own ids and all its quirks. Slow.
+
+    Raises:
+        DataError: a file that is not what it should be, an image that the ground truth does not have, an outline that
+            native code must not see. The message says where.
+        OSError: a file cannot be read.
+    """
+    path = Path(predictions)
+    content = read_json(path, list[_Result] | _Results, "a list of COCO results")
+    results: list[_Result] = content.annotations if isinstance(content, _Results) else content
+    kind = check_iou_types([iou_type or _guess(results)])[0]
+    limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
+    truth = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
+    _check_images(results, truth, path)
+    notes = truth.notes.lines()
+    known = [(row, result) for row, result in enumerate(results) if result.category_id in truth.label_of_category]
+    if len(known) < len(results):
+        ids = sorted({result.category_id for result in results} - set(truth.label_of_category))
+        notes.append(
+            f"{len(results) - len(known)} results left out: the ground truth has no category {_some(ids)} "
+            f"({len(ids)} such ids)"
+        )
+    if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
+        notes.append("results have boxes beside masks: their size range is that of the box, as in pycocotools")
+    if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in known):
+        notes.append("results without a segmentation are scored as filled boxes, as in pycocotools")
+    notes += limit_notes(truth, kind, limit)
+    index = truth_index(truth, kind)
+    detections = [
+        _detection(result, truth, kind, number, f"{path.name}, result {row}")
+        for number, (row, result) in enumerate(known, 1)
+    ]
+    if reference and results:  # pycocotools cannot read an empty list
+        notes.append("computed by pycocotools with the ids of the file, its quirks included")
+        evaluation = run_pycocotools(ground_truth, path, kind, limit, truth.sigmas)
+    else:
+        evaluation = match(truth, index, detections, kind, limit)
+    return CocoMetrics(
+        {kind: summarise(evaluation, kind)},
+        {kind: per_class(truth, evaluation)},
+        truth.counts(),
+        len(truth.sizes),
+        {kind: limit},
+        tuple(notes),
+    )
+
+
+class _Result(msgspec.Struct):
+    image_id: Id
+    category_id: Id
+    score: float
+    bbox: list[float] | None = None
+    segmentation: Any = None
+    keypoints: list[float] | None = None
+
+
+class _Results(msgspec.Struct):
+    annotations: list[_Result]
+
+
+def _guess(results: list[_Result]) -> IouType:
+    if results and results[0].segmentation:
+        return "segm"
+    return "keypoints" if results and results[0].keypoints else "bbox"
+
+
+def _check_images(results: list[_Result], truth: GroundTruth, path: Path) -> None:
+    unknown = sorted({result.image_id for result in results} - set(truth.sizes))
+    if unknown:
+        raise DataError(
+            f"{path}: {len(unknown)} image ids are not in {truth.source}: {_some(unknown)}; results and ground truth "
+            "belong to different sets (pycocotools: Results do not correspond to current coco set)"
+        )
+
+
+def _detection(result: _Result, truth: GroundTruth, kind: IouType, number: int, where: str) -> dict[str, Any]:
+    """One result as a COCO annotation in the truth's numbers; box and area as in pycocotools' ``loadRes``."""
+    where = f"{where} (image {result.image_id})"
+    size_hw = truth.sizes[result.image_id]
+    detection: dict[str, Any] = {
+        "id": number,
+        "image_id": truth.number_of_image[result.image_id],
+        "category_id": truth.number_of_label[truth.label_of_category[result.category_id]],
+        "score": result.score,
+    }
+    outline = None
+    if kind == "segm" or not (result.bbox or result.keypoints):
+        given = result.segmentation
+        if given is None and result.bbox:
+            given = box_outline(_four(result.bbox, where))
+        if size_hw is None:
+            size_hw = rle_size(given)  # run lengths know the size of their image
+        outline = check_outline(given, size_hw, where)
+        if outline is None:
+            raise DataError(f"{where}: neither box nor segmentation; a result needs what is scored ({kind})")
+        detection["segmentation"] = to_json(outline)
+    if kind == "keypoints":
+        if not result.keypoints or len(result.keypoints) != 3 * len(truth.sigmas):
+            raise DataError(
+                f"{where}: {len(result.keypoints or ())} keypoint numbers; the ground truth has {len(truth.sigmas)} "
+                "keypoints with x, y and score each"
+            )
+        detection["keypoints"] = result.keypoints
+    if result.bbox:
+        box = _four(result.bbox, where)
+        area = box[2] * box[3]
+    elif outline is not None and size_hw is not None:
+        rle = segmentation_to_rle(outline, size_hw)
+        box, area = list(segmentation_box(rle)), float(coco_mask.area(rle))
+    else:
+        xs, ys = (result.keypoints or [])[0::3], (result.keypoints or [])[1::3]
+        box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+        area = box[2] * box[3]
+    if not math.isfinite(area):
+        raise DataError(f"{where}: box {box} is too large to compute with; correct it")
+    return {**detection, "bbox": box, "area": area}
+
+
+def _four(box: list[float], where: str) -> list[float]:
+    if len(box) != 4:
+        raise DataError(f"{where}: the box has {len(box)} numbers; four are needed: x, y, width, height")
+    return box
+
+
+def _some(ids: list[int]) -> str:
+    return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -1,0 +1,127 @@
+"""The one place that calls the evaluation engine: hotcoco, which equals pycocotools bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+import numpy.typing as npt
+
+from detseg.errors import DataError
+from detseg.metrics.ground_truth import GroundTruth
+
+IouType = Literal["bbox", "segm", "keypoints"]
+IOU_TYPES: tuple[IouType, ...] = ("bbox", "segm", "keypoints")
+DEFAULT_MAX_DETS = {"bbox": 100, "segm": 100, "keypoints": 20}
+"""COCO's own limits: so many detections of a class are looked at in an image, best first."""
+
+
+def check_iou_types(iou_types: Sequence[str]) -> tuple[IouType, ...]:
+    """The same names, known and none twice; DataError otherwise."""
+    unknown = [name for name in iou_types if name not in IOU_TYPES]
+    if unknown or not iou_types or len(set(iou_types)) != len(iou_types):
+        raise DataError(f"iou types {', '.join(iou_types) or 'none'}; choose some of {', '.join(IOU_TYPES)}")
+    return tuple(name for name in IOU_TYPES if name in iou_types)
+
+
+def truth_index(truth: GroundTruth, iou_type: IouType) -> Any:
+    """The engine's view of the truth; build it once and score many times."""
+    return hotcoco.COCO(truth.dataset(iou_type))
+
+
+def match(truth: GroundTruth, index: Any, detections: list[dict[str, Any]], iou_type: IouType, max_dets: int) -> Any:
+    """Match detections with the truth and accumulate precision and recall.
+
+    Args:
+        truth: the ground truth.
+        index: its :func:`truth_index`.
+        detections: COCO annotations with ``bbox``, ``area``, ``score`` and what ``iou_type`` needs, image and category
+            in the numbers of ``truth``, ids 1..M. Their order decides between equal scores.
+        iou_type: what overlap means.
+        max_dets: largest number of detections of a class looked at in an image.
+
+    Returns:
+        ``hotcoco.COCOeval`` after ``accumulate``: ``eval["precision"]`` float64 [T, R, K, A, M] and so on, -1 where
+        there is no ground truth; ``eval_imgs`` holds the matches of every image.
+    """
+    found = hotcoco.COCO({"images": truth.images(), "annotations": detections, "categories": truth.categories()})
+    evaluation = hotcoco.COCOeval(index, found, iou_type)
+    evaluation.params.max_dets = list(limits(iou_type, max_dets))
+    if iou_type == "keypoints":
+        evaluation.params.kpt_oks_sigmas = list(truth.sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return evaluation
+
+
+def limits(iou_type: str, max_dets: int) -> tuple[int, ...]:
+    """COCO's ``maxDets``: 1, 10 and the largest for boxes and masks, the largest alone for keypoints."""
+    if max_dets < 1:
+        raise DataError(f"max_dets is {max_dets}; at least 1 detection must be looked at")
+    return (max_dets,) if iou_type == "keypoints" else (1, min(10, max_dets), max_dets)
+
+
+def limit_notes(truth: GroundTruth, iou_type: IouType, max_dets: int) -> list[str]:
+    """What a reader should know about the limit: that it is not COCO's own, or that it cuts off objects."""
+    notes = []
+    if max_dets != DEFAULT_MAX_DETS[iou_type]:
+        notes.append(
+            f"up to {max_dets} detections of a class in an image count for {iou_type} instead of COCO's "
+            f"{DEFAULT_MAX_DETS[iou_type]}"
+        )
+    crowded = {image_id for (image_id, _), count in truth.per_class_and_image().items() if count > max_dets}
+    if crowded:
+        notes.append(
+            f"{len(crowded)} images have more than {max_dets} objects of one class (up to {truth.most_of_a_class}), so "
+            f"AP of {iou_type} cannot reach 1; pass --max-dets {truth.most_of_a_class}"
+        )
+    return notes
+
+
+def summarise(evaluation: Any, iou_type: IouType) -> dict[str, float | None]:
+    """COCO's 12 numbers (10 for keypoints) by name, None where there is no ground truth.
+
+    The means are those of pycocotools' ``summarize``, over the entries that are defined.
+    """
+    precision, recall = _arrays(evaluation)
+    sizes = ("medium", "large") if iou_type == "keypoints" else ("small", "medium", "large")
+    stats = {
+        "AP": _mean(precision[:, :, :, 0, -1]),
+        "AP50": _mean(precision[:1, :, :, 0, -1]),
+        "AP75": _mean(precision[5:6, :, :, 0, -1]),
+        **{f"AP_{size}": _mean(precision[:, :, :, i, -1]) for i, size in enumerate(sizes, 1)},
+    }
+    if iou_type == "keypoints":
+        stats |= {
+            "AR": _mean(recall[:, :, 0, -1]),
+            "AR50": _mean(recall[:1, :, 0, -1]),
+            "AR75": _mean(recall[5:6, :, 0, -1]),
+        }
+    else:
+        tops = evaluation.params.max_dets
+        stats |= {f"AR{top}": _mean(recall[:, :, 0, i]) for i, top in enumerate(tops)}
+    return stats | {f"AR_{size}": _mean(recall[:, :, i, -1]) for i, size in enumerate(sizes, 1)}
+
+
+def per_class(truth: GroundTruth, evaluation: Any) -> dict[str, dict[str, float | None]]:
+    """AP and AP50 of each class by name, in the order of labels; None for a class without ground truth."""
+    precision, _ = _arrays(evaluation)
+    return {
+        name: {
+            "AP": _mean(precision[:, :, truth.number_of_label[label] - 1, 0, -1]),
+            "AP50": _mean(precision[:1, :, truth.number_of_label[label] - 1, 0, -1]),
+        }
+        for label, name in enumerate(truth.class_names, 1)
+    }
+
+
+def _arrays(evaluation: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    arrays = evaluation.eval
+    return arrays["precision"], arrays["recall"]
+
+
+def _mean(values: npt.NDArray[np.float64]) -> float | None:
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else None

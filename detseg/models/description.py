@@ -1,0 +1,99 @@
+"""Everything that a model is rebuilt from, without its weights: one value, saved as JSON in the checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.preprocess import Preprocessing
+
+Task = Literal["detect", "segment", "classify"]
+Norm = Literal["frozen", "batch"]
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model but for its weights. The same state dict under another ``norm`` or ``norm_eps`` is another function.
+
+    Attributes:
+        arch: a name of ``MODELS``.
+        task: what the model gives: boxes, boxes and masks, or a class.
+        class_map: the K classes.
+        preprocessing: size, crop and normalisation of the input.
+        norm: "frozen" (FrozenBatchNorm2d: constants, right for batches of two) or "batch" (BatchNorm2d: learns).
+        norm_eps: added to the variance in every norm layer; 0.0 for torchvision's ResNet-50 COCO_V1 weights.
+        anchor_sizes: anchor sides in pixels of each FPN level, e.g. ``((16,), (32,), ...)``; None for the
+            architecture's own.
+        anchor_ratios: height / width of the anchors.
+        rois_per_image: boxes sampled per image for the loss of the heads. torchvision samples 512; 128 halves a
+            training step on a CPU (Fast R-CNN, Girshick 2015, sampled 64) and small sets gain nothing from more.
+        rpn_batch_size_per_image: anchors sampled per image for the loss of the RPN. torchvision's 256: they cost
+            nothing, because the RPN computes all anchors anyway.
+        rpn_pre_nms_top_n: proposals of each level that go into NMS, in training and in eval mode.
+        rpn_post_nms_top_n: proposals of an image that come out of it, in training and in eval mode.
+        rpn_score_threshold: objectness below which a proposal is dropped.
+        score_threshold: score below which a detection is dropped. Low, because AP wants the whole curve.
+        nms_threshold: IoU above which the lower of two detections of one class is dropped.
+        detections_per_image: most detections an image.
+    """
+
+    arch: str
+    task: Task
+    class_map: ClassMap
+    preprocessing: Preprocessing
+    norm: Norm
+    norm_eps: float
+    anchor_sizes: tuple[tuple[int, ...], ...] | None = None
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    rois_per_image: int = 128
+    rpn_batch_size_per_image: int = 256
+    rpn_pre_nms_top_n: tuple[int, int] = (2000, 1000)
+    rpn_post_nms_top_n: tuple[int, int] = (2000, 1000)
+    rpn_score_threshold: float = 0.0
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    detections_per_image: int = 100
+
+    def __post_init__(self) -> None:
+        if not len(self.class_map):
+            raise DataError(f"{self.arch}: there is no class to learn; the data set needs at least one")
+        for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image"):
+            if getattr(self, name) < 1:
+                raise DataError(f"{self.arch}: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.norm not in ("frozen", "batch") or self.norm_eps < 0:
+            raise DataError(
+                f"{self.arch}: norm {self.norm!r} with eps {self.norm_eps} is not known; frozen and batch are"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able; undone by :meth:`from_dict`."""
+        return {
+            **asdict(self),
+            "class_map": self.class_map.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ModelDescription:
+        """A description as read from JSON (which turns tuples into lists).
+
+        Raises:
+            DataError: a key is not known or missing: the file is of another version, or not a description.
+        """
+        known = {item.name for item in fields(cls)}
+        required = {"arch", "task", "class_map", "preprocessing", "norm", "norm_eps"}
+        wrong = sorted((set(value) - known) | (required - set(value)))
+        if wrong:
+            raise DataError(f"model description: key {wrong[0]!r} is unknown or missing; it is of another version")
+        plain = {key: _tuples(item) for key, item in value.items() if key not in ("class_map", "preprocessing")}
+        return cls(
+            class_map=ClassMap.from_dict(value["class_map"]),
+            preprocessing=Preprocessing.from_dict(value["preprocessing"]),
+            **plain,
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,58 @@
+"""Images and feature maps of different sizes in one tensor. Padding is at the bottom and right, with zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from detseg.models.parts import LAST_STRIDE
+
+SizeHW = tuple[int, int]
+FeatureMaps = dict[str, Tensor]
+"""Feature maps float32 [N, C, h, w] by name, highest resolution first."""
+
+
+def size_of(image: Tensor) -> SizeHW:
+    """Height and width of a [..., H, W] tensor."""
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
+def padded_hw(sizes_hw: Sequence[SizeHW]) -> SizeHW:
+    """The smallest size that holds images of all these sizes, with sides that are multiples of 32 as in torchvision."""
+    height, width = (max(sides) for sides in zip(*sizes_hw, strict=True))
+    return -(-height // LAST_STRIDE) * LAST_STRIDE, -(-width // LAST_STRIDE) * LAST_STRIDE
+
+
+def stack_padded(images: Sequence[Tensor]) -> Tensor:
+    """float32 [C, H, W] of any sizes -> [N, C, H', W'] with sides that are multiples of 32."""
+    target = padded_hw([size_of(image) for image in images])
+    return torch.stack([_pad(image, target) for image in images])
+
+
+def stack_maps(maps: Sequence[FeatureMaps]) -> FeatureMaps:
+    """The maps [1, C, h, w] of several images, each padded to the largest of its level -> [N, C, h', w'].
+
+    ``h'`` and ``w'`` are the sizes that the images padded together would have given.
+    """
+    stacked = {}
+    for name in maps[0]:
+        level = [one[name] for one in maps]
+        heights, widths = zip(*(size_of(tensor) for tensor in level), strict=True)
+        stacked[name] = torch.cat([_pad(tensor, (max(heights), max(widths))) for tensor in level])
+    return stacked
+
+
+def by_padded_size(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the images, grouped by the size that each gets when it is padded alone."""
+    groups: dict[SizeHW, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(padded_hw([size_of(image)]), []).append(index)
+    return list(groups.values())
+
+
+def _pad(tensor: Tensor, target_hw: SizeHW) -> Tensor:
+    height, width = size_of(tensor)
+    return functional.pad(tensor, (0, target_hw[1] - width, 0, target_hw[0] - height))

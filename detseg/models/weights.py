@@ -1,0 +1,178 @@
+"""Starting weights: what fits is loaded, what does not is listed, and a file of another network is refused."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detseg.errors import DataError
+from detseg.models.bodies import BODIES
+from detseg.models.build import MODELS, no_coco_weights
+from detseg.models.parts import PartedModel
+from detseg.models.published import fetch, file_name
+from detseg.models.state_files import read_state_dict
+
+State = dict[str, Tensor]
+
+HEADS = ("rpn", "box head", "mask head", "head")
+"""Parts whose shapes depend on the user's classes and anchors; elsewhere another shape means another network."""
+
+COUNTER = "num_batches_tracked"
+"""BatchNorm's counter, which frozen norm layers lack and nothing here reads."""
+
+# Names in files from before torchvision 0.13
+_OLD_NAMES = (
+    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+)
+_OLD_MASK_NAME = re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bias)$")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of the weights. Names are those of the model's state dict.
+
+    Attributes:
+        source: "coco (file name)", "imagenet (file name)", "none" or the path.
+        loaded: tensors that were filled.
+        missing: tensors of the model that the source lacks: started from scratch.
+        mismatched: tensors that have another shape in the source (which is told): started from scratch.
+        unexpected: tensors of the source that the model has no place for.
+        by_part: part -> (tensors loaded, tensors in all).
+    """
+
+    source: str
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    by_part: tuple[tuple[str, int, int], ...] = ()
+
+    def lines(self) -> list[str]:
+        """A few lines for the terminal, part by part."""
+        if not self.loaded:
+            return [f"weights: {self.source}; every part starts from scratch"]
+        total = sum(count for _, _, count in self.by_part)
+        lines = [f"weights: {self.source}; {len(self.loaded)} of {total} tensors loaded"]
+        full = [part for part, loaded, count in self.by_part if loaded == count]
+        if full:
+            lines.append(f"  loaded: {', '.join(full)}")
+        for part, loaded, count in self.by_part:
+            if not loaded:
+                lines.append(f"  started from scratch: {part}")
+            elif loaded < count:
+                lines.append(f"  started from scratch: {count - loaded} of {count} tensors of {part}")
+        lines += [f"    another shape: {text}" for text in self.mismatched]
+        if self.unexpected:
+            rest = f" and {len(self.unexpected) - 3} more" if len(self.unexpected) > 3 else ""
+            lines.append(f"  not used: {', '.join(self.unexpected[:3])}{rest}")
+        return lines
+
+
+def load_weights(model: PartedModel, weights: str) -> LoadReport:
+    """Fill ``model`` with ``weights``.
+
+    Args:
+        weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
+            classification weights, for a detector the body only; "none": nothing is loaded; otherwise a path (see
+            ``read_state_dict``). A classification file also fills a detector's body, and a detector's file a
+            classifier's. Half precision becomes float32.
+
+    Raises:
+        DataError: there are no such weights, they cannot be fetched, or they are of another network.
+        OSError: the file cannot be opened.
+    """
+    arch = model.description.arch
+    if weights == "none":
+        return LoadReport("none", missing=tuple(_wanted(model)))
+    if weights == "coco":
+        if MODELS[arch].coco is None:
+            raise DataError(no_coco_weights(arch))
+        url = MODELS[arch].coco.url
+    elif weights == "imagenet":
+        url = BODIES[MODELS[arch].body].imagenet.url
+    else:
+        return load_state(model, read_state_dict(weights), str(weights))
+    return load_state(model, fetch(url), f"{weights} ({file_name(url)})")
+
+
+def load_state(model: PartedModel, state: State, source: str) -> LoadReport:
+    """Fill ``model`` from a state dict under any of the names that torchvision has given its tensors.
+
+    Raises:
+        DataError: nothing fits, or stem, body or neck fit only in part: a file of another network.
+    """
+    found = rename(state, model)
+    wanted = _wanted(model)
+    missing = [name for name in wanted if name not in found]
+    mismatched = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
+    loaded = [name for name in wanted if name in found and name not in mismatched]
+    _check_same_network(model, loaded, found, wanted, source)
+    with torch.no_grad():
+        for name in loaded:
+            wanted[name].copy_(found[name])  # in place: the state dict shares the model's memory
+    counts, totals = Counter(map(model.part_of, loaded)), Counter(map(model.part_of, wanted))
+    return LoadReport(
+        source,
+        loaded=tuple(loaded),
+        missing=tuple(missing),
+        mismatched=tuple(f"{name} {list(found[name].shape)}, here {list(wanted[name].shape)}" for name in mismatched),
+        unexpected=tuple(name for name in found if name not in wanted and not name.endswith(COUNTER)),
+        by_part=tuple((part, counts[part], totals[part]) for part in model.parts() if totals[part]),
+    )
+
+
+def rename(state: State, model: PartedModel) -> State:
+    """The tensors of a file under the names that ``model`` has for them: old names, and body into detector or back."""
+    prefix = BODIES[MODELS[model.description.arch].body].prefix
+    from_detector = any(name.startswith("backbone.body.") for name in state)
+    to_detector = model.description.task != "classify"
+    renamed = {}
+    for name, tensor in state.items():
+        name = _new_name(name)
+        if to_detector and not from_detector:
+            if prefix and name.startswith(prefix):
+                name = f"backbone.body.{name.removeprefix(prefix)}"
+            elif not prefix:
+                name = f"backbone.body.{name}"
+        elif from_detector and not to_detector and name.startswith("backbone.body."):
+            name = f"{prefix}{name.removeprefix('backbone.body.')}"
+        renamed[name] = tensor
+    return renamed
+
+
+def _new_name(name: str) -> str:
+    for pattern, replacement in _OLD_NAMES:
+        name = pattern.sub(replacement, name)
+    return _OLD_MASK_NAME.sub(lambda match: f"{match[1]}.{int(match[2]) - 1}.0.{match[3]}", name)
+
+
+def _wanted(model: PartedModel) -> dict[str, Any]:
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
+
+
+def _check_same_network(model: PartedModel, loaded: list[str], found: State, wanted: State, source: str) -> None:
+    """A body that is filled in part computes nonsense, so a part before the heads is filled whole or not at all."""
+    arch = model.description.arch
+    if not loaded:
+        raise DataError(
+            f"{source}: none of its {len(found)} tensors fits {arch}; it has names like {', '.join(list(found)[:2])}, "
+            f"the model like {', '.join(list(wanted)[:2])}. Choose the --model that the file was made with"
+        )
+    body = [name for name in wanted if model.part_of(name) in ("stem", "body")]
+    neck = [name for name in wanted if model.part_of(name) == "neck"]
+    good = set(loaded)
+    for names in (body, neck):
+        bad = [name for name in names if name not in good]
+        if bad and len(bad) < len(names):
+            shape = list(found[bad[0]].shape) if bad[0] in found else "missing"
+            raise DataError(
+                f"{source}: {len(bad)} of {len(names)} tensors of the {model.part_of(bad[0])} do not fit {arch}, first "
+                f"{bad[0]}: {shape} in the file, {list(wanted[bad[0]].shape)} in the model. "
+                "Choose the --model that the file was made with"
+            )

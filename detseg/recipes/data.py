@@ -1,0 +1,69 @@
+"""From a data config to tables: read, say what was found, divide."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
+from detseg.config import DataConfig, TrainConfig
+from detseg.demo import demo_folder
+
+Splits = dict[str, AnnotationTable]
+
+
+def class_names(classes: str | list[str] | None) -> list[str] | None:
+    """``--classes a,b`` or a list of names, as a list; None for all."""
+    if classes is None:
+        return None
+    names = classes.split(",") if isinstance(classes, str) else classes
+    return [name.strip() for name in names if name.strip()]
+
+
+def load_table(config: DataConfig) -> AnnotationTable:
+    """Read the data that ``config`` names; the demo set if it names none."""
+    return read(
+        config.data or demo_folder(),
+        format=config.format,
+        images=config.images,
+        mask_values=config.mask_values,
+        classes=class_names(config.classes),
+        bad_instances=config.bad_instances,
+    )
+
+
+def describe_table(table: AnnotationTable) -> list[str]:
+    """A few lines for the terminal: source, counts, and every repair that the reader made."""
+    negatives = int((table.instances_per_image() == 0).sum()) if table.has_boxes else 0
+    lines = [f"data: {table.source}"]
+    counts = f"{len(table)} images, {len(table.instance_rows())} instances, {len(table.class_map)} classes"
+    lines.append(f"  {counts}" + (f", {negatives} images without any" if negatives else ""))
+    return lines + [f"  note: {line}" for line in table.notes.lines()]
+
+
+def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
+    """Divide ``table`` into "train", "val" and perhaps "test", as ``config`` says."""
+    if config.split_file:
+        splits = read_split(table, Path(config.split_file))
+    else:
+        splits = split(table, seed=config.seed, val=config.val, test=config.test, by=config.split, groups=config.group)
+    if config.subset is not None:
+        splits["train"] = subset(splits["train"], config.subset, config.seed)
+    return splits
+
+
+def describe_splits(splits: Splits, config: TrainConfig) -> list[str]:
+    """How many images are in each part, and what is wrong with the division."""
+    how = config.split_file or config.split
+    lines = [f"split ({how}): " + ", ".join(f"{len(part)} {name}" for name, part in splits.items())]
+    lines += [f"  note: {line}" for line in splits["train"].notes.lines()]
+    shared = shared_content(splits)
+    if shared:
+        (first, second), more = shared[0], f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+        lines.append(f"  warning: the same picture on both sides, so results look too good: {first} = {second}{more}")
+    return lines
+
+
+def default_workers() -> int:
+    """Loader processes when the user did not say: the cores but one, at most 4."""
+    return max(0, min(4, len(os.sched_getaffinity(0)) - 1))

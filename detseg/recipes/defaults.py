@@ -1,0 +1,131 @@
+"""What a run picks when the user did not say: for the data, for the machine, each with its reason in a line."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.annotations import AnnotationTable
+from detseg.config import TrainConfig
+from detseg.demo import demo_folder
+from detseg.errors import DataError
+from detseg.recipes.data import default_workers
+from detseg.recipes.model import published_weights
+
+CPU_IMAGE_SIZE = 480
+DEMO: dict[str, Any] = {
+    "model": "maskrcnn_mobilenet_v3_large_fpn_slim",
+    "weights": "none",
+    "image_size": 192,
+    "epochs": 12,
+    "batch_size": 4,
+    "rois_per_image": 64,
+    "augment": "flip",
+}
+"""The no-argument run: small enough to end in under 3 minutes on two cores."""
+
+
+def pick_task(config: TrainConfig, table: AnnotationTable) -> str:
+    """The task that the user named, if the data can teach it; else the most that the data can teach."""
+    possible = [
+        task
+        for task, there in (
+            ("segment", table.has_masks),
+            ("detect", table.has_boxes),
+            ("classify", table.has_class_index),
+        )
+        if there
+    ]
+    if not possible:
+        raise DataError(f"{table.source}: no boxes, masks or class folders here, so there is nothing to learn")
+    if config.task is None:
+        return possible[0]
+    if config.task not in possible:
+        raise DataError(f"{table.source} can teach {' and '.join(possible)}, but not --task {config.task}")
+    return config.task
+
+
+def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -> tuple[TrainConfig, list[str]]:
+    """Fill every option that is None. Returns the full config and a line for each choice."""
+    if not config.data:
+        demo = {name: value for name, value in DEMO.items() if getattr(config, name) == getattr(TrainConfig(), name)}
+        config = replace(config, **demo)
+    picked: dict[str, tuple[Any, str]] = {}
+
+    def pick(name: str, value: Any, reason: str) -> Any:
+        """Take the user's value of ``name``, or ``value``, and remember why."""
+        given = getattr(config, name)
+        if given is not None:
+            return given
+        picked[name] = (value, reason)
+        return value
+
+    cuda = device.type == "cuda"
+    pick("device", str(device), "the fastest here")
+    task = pick("task", pick_task(config, train), "the most that these annotations can teach")
+    arch = pick("model", *_model(task, cuda))
+    weights = pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
+    scratch = weights == "none"
+    if config.trainable_layers is None:
+        if scratch:
+            pick("freeze", "none", "there is nothing pretrained to keep")
+        else:
+            pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
+    if task != "classify" and not cuda:
+        pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
+    crowded = int(train.instances_per_image().max(initial=0))
+    pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
+    pick("augment", "light", "small sets overfit without")
+    pick("epochs", 10, "as the published Penn-Fudan run")
+    usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
+    batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
+    optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
+    if optimizer == "adamw":
+        pick("lr", 5e-4, "usual for adamw")
+    else:
+        pick("lr", min(0.02, 0.0025 * batch), f"0.0025 for each of {batch} images, at most 0.02")
+    pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
+    pick("workers", 0 if len(train) < 8 else default_workers(), "the cores but one, at most 4")
+    config = replace(config, **{name: value for name, (value, _) in picked.items()})
+    steps = -(-len(train) // batch)
+    if config.warmup_steps is None:
+        warm = min(1000, steps, steps * (config.epochs or 1) // 10)
+        picked["warmup_steps"] = (warm, "at most one epoch, a tenth of the run, 1000 steps")
+        config = replace(config, warmup_steps=warm)
+    if config.schedule == "multistep" and config.milestones is None:
+        epochs = config.epochs or 1
+        config = replace(config, milestones=[round(epochs * 2 / 3), round(epochs * 8 / 9)])
+    return config, [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
+
+
+def pick_output(config: TrainConfig) -> Path:
+    """The run folder: as named, else runs/<data>-<model>, numbered until it is new. A run is never written over.
+
+    Raises:
+        DataError: the named folder already holds a run.
+    """
+    if config.output:
+        folder = Path(config.output)
+        if (folder / "config.toml").exists():
+            raise DataError(
+                f"{folder} already holds a run; continue it with --resume {folder}, or name another --output"
+            )
+        return folder
+    source = Path(config.data).resolve().stem if config.data else demo_folder().name
+    base = Path("runs") / f"{source}-{config.model}"
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def _model(task: str, cuda: bool) -> tuple[str, str]:
+    if task == "classify":
+        return ("resnet50", "CUDA has room for it") if cuda else ("resnet18", "quick on a CPU")
+    family = "maskrcnn" if task == "segment" else "fasterrcnn"
+    if cuda:
+        return f"{family}_resnet50_fpn", "CUDA has room for it"
+    return f"{family}_mobilenet_v3_large_fpn", "about 30 times fewer operations than ResNet-50, for a CPU"

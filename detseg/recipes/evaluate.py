@@ -1,0 +1,146 @@
+"""Score a run on labelled images, or a results file against an annotation file."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.annotations import AnnotationTable, read_split
+from detseg.classes import ClassMap
+from detseg.config import DataConfig, EvaluateConfig
+from detseg.datasets import Dataset, data_loader
+from detseg.engine.checkpoint import load
+from detseg.engine.evaluate import Metrics
+from detseg.engine.evaluate import evaluate as run_evaluation
+from detseg.errors import DataError
+from detseg.files import write_json
+from detseg.metrics import ClassificationEvaluator, CocoEvaluator, evaluate_files
+from detseg.predictor import pick_device
+from detseg.preprocess import Geometry, Preprocessing
+from detseg.recipes.data import default_workers, describe_table, load_table
+
+AnyEvaluator = CocoEvaluator | ClassificationEvaluator
+
+
+def evaluate(config: EvaluateConfig) -> Metrics:
+    """Score what ``config`` names, print the table, write metrics.json; returns the metrics."""
+    if config.predictions or config.ground_truth:
+        return _evaluate_files(config)
+    if not config.run:
+        raise DataError("nothing to evaluate; give a run folder, or --predictions with --ground-truth")
+    run = Path(config.run)
+    device = pick_device(config.device)
+    model = load(run).to(device)
+    description: Any = model.description
+    table = select_part(config, run)
+    table = match_classes(table, description.class_map)
+    dataset = Dataset(table, description.preprocessing, task=description.task)
+    workers = default_workers() if config.workers is None else config.workers
+    loader = data_loader(dataset, config.batch_size, workers=workers)
+    evaluator = make_evaluator(table, description.task, description.preprocessing, max_dets=config.max_dets)
+    metrics = run_evaluation(model, loader, device, evaluator=evaluator)
+    output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"
+    write_evaluation(output, metrics, evaluator)
+    if config.json:
+        print(json.dumps(metrics.to_dict(), allow_nan=False))
+    else:
+        print("\n".join([*describe_table(table), *metrics.lines(), f"wrote {output / 'metrics.json'}"]))
+    return metrics
+
+
+def make_evaluator(
+    table: AnnotationTable, task: str, preprocessing: Preprocessing, *, max_dets: int | None = None
+) -> AnyEvaluator:
+    """The evaluator of a task on the images of ``table``, for outputs in network pixels."""
+    if task == "classify":
+        return ClassificationEvaluator(table.class_map)
+    geometries: dict[int, Geometry] = {
+        record.image_id: preprocessing.geometry(record.size_hw, record.orientation) for record in table
+    }
+    iou_types = ("bbox", "segm") if task == "segment" else ("bbox",)
+    return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
+
+
+def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:
+    """metrics.json, and predictions.json in COCO results form for detectors, in ``folder``."""
+    write_json(folder / "metrics.json", metrics.to_dict())
+    if isinstance(evaluator, CocoEvaluator):
+        write_json(folder / "predictions.json", evaluator.results())
+
+
+def select_part(config: EvaluateConfig, run: Path) -> AnnotationTable:
+    """The part of the data that is scored: of the run's own data by its saved split, or of other data."""
+    saved = _folder(run) / "config.toml"
+    own = tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    if not config.data and not own:
+        raise DataError(
+            f"{run}: no config.toml beside this checkpoint says which data it was trained on; name the data"
+        )
+    same = not config.data or (bool(own.get("data")) and Path(config.data).resolve() == Path(own["data"]).resolve())
+    if same:
+        names = {item.name for item in fields(DataConfig)}
+        given = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(DataConfig(), name)}
+        config = replace(config, **({name: own[name] for name in names if name in own} | given))
+    table = load_table(config)
+    if config.split == "all":
+        return table
+    split_file = _folder(run) / "split.json"
+    if same and split_file.is_file():
+        splits = read_split(table, split_file)
+        if config.split not in splits:
+            raise DataError(f"{run} has no {config.split} part; it has {', '.join(splits)}")
+        return splits[config.split]
+    rows = [row for row in range(len(table)) if str(table.split[row]) == config.split]
+    return table.subset(rows) if rows else table
+
+
+def match_classes(table: AnnotationTable, class_map: ClassMap) -> AnnotationTable:
+    """``table`` with its labels renumbered to the model's classes, matched by name.
+
+    Raises:
+        DataError: the data has a class that the model does not know.
+    """
+    if table.class_map.names == class_map.names:
+        return table
+    unknown = [name for name in table.class_map.names if name not in class_map.names]
+    if unknown:
+        raise DataError(
+            f"{table.source}: class {', '.join(unknown)} is not known to the model, which has "
+            f"{', '.join(class_map.names)}; choose classes with --classes"
+        )
+    to_label = np.array([0, *(class_map.label_of(name) for name in table.class_map.names)])
+    ids = dict(zip(table.class_map.names, table.class_map.category_ids, strict=True))
+    spare = max([*ids.values(), *class_map.category_ids], default=0)
+    category_ids = [ids.get(name, spare + 1 + i) for i, name in enumerate(class_map.names)]
+    index = table.class_index
+    return replace(
+        table,
+        class_map=ClassMap(class_map.names, tuple(category_ids)),
+        label=to_label[table.label].astype(np.int32),
+        class_index=np.where(index >= 0, to_label[index + 1] - 1, -1),
+    )
+
+
+def _evaluate_files(config: EvaluateConfig) -> Metrics:
+    if not (config.predictions and config.ground_truth):
+        raise DataError("--predictions and --ground-truth belong together; give both")
+    metrics = evaluate_files(
+        config.ground_truth,
+        config.predictions,
+        iou_type=config.iou_type,
+        max_dets=config.max_dets,
+        reference=config.reference,
+    )
+    if config.output:
+        write_json(Path(config.output) / "metrics.json", metrics.to_dict())
+    print(json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(metrics.lines()))
+    return metrics
+
+
+def _folder(run: Path) -> Path:
+    return run if run.is_dir() else run.parent

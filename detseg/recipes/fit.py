@@ -1,0 +1,254 @@
+"""The main job: from labelled images to a fine-tuned, evaluated model. Read it top to bottom."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.annotations import write_split
+from detseg.config import TrainConfig, to_toml
+from detseg.datasets import Dataset, data_loader, preset
+from detseg.engine.checkpoint import Position, load_checkpoint, restore, save_checkpoint
+from detseg.engine.evaluate import Metrics, evaluate, validation_loss
+from detseg.engine.optim import build_optimizer
+from detseg.engine.schedule import Schedule
+from detseg.engine.train import EpochStats, train_one_epoch
+from detseg.errors import DataError
+from detseg.files import atomic_write
+from detseg.predictor import pick_device
+from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
+from detseg.recipes.defaults import pick_output, resolve
+from detseg.recipes.estimate import seconds_per_step
+from detseg.recipes.evaluate import make_evaluator, write_evaluation
+from detseg.recipes.model import create_model
+from detseg.recipes.pictures import write_pictures
+from detseg.reports.curves import plot_curves
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and pictures.
+        config: the options in full.
+        metrics: of the best weights on the validation part.
+        model: with the best weights, in eval mode.
+    """
+
+    folder: Path
+    config: TrainConfig
+    metrics: Metrics
+    model: torch.nn.Module
+
+
+def fit(config: TrainConfig) -> Run:
+    """Train, evaluate after every epoch, keep the best; print what is picked and what comes out.
+
+    Raises:
+        DataError: data or options that cannot work; the message says which and what to do.
+        FloatingPointError: the loss is not finite.
+    """
+    resuming = Path(config.resume) if config.resume else None
+    if resuming:
+        config = resumed_config(config, resuming)
+
+    table = load_table(config)
+    splits = load_splits(config, table)
+    device = pick_device(config.device)
+    config, picked = resolve(config, splits["train"], device)
+    assert config.task is not None
+    assert config.model is not None
+    assert config.lr is not None
+    assert config.epochs is not None
+    assert config.batch_size is not None
+    folder = resuming or pick_output(config)
+    print("\n".join([*describe_table(table), *describe_splits(splits, config), "picked:" if picked else "", *picked]))
+
+    created = create_model(
+        config.model,
+        table.class_map,
+        weights=config.weights,
+        freeze_level=config.freeze,
+        trainable_layers=config.trainable_layers,
+        image_size=config.image_size,
+        rois_per_image=config.rois_per_image,
+        detections_per_image=config.detections_per_image or 100,
+    )
+    print("\n".join(created.lines))
+    if config.weights == "none":
+        print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
+    model = created.model.to(device)
+    preprocessing = model.description.preprocessing
+    augment = preset(config.augment or "none", config.task)
+    train_set = Dataset(splits["train"], preprocessing, task=config.task, augment=augment, seed=config.seed)
+    val_set = Dataset(splits["val"], preprocessing, task=config.task)
+    workers = config.workers or 0
+    train_loader = data_loader(train_set, config.batch_size, shuffle=True, seed=config.seed, workers=workers)
+    val_loader = data_loader(val_set, config.batch_size, workers=workers)
+
+    optimizer = build_optimizer(
+        model,
+        name=config.optimizer or "sgd",
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay or 0.0,
+        body_lr=config.body_lr,
+    )
+    position = Position()
+    if resuming:
+        checkpoint = load_checkpoint(resuming / "last.safetensors")
+        restore(checkpoint, model, optimizer)
+        position = checkpoint.position
+        print(f"resuming {resuming} after epoch {position.epoch - 1}")
+    schedule = build_schedule(config, len(train_loader))
+    scheduler = schedule.attach(optimizer, position.step)
+    if not resuming:
+        write_text(folder / "config.toml", to_toml(replace(config, output=str(folder))))
+        write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
+    announce_time(model, train_loader, device, config, position)
+
+    rows = read_rows(folder / "metrics.jsonl", position.epoch)
+    for epoch in range(position.epoch, config.epochs):
+        began = time.perf_counter()
+        stats = train_one_epoch(
+            model,
+            optimizer,
+            train_loader,
+            device,
+            epoch,
+            scheduler=scheduler,
+            clip_norm=config.clip_norm or None,
+            seed=config.seed,
+        )
+        val_losses = validation_loss(model, val_loader, device, seed=config.seed) if config.val_loss else {}
+        evaluator = make_evaluator(splits["val"], config.task, preprocessing)
+        metrics = evaluate(model, val_loader, device, evaluator=evaluator)
+
+        score = metrics.best()
+        is_best = position.best is None or score > position.best
+        position = Position(
+            epoch=epoch + 1,
+            step=position.step + stats.steps,
+            best=score if is_best else position.best,
+            best_epoch=epoch if is_best else position.best_epoch,
+            waited=0 if is_best else position.waited + 1,
+        )
+        rows.append(row(epoch, stats, val_losses, metrics, optimizer, time.perf_counter() - began))
+        print(line(rows[-1], config.epochs, is_best))
+        write_text(folder / "metrics.jsonl", "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
+        if is_best:
+            save_checkpoint(folder / "best.safetensors", model, position=position, metrics=metrics.to_dict())
+        save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)
+        if config.patience and position.waited >= config.patience:
+            print(f"stopped early: no better validation number for {position.waited} epochs")
+            break
+
+    best = load_checkpoint(folder / "best.safetensors")
+    model.load_state_dict(best.weights)
+    model.eval()
+    evaluator = make_evaluator(splits["val"], config.task, preprocessing)
+    metrics = evaluate(model, val_loader, device, evaluator=evaluator)
+    write_evaluation(folder, metrics, evaluator)
+    print("\n".join([f"best epoch {best.position.best_epoch}, on the validation images:", *metrics.lines()]))
+    if not plot_curves(rows, folder / "curves.png"):
+        print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
+    write_pictures(folder, model, splits["val"], device, metrics)
+    print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
+    return Run(folder, config, metrics, model)
+
+
+def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
+    """The saved config of ``run``. Only --epochs and --device may be given anew; another option is a DataError."""
+    path = run / "config.toml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; --resume takes the folder of a run")
+    saved = TrainConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
+    default = TrainConfig()
+    for item in fields(TrainConfig):
+        given, kept = getattr(config, item.name), getattr(saved, item.name)
+        if item.name in ("resume", "epochs", "device", "workers") or given in (getattr(default, item.name), kept):
+            continue
+        flag = item.name.replace("_", "-")
+        raise DataError(
+            f"a resumed run keeps its options: --{flag} {given} was {kept}; leave it out, or start a new run"
+        )
+    new = {name: getattr(config, name) for name in ("epochs", "device", "workers") if getattr(config, name) is not None}
+    return replace(saved, **new, resume=str(run))
+
+
+def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
+    """The learning-rate schedule in steps."""
+    total = (config.epochs or 1) * steps_per_epoch
+    every = steps_per_epoch * (config.step_epochs if config.schedule == "step" else 1)
+    return Schedule(
+        config.schedule,
+        total_steps=total,
+        warmup_steps=config.warmup_steps or 0,
+        every=every,
+        milestones=tuple(epoch * steps_per_epoch for epoch in config.milestones or ()),
+        gamma=config.gamma,
+    )
+
+
+def announce_time(
+    model: torch.nn.Module, loader: Any, device: torch.device, config: TrainConfig, position: Position
+) -> None:
+    """Say how long the run will take, from two timed steps that change nothing."""
+    epochs = (config.epochs or 0) - position.epoch
+    if epochs <= 0:
+        return
+    seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
+    minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation after each epoch")
+
+
+def row(
+    epoch: int,
+    stats: EpochStats,
+    val_losses: dict[str, float],
+    metrics: Metrics,
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+) -> dict[str, Any]:
+    """One line of metrics.jsonl."""
+    return {
+        "epoch": epoch,
+        "lr": optimizer.param_groups[-1]["lr"],
+        "seconds": round(seconds, 2),
+        "images_per_second": round(stats.images / stats.seconds, 2),
+        **{f"train_{name}": value for name, value in stats.losses.items()},
+        **{f"val_{name}": value for name, value in val_losses.items()},
+        **metrics.scalars(),
+    }
+
+
+def line(row: dict[str, Any], epochs: int, is_best: bool) -> str:
+    """One epoch on the terminal."""
+    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "accuracy")
+    numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    val = f", val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
+    best = " *" if is_best else ""
+    return (
+        f"epoch {row['epoch']}/{epochs - 1}: loss {row['train_loss']:.3f}{val}, {numbers}, {row['seconds']:.0f} s{best}"
+    )
+
+
+def read_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """The rows of the first ``epochs`` epochs of a metrics.jsonl that may not exist."""
+    if not path.is_file():
+        return []
+    rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["epoch"] < epochs]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode())

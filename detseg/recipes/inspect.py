@@ -1,0 +1,44 @@
+"""Say what a data set holds, name what is broken, draw some of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from detseg.config import InspectConfig
+from detseg.doctor import Summary, inspect_images, summary
+from detseg.errors import DataError
+from detseg.files import write_json
+from detseg.images import decode_image
+from detseg.recipes.data import load_table
+from detseg.reports.draw import draw
+from detseg.reports.sheet import sheet, write_image
+
+
+def inspect(config: InspectConfig) -> Summary:
+    """Read the data, decode every image once, print the summary, write summary.json and sheet.jpg."""
+    table = load_table(config)
+    found = summary(table, inspect_images(table))
+    output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
+    write_json(output / "summary.json", found.to_dict())
+    count = min(config.records, len(table))
+    rows = sorted(np.random.default_rng(config.seed).permutation(len(table))[:count].tolist())
+    pictures, titles = [], []
+    for record in (table[row] for row in rows):
+        try:
+            image = decode_image(record.path)
+        except (DataError, OSError):
+            continue  # named in the findings already
+        pictures.append(draw(image, record, table.class_map))
+        titles.append(record.name)
+    if config.json:
+        print(json.dumps(found.to_dict(), allow_nan=False))
+    else:
+        print("\n".join(found.lines()))
+    if pictures:
+        write_image(output / "sheet.jpg", sheet(pictures, titles))
+        if not config.json:
+            print(f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
+    return found

@@ -1,0 +1,62 @@
+"""Which classes are taken for which, as one PNG. matplotlib is optional and only loaded here when called."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.files import atomic_write
+from detseg.reports.text import plot_text
+
+_NUMBERED = 30  # more classes than this: colours only, numbers would not be readable
+
+
+def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: str | os.PathLike[str]) -> bool:
+    """Draw a confusion matrix into the PNG ``path``; False, and no file, if matplotlib is not installed.
+
+    Cells show counts; their colour is the share of the row, so that rare classes count as much as frequent ones.
+
+    Args:
+        names: K class names.
+        matrix: int [K, K], rows are the truth, columns what was predicted.
+
+    Raises:
+        ValueError: the matrix is not K by K, or K is 0.
+    """
+    matrix, count = np.asarray(matrix), len(names)
+    if not count or matrix.shape != (count, count):
+        raise ValueError(f"a confusion matrix of shape {matrix.shape} does not fit {count} class names")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    side = float(np.clip(1.6 + 0.42 * count, 3.2, 15))
+    figure = Figure(figsize=(side + 1.6, side + 0.9), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = matrix / np.maximum(totals, 1)
+    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    small = float(np.clip(11 - 0.12 * count, 4, 10))
+    labels = [plot_text(name if len(name) <= 24 else name[:22] + "...") for name in names]
+    axes.set_xticks(range(count), labels, rotation=90 if count > 6 else 30, ha="center" if count > 6 else "right")
+    axes.set_yticks(range(count), labels)
+    axes.tick_params(labelsize=small, length=2)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    total = int(matrix.sum())
+    right = f"{int(np.trace(matrix))} of {total} right ({np.trace(matrix) / total:.1%})" if total else "no images"
+    axes.set_title(right, fontsize=11)
+    if count <= _NUMBERED:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            ink = "white" if share[row, column] > 0.55 else "black"
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=ink, fontsize=small)
+    figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03, label="share of the true class")
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    with atomic_write(path) as file:
+        file.write(data.getvalue())
+    return True

@@ -1,0 +1,240 @@
+"""Draw what is known about an image onto it: truth or prediction, with boxes, masks, names, scores, keypoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.table import Record
+from detseg.boxes import scale_xyxy, xywh_to_xyxy
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.masks import rasterise, rle_to_mask
+from detseg.reports.palette import colour_of, ink_on
+from detseg.reports.text import paste_text, text_mask, text_size
+from detseg.structures import ClassPrediction, Prediction
+
+UInt8 = npt.NDArray[np.uint8]
+Content = Prediction | Record | Mapping[str, Any]
+
+MASK_OPACITY = 0.42
+SMALLEST_TEXT = 7
+CROWDED = 0.08  # a name that would hide more than this share of itself under or over another is left out
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What all kinds of content have in common, in pixels of the picture.
+
+    Attributes:
+        boxes: float [N, 4] xyxy.
+        labels: int [N], 1..K.
+        texts: N labels to write.
+        mask: gives mask i as [H, W], non-zero is the object; None where there is none.
+        keypoints: float [N, P, 3] or None; points whose third number is not positive are left out if ``visibility``.
+        visibility: whether the third number of a keypoint is a visibility, not a score.
+    """
+
+    boxes: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    texts: list[str]
+    mask: Callable[[int], npt.NDArray[Any] | None]
+    keypoints: npt.NDArray[Any] | None
+    visibility: bool
+
+
+def draw(image: UInt8, content: Content, class_map: ClassMap, *, min_score: float = 0.5) -> UInt8:
+    """A copy of ``image`` with boxes, translucent masks, names and keypoints on it.
+
+    Colours depend on the label alone. A name stands where it hides least; in a crowd, names without any room are left
+    out. A record without instances but with a class has its class written in the corner.
+
+    Args:
+        image: uint8 [H, W, 3] RGB, upright.
+        content: a Prediction; a record of a table (scaled to the image if that was resized); or a target or output
+            dict with ``boxes`` xyxy, ``labels`` and perhaps ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
+        min_score: predictions below it are left out; truth has no scores and is always drawn.
+
+    Raises:
+        DataError: a label without a name, or a prediction or mask of another size than the image.
+    """
+    height, width = image.shape[:2]
+    if isinstance(content, Record):
+        if not len(content) and len(content.class_index) and (content.class_index >= 0).any():
+            names = [class_map.name_of(int(index) + 1) for index in content.class_index if index >= 0]
+            return _with_lines(image, names, int(content.class_index.max()) + 1)
+        drawing = _from_record(content, class_map, (height, width))
+    elif isinstance(content, Prediction):
+        drawing = _from_prediction(content, class_map, min_score)
+        _check_size(content.size_hw, (height, width), "prediction")
+    else:
+        drawing = _from_dict(content, class_map, min_score, (height, width))
+    out = image.copy()
+    line = max(1, round(float(np.sqrt(height * width)) / 450))
+    by_size = np.argsort(-np.prod(drawing.boxes[:, 2:] - drawing.boxes[:, :2], axis=1), kind="stable")
+    for i in by_size:  # large ones first, so that they do not cover small ones
+        mask = drawing.mask(int(i))
+        if mask is not None:
+            _draw_mask(out, mask, colour_of(int(drawing.labels[i])), line)
+    for i in by_size:
+        x1, y1, x2, y2 = np.round(drawing.boxes[i]).astype(int).tolist()
+        cv2.rectangle(out, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour_of(int(drawing.labels[i])), line)
+    if drawing.keypoints is not None:
+        for i in by_size:
+            _draw_keypoints(out, drawing.keypoints[i], colour_of(int(drawing.labels[i])), line, drawing.visibility)
+    _draw_texts(out, drawing)
+    return out
+
+
+def draw_class(image: UInt8, prediction: ClassPrediction, class_map: ClassMap, *, top: int = 3) -> UInt8:
+    """A copy of ``image`` with the ``top`` most probable classes and their probabilities in the corner."""
+    order = np.argsort(-prediction.probabilities, kind="stable")[:top]
+    lines = [f"{class_map.name_of(int(index) + 1)} {prediction.probabilities[index]:.2f}" for index in order]
+    return _with_lines(image, lines, int(order[0]) + 1)
+
+
+def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) -> _Drawing:
+    def mask(i: int) -> npt.NDArray[Any] | None:
+        segmentation = record.segmentations[i]
+        return None if segmentation is None else rasterise(segmentation, record.size_hw, size_hw)
+
+    def text(i: int) -> str:
+        kind = " (crowd)" if record.iscrowd[i] else " (ignored)" if record.ignore[i] else ""
+        return class_map.name_of(int(record.labels[i])) + kind
+
+    boxes = scale_xyxy(xywh_to_xyxy(record.boxes_xywh), record.size_hw, size_hw).reshape(-1, 4)
+    keypoints = None
+    if record.keypoints is not None:
+        scale = (size_hw[1] / record.size_hw[1], size_hw[0] / record.size_hw[0], 1.0)
+        keypoints = record.keypoints * np.array(scale)
+    return _Drawing(boxes, record.labels, [text(i) for i in range(len(record))], mask, keypoints, True)
+
+
+def _from_prediction(prediction: Prediction, class_map: ClassMap, min_score: float) -> _Drawing:
+    shown = prediction.above(min_score)
+    texts = [
+        f"{class_map.name_of(int(label))} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)
+    ]
+    rles = shown.rles
+    mask = (lambda i: None) if rles is None else (lambda i: rle_to_mask(rles[i]))
+    return _Drawing(shown.boxes.reshape(-1, 4), shown.labels, texts, mask, shown.keypoints, False)
+
+
+def _from_dict(target: Mapping[str, Any], class_map: ClassMap, min_score: float, size_hw: tuple[int, int]) -> _Drawing:
+    boxes, labels = _array(target["boxes"]).reshape(-1, 4), _array(target["labels"]).reshape(-1)
+    scores = _array(target["scores"]) if "scores" in target else None
+    keep = np.arange(len(labels)) if scores is None else np.flatnonzero(scores >= min_score)
+    texts = [class_map.name_of(int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}") for i in keep.tolist()]
+    masks = _array(target["masks"]) if "masks" in target else None
+    if masks is not None and len(masks):
+        _check_size(masks.shape[-2:], size_hw, "mask")
+
+    def mask(i: int) -> npt.NDArray[Any] | None:
+        if masks is None or not len(masks):
+            return None
+        one = masks[keep[i]].reshape(size_hw)  # torchvision's outputs are [M, 1, H, W] of probabilities
+        return np.asarray(one >= 0.5 if np.issubdtype(one.dtype, np.floating) else one != 0)
+
+    keypoints = _array(target["keypoints"])[keep] if "keypoints" in target else None
+    return _Drawing(boxes[keep], labels[keep], texts, mask, keypoints, scores is None)
+
+
+def _array(value: Any) -> npt.NDArray[Any]:
+    """Numpy array of an array or a tensor on any device, without importing torch."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _check_size(found: tuple[int, ...], size_hw: tuple[int, int], what: str) -> None:
+    if tuple(found) != size_hw:
+        raise DataError(
+            f"a {what} of {found[1]} x {found[0]} pixels cannot be drawn on an image of {size_hw[1]} x {size_hw[0]}; "
+            "give the upright image that it was made from"
+        )
+
+
+def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: tuple[int, int, int], line: int) -> None:
+    x, y, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
+    if not width:
+        return
+    part = np.pad((mask[y : y + height, x : x + width] != 0).astype(np.uint8), 1)
+    window = out[y : y + height, x : x + width]
+    inside = part[1:-1, 1:-1].astype(bool)
+    tinted = window[inside] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY
+    window[inside] = np.round(tinted).astype(np.uint8)
+    outlines, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(out, outlines, -1, colour, line, offset=(x - 1, y - 1))
+
+
+def _draw_keypoints(
+    out: UInt8, points: npt.NDArray[Any], colour: tuple[int, int, int], line: int, visibility: bool
+) -> None:
+    for x, y, third in points:
+        if visibility and third <= 0:
+            continue
+        centre = (round(float(x)), round(float(y)))
+        cv2.circle(out, centre, 2 * line + 1, (255, 255, 255), -1, cv2.LINE_AA)
+        cv2.circle(out, centre, 2 * line, colour, -1, cv2.LINE_AA)
+
+
+def _draw_texts(out: UInt8, drawing: _Drawing) -> None:
+    """Write the names in order (best score first), each where it covers least of the others and of the objects."""
+    height, width = out.shape[:2]
+    taken = np.zeros((0, 4))
+    for i, text in enumerate(drawing.texts):
+        size = text_size(height, width)
+        letters = text_mask(text, size)
+        while letters.shape[1] + 4 > width and size > SMALLEST_TEXT:
+            size -= 1
+            letters = text_mask(text, size)
+        if letters.shape[1] + 4 > width:
+            letters = text_mask(text, size, max(width - 4, 1))
+        tag_h, tag_w = min(letters.shape[0] + 2, height), min(letters.shape[1] + 4, width)
+        places = _places(drawing.boxes[i], (tag_h, tag_w), (height, width))
+        crowding = _overlap(places, taken).max(axis=1, initial=0) / (tag_h * tag_w)
+        hidden = _overlap(places, drawing.boxes).sum(axis=1) / (tag_h * tag_w)
+        best = int(np.argmin(8 * crowding + hidden + 0.05 * np.arange(len(places))))
+        if crowding[best] > CROWDED:
+            continue
+        taken = np.concatenate([taken, places[best : best + 1]])
+        left, top = places[best, :2].astype(int).tolist()
+        colour = colour_of(int(drawing.labels[i]))
+        out[top : top + tag_h, left : left + tag_w] = colour
+        paste_text(out, letters[: tag_h - 1, : tag_w - 2], top + 1, left + 2, ink_on(colour))
+
+
+def _places(box: npt.NDArray[Any], tag_hw: tuple[int, int], size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """float64 [8, 4] xyxy: above, below, inside at the top and the bottom; at the left and the right edge of a box."""
+    x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+    tag_h, tag_w = tag_hw
+    corners = [(x, y) for y in (y1 - tag_h, y2, y1, y2 - tag_h) for x in (x1, x2 - tag_w)]
+    corners += [(x2, y1), (x1 - tag_w, y1)]
+    limit = np.array([size_hw[1] - tag_w, size_hw[0] - tag_h])
+    top_left = np.clip(np.array(corners, np.float64), 0, limit)
+    return np.concatenate([top_left, top_left + np.array([tag_w, tag_h])], axis=1)
+
+
+def _overlap(places: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Shared area of every pair: [P, 4] and [N, 4] xyxy -> [P, N]."""
+    low = np.maximum(places[:, None, :2], others[None, :, :2])
+    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+    return np.asarray(np.clip(high - low, 0, None).prod(axis=2), np.float64)
+
+
+def _with_lines(image: UInt8, lines: list[str], label: int) -> UInt8:
+    """A copy of ``image`` with lines of text in the upper left corner, on the colour of ``label``."""
+    out = image.copy()
+    height, width = out.shape[:2]
+    size = text_size(height, width)
+    letters = [text_mask(text, size, max(width - 6, 1)) for text in lines]
+    tag_h, tag_w = sum(mask.shape[0] for mask in letters) + 2, max(mask.shape[1] for mask in letters) + 6
+    out[:tag_h, :tag_w] = colour_of(label)
+    top = 1
+    for mask in letters:
+        paste_text(out, mask, top, 3, ink_on(colour_of(label)))
+        top += mask.shape[0]
+    return out

@@ -1,0 +1,148 @@
+"""The doctor names every image that cannot be used, and counts what is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from detseg.annotations import AnnotationTable, read
+from detseg.annotations.builder import TableBuilder
+from detseg.classes import ClassMap
+from detseg.doctor import inspect_images, inspect_table, summary
+
+BOX = [1.0, 2.0, 30.0, 20.0]
+
+
+def noisy(height: int = 40, width: int = 60) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def make_table(root: Path, names: list[str], size_hw: tuple[int, int] = (40, 60)) -> AnnotationTable:
+    builder = TableBuilder(ClassMap.from_names(["a", "b"]), root, source="made")
+    for name in names:
+        builder.add_image(name, size_hw)
+        builder.add_instance(BOX, 1)
+    return builder.build()
+
+
+def write_images(root: Path, names: list[str]) -> None:
+    for name in names:
+        suffix = Path(name).suffix
+        (root / name).write_bytes(cv2.imencode(suffix, noisy())[1].tobytes())
+
+
+@pytest.mark.parametrize("names", [[], ["a.jpg"], ["a b.png", "фото.jpg", "c.bmp"]])
+def test_good_images_give_no_finding(names: list[str], tmp_path: Path) -> None:
+    write_images(tmp_path, names)
+    assert inspect_images(make_table(tmp_path, names)) == []
+
+
+def test_every_broken_image_is_named_and_none_raises(tmp_path: Path) -> None:
+    names = ["good.jpg", "cut.jpg", "cut.png", "text.jpg", "empty.png", "gone.jpg", "small.png"]
+    write_images(tmp_path, names)
+    for name in ("cut.jpg", "cut.png"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.jpg").write_text("<html>", encoding="utf-8")
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "gone.jpg").unlink()
+    (tmp_path / "small.png").write_bytes(cv2.imencode(".png", noisy(20, 30))[1].tobytes())
+    findings = inspect_images(make_table(tmp_path, names))
+    assert [(Path(finding.place).name, finding.check) for finding in findings] == [
+        ("cut.jpg", "broken image"),
+        ("cut.png", "broken image"),
+        ("text.jpg", "broken image"),
+        ("empty.png", "broken image"),
+        ("gone.jpg", "missing image"),
+        ("small.png", "wrong size"),
+    ]
+    assert "30 x 20 pixels (width x height), its annotations say 60 x 40" in findings[-1].message
+    assert all(Path(finding.place).name in finding.line() for finding in findings)
+
+
+def test_a_truncated_image_is_found_behind_a_reader_that_looks_at_headers(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write_images(tmp_path, [name])
+    path = tmp_path / "b/2.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    table = read(tmp_path)
+    assert len(table) == 3
+    (finding,) = inspect_images(table)
+    assert "b/2.jpg" in finding.line()
+    assert "truncated" in finding.line()
+
+
+def test_hostile_files_never_raise(shared_data: Path) -> None:
+    folder = shared_data / "pillow_images"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    findings = inspect_images(make_table(folder, names))
+    assert 20 < len(findings) <= len(names)
+    assert {finding.check for finding in findings} <= {"broken image", "wrong size"}
+
+
+def test_images_that_are_no_files_are_passed_over() -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="made")
+    builder.add_image("", (4, 5))
+    builder.add_image("film.mp4", (4, 5), frame=3)
+    builder.add_image("set.tar", (4, 5), member="a.jpg")
+    assert inspect_images(builder.build()) == []
+
+
+def test_repeated_files_and_areas() -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="made")
+    for name in ("a.jpg", "b.jpg", "a.jpg"):
+        builder.add_image(name, (40, 60))
+        builder.add_instance(BOX, 1, area=650.0 if name == "b.jpg" else 600.0, annotation_id=7)
+    repeated, area = inspect_table(builder.build())
+    assert repeated.check == "repeated file"
+    assert "as image ids 1, 3" in repeated.message
+    assert area.place == "b.jpg, annotation 7"
+    assert "area 650 in a box of 600" in area.message
+
+
+def test_summary_of_nothing_and_of_one() -> None:
+    empty = summary(make_table(Path("/nowhere"), []))
+    assert empty.images == empty.instances == 0
+    assert empty.width is None
+    assert empty.lines()
+    json.dumps(empty.to_dict(), allow_nan=False)
+    one = summary(make_table(Path("/nowhere"), ["a.jpg"]))
+    assert (one.images, one.instances, one.negatives, one.small) == (1, 1, 0, 1)
+    assert one.width is not None
+    assert one.width.median == 60
+    assert [(count.name, count.instances, count.images) for count in one.classes] == [("a", 1, 1), ("b", 0, 0)]
+
+
+def test_summary_of_real_data(shared_data: Path) -> None:
+    table = read(shared_data / "coco_open")
+    found = summary(table, inspect_images(table))
+    assert (found.images, found.instances, found.crowds, found.negatives) == (46, 339, 3, 3)
+    assert found.splits == {"train": 33, "val": 13}
+    assert found.small + found.medium + found.large == 339
+    assert sum(count.instances for count in found.classes) == 339
+    assert found.findings == ()
+    text = "\n".join(found.lines())
+    assert "COCO: instances_train.json (train), instances_val.json (val)" in text
+    assert "problems: none found" in text
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_summary_of_class_folders(shared_data: Path) -> None:
+    found = summary(read(shared_data / "flowers"))
+    assert [count.images for count in found.classes] == [16] * 5
+    assert (found.instances, found.negatives) == (0, 0)
+    assert "objects" not in "\n".join(found.lines()).replace("class folders", "")
+    assert any(line.startswith("note: ") for line in found.lines())
+
+
+def test_many_findings_are_cut_on_the_terminal_only(tmp_path: Path) -> None:
+    names = [f"{number}.jpg" for number in range(60)]
+    table = make_table(tmp_path, names)
+    found = summary(table, inspect_images(table))
+    assert len(found.findings) == len(found.to_dict()["findings"]) == 60
+    assert found.lines()[-1] == "problem: 10 more, all of them in summary.json"

@@ -1,0 +1,399 @@
+"""The evaluator: perfect predictions score 1 whatever the ground truth looks like; everything odd is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.annotations.builder import TableBuilder
+from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.boxes import xywh_to_xyxy
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.masks import mask_to_rle, rasterise
+from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
+from detseg.metrics.scoring import match, summarise, truth_index
+from detseg.preprocess import Geometry
+from detseg.structures import Prediction, RawPrediction
+
+HW = (100, 120)
+Instance = tuple[list[float], int, dict[str, Any]]
+
+
+def table_of(
+    images: list[list[Instance]],
+    *,
+    ids: list[int] | None = None,
+    classes: tuple[str, ...] = ("cat", "dog"),
+    category_ids: tuple[int, ...] = (),
+    orientation: int = 1,
+    masks: bool = False,
+    schema: KeypointSchema | None = None,
+) -> AnnotationTable:
+    """A table of images of HW upright pixels; with ``masks`` each box is filled."""
+    builder = TableBuilder(ClassMap(classes, category_ids), ".", source="truth.json", keypoint_schema=schema)
+    stored = HW if orientation < 5 else HW[::-1]
+    for row, instances in enumerate(images):
+        image_id = None if ids is None else ids[row]
+        builder.add_image(
+            f"{row}.jpg", stored, image_id=image_id, orientation=orientation, stored_frame=orientation > 1
+        )
+        for box, label, more in instances:
+            rectangle = filled(box) if masks else None
+            builder.add_instance(box, label, **{"segmentation": rectangle, **more})
+    return builder.build()
+
+
+def filled(box: list[float]) -> dict[str, Any]:
+    mask = np.zeros(HW, np.uint8)
+    x, y, w, h = (round(number) for number in box)
+    mask[y : y + max(h, 1), x : x + max(w, 1)] = 1
+    return mask_to_rle(mask)
+
+
+def perfect(table: AnnotationTable, score: float = 0.9) -> dict[int, Prediction]:
+    """The truth as predictions, without crowds and ignored instances."""
+    found = {}
+    for record in table:
+        keep = ~(record.iscrowd | record.ignore)
+        rles = [
+            mask_to_rle(rasterise(segmentation, record.size_hw, record.size_hw))
+            for segmentation, kept in zip(record.segmentations, keep, strict=True)
+            if kept and segmentation is not None
+        ]
+        found[record.image_id] = Prediction(
+            record.size_hw,
+            xywh_to_xyxy(record.boxes_xywh[keep]).astype(np.float32),
+            record.labels[keep],
+            np.full(int(keep.sum()), score, np.float32),
+            rles if len(rles) == keep.sum() else None,
+            None if record.keypoints is None else record.keypoints[keep].astype(np.float32),
+        )
+    return found
+
+
+def fed(evaluator: CocoEvaluator, found: dict[int, Any]) -> CocoEvaluator:
+    for image_id, output in found.items():
+        evaluator.update([{"image_id": image_id}], [output])
+    return evaluator
+
+
+SQUARE: Instance = ([10.0, 10.0, 30.0, 30.0], 1, {})
+AWKWARD: dict[str, dict[str, Any]] = {
+    "one object": {"images": [[SQUARE]]},
+    "annotation id 0": {"images": [[([10, 10, 30, 30], 1, {"annotation_id": 0})], [SQUARE]]},
+    "repeated annotation ids": {
+        "images": [[([10, 10, 20, 20], 1, {"annotation_id": 7}), ([50, 50, 20, 20], 1, {"annotation_id": 7})]] * 3
+    },
+    "150 objects in one image": {
+        "images": [[([1.0 + 7 * (i % 15), 1.0 + 9 * (i // 15), 6.0, 8.0], 1, {}) for i in range(150)]]
+    },
+    "crowd over an object": {"images": [[SQUARE, ([0, 0, 120, 100], 1, {"iscrowd": True})]]},
+    "ignored object": {"images": [[SQUARE, ([60, 10, 30, 30], 1, {"ignore": True})]]},
+    "empty images": {"images": [[], [SQUARE], []]},
+    "image ids with gaps, 0 and below 0": {"images": [[SQUARE], [SQUARE], [SQUARE]], "ids": [-4, 0, 2**62 + 1]},
+    "category ids with gaps and 0": {"images": [[SQUARE, ([50, 50, 9, 9], 2, {})]], "category_ids": (90, 0)},
+    "ids in falling order": {"images": [[SQUARE], []], "ids": [9, 3], "category_ids": (5, 2)},
+    "a class without objects": {"images": [[SQUARE]], "classes": ("cat", "never", "seen")},
+    "tiny boxes": {"images": [[([99.3, 50.1, 0.5, 0.25], 1, {}), ([1.0, 1.0, 0.125, 60.0], 2, {})]]},
+    "boxes at the border": {"images": [[([0, 0, 120, 100], 1, {}), ([119, 99, 1, 1], 2, {})]]},
+    "the same box twice": {"images": [[SQUARE, SQUARE]]},
+    "the same box with two labels": {"images": [[SQUARE, (SQUARE[0], 2, {})]]},
+    "areas of 0": {"images": [[([10, 10, 30, 30], 1, {"area": 0.0})]]},
+    "upright pictures of turned files": {"images": [[SQUARE], [([90, 70, 20, 20], 2, {})]], "orientation": 6},
+}
+
+
+@pytest.mark.parametrize("iou_types", [("bbox",), ("segm",), ("bbox", "segm")])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_perfect_predictions_score_1(name: str, iou_types: tuple[str, ...]) -> None:
+    table = table_of(**AWKWARD[name], masks=True)
+    metrics = fed(CocoEvaluator(table, iou_types=iou_types), perfect(table)).compute()
+    for iou_type in iou_types:
+        stats = metrics.stats[iou_type]
+        assert (stats["AP"], stats["AP50"], stats["AP75"]) == pytest.approx((1.0, 1.0, 1.0))
+        assert len(stats) == 12
+    assert metrics.best() == pytest.approx(1.0)
+    assert (metrics.images, len(metrics.notes)) == (len(table), int("150" in name) * len(iou_types))
+
+
+@pytest.mark.parametrize("cap", [100, None])
+def test_more_objects_than_coco_looks_at(cap: int | None) -> None:
+    """150 objects in an image cap a perfect detector at AP 0.663 in COCO; the limit follows the data and says so."""
+    table = table_of(**AWKWARD["150 objects in one image"])
+    metrics = fed(CocoEvaluator(table, max_dets=cap), perfect(table)).compute()
+    assert metrics.stats["bbox"]["AP"] == pytest.approx(1.0 if cap is None else 0.663, abs=0.001)
+    assert metrics.max_dets == {"bbox": cap or 150}
+    said = "up to 150 detections" if cap is None else "pass --max-dets 150"
+    assert [said in note for note in metrics.notes] == [True]
+    assert list(metrics.stats["bbox"])[6:9] == ["AR1", "AR10", f"AR{cap or 150}"]
+
+
+def test_limit_is_per_class_as_in_coco() -> None:
+    boxes = [([1.0 + 7 * (i % 15), 1.0 + 9 * (i // 15), 6.0, 8.0], 1 + i % 2, {}) for i in range(150)]
+    table = table_of([boxes])
+    metrics = fed(CocoEvaluator(table), perfect(table)).compute()
+    assert metrics.max_dets == {"bbox": 100}
+    assert metrics.best() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("outputs", ["never updated", "empty predictions"])
+def test_no_detections_score_0(outputs: str) -> None:
+    """FACTS: pycocotools raises IndexError."""
+    table = table_of([[SQUARE], []], masks=True)
+    empty = Prediction(HW, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32), [])
+    found = {} if outputs == "never updated" else {1: empty, 2: empty}
+    evaluator = fed(CocoEvaluator(table, iou_types=["bbox", "segm"]), found)
+    metrics = evaluator.compute()
+    assert metrics.stats["bbox"]["AP"] == metrics.stats["segm"]["AP"] == 0.0
+    assert evaluator.images_seen == len(found)
+    assert any("2 of 2 images have no predictions" in note for note in metrics.notes) == (not found)
+
+
+def test_no_objects_is_not_a_number() -> None:
+    """FACTS: an empty size range is -1 in COCO; here it is None in JSON and an empty cell."""
+    table = table_of([[], []])
+    metrics = fed(CocoEvaluator(table), perfect(table)).compute()
+    assert set(metrics.stats["bbox"].values()) == {None}
+    assert metrics.best() == 0.0
+    assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["bbox"]["AP"] is None
+    assert not any("-1" in line or "None" in line for line in metrics.lines())
+    assert CocoEvaluator(GroundTruth("nothing", {}, (), (), ())).compute().stats["bbox"]["AP"] is None
+
+
+def test_table_and_json() -> None:
+    table = table_of([[SQUARE, ([50, 50, 8, 8], 2, {})], [SQUARE]], classes=("cat", "dog", "absent"), masks=True)
+    found = perfect(table)
+    found[2] = Prediction(HW, *(getattr(found[2], name)[:0] for name in ("boxes", "labels", "scores")), [])
+    metrics = fed(CocoEvaluator(table, iou_types=["segm", "bbox"]), found).compute()
+    lines = metrics.lines()
+    assert lines[0] == "boxes (bbox): 2 images, 3 objects"
+    assert lines[1] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.752"
+    assert lines[3] == " Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ] = 0.752"
+    assert lines[6] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] ="
+    assert lines[7] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets=  1 ] = 0.750"
+    assert lines[-4:] == [
+        "class   objects    bbox AP  bbox AP50    segm AP  segm AP50",
+        "cat           2      0.505      0.505      0.505      0.505",
+        "dog           1      1.000      1.000      1.000      1.000",
+        "absent        0",
+    ]
+    value = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
+    assert value["images"] == 2
+    assert value["bbox"]["AP_large"] is None
+    assert value["segm"]["per_class"]["cat"] == {
+        "AP": pytest.approx(0.505, abs=1e-3),
+        "AP50": pytest.approx(0.505, abs=1e-3),
+        "objects": 2,
+    }
+    assert value["segm"]["per_class"]["absent"] == {"AP": None, "AP50": None, "objects": 0}
+    assert metrics.scalars()["segm_AP50"] == metrics.stats["segm"]["AP50"]
+
+
+def test_repeated_images_change_nothing() -> None:
+    """FACTS: DistributedSampler fills up with repeats. The control scores them twice."""
+    rng = np.random.default_rng(0)
+    boxes = [[rng.uniform(0, 40), rng.uniform(0, 40), 20.0, 20.0] for _ in range(21)]
+    table = table_of([[(box, 1, {}), ([*box[:2], 50.0, 50.0], 1, {})] for box in boxes])
+    found = perfect(table)
+    evaluator = fed(CocoEvaluator(table), found)
+    expected = evaluator.compute().to_dict()
+    fed(evaluator, {image_id: found[image_id] for image_id in (1, 2, 3)})
+    repeated = evaluator.compute()
+    assert (evaluator.repeats, evaluator.images_seen) == (3, 21)
+    assert {**repeated.to_dict(), "notes": []} == expected
+    assert any("3 predictions left out" in note for note in repeated.notes)
+
+    detections = evaluator._detections("bbox")
+    padded = [{**d, "id": i} for i, d in enumerate(detections + [d for d in detections if d["image_id"] <= 3], 1)]
+    padded_ap = summarise(match(evaluator.truth, truth_index(evaluator.truth, "bbox"), padded, "bbox", 100), "bbox")
+    assert padded_ap["AP"] < expected["bbox"]["AP"] - 0.02  # type: ignore[operator]
+
+
+def test_reset_and_repeated_compute() -> None:
+    table = table_of([[SQUARE]])
+    evaluator = fed(CocoEvaluator(table), perfect(table))
+    assert evaluator.compute().to_dict() == evaluator.compute().to_dict()
+    evaluator.reset()
+    assert (evaluator.images_seen, evaluator.compute().best(), evaluator.results()) == (0, 0.0, [])
+
+
+def test_inputs_and_stdout_stay_clean(capfd: pytest.CaptureFixture[str]) -> None:
+    """FACTS: pycocotools changes the list that it is given and prints."""
+    table = table_of([[SQUARE, ([60, 10, 30, 30], 2, {})]], masks=True)
+    output = {
+        "boxes": torch.tensor([[10.0, 10, 40, 40], [60, 10, 90, 40]]),
+        "labels": torch.tensor([1, 2]),
+        "scores": torch.tensor([0.5, 0.9]),
+        "masks": torch.rand(2, 1, *HW),
+    }
+    before = {name: tensor.clone() for name, tensor in output.items()}
+    boxes = table.boxes_xywh.copy()
+    evaluator = fed(CocoEvaluator(table, iou_types=["bbox", "segm"]), {1: output})
+    evaluator.compute()
+    evaluator.results()
+    assert capfd.readouterr() == ("", "")
+    assert all(torch.equal(output[name], before[name]) for name in before)
+    np.testing.assert_array_equal(table.boxes_xywh, boxes)
+
+
+def torchvision_output(prediction: Prediction) -> dict[str, torch.Tensor]:
+    assert prediction.rles is not None
+    return {
+        "boxes": torch.from_numpy(prediction.boxes),
+        "labels": torch.from_numpy(prediction.labels),
+        "scores": torch.from_numpy(prediction.scores).requires_grad_(),
+        "masks": torch.from_numpy(prediction.masks()[:, None] * np.float32(0.6)),
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_torchvision_dicts_equal_predictions(count: int) -> None:
+    boxes = [[3.0, 5.0, 20.0, 20.0], [40.0, 50.0, 30.0, 40.0], [0.0, 0.0, 120.0, 100.0]][:count]
+    table = table_of([[(box, 1, {}) for box in boxes]], masks=True)
+    found = perfect(table)[1]
+    evaluators = [CocoEvaluator(table, iou_types=["bbox", "segm"]) for _ in range(4)]
+    dict_output = torchvision_output(found)
+    evaluators[0].update([{"image_id": torch.tensor(1)}], [found])
+    evaluators[1].update([{"image_id": torch.tensor([1])}], [dict_output])
+    evaluators[2].update([{"image_id": 1}], [{**dict_output, "masks": dict_output["masks"][:, 0] > 0.5}])
+    evaluators[3].update([{"image_id": 1}], [{**dict_output, "scores": dict_output["scores"].bfloat16()}])
+    results = [evaluator.results() for evaluator in evaluators]
+    assert results[0] == results[1] == results[2]
+    assert len(results[3]) == count
+    assert len({json.dumps(evaluator.compute().to_dict()) for evaluator in evaluators}) == 1
+
+
+def test_network_pixels_need_a_geometry() -> None:
+    table = table_of([[([20.0, 20.0, 60.0, 40.0], 1, {})]])
+    raw = RawPrediction(np.array([[10, 10, 40, 30]], np.float32), np.array([1]), np.array([0.9], np.float32))
+    evaluator = fed(CocoEvaluator(table, geometry={1: Geometry(HW, (50, 60))}.__getitem__), {1: raw})
+    assert evaluator.compute().best() == pytest.approx(1.0)
+    with pytest.raises(DataError, match="geometry"):
+        fed(CocoEvaluator(table), {1: raw})
+
+
+def one(**changes: Any) -> Prediction:
+    values = {
+        "size_hw": HW,
+        "boxes": np.array([[10, 10, 40, 40]], np.float32),
+        "labels": np.array([1]),
+        "scores": np.array([0.9], np.float32),
+    }
+    return Prediction(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": np.array([np.nan], np.float32)}, r"image 1: scores\[0\] is nan"),
+        ({"boxes": np.array([[0, 0, np.inf, 5]], np.float32)}, r"image 1: boxes\[0, 2\] is inf"),
+        ({"labels": np.array([0])}, r"label 0 is predicted, labels are 1\.\.2"),
+        ({"labels": np.array([3])}, r"label 3"),
+        ({"labels": np.array([1, 2])}, "differ in length"),
+        ({"size_hw": (120, 100)}, "120 x 100 pixels"),
+    ],
+)
+def test_outputs_that_cannot_be_scored(changes: dict[str, Any], message: str) -> None:
+    """pycocotools accepts NaN scores silently: one in ten still gives AP 1.000."""
+    with pytest.raises(DataError, match=message):
+        fed(CocoEvaluator(table_of([[SQUARE]])), {1: one(**changes)})
+
+
+def test_what_is_scored_must_be_there() -> None:
+    table = table_of([[SQUARE]])
+    with pytest.raises(DataError, match="no masks"):
+        fed(CocoEvaluator(table, iou_types=["segm"]), {1: one()})
+    with pytest.raises(DataError, match="has no scores"):
+        fed(CocoEvaluator(table), {1: {"boxes": np.zeros((0, 4)), "labels": np.zeros(0)}})
+    with pytest.raises(DataError, match="no segmentation"):
+        CocoEvaluator(table, iou_types=["segm"]).compute()
+    with pytest.raises(DataError, match="choose some of bbox"):
+        CocoEvaluator(table, iou_types=["box"])
+    with pytest.raises(DataError, match="at least 1"):
+        CocoEvaluator(table, max_dets=0).compute()
+
+
+def test_unknown_images_are_named() -> None:
+    evaluator = CocoEvaluator(table_of([[SQUARE], []]))
+    with pytest.raises(DataError, match=r"image ids 3, 4, 5, 6, 7, \.\.\. are not in the ground truth truth\.json"):
+        evaluator.update([{"image_id": i} for i in range(1, 11)], [one()] * 10)
+    with pytest.raises(DataError, match="2 targets but 1 outputs"):
+        evaluator.update([{"image_id": 1}, {"image_id": 2}], [one()])
+    assert evaluator.images_seen == 0
+
+
+def test_results_use_own_ids_and_the_own_frame() -> None:
+    """A file that is turned by EXIF and annotated in stored pixels gets its predictions back in stored pixels."""
+    plain = table_of([[SQUARE], []], ids=[42, 7], category_ids=(90, 3), masks=True)
+    results = fed(CocoEvaluator(plain, iou_types=["segm"]), perfect(plain)).results()
+    assert [(r["image_id"], r["category_id"], r["bbox"]) for r in results] == [(42, 90, [10.0, 10.0, 30.0, 30.0])]
+    assert results[0]["score"] == pytest.approx(0.9)
+    assert isinstance(results[0]["segmentation"]["counts"], str)
+    assert json.loads(json.dumps(results)) == results
+
+    turned = table_of([[SQUARE]], orientation=6, masks=True)  # shown turned clockwise: x = H - y, y = x
+    (result,) = fed(CocoEvaluator(turned, iou_types=["bbox", "segm"]), perfect(turned)).results()
+    assert result["bbox"] == [10.0, HW[1] - 40.0, 30.0, 30.0]
+    assert result["segmentation"]["size"] == [HW[1], HW[0]]
+    assert result["image_id"] == 1
+
+
+def test_results_file_gives_the_same_numbers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    images = [
+        [
+            ([*rng.integers(0, 60, 2).tolist(), *rng.integers(10, 40, 2).tolist()], int(rng.integers(1, 3)), {})
+            for _ in range(4)
+        ]
+        for _ in range(5)
+    ]
+    table = table_of(images, category_ids=(7, 3))
+    found = {}
+    for image_id, prediction in perfect(table).items():
+        moved = np.clip(prediction.boxes + rng.integers(-6, 7, prediction.boxes.shape), 0, 99).astype(np.float32)
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
+        found[image_id] = Prediction(HW, moved, prediction.labels, rng.random(len(moved)).astype(np.float32))
+    evaluator = fed(CocoEvaluator(table), found)
+    truth = evaluator.truth
+    annotations = [
+        {"id": i, "image_id": a.image_id, "category_id": truth.category_ids[a.label - 1], "bbox": a.box, "area": a.area}
+        for i, a in enumerate(truth.instances)
+    ]
+    content = {
+        "images": [{"id": i} for i in truth.sizes],
+        "categories": [{"id": i, "name": n} for i, n in zip(truth.category_ids, truth.class_names, strict=True)],
+        "annotations": annotations,
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "results.json").write_text(json.dumps(evaluator.results()))
+    metrics = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json")
+    assert metrics.stats == evaluator.compute().stats
+    assert metrics.per_class == evaluator.compute().per_class
+    assert 0 < metrics.best() < 1
+
+
+def test_keypoints_with_own_sigmas() -> None:
+    schema = KeypointSchema(("nose", "tail"), sigmas=(0.05, 0.1))
+    points = np.array([[12.0, 12, 2], [30, 30, 1]])
+    unlabelled = np.zeros((2, 3))
+    table = table_of(
+        [[(SQUARE[0], 1, {"keypoints": points}), ([60, 60, 20, 20], 1, {"keypoints": unlabelled})]], schema=schema
+    )
+    found = perfect(table)
+    metrics = fed(CocoEvaluator(table, iou_types=["keypoints", "bbox"]), found).compute()
+    assert list(metrics.stats) == ["bbox", "keypoints"]
+    assert metrics.stats["keypoints"]["AP"] == pytest.approx(1.0)
+    assert metrics.best() == metrics.stats["keypoints"]["AP"]
+    assert any("keypoints (OKS)" in line for line in metrics.lines())
+    with pytest.raises(DataError, match="no keypoints"):
+        fed(CocoEvaluator(table, iou_types=["keypoints"]), {1: one()})
+    without = table_of([[(SQUARE[0], 1, {"keypoints": points})]], schema=KeypointSchema(("nose", "tail")))
+    assert fed(CocoEvaluator(without), perfect(without)).compute().best() == pytest.approx(1.0)
+    with pytest.raises(DataError, match="OKS falloffs"):
+        CocoEvaluator(without, iou_types=["keypoints"]).compute()

@@ -1,0 +1,154 @@
+"""Names, descriptions and structure of all models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models import detection
+from torchvision.ops import FrozenBatchNorm2d
+
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.models import MODELS, ModelDescription, build_model, describe, part_table
+
+CLASSES = ClassMap(("ant", "bee", "cat"), (7, 3, 90))
+PUBLISHED = [name for name in MODELS if hasattr(detection, name)]
+
+
+def test_the_models_that_were_promised() -> None:
+    bodies = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"]
+    rcnn = {f"{family}_{body}_fpn" for family in ("fasterrcnn", "maskrcnn") for body in bodies}
+    rcnn |= {f"{family}_mobilenet_v3_large_fpn_slim" for family in ("fasterrcnn", "maskrcnn")}
+    rcnn |= {"fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"}
+    assert set(MODELS) == rcnn | {*bodies, "mobilenet_v3_small"}
+    assert len(PUBLISHED) == 6
+
+
+@pytest.mark.parametrize("arch", MODELS)
+def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str) -> None:
+    description = describe(arch, CLASSES, weights="none")
+    assert ModelDescription.from_dict(json.loads(json.dumps(description.to_dict()))) == description
+    with torch.device("meta"):
+        model = build_model(description)
+    state = model.state_dict()
+    assert {model.part_of(name) for name in state} == set(model.parts())
+    assert sum(part.parameters for part in part_table(model)) == sum(p.numel() for p in model.parameters())
+    stages = [module for stage in model.body_stages() for module in stage]
+    assert sorted(stages) == sorted(model.parts()["stem"] + model.parts()["body"])
+
+
+@pytest.mark.parametrize("arch", PUBLISHED)
+def test_published_detectors_have_torchvisions_keys(arch: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=4)
+        ours = build_model(describe(arch, CLASSES, weights="none"))
+    assert shapes(ours) == shapes(theirs)
+
+
+@pytest.mark.parametrize("arch", [name for name in MODELS if MODELS[name].task == "classify"])
+def test_classifiers_have_torchvisions_keys(arch: str) -> None:
+    with torch.device("meta"):
+        theirs = getattr(torchvision.models, arch)(weights=None, num_classes=3)
+        ours = build_model(describe(arch, CLASSES, weights="none"))
+    assert shapes(ours) == shapes(theirs)
+
+
+def shapes(model: nn.Module) -> list[tuple[str, torch.Size]]:
+    return [(name, tensor.shape) for name, tensor in model.state_dict().items()]
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "norm", "eps"),
+    [
+        ("maskrcnn_resnet50_fpn", "none", "batch", 1e-5),
+        ("maskrcnn_resnet50_fpn", "coco", "frozen", 0.0),
+        ("fasterrcnn_resnet50_fpn", "coco", "frozen", 0.0),
+        ("maskrcnn_resnet50_fpn", "imagenet", "frozen", 1e-5),
+        ("maskrcnn_resnet50_fpn_v2", "coco", "batch", 1e-5),
+        ("fasterrcnn_mobilenet_v3_large_fpn", "coco", "frozen", 1e-5),
+        ("fasterrcnn_mobilenet_v3_large_fpn", "imagenet", "frozen", 1e-3),
+        ("maskrcnn_mobilenet_v2_fpn", "imagenet", "frozen", 1e-5),
+        ("resnet50", "imagenet", "batch", 1e-5),
+        ("mobilenet_v3_small", "imagenet", "batch", 1e-3),
+    ],
+)
+def test_norm_is_what_the_weights_were_trained_with(arch: str, weights: str, norm: str, eps: float) -> None:
+    description = describe(arch, CLASSES, weights=weights)
+    assert (description.norm, description.norm_eps) == (norm, eps)
+    with torch.device("meta"):
+        model = build_model(description)
+    norms = [m for m in model.modules() if isinstance(m, FrozenBatchNorm2d | nn.BatchNorm2d)]
+    assert {(isinstance(m, FrozenBatchNorm2d), m.eps) for m in norms} == {(norm == "frozen", eps)}
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "expected"),
+    [
+        ("maskrcnn_resnet50_fpn", None, (800, 1333, 0)),
+        ("maskrcnn_resnet50_fpn", 480, (480, 800, 0)),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", None, (320, 640, 0)),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", 480, (480, 800, 0)),
+        ("resnet18", None, (256, 0, 224)),
+        ("resnet18", 64, (73, 0, 64)),
+    ],
+)
+def test_image_size(arch: str, size: int | None, expected: tuple[int, int, int]) -> None:
+    preprocessing = describe(arch, CLASSES, weights="none", image_size=size).preprocessing
+    assert (preprocessing.min_size, preprocessing.max_size, preprocessing.crop) == expected
+
+
+def test_defaults_for_small_data() -> None:
+    description = describe("fasterrcnn_resnet18_fpn", CLASSES, weights="none", detections_per_image=400)
+    assert description.rois_per_image == 128
+    assert description.detections_per_image == 400
+    assert description.rpn_post_nms_top_n[1] == 1200
+    model: Any = build_model(description)
+    assert model.roi_heads.fg_bg_sampler.batch_size_per_image == 128
+    assert model.roi_heads.detections_per_img == 400
+
+
+@pytest.mark.parametrize(
+    ("arch", "settings", "message"),
+    [
+        ("resnet19", {}, "known are resnet18"),
+        ("resnet18", {"weights": "coco"}, "no published COCO weights"),
+        ("fasterrcnn_resnet18_fpn", {"weights": "coco"}, "fasterrcnn_resnet50_fpn"),
+        ("resnet18", {"weights": "none", "image_size": 32}, "too small"),
+        ("fasterrcnn_resnet18_fpn", {"weights": "none", "rois_per_image": 0}, "rois_per_image"),
+    ],
+)
+def test_wrong_wishes_are_refused(arch: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        describe(arch, CLASSES, **settings)
+
+
+def test_no_classes_and_missing_files_are_refused() -> None:
+    with pytest.raises(DataError, match="no class"):
+        describe("resnet18", ClassMap(()), weights="none")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
+        describe("resnet18", CLASSES, weights="nowhere.pth")
+
+
+@pytest.mark.parametrize("key", ["arch", "colour"])
+def test_descriptions_of_other_versions_are_refused(key: str) -> None:
+    value = describe("resnet18", CLASSES, weights="none").to_dict()
+    if value.pop(key, None) is None:
+        value[key] = 1
+    with pytest.raises(DataError, match=key):
+        ModelDescription.from_dict(value)
+
+
+def test_anchors_can_be_given_and_must_fit() -> None:
+    sizes = ((8,), (16,), (32,), (64,), (128,))
+    description = describe("fasterrcnn_mobilenet_v2_fpn", CLASSES, weights="none", anchor_sizes=sizes)
+    with torch.device("meta"):
+        model: Any = build_model(description)
+        assert model.rpn.anchor_generator.sizes == sizes
+        with pytest.raises(DataError, match="5 FPN maps"):
+            build_model(replace(description, anchor_sizes=((8,),)))

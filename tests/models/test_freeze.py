@@ -1,0 +1,143 @@
+"""Frozen means frozen: no gradients, norm statistics fixed, whatever train() is called on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+from detseg.errors import DataError
+from detseg.models import LEVELS, freeze, part_table, set_trainable_layers
+
+PARTS = ["stem", "body", "neck", "rpn"]
+
+
+def step(model: Any, small: Any) -> None:
+    """One update of everything that learns, with noise on every gradient so that nothing stays by chance."""
+    images, targets = small.batch([(64, 64), (64, 96)])
+    for index, target in enumerate(targets):
+        target["class_index"] = torch.tensor(index)
+    if model.description.task == "classify":
+        images = [image[:, :, :64] for image in images]
+    loss = torch.stack(list(model(images, targets).values())).sum()
+    loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter += 1e-3 * (parameter.grad + torch.rand_like(parameter))
+                parameter.grad = None
+
+
+def changed_parts(model: Any, small: Any) -> set[str]:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(model, small)
+    after = model.state_dict()
+    return {model.part_of(name) for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("arch", "level"),
+    [*(("maskrcnn_resnet18_fpn", level) for level in LEVELS), ("fasterrcnn_mobilenet_v3_large_fpn", "stem")],
+)
+def test_levels_of_detectors(small: Any, arch: str, level: str) -> None:
+    model = small.detector(arch)
+    freeze(model, level)
+    frozen = set(PARTS[: LEVELS.index(level)])
+    nn.Sequential(model).train()  # a parent's train() must not wake anything
+    assert changed_parts(model, small) == set(model.parts()) - frozen
+    assert {part.name for part in part_table(model) if part.trainable == 0} == frozen
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize("level", ["none", "stem", "body"])
+def test_levels_of_classifiers(small: Any, arch: str, level: str) -> None:
+    model = small.classifier(arch)
+    freeze(model, level)
+    model.train()
+    assert changed_parts(model, small) == {"stem", "body", "head"} - set(PARTS[: LEVELS.index(level)])
+
+
+def test_norm_statistics_stay_where_plain_torchvision_moves_them(small: Any) -> None:
+    images, targets = small.batch([(64, 64), (64, 96)])
+    model = small.detector()
+    freeze(model, "body")
+    mean = model.backbone.body.bn1.running_mean
+    before = mean.clone()
+    for waker in (model, model.backbone, model.backbone.body, model.backbone.body.bn1):
+        waker.train()
+        model(images, targets)
+        assert torch.equal(mean, before)
+    freeze(model, "none")
+    model(images, targets)
+    assert not torch.equal(mean, before)  # control: a body that learns
+
+    plain = resnet_fpn_backbone(  # control: what trainable_layers=0 freezes in torchvision
+        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=0
+    )
+    plain(torch.rand(2, 3, 64, 64))
+    assert plain.body.bn1.running_mean.abs().max() > 0
+
+
+@pytest.mark.parametrize("layers", [0, 1, 4, 5])
+def test_trainable_layers_are_torchvisions(small: Any, layers: int) -> None:
+    model = small.detector()
+    set_trainable_layers(model, layers)
+    theirs = resnet_fpn_backbone(
+        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=layers
+    )
+    expected = {f"backbone.{name}": p.requires_grad for name, p in theirs.named_parameters()}
+    got = {name: p.requires_grad for name, p in model.named_parameters() if name.startswith("backbone.")}
+    assert got == expected
+    assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone."))
+
+
+@pytest.mark.parametrize("layers", [0, 3, 6])
+def test_trainable_layers_of_mobilenets_are_torchvisions(small: Any, layers: int) -> None:
+    model = small.detector("fasterrcnn_mobilenet_v3_large_fpn")
+    set_trainable_layers(model, layers)
+    network = torchvision.models.mobilenet_v3_large(weights=None)
+    theirs = torchvision.models.detection.backbone_utils._mobilenet_extractor(network, True, layers)
+    expected = {f"backbone.{name}": p.requires_grad for name, p in theirs.named_parameters()}
+    assert {n: p.requires_grad for n, p in model.named_parameters() if n.startswith("backbone.")} == expected
+
+
+def test_no_trainable_layer_is_a_frozen_body(small: Any) -> None:
+    model = small.detector()
+    set_trainable_layers(model, 0)
+    assert model.is_frozen("stem", "body")
+    assert not model.is_frozen("neck")
+
+
+@pytest.mark.parametrize(("arch", "wrong"), [("resnet18", "neck"), ("resnet18", "rpn"), ("resnet18", "all")])
+def test_levels_that_a_model_lacks_are_refused(small: Any, arch: str, wrong: str) -> None:
+    with pytest.raises(DataError, match="known are none, stem, body"):
+        freeze(small.classifier(arch), wrong)
+
+
+@pytest.mark.parametrize("layers", [-1, 6])
+def test_wrong_numbers_of_layers_are_refused(small: Any, layers: int) -> None:
+    with pytest.raises(DataError, match="0 to 5"):
+        set_trainable_layers(small.classifier(), layers)
+
+
+def test_the_table_of_parts(small: Any) -> None:
+    model = small.detector("maskrcnn_resnet18_fpn")
+    set_trainable_layers(model, 1)
+    lines = [part.line() for part in part_table(model)]
+    assert [line.split()[-1] for line in lines] == ["frozen", *["trainable"] * 5]
+    assert "partly trainable" in lines[1]
+    assert [part.name for part in part_table(model)] == ["stem", "body", "neck", "rpn", "box head", "mask head"]
+    assert sum(part.trainable for part in part_table(model)) == sum(
+        p.numel() for p in model.parameters() if p.requires_grad
+    )
+
+
+def test_layer_groups_of_optimizers_find_the_body(small: Any) -> None:
+    for model in (small.detector(), small.classifier("mobilenet_v2")):
+        names = {name for name, _ in model.named_parameters() if model.is_body_parameter(name)}
+        total = sum(part.parameters for part in part_table(model) if part.name in ("stem", "body"))
+        assert sum(p.numel() for name, p in model.named_parameters() if name in names) == total

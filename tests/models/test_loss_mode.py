@@ -1,0 +1,86 @@
+"""A validation loss that leaves no trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torchvision.models import detection
+
+from detseg.models import freeze, loss_mode
+
+
+def plain_torchvision() -> Any:
+    return detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96, rpn_post_nms_top_n_train=20
+    )
+
+
+def make(kind: str, small: Any) -> Any:
+    if kind == "classifier":
+        return small.classifier("mobilenet_v2")
+    return plain_torchvision() if kind == "torchvision" else small.detector("maskrcnn_resnet18_fpn")
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier", "torchvision"])
+def test_losses_without_a_trace(small: Any, kind: str) -> None:
+    model = make(kind, small).eval()
+    images, targets = small.batch([(64, 64), (64, 64)])
+    images = [image / 255 for image in images]
+    for target in targets:
+        target["class_index"] = torch.tensor(1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    first = next(model.modules())
+    modes = [module.training for module in model.modules()]
+    values = []
+    for _ in range(2):
+        torch.manual_seed(4)
+        with loss_mode(model) as inside:
+            assert inside is first
+            losses = model(images, targets)
+        assert not any(loss.requires_grad for loss in losses.values())
+        values.append({name: loss.item() for name, loss in losses.items()})
+    assert values[0] == values[1]
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    model.train()  # control: plain training mode moves the statistics
+    with torch.no_grad():
+        model(images, targets)
+    assert not all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_dropout_is_off(small: Any) -> None:
+    model = small.classifier("mobilenet_v2").eval()
+    images, _ = small.batch([(64, 64), (64, 64)])
+    targets = [{"class_index": torch.tensor(0)}] * 2
+    expected = -sum(float(torch.log(torch.tensor(p.probabilities[0]))) for p in model(images)) / 2
+    with loss_mode(model):
+        assert model(images, targets)["loss_classifier"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_modes_come_back_after_an_error_and_stay_mixed(small: Any) -> None:
+    model = small.detector()
+    freeze(model, "body")
+    modes = [module.training for module in model.modules()]
+    assert len(set(modes)) == 2
+    with pytest.raises(RuntimeError, match="stop"), loss_mode(model):
+        raise RuntimeError("stop")
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_grad_enabled()
+
+
+def test_gradients_on_demand(small: Any) -> None:
+    model = small.detector().eval()
+    images, targets = small.batch([(64, 64)])
+    with loss_mode(model, gradients=True):
+        assert all(loss.requires_grad for loss in model(images, targets).values())
+
+
+def test_a_frozen_rpn_has_no_loss_here_either(small: Any) -> None:
+    model = small.detector()
+    freeze(model, "rpn")
+    images, targets = small.batch([(64, 64)])
+    with loss_mode(model):
+        assert set(model(images, targets)) == {"loss_classifier", "loss_box_reg"}

@@ -1,0 +1,12 @@
+"""Say what a data set holds, name what is broken in it, and draw some of it.
+
+    python tools/inspect_data.py DATA
+
+prints format, classes, counts and sizes, and writes a sheet of drawn records.
+"""
+
+import sys
+
+from detseg.cli import main
+
+sys.exit(main(["inspect", *sys.argv[1:]]))

@@ -1,0 +1,12 @@
+"""Train a model on a folder of labelled images; without arguments on the demo set.
+
+    python tools/train.py DATA --epochs 10 --output runs/mine
+
+prints what it picked, one line an epoch, and where the run is. ``--help`` lists all options.
+"""
+
+import sys
+
+from detseg.cli import main
+
+sys.exit(main(["train", *sys.argv[1:]]))
