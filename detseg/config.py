@@ -67,11 +67,11 @@ class TrainConfig(DataConfig):
     image_size: int | None = option(
         None, "length of the shorter side in pixels. Default: what the weights were trained with, 480 on CPU"
     )
-    rois_per_image: int = option(
-        128, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
+    rois_per_image: int | None = option(
+        None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
     )
     detections_per_image: int | None = option(
-        None, "most detections an image. Default: 100, or 1.5 times the most crowded training image"
+        None, "most detections an image. Default: 100, or 1.5 times the most crowded training image; demo: 30"
     )
 
     split: Literal["auto", "stratified", "group", "source"] = option(
@@ -90,7 +90,7 @@ class TrainConfig(DataConfig):
     augment: Literal["none", "flip", "light", "strong"] | None = option(
         None, "augmentation preset. Default light: small sets overfit without; mirrored left and right"
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 12")
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 5")
     batch_size: int | None = option(
         None, "images per update. Default: 4 on CUDA, 2 on CPU; classify: 32 and 16; never more than there are images"
     )
@@ -98,7 +98,7 @@ class TrainConfig(DataConfig):
         None, "Default sgd, as all published R-CNN weights; adamw from scratch, where it needs no tuned rate"
     )
     lr: float | None = option(
-        None, "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw"
+        None, "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw; demo: 1e-3"
     )
     momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
     weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")

@@ -25,7 +25,7 @@ from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
-from detseg.recipes.evaluate import make_evaluator, write_evaluation
+from detseg.recipes.evaluate import AnyEvaluator, make_evaluator, write_evaluation
 from detseg.recipes.model import create_model
 from detseg.recipes.pictures import write_pictures
 from detseg.reports.curves import plot_curves
@@ -78,7 +78,7 @@ def fit(config: TrainConfig) -> Run:
         freeze_level=config.freeze,
         trainable_layers=config.trainable_layers,
         image_size=config.image_size,
-        rois_per_image=config.rois_per_image,
+        rois_per_image=config.rois_per_image or 128,
         detections_per_image=config.detections_per_image or 100,
     )
     print("\n".join(created.lines))
@@ -114,6 +114,7 @@ def fit(config: TrainConfig) -> Run:
         write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
     announce_time(model, train_loader, device, config, position)
 
+    best: tuple[Metrics, AnyEvaluator] | None = None
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
     for epoch in range(position.epoch, config.epochs):
         began = time.perf_counter()
@@ -144,19 +145,21 @@ def fit(config: TrainConfig) -> Run:
         print(line(rows[-1], config.epochs, is_best))
         write_text(folder / "metrics.jsonl", "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
         if is_best:
+            best = (metrics, evaluator)
             save_checkpoint(folder / "best.safetensors", model, position=position, metrics=metrics.to_dict())
         save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)
         if config.patience and position.waited >= config.patience:
             print(f"stopped early: no better validation number for {position.waited} epochs")
             break
 
-    best = load_checkpoint(folder / "best.safetensors")
-    model.load_state_dict(best.weights)
+    model.load_state_dict(load_checkpoint(folder / "best.safetensors").weights)
     model.eval()
-    evaluator = make_evaluator(splits["val"], config.task, preprocessing)
-    metrics = evaluate(model, val_loader, device, evaluator=evaluator)
+    if best is None:  # resumed, and nothing better came
+        evaluator = make_evaluator(splits["val"], config.task, preprocessing)
+        best = (evaluate(model, val_loader, device, evaluator=evaluator), evaluator)
+    metrics, evaluator = best
     write_evaluation(folder, metrics, evaluator)
-    print("\n".join([f"best epoch {best.position.best_epoch}, on the validation images:", *metrics.lines()]))
+    print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     write_pictures(folder, model, splits["val"], device, metrics)
