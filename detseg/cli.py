@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(command, config)
     except (ValueError, OSError, FloatingPointError) as error:
-        print(f"detseg {command}: {error}", file=sys.stderr)
+        print(f"detseg {command}: {_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"detseg {command}: interrupted", file=sys.stderr)
@@ -64,7 +64,9 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     parser.add_argument("--config", type=str, help="TOML file with the same options; flags win")
     types = get_type_hints(config_class)
     numbers = dict(positional)
-    for item in fields(config_class):
+    order = {name: index for index, name in enumerate(numbers)}
+    by_place = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
+    for item in by_place:
         text, flag = item.metadata["help"], f"--{item.name.replace('_', '-')}"
         if numbers.get(item.name) == "?":
             parser.add_argument(item.name, type=types[item.name], nargs="?", default=item.default, help=text)
@@ -83,6 +85,14 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         parser.set_defaults(_toml(parser, Path(file), {item.name for item in fields(config_class)}, required))
     values = vars(parser.parse_args(arguments))
     return config_class(**{item.name: values[item.name] for item in fields(config_class)})
+
+
+def _message(error: Exception) -> str:
+    """The error in one line; what a loader process raised comes wrapped in that process's traceback."""
+    text = str(error)
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        return text.strip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 def _config_file(arguments: Sequence[str]) -> str | None:

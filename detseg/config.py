@@ -98,7 +98,8 @@ class TrainConfig(DataConfig):
         None, "Default sgd, as all published R-CNN weights; adamw from scratch, where it needs no tuned rate"
     )
     lr: float | None = option(
-        None, "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw; demo: 1e-3"
+        None,
+        "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw; demo: 1e-3",
     )
     momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
     weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")

@@ -97,3 +97,11 @@ def test_no_command_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["fly"]) == 2
     assert main(["--help"]) == 0
     assert "train" in capsys.readouterr().out
+
+
+def test_positions() -> None:
+    config = parse("evaluate", ["runs/a", "DATA", "--split", "all"])
+    assert (config.run, config.data, config.split) == ("runs/a", "DATA", "all")
+    assert parse("evaluate", ["--split", "test", "runs/a"]).run == "runs/a"
+    config = parse("predict", ["runs/a", "x.jpg", "y.jpg", "--no-draw"])
+    assert (config.run, config.images, config.draw) == ("runs/a", ["x.jpg", "y.jpg"], False)

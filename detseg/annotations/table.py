@@ -208,21 +208,24 @@ _INSTANCE_COLUMNS = ("boxes_xywh", "label", "area", "iscrowd", "ignore", "annota
 
 
 def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
-    """The images of several tables of one class map, one after the other; rows of the result are its new ``record``.
+    """The images of several tables, one after the other; rows of the result are its new ``record``.
 
-    Image ids that occur in more than one table are renumbered 1..I for all images, with a note.
+    Classes that only some tables have are added, by ascending category id. Image ids that occur in more than one table
+    are renumbered 1..I for all images, with a note.
 
     Raises:
-        DataError: class maps or keypoint schemas differ, or there is no table.
+        DataError: a class has two category ids or an id two classes, keypoint schemas differ, or there is no table.
     """
     if not tables:
         raise DataError("no tables to join; give at least one")
+    notes = Notes()
+    tables = _same_classes(tables, notes)
     first = tables[0]
     for table in tables[1:]:
-        if table.class_map != first.class_map or table.keypoint_schema != first.keypoint_schema:
+        if table.keypoint_schema != first.keypoint_schema:
             raise DataError(
-                f"{table.source} has classes {table.class_map.to_dict()}, {first.source} has "
-                f"{first.class_map.to_dict()}; give both files the same categories in the same order"
+                f"{table.source} and {first.source} have different keypoints; give both files the same keypoint names "
+                "and skeleton"
             )
     roots = {os.path.abspath(table.root) for table in tables}  # noqa: PTH100  (resolve would follow links)
     root = first.root if len(roots) == 1 else Path(os.path.commonpath(roots))
@@ -239,7 +242,6 @@ def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
     columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, shift, strict=False)])
     columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, shift, strict=False)])
     columns["record"] = np.arange(len(columns["image_id"]))
-    notes = Notes()
     for table in tables:
         notes.merge(table.notes)
     if len(np.unique(columns["image_id"])) < len(columns["image_id"]):
@@ -254,3 +256,32 @@ def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
         source=", ".join(table.source for table in tables),
         notes=notes,
     )
+
+
+def _same_classes(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:
+    """The tables with labels of one class map: that of the first if all agree, else all classes by category id."""
+    if all(table.class_map == tables[0].class_map for table in tables):
+        return list(tables)
+    name_of: dict[int, str] = {}
+    id_of: dict[str, int] = {}
+    for table in tables:
+        for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True):
+            if name_of.setdefault(number, name) != name or id_of.setdefault(name, number) != number:
+                raise DataError(
+                    f"{table.source} has the class {name!r} as category {number}, another file of the same data has "
+                    f"{name_of[number]!r} as category {number}"
+                    + (f" and {name!r} as category {id_of[name]}" if id_of.get(name, number) != number else "")
+                    + "; give every class the same id in all files"
+                )
+    ids = tuple(sorted(name_of))
+    class_map = ClassMap(tuple(name_of[number] for number in ids), ids)
+    label_of = class_map.labels_by_category_id()
+    renumbered = []
+    for table in tables:
+        lacking = [name for name in class_map.names if name not in table.class_map.names]
+        if lacking:
+            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(lacking)}")
+        to_label = np.array([0, *(label_of[number] for number in table.class_map.category_ids)], np.int32)
+        index = np.where(table.class_index >= 0, to_label[table.class_index + 1].astype(np.int64) - 1, -1)
+        renumbered.append(replace(table, class_map=class_map, label=to_label[table.label], class_index=index))
+    return renumbered

@@ -7,9 +7,8 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from detseg.annotations.table import AnnotationTable
+from detseg.engine.evaluator import evaluator_of
 from detseg.engine.train import to_device
-from detseg.metrics.coco import CocoEvaluator
 from detseg.models.loss_mode import loss_mode
 from detseg.seeds import derive_seed
 
@@ -50,17 +49,12 @@ def evaluate(
 
     Args:
         model: ``model(images)`` gives one prediction an image: this project's models, or torchvision's detectors.
-        evaluator: gets ``update(targets, outputs)`` per batch and ``compute()`` at the end. Without one the ground
-            truth is read from ``data_loader.dataset`` (which must not augment), COCO box AP is computed, mask AP too
-            if its targets have masks, and the table is printed, as torchvision's reference script does.
+        evaluator: gets ``update(targets, outputs)`` per batch and ``compute()`` at the end. Without one it is chosen
+            by ``data_loader.dataset`` (which must not augment; see ``evaluator_of``), and the table of results is
+            printed, as torchvision's reference script does.
     """
     device = torch.device(device)
-    scored: Evaluator
-    if evaluator is None:
-        table = AnnotationTable.from_dataset(data_loader.dataset)
-        scored = CocoEvaluator(table, iou_types=("bbox", "segm") if table.has_masks else ("bbox",))
-    else:
-        scored = evaluator
+    scored: Evaluator = evaluator_of(data_loader.dataset) if evaluator is None else evaluator
     was_training = model.training
     model.eval()
     try:

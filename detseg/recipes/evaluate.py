@@ -17,14 +17,12 @@ from detseg.datasets import Dataset, data_loader
 from detseg.engine.checkpoint import load
 from detseg.engine.evaluate import Metrics
 from detseg.engine.evaluate import evaluate as run_evaluation
+from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.errors import DataError
 from detseg.files import write_json
-from detseg.metrics import ClassificationEvaluator, CocoEvaluator, evaluate_files
+from detseg.metrics import CocoEvaluator, evaluate_files
 from detseg.predictor import pick_device
-from detseg.preprocess import Geometry, Preprocessing
 from detseg.recipes.data import default_workers, describe_table, load_table
-
-AnyEvaluator = CocoEvaluator | ClassificationEvaluator
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:
@@ -51,19 +49,6 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     else:
         print("\n".join([*describe_table(table), *metrics.lines(), f"wrote {output / 'metrics.json'}"]))
     return metrics
-
-
-def make_evaluator(
-    table: AnnotationTable, task: str, preprocessing: Preprocessing, *, max_dets: int | None = None
-) -> AnyEvaluator:
-    """The evaluator of a task on the images of ``table``, for outputs in network pixels."""
-    if task == "classify":
-        return ClassificationEvaluator(table.class_map)
-    geometries: dict[int, Geometry] = {
-        record.image_id: preprocessing.geometry(record.size_hw, record.orientation) for record in table
-    }
-    iou_types = ("bbox", "segm") if task == "segment" else ("bbox",)
-    return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
 
 
 def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:

@@ -16,6 +16,7 @@ from detseg.config import TrainConfig, to_toml
 from detseg.datasets import Dataset, data_loader, preset
 from detseg.engine.checkpoint import Position, load_checkpoint, restore, save_checkpoint
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
+from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import EpochStats, train_one_epoch
@@ -25,7 +26,7 @@ from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
-from detseg.recipes.evaluate import AnyEvaluator, make_evaluator, write_evaluation
+from detseg.recipes.evaluate import write_evaluation
 from detseg.recipes.model import create_model
 from detseg.recipes.pictures import write_pictures
 from detseg.reports.curves import plot_curves

@@ -1,0 +1,40 @@
+"""Which evaluator scores what: by the task of a model, or by what a dataset holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detseg.annotations.table import AnnotationTable
+from detseg.datasets.dataset import Dataset
+from detseg.metrics import ClassificationEvaluator, CocoEvaluator
+from detseg.preprocess import Geometry, Preprocessing
+
+AnyEvaluator = CocoEvaluator | ClassificationEvaluator
+
+
+def make_evaluator(
+    table: AnnotationTable, task: str, preprocessing: Preprocessing, *, max_dets: int | None = None
+) -> AnyEvaluator:
+    """The evaluator of a task ("detect", "segment", "classify") on the images of ``table``.
+
+    The truth is the table's own, in original pixels; ``preprocessing`` brings a network's outputs there.
+    """
+    if task == "classify":
+        return ClassificationEvaluator(table.class_map)
+    geometries: dict[int, Geometry] = {
+        record.image_id: preprocessing.geometry(record.size_hw, record.orientation) for record in table
+    }
+    iou_types = ("bbox", "segm") if task == "segment" else ("bbox",)
+    return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
+
+
+def evaluator_of(dataset: Any) -> AnyEvaluator:
+    """The evaluator that a dataset implies.
+
+    One of this project's datasets knows its table and task. From anybody's ``dataset[i] -> (image, target)`` (which
+    must not augment) the truth is read sample by sample: box AP, and mask AP if its targets have masks.
+    """
+    if isinstance(dataset, Dataset):
+        return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
+    table = AnnotationTable.from_dataset(dataset)
+    return CocoEvaluator(table, iou_types=("bbox", "segm") if table.has_masks else ("bbox",))
