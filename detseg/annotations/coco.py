@@ -24,6 +24,7 @@ from detseg.annotations.coco_json import (
 )
 from detseg.annotations.frame import Frame
 from detseg.annotations.keypoints import keypoint_schema
+from detseg.annotations.listing import split_of
 from detseg.annotations.notes import Notes
 from detseg.annotations.pictures import find_pictures, first_few, read_headers
 from detseg.annotations.segmentation import Segmentation
@@ -66,8 +67,8 @@ def read_coco(
         OSError: the JSON file or the image folder is missing.
     """
     path = Path(annotations)
-    source = path.name
-    data = load_coco_json(path)
+    source = f"{path.parent.name}/{path.name}" if split_of(path.parent.name) else path.name  # train/x.json, val/x.json
+    data = load_coco_json(path, source)
     notes = Notes()
     categories = _checked_categories(data.categories, source)
     selected = _selected(categories, classes, source)
@@ -75,7 +76,7 @@ def read_coco(
     label_of = class_map.labels_by_category_id()
     by_image = _by_image(data, categories, source, notes)
     schema = _schema(selected, [a for a in data.annotations if a.category_id in label_of], notes, source)
-    root, names, sizes = _pictures(data.images, path, images, split)
+    root, names, sizes = _pictures(data.images, path, source, images, split)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
@@ -243,18 +244,18 @@ def _by_image(
 
 
 def _pictures(
-    images: list[CocoImage], path: Path, folder: str | os.PathLike[str] | Literal[False] | None, split: str
+    images: list[CocoImage], path: Path, source: str, folder: str | os.PathLike[str] | Literal[False] | None, split: str
 ) -> tuple[Path, list[str], list[tuple[HW, int, bool]]]:
     """Root folder, file names in it, and (stored size, orientation, whether the file speaks of stored pixels)."""
     names = [image.file_name for image in images]
-    annotated = [_annotated_hw(image, path.name) for image in images]
+    annotated = [_annotated_hw(image, source) for image in images]
     if folder is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
-                raise DataError(f"{path.name} ({name}): no width and height; add them, or give the pictures (--images)")
+                raise DataError(f"{source} ({name}): no width and height; add them, or give the pictures (--images)")
         return path.parent, names, [(hw, 1, False) for hw in annotated if hw is not None]
-    root, names = find_pictures(names, path, folder, split)
-    headers = read_headers(root, names, path.name)
+    root, names = find_pictures(names, path, folder, split, source)
+    headers = read_headers(root, names, source)
     sizes, misfits = [], []
     for name, hw, header in zip(names, annotated, headers, strict=True):
         stored_frame = _is_stored_frame(hw, header)
@@ -264,7 +265,7 @@ def _pictures(
         sizes.append((header.size_hw, header.orientation, bool(stored_frame)))
     if misfits:
         raise DataError(
-            f"{path.name}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
+            f"{source}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
             f"{first_few(misfits)}; give the pictures that were annotated (--images), or scale the annotations and "
             "correct width and height"
         )

@@ -62,8 +62,10 @@ class CocoFile(msgspec.Struct, gc=False):
     annotations: list[CocoAnnotation] = []
 
 
-def load_coco_json(path: Path) -> CocoFile:
+def load_coco_json(path: Path, source: str) -> CocoFile:
     """Read and check a file. A byte order mark is accepted; NaN and Infinity are not JSON and are refused.
+
+    ``source`` is what messages call the file.
 
     Raises:
         DataError: the text is not JSON or not COCO's form; says where, with the value that is wrong.
@@ -73,9 +75,9 @@ def load_coco_json(path: Path) -> CocoFile:
     try:
         return msgspec.json.decode(raw, type=CocoFile)
     except msgspec.ValidationError as error:
-        raise DataError(_misfit(raw, str(error), path.name)) from None
+        raise DataError(_misfit(raw, str(error), source)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path.name}: {error}{_around(raw, str(error))}; write the file again") from None
+        raise DataError(f"{source}: {error}{_around(raw, str(error))}; write the file again") from None
 
 
 def whole(value: Whole, what: str, where: str) -> int:

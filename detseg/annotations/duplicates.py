@@ -13,7 +13,8 @@ from detseg.annotations.table import AnnotationTable
 
 
 def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str]]:
-    """Pairs of images of different parts whose files have the same bytes, each named as ``part: file``.
+    """Images whose file has the same bytes as one of an earlier part: (the first such one, the image), each named as
+    ``part: file``. An image is named once, so that many copies of one picture stay a short list.
 
     Only files of equal length are read. Members of archives and frames of videos are not looked at, nor are pictures
     that were saved anew. A file that cannot be opened is left to whoever decodes it.
@@ -35,9 +36,8 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
             continue
         by_content.setdefault(digest, []).append((part, name))
     return [
-        (f"{part}: {name}", f"{other_part}: {other}")
+        (f"{same[0][0]}: {same[0][1]}", f"{part}: {name}")
         for same in by_content.values()
-        for i, (part, name) in enumerate(same)
-        for other_part, other in same[i + 1 :]
-        if other_part != part
+        for part, name in same
+        if part != same[0][0]
     ]

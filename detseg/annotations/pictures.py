@@ -75,7 +75,11 @@ class PictureFolder:
 
 
 def find_pictures(
-    names: Sequence[str], annotations: Path, images: str | os.PathLike[str] | None, split: str = ""
+    names: Sequence[str],
+    annotations: Path,
+    images: str | os.PathLike[str] | None,
+    split: str = "",
+    source: str = "",
 ) -> tuple[Path, list[str]]:
     """The folder of the pictures, and each picture's path in it.
 
@@ -84,6 +88,7 @@ def find_pictures(
         annotations: the annotation file: the search starts beside it.
         images: the folder, or one that holds it; None to look in the usual places.
         split: name of the split, a hint for the folder's name.
+        source: what messages call the annotation file; its name if empty.
 
     Raises:
         DataError: pictures are missing (their number and the first five), or lie outside the folder.
@@ -91,6 +96,7 @@ def find_pictures(
     """
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"{images}: no such image folder")
+    source = source or annotations.name
     named, guessed = _likely_folders(annotations, None if images is None else Path(images), split)
     if not names:
         return named[0], []
@@ -99,17 +105,17 @@ def find_pictures(
     if folder is None:
         looked = [str(path) for path in named + guessed]
         raise DataError(
-            f"{annotations.name}: its {len(names)} images were not found (such as {names[0]}); looked in "
+            f"{source}: its {len(names)} images were not found (such as {names[0]}); looked in "
             f"{first_few(looked)}; pass their folder with --images"
         )
     try:
         found = [folder.find(name) for name in names]
     except DataError as error:
-        raise DataError(f"{annotations.name}, image {error}") from None
+        raise DataError(f"{source}, image {error}") from None
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
         raise DataError(
-            f"{annotations.name}: {len(missing)} of {len(names)} images are not in {folder.root}: "
+            f"{source}: {len(missing)} of {len(names)} images are not in {folder.root}: "
             f"{first_few(missing)}; add the files, remove the entries, or pass another folder with --images"
         )
     return folder.root, [path for path in found if path is not None]

@@ -176,16 +176,20 @@ class AnnotationTable:
         """int64 [I]: number of instances, crowds included."""
         return self.stop - self.start
 
+    def trained_rows(self) -> npt.NDArray[np.int64]:
+        """int64: rows of the instances that are trained on, in image order: all but crowds and ignored ones."""
+        rows = self.instance_rows()
+        return rows[~(self.iscrowd[rows] | self.ignore[rows])]
+
     @property
     def has_masks(self) -> bool:
         """Whether every instance that is trained on has a segmentation, and there is at least one."""
-        rows = self.instance_rows()
-        trained = rows[~(self.iscrowd[rows] | self.ignore[rows])]
-        return bool(len(trained)) and bool(self.segmentation.present()[trained].all())
+        return self.has_boxes and bool(self.segmentation.present()[self.trained_rows()].all())
 
     @property
     def has_boxes(self) -> bool:
-        return len(self.instance_rows()) > 0
+        """Whether there is an instance that is trained on."""
+        return len(self.trained_rows()) > 0
 
     @property
     def has_class_index(self) -> bool:

@@ -166,8 +166,7 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
     if preprocessing.crop:
         raise DataError(f"task {task}: preprocessing crops to {preprocessing.crop} px, which would cut objects; set 0")
     if task == "segment":
-        rows = table.instance_rows()
-        trained = rows[~(table.iscrowd[rows] | table.ignore[rows])]
+        trained = table.trained_rows()
         lacking = trained[~table.segmentation.present()[trained]]
         if len(lacking):
             raise DataError(

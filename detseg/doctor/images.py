@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 from tqdm import tqdm
 
+from detseg.annotations.duplicates import shared_content
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.doctor.findings import Finding
 from detseg.errors import DataError
@@ -17,7 +19,8 @@ THREADS = 4
 
 def inspect_images(table: AnnotationTable) -> list[Finding]:
     """Decode all images in full, with a progress bar on a terminal; the broken ones and those of another size than the
-    table says, in the order of the table. Never raises for a bad image.
+    table says, in the order of the table; then pictures that are in two parts of the source's own split. Never raises
+    for a bad image.
 
     Images that are no file of their own (members of archives, frames of videos, images of a dataset object) are left
     to their readers. A file that several records name is decoded once.
@@ -26,7 +29,7 @@ def inspect_images(table: AnnotationTable) -> list[Finding]:
     ordered = list(reversed(records.values()))
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(tqdm(pool.map(_inspect, ordered), "decoding images", total=len(ordered), disable=None))
-    return [finding for finding in results if finding is not None]
+    return [*(finding for finding in results if finding is not None), *_shared(table)]
 
 
 def _files(table: AnnotationTable) -> list[Record]:
@@ -36,6 +39,18 @@ def _files(table: AnnotationTable) -> list[Record]:
         if str(table.media[row]) and not str(table.member[row]) and int(table.frame[row]) < 0
     ]
     return [table[row] for row in plain]
+
+
+def _shared(table: AnnotationTable) -> list[Finding]:
+    parts = {name: table.subset(np.flatnonzero(table.split == name)) for name in sorted(set(table.split.tolist()))}
+    return [
+        Finding(
+            "same picture in two parts",
+            first,
+            f"{first} = {second}: what is trained on would be scored, too, and look better than it is: remove one",
+        )
+        for first, second in shared_content(parts)
+    ]
 
 
 def _inspect(record: Record) -> Finding | None:

@@ -56,7 +56,7 @@ class Summary:
         images: number of images; ``splits``: how many of them in each part of the source's own split, "" for none.
         negatives: images without a class, or without any object but crowds and ignored ones.
         instances, crowds, ignored: numbers of objects; ``crowds`` and ``ignored`` are among ``instances``.
-        has_masks: whether every object that is trained on has an outline.
+        has_masks: whether every object that is trained on has an outline; ``outlined``: objects that have one.
         classes: in the order of the labels.
         width, height: of the upright images in pixels.
         objects_per_image: crowds included.
@@ -73,6 +73,7 @@ class Summary:
     crowds: int
     ignored: int
     has_masks: bool
+    outlined: int
     classes: tuple[ClassCount, ...]
     width: Spread | None
     height: Spread | None
@@ -101,8 +102,7 @@ class Summary:
         if self.instances and self.objects_per_image:
             special = [f"{n} {what}" for n, what in ((self.crowds, "crowds"), (self.ignored, "ignored")) if n]
             lines += [
-                f"objects: {self.instances}, {'with' if self.has_masks else 'not all with'} masks"
-                + (f" ({', '.join(special)})" if special else ""),
+                f"objects: {self.instances}, {self._masks()}" + (f" ({', '.join(special)})" if special else ""),
                 f"objects per image: {self.objects_per_image}",
                 f"object size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
             ]
@@ -112,6 +112,11 @@ class Summary:
         if len(self.findings) > SHOWN:
             lines.append(f"problem: {len(self.findings) - SHOWN} more, all of them in summary.json")
         return lines if self.findings else [*lines, "problems: none found"]
+
+    def _masks(self) -> str:
+        if self.has_masks or not self.outlined:
+            return "with masks" if self.has_masks else "without masks"
+        return f"{self.outlined} of them with a mask"
 
     def _class_lines(self) -> list[str]:
         width = max([len("class"), *(len(count.name) for count in self.classes)])
@@ -146,6 +151,7 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary
         crowds=int(table.iscrowd[rows].sum()),
         ignored=int(table.ignore[rows].sum()),
         has_masks=table.has_masks,
+        outlined=int(table.segmentation.present()[rows].sum()),
         classes=tuple(
             ClassCount(name, int(counts[label]), int(presence[:, label].sum()))
             for label, name in enumerate(table.class_map.names, start=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
@@ -13,8 +14,9 @@ AREA_SLACK = 1.01
 
 
 def inspect_table(table: AnnotationTable) -> list[Finding]:
-    """Files that are annotated under several image ids, and areas larger than the box they belong to."""
-    return [*_repeated_files(table), *_large_areas(table)]
+    """Files that are annotated under several image ids, areas larger than the box they belong to, and objects without
+    an outline where others have one."""
+    return [*_repeated_files(table), *_large_areas(table), *_missing_masks(table)]
 
 
 def _repeated_files(table: AnnotationTable) -> list[Finding]:
@@ -34,9 +36,35 @@ def _repeated_files(table: AnnotationTable) -> list[Finding]:
     ]
 
 
+def _missing_masks(table: AnnotationTable) -> list[Finding]:
+    """One such object is enough to make a set that teaches boxes only; a set without any mask was meant so."""
+    rows = table.trained_rows()
+    lacking = rows[~table.segmentation.present()[rows]]
+    if len(lacking) == len(rows):
+        return []
+    image_of = dict(zip(table.instance_rows().tolist(), _images(table).tolist(), strict=True))
+    findings = []
+    for row in lacking.tolist():
+        place = f"{file_name(table, image_of[row])}, annotation {table.annotation_id[row]}"
+        findings.append(
+            Finding(
+                "object without a mask",
+                place,
+                f"{place}: {len(rows) - len(lacking)} of {len(rows)} objects have a mask, this one has none, so this "
+                "data can teach boxes only: outline it, or remove it",
+            )
+        )
+    return findings
+
+
+def _images(table: AnnotationTable) -> npt.NDArray[np.int64]:
+    """int64: the image (row of the table) of each of ``instance_rows``."""
+    return np.repeat(np.arange(len(table)), table.instances_per_image())
+
+
 def _large_areas(table: AnnotationTable) -> list[Finding]:
     rows = table.instance_rows()
-    images = np.repeat(np.arange(len(table)), table.instances_per_image())
+    images = _images(table)
     box = table.boxes_xywh[rows, 2] * table.boxes_xywh[rows, 3]
     findings = []
     for at in np.flatnonzero(table.area[rows] > box * AREA_SLACK + 1):

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+
 from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
 from detseg.config import DataConfig, TrainConfig
 from detseg.demo import demo_folder
+
+SHOWN_CLASSES = 12
+"""Classes that are named in a line; the rest is counted."""
 
 Splits = dict[str, AnnotationTable]
 
@@ -36,9 +41,21 @@ def describe_table(table: AnnotationTable) -> list[str]:
     """A few lines for the terminal: source, counts, and every repair that the reader made."""
     negatives = int((table.instances_per_image() == 0).sum()) if table.has_boxes else 0
     lines = [f"data: {table.source}"]
-    counts = f"{len(table)} images, {len(table.instance_rows())} instances, {len(table.class_map)} classes"
+    instances = f"{len(table.instance_rows())} instances, " if table.has_boxes else ""
+    counts = f"{len(table)} images, {instances}{len(table.class_map)} classes"
     lines.append(f"  {counts}" + (f", {negatives} images without any" if negatives else ""))
     return lines + [f"  note: {line}" for line in table.notes.lines()]
+
+
+def class_counts(table: AnnotationTable) -> dict[str, int]:
+    """Class name -> number of instances that are trained on, or of images for class folders."""
+    if table.has_boxes:
+        rows = table.instance_rows()
+        labels = table.label[rows[~(table.iscrowd[rows] | table.ignore[rows])]].astype(np.int64)
+    else:
+        labels = table.class_index[table.class_index >= 0] + 1
+    numbers = np.bincount(labels, minlength=table.class_map.num_classes)[1:]
+    return dict(zip(table.class_map.names, numbers.tolist(), strict=True))
 
 
 def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
@@ -56,6 +73,13 @@ def describe_splits(splits: Splits, config: TrainConfig) -> list[str]:
     """How many images are in each part, and what is wrong with the division."""
     how = config.split_file or config.split
     lines = [f"split ({how}): " + ", ".join(f"{len(part)} {name}" for name, part in splits.items())]
+    counts = class_counts(splits["train"])
+    common = sorted(counts.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
+    more = f" and {len(counts) - SHOWN_CLASSES} classes more" if len(counts) > SHOWN_CLASSES else ""
+    lines.append("  to learn from: " + ", ".join(f"{name} {count}" for name, count in common) + more)
+    unseen = [name for name, count in counts.items() if count == 0]
+    if unseen:
+        lines.append(f"  warning: no training example of {len(unseen)} classes: {', '.join(unseen[:SHOWN_CLASSES])}")
     lines += [f"  note: {line}" for line in splits["train"].notes.lines()]
     shared = shared_content(splits)
     if shared:

@@ -113,7 +113,7 @@ def pick_output(config: TrainConfig) -> Path:
     """
     if config.output:
         folder = Path(config.output)
-        if (folder / "config.toml").exists():
+        if (folder / "last.safetensors").exists():
             raise DataError(
                 f"{folder} already holds a run; continue it with --resume {folder}, or name another --output"
             )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from detseg.annotations import write_split
+from detseg.annotations import AnnotationTable, write_split
 from detseg.config import TrainConfig, to_toml
 from detseg.datasets import Dataset, data_loader, preset
 from detseg.engine.checkpoint import Position, load_checkpoint, restore, save_checkpoint
@@ -19,17 +17,19 @@ from detseg.engine.evaluate import Metrics, evaluate, validation_loss
 from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
-from detseg.engine.train import EpochStats, train_one_epoch
-from detseg.errors import DataError
-from detseg.files import atomic_write
+from detseg.engine.train import train_one_epoch
+from detseg.models import Classifier, Detector
 from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import write_evaluation
+from detseg.recipes.log import line, read_rows, row, write_rows, write_text
 from detseg.recipes.model import create_model
 from detseg.recipes.pictures import write_pictures
+from detseg.recipes.resume import resumed_config, resumed_model, with_absolute_paths
 from detseg.reports.curves import plot_curves
+from detseg.seeds import derive_seed
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def fit(config: TrainConfig) -> Run:
         FloatingPointError: the loss is not finite.
     """
     resuming = Path(config.resume) if config.resume else None
+    config = with_absolute_paths(config)
     if resuming:
         config = resumed_config(config, resuming)
 
@@ -65,27 +66,14 @@ def fit(config: TrainConfig) -> Run:
     device = pick_device(config.device)
     config, picked = resolve(config, splits["train"], device)
     assert config.task is not None
-    assert config.model is not None
     assert config.lr is not None
     assert config.epochs is not None
     assert config.batch_size is not None
     folder = resuming or pick_output(config)
     print("\n".join([*describe_table(table), *describe_splits(splits, config), "picked:" if picked else "", *picked]))
 
-    created = create_model(
-        config.model,
-        table.class_map,
-        weights=config.weights,
-        freeze_level=config.freeze,
-        trainable_layers=config.trainable_layers,
-        image_size=config.image_size,
-        rois_per_image=config.rois_per_image or 128,
-        detections_per_image=config.detections_per_image or 100,
-    )
-    print("\n".join(created.lines))
-    if config.weights == "none":
-        print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
-    model = created.model.to(device)
+    checkpoint = load_checkpoint(resuming / "last.safetensors") if resuming else None
+    model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
     preprocessing = model.description.preprocessing
     augment = preset(config.augment or "none", config.task)
     train_set = Dataset(splits["train"], preprocessing, task=config.task, augment=augment, seed=config.seed)
@@ -103,14 +91,13 @@ def fit(config: TrainConfig) -> Run:
         body_lr=config.body_lr,
     )
     position = Position()
-    if resuming:
-        checkpoint = load_checkpoint(resuming / "last.safetensors")
+    if checkpoint:
         restore(checkpoint, model, optimizer)
         position = checkpoint.position
         print(f"resuming {resuming} after epoch {position.epoch - 1}")
     schedule = build_schedule(config, len(train_loader))
     scheduler = schedule.attach(optimizer, position.step)
-    if not resuming:
+    if not checkpoint:
         write_text(folder / "config.toml", to_toml(replace(config, output=str(folder))))
         write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
     announce_time(model, train_loader, device, config, position)
@@ -144,7 +131,7 @@ def fit(config: TrainConfig) -> Run:
         )
         rows.append(row(epoch, stats, val_losses, metrics, optimizer, time.perf_counter() - began))
         print(line(rows[-1], config.epochs, is_best))
-        write_text(folder / "metrics.jsonl", "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows))
+        write_rows(folder / "metrics.jsonl", rows)
         if is_best:
             best = (metrics, evaluator)
             save_checkpoint(folder / "best.safetensors", model, position=position, metrics=metrics.to_dict())
@@ -156,11 +143,14 @@ def fit(config: TrainConfig) -> Run:
     model.load_state_dict(load_checkpoint(folder / "best.safetensors").weights)
     model.eval()
     if best is None:  # resumed, and nothing better came
-        evaluator = make_evaluator(splits["val"], config.task, preprocessing)
-        best = (evaluate(model, val_loader, device, evaluator=evaluator), evaluator)
+        best = evaluate_table(model, splits["val"], config, device)
     metrics, evaluator = best
     write_evaluation(folder, metrics, evaluator)
     print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *metrics.lines()]))
+    if "test" in splits:
+        test_metrics, test_evaluator = evaluate_table(model, splits["test"], config, device)
+        write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
+        print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     write_pictures(folder, model, splits["val"], device, metrics)
@@ -168,23 +158,34 @@ def fit(config: TrainConfig) -> Run:
     return Run(folder, config, metrics, model)
 
 
-def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
-    """The saved config of ``run``. Only --epochs and --device may be given anew; another option is a DataError."""
-    path = run / "config.toml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --resume takes the folder of a run")
-    saved = TrainConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
-    default = TrainConfig()
-    for item in fields(TrainConfig):
-        given, kept = getattr(config, item.name), getattr(saved, item.name)
-        if item.name in ("resume", "epochs", "device", "workers") or given in (getattr(default, item.name), kept):
-            continue
-        flag = item.name.replace("_", "-")
-        raise DataError(
-            f"a resumed run keeps its options: --{flag} {given} was {kept}; leave it out, or start a new run"
-        )
-    new = {name: getattr(config, name) for name in ("epochs", "device", "workers") if getattr(config, name) is not None}
-    return replace(saved, **new, resume=str(run))
+def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classifier:
+    """The model that a run begins with; what was loaded and what learns is printed."""
+    assert config.model is not None
+    torch.manual_seed(derive_seed(config.seed))  # what starts from scratch starts from the run's seed
+    created = create_model(
+        config.model,
+        table.class_map,
+        weights=config.weights,
+        freeze_level=config.freeze,
+        trainable_layers=config.trainable_layers,
+        image_size=config.image_size,
+        rois_per_image=config.rois_per_image or 128,
+        detections_per_image=config.detections_per_image or 100,
+    )
+    print("\n".join(created.lines))
+    if config.weights == "none":
+        print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
+    return created.model
+
+
+def evaluate_table(
+    model: Detector | Classifier, table: AnnotationTable, config: TrainConfig, device: torch.device
+) -> tuple[Metrics, AnyEvaluator]:
+    """Metrics of ``model`` on all images of ``table``, and the evaluator that holds its predictions."""
+    dataset = Dataset(table, model.preprocessing, task=model.description.task)
+    loader = data_loader(dataset, config.batch_size or 1, workers=config.workers or 0)
+    evaluator = make_evaluator(table, model.description.task, model.preprocessing)
+    return evaluate(model, loader, device, evaluator=evaluator), evaluator
 
 
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
@@ -211,48 +212,3 @@ def announce_time(
     seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
     minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation after each epoch")
-
-
-def row(
-    epoch: int,
-    stats: EpochStats,
-    val_losses: dict[str, float],
-    metrics: Metrics,
-    optimizer: torch.optim.Optimizer,
-    seconds: float,
-) -> dict[str, Any]:
-    """One line of metrics.jsonl."""
-    return {
-        "epoch": epoch,
-        "lr": optimizer.param_groups[-1]["lr"],
-        "seconds": round(seconds, 2),
-        "images_per_second": round(stats.images / stats.seconds, 2),
-        **{f"train_{name}": value for name, value in stats.losses.items()},
-        **{f"val_{name}": value for name, value in val_losses.items()},
-        **metrics.scalars(),
-    }
-
-
-def line(row: dict[str, Any], epochs: int, is_best: bool) -> str:
-    """One epoch on the terminal."""
-    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "accuracy")
-    numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
-    val = f", val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
-    best = " *" if is_best else ""
-    return (
-        f"epoch {row['epoch']}/{epochs - 1}: loss {row['train_loss']:.3f}{val}, {numbers}, {row['seconds']:.0f} s{best}"
-    )
-
-
-def read_rows(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """The rows of the first ``epochs`` epochs of a metrics.jsonl that may not exist."""
-    if not path.is_file():
-        return []
-    rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["epoch"] < epochs]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8."""
-    with atomic_write(path) as file:
-        file.write(text.encode())

@@ -49,8 +49,6 @@ def create_model(
         freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
     """
-    if freeze_level is not None and trainable_layers is not None:
-        raise DataError("--freeze and --trainable-layers say the same thing in two ways; give one of them")
     weights = weights or published_weights(arch)
     class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(classes)
     description = describe(
@@ -63,11 +61,22 @@ def create_model(
     )
     model = build_model(description)
     report = load_weights(model, weights)
+    freeze_as(model, freeze_level, trainable_layers)
+    return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
+
+
+def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None) -> None:
+    """Freeze up to a level, or all but so many body layers; nothing if neither is given.
+
+    Raises:
+        DataError: both are given.
+    """
+    if freeze_level is not None and trainable_layers is not None:
+        raise DataError("--freeze and --trainable-layers say the same thing in two ways; give one of them")
     if trainable_layers is not None:
         set_trainable_layers(model, trainable_layers)
     else:
         freeze(model, freeze_level or "none")
-    return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
 
 
 def published_weights(arch: str) -> str:

@@ -105,6 +105,21 @@ def test_three_parts_from_three_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (coco("a.png", categories=()), "annotation 1 .*: category_id 1 is not among"),
+        (coco("gone.png"), "its 1 images were not found"),
+        ({"images": 3, "annotations": []}, "Expected `array`"),
+        ('{"images": [], "annotations": [', "truncated"),
+    ],
+)
+def test_of_files_with_one_name_the_message_says_which(second: Any, message: str, tmp_path: Path) -> None:
+    files: dict[str, Any] = {"train/a.png": None, "valid/a.png": None, "train/_annotations.coco.json": coco("a.png")}
+    with pytest.raises(DataError, match=rf"^valid/_annotations\.coco\.json[:,] .*{message}"):
+        read(write(tmp_path, files | {"valid/_annotations.coco.json": second}))
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "no known data set was found; it holds no files; accepted are"),
@@ -123,7 +138,7 @@ def test_three_parts_from_three_folders(tmp_path: Path) -> None:
         ({"gt.json": '{"images": [], "annotations": [', "a.png": None}, r"gt\.json: .*write the file again"),
         (
             {"train.json": coco("a.png"), "val.json": coco("a.png", categories=("dog", "cat")), "a.png": None},
-            "same categories in the same order",
+            "give every class the same id in all files",
         ),
     ],
 )

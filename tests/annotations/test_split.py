@@ -277,10 +277,17 @@ def test_the_same_picture_on_both_sides_is_found(tmp_path: Path) -> None:
     table = make_table([[1]] * 5, files=["a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"], root=str(tmp_path))
     assert shared_content({"train": table.subset([0, 2]), "val": table.subset([1, 3])}) == []
     assert shared_content({"train": table.subset([0, 1, 4]), "val": table.subset([2, 3])}) == [
-        ("train: a.jpg", "val: c.jpg"),
-        ("train: e.jpg", "val: c.jpg"),
+        ("train: a.jpg", "val: c.jpg")
     ]
+    three = {name: table.subset(rows) for name, rows in (("train", [0, 1]), ("val", [2, 3]), ("test", [4]))}
+    assert shared_content(three) == [("train: a.jpg", "val: c.jpg"), ("train: a.jpg", "test: e.jpg")]
     assert shared_content({"train": table.subset([]), "val": table.subset([])}) == []
+
+
+def test_many_copies_of_one_picture_stay_a_short_list(tmp_path: Path) -> None:
+    (tmp_path / "black.jpg").write_bytes(b"black")
+    table = make_table([[1]] * 60, files=["black.jpg"] * 60, root=str(tmp_path))
+    assert len(shared_content({"train": table.subset(range(50)), "val": table.subset(range(50, 60))})) == 10
 
 
 def test_masks_and_boxes_follow_their_image() -> None:

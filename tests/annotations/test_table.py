@@ -74,7 +74,10 @@ def test_has_masks_asks_what_is_trained_on(crowd: list[int], present: list[int],
     builder.add_image("a", (50, 50))
     for iscrowd, there in zip(crowd, present, strict=True):
         builder.add_instance([0, 0, 3, 3], 1, iscrowd=bool(iscrowd), segmentation=SQUARE if there else None)
-    assert builder.build().has_masks is expected
+    value = builder.build()
+    assert value.has_masks is expected
+    assert value.has_boxes is (0 in crowd)
+    assert value.trained_rows().tolist() == [row for row, iscrowd in enumerate(crowd) if not iscrowd]
 
 
 def test_names_of_records() -> None:
@@ -107,6 +110,52 @@ def test_concatenate_renumbers_shared_ids_and_keeps_paths() -> None:
 def test_concatenate_refuses(tables: list[Any]) -> None:
     with pytest.raises(DataError):
         concatenate(tables)
+
+
+def categories(*pairs: tuple[int, str], source: str = "s") -> AnnotationTable:
+    """One image with one instance of every class."""
+    class_map = ClassMap(tuple(name for _, name in pairs), tuple(number for number, _ in pairs))
+    builder = TableBuilder(class_map, "/a", source=source)
+    builder.add_image(f"{source}.png", (100, 200))
+    for label in range(1, len(pairs) + 1):
+        builder.add_instance([0, 0, 9, 9], label)
+    return builder.build()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "names", "labels"),
+    [
+        ([], [(1, "cat")], ("cat",), [[], [1]]),
+        ([(1, "cat")], [(1, "cat")], ("cat",), [[1], [1]]),
+        ([(1, "cat"), (7, "dog")], [(7, "dog")], ("cat", "dog"), [[1, 2], [2]]),
+        ([(7, "dog")], [(0, "cow"), (1, "cat")], ("cow", "cat", "dog"), [[3], [1, 2]]),
+        ([(7, "dog"), (1, "cat")], [(7, "dog"), (1, "cat")], ("dog", "cat"), [[1, 2], [1, 2]]),
+    ],
+)
+def test_concatenate_completes_the_class_list(first: Any, second: Any, names: Any, labels: Any) -> None:
+    tables = [categories(*first, source="train"), categories(*second, source="val")]
+    joined = concatenate(tables)
+    assert joined.class_map.names == names
+    assert [record.labels.tolist() for record in joined] == labels
+    for record, own in zip(joined, [record for one in tables for record in one], strict=True):
+        table_of = tables[joined.media.tolist().index(record.path.name)]
+        assert [joined.class_map.name_of(x) for x in record.labels] == [
+            table_of.class_map.name_of(x) for x in own.labels
+        ]
+    assert any("class list completed" in line for line in joined.notes.lines()) == (first != second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([(1, "cat")], [(1, "dog")], "val has the class 'dog' as category 1, .* has 'cat' as category 1; give every"),
+        ([(1, "cat")], [(2, "cat")], "val has the class 'cat' as category 2, .* 'cat' as category 1; give every"),
+        ([(1, "a"), (2, "b")], [(1, "b"), (2, "a")], "val has the class 'b' as category 1, .* 'b' as category 2; give"),
+    ],
+)
+def test_concatenate_refuses_classes_that_contradict(first: Any, second: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        concatenate([categories(*first, source="train"), categories(*second, source="val")])
 
 
 def test_a_table_travels_to_a_worker() -> None:

@@ -105,6 +105,44 @@ def test_repeated_files_and_areas() -> None:
     assert "area 650 in a box of 600" in area.message
 
 
+RING = [np.array([[1.0, 2], [31, 2], [31, 22]])]
+
+
+@pytest.mark.parametrize(
+    ("outlined", "crowd", "found", "line"),
+    [
+        ([], [], [], None),
+        ([True], [False], [], "with masks"),
+        ([False, False], [False, False], [], "without masks"),
+        ([True, False, True], [False, False, False], ["annotation 2"], "2 of them with a mask"),
+        ([True, False], [False, True], [], "with masks"),
+    ],
+)
+def test_objects_without_a_mask_among_others(
+    outlined: list[bool], crowd: list[bool], found: list[str], line: str | None
+) -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), "", source="made")
+    builder.add_image("a.jpg", (40, 60))
+    for number, (there, iscrowd) in enumerate(zip(outlined, crowd, strict=True), start=1):
+        builder.add_instance(BOX, 1, segmentation=RING if there else None, iscrowd=iscrowd, annotation_id=number)
+    table = builder.build()
+    findings = [finding for finding in inspect_table(table) if finding.check == "object without a mask"]
+    assert [finding.place for finding in findings] == [f"a.jpg, {place}" for place in found]
+    assert line is None or any(line in text for text in summary(table).lines() if text.startswith("objects:"))
+
+
+def test_a_picture_in_two_parts_is_named(tmp_path: Path) -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="made")
+    for name, part in (("t.jpg", "train"), ("u.jpg", "train"), ("v.jpg", "val"), ("w.jpg", "val")):
+        builder.add_image(name, (40, 60), split=part)
+    write_images(tmp_path, ["t.jpg", "v.jpg"])
+    for name, seed in (("u.jpg", 1), ("w.jpg", 2)):
+        pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+        (tmp_path / name).write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+    (finding,) = inspect_images(builder.build())
+    assert finding.line().startswith("same picture in two parts: train: t.jpg = val: v.jpg")
+
+
 def test_summary_of_nothing_and_of_one() -> None:
     empty = summary(make_table(Path("/nowhere"), []))
     assert empty.images == empty.instances == 0

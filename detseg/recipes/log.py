@@ -1,0 +1,65 @@
+"""metrics.jsonl: one row an epoch, for programs and for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.engine.evaluate import Metrics
+from detseg.engine.train import EpochStats
+from detseg.files import atomic_write
+
+Row = dict[str, Any]
+
+
+def row(
+    epoch: int,
+    stats: EpochStats,
+    val_losses: dict[str, float],
+    metrics: Metrics,
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+) -> Row:
+    """One line of metrics.jsonl."""
+    return {
+        "epoch": epoch,
+        "lr": optimizer.param_groups[-1]["lr"],
+        "seconds": round(seconds, 2),
+        "images_per_second": round(stats.images / stats.seconds, 2),
+        **{f"train_{name}": value for name, value in stats.losses.items()},
+        **{f"val_{name}": value for name, value in val_losses.items()},
+        **metrics.scalars(),
+    }
+
+
+def line(row: Row, epochs: int, is_best: bool) -> str:
+    """One epoch on the terminal."""
+    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "accuracy")
+    numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    val = f", val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
+    best = " *" if is_best else ""
+    return (
+        f"epoch {row['epoch']}/{epochs - 1}: loss {row['train_loss']:.3f}{val}, {numbers}, {row['seconds']:.0f} s{best}"
+    )
+
+
+def read_rows(path: Path, epochs: int) -> list[Row]:
+    """The rows of the first ``epochs`` epochs of a metrics.jsonl that may not exist."""
+    if not path.is_file():
+        return []
+    rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["epoch"] < epochs]
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Write all rows anew, atomically: an interrupted write never leaves half a line."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` atomically as UTF-8."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
