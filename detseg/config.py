@@ -147,7 +147,9 @@ class EvaluateConfig(DataConfig):
     )
     json: bool = option(False, "print the metrics as JSON and nothing else. Default false: a table")
     output: str | None = option(None, "folder for metrics.json and predictions.json. Default: <run>/evaluate-<split>")
-    batch_size: int = option(1, "images at a time. Default 1: images of different sizes cannot share a batch anyway")
+    batch_size: int | None = option(
+        None, "images at a time. Default: the run's own, so that its numbers come out equal"
+    )
     workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4")
     device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
 

@@ -53,6 +53,8 @@ class Predictor:
 
     def many(self, pictures: Sequence[Picture]) -> list[Prediction | ClassPrediction]:
         """Predict several pictures at once. No picture changes the result of another."""
+        if not len(pictures):
+            return []
         prepared = [self.prepare(picture) for picture in pictures]
         images = [torch.from_numpy(image).permute(2, 0, 1).to(self.device) for image, _ in prepared]
         with torch.inference_mode():

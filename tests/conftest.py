@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core: more threads would only wait for each other
+
 SHARED_DATA = Path(os.environ.get("DETSEG_SHARED_DATA", Path(__file__).resolve().parents[1] / "../shared/data"))
 
 

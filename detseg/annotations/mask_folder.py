@@ -16,6 +16,7 @@ from detseg.annotations.groups import first_names
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.mask_layout import MaskFolders, files_below, match
 from detseg.annotations.mask_values import (
+    IGNORE,
     MIN_REGION,
     VALUES,
     Labels,
@@ -122,6 +123,8 @@ def read_mask_folders(
     headers = read_headers(root, [picture.file for picture in pictures], root.name)
     objects, stored_frame = _read_objects(root, pictures, headers, values, notes)
     found = [one for of_picture in objects for one in of_picture]
+    if values == "class" and not found:
+        _check_ignored(root, pictures)
     if values == "class":
         class_map = _classes_of_values(root, found, classes)
     else:
@@ -197,6 +200,16 @@ def _check_complete(root: Path, pictures: Sequence[_Picture], values: str, notes
             f"{root}: {len(several)} images have more than one mask: {first_names(several)}; mask values {values} "
             "need one a picture: remove the others, or pass --mask-values binary"
         )
+
+
+def _check_ignored(root: Path, pictures: Sequence[_Picture]) -> None:
+    """DataError if masks without any object hold the ignored value: black and white masks, read as classes."""
+    for mask in (mask for picture in pictures for mask, _ in picture.masks):
+        if (decode_label_png(root / mask) == IGNORE).any():
+            raise DataError(
+                f"{root}: no mask holds an object, only {IGNORE} ({mask}), which is ignored where values are classes; "
+                "write 1 instead, or pass --mask-values binary (each file is one object)"
+            )
 
 
 def _read_objects(

@@ -30,7 +30,7 @@ def guess_values(found: Sequence[frozenset[int]]) -> tuple[str, str]:
     objects = [values - {0} for values in found if values - {0}]
     together = frozenset().union(*objects)
     if not objects or together in ({1}, {IGNORE}):
-        return "binary", f"every mask holds 0 and {max(together, default=0)} only"
+        return "binary", f"every mask holds 0 and {max(together, default=0)} only, so each is one object"
     if IGNORE in together and not any(100 <= value < IGNORE for value in together):
         return "class", "255 stands beside small values"
     if len(together) <= FEW and len(objects) > 1:

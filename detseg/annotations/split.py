@@ -55,7 +55,8 @@ def split(
         raise DataError(f"{table.source or 'the table'}: there are no images to divide; check the data folder")
     if not (0 < val < 1 and 0 <= (test or 0) < 1 and val + (test or 0) < 1):
         raise DataError(
-            f"val {val} and test {test} leave nothing to train on or to validate with; keep the sum below 1"
+            f"val {val} and test {test} leave nothing to train on or to validate with; keep val above 0 and the sum "
+            "below 1"
         )
     if groups is not None:
         if by not in ("auto", "group"):

@@ -79,9 +79,10 @@ def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -
             pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
     if task != "classify" and not cuda:
         pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
-    pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
-    crowded = int(train.instances_per_image().max(initial=0))
-    pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
+    if task != "classify":
+        pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
+        crowded = int(train.instances_per_image().max(initial=0))
+        pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
     pick("augment", "light", "small sets overfit without")
     pick("epochs", 10, "as the published Penn-Fudan run")
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)

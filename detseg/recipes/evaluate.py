@@ -35,11 +35,11 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     device = pick_device(config.device)
     model = load(run).to(device)
     description: Any = model.description
-    table = select_part(config, run)
-    table = match_classes(table, description.class_map)
+    own = saved_options(run)
+    table = match_classes(select_part(config, run, own), description.class_map)
     dataset = Dataset(table, description.preprocessing, task=description.task)
     workers = default_workers() if config.workers is None else config.workers
-    loader = data_loader(dataset, config.batch_size, workers=workers)
+    loader = data_loader(dataset, config.batch_size or own.get("batch_size", 1), workers=workers)
     evaluator = make_evaluator(table, description.task, description.preprocessing, max_dets=config.max_dets)
     metrics = run_evaluation(model, loader, device, evaluator=evaluator)
     output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"
@@ -58,10 +58,14 @@ def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) ->
         write_json(folder / "predictions.json", evaluator.results())
 
 
-def select_part(config: EvaluateConfig, run: Path) -> AnnotationTable:
-    """The part of the data that is scored: of the run's own data by its saved split, or of other data."""
+def saved_options(run: Path) -> dict[str, Any]:
+    """The options that a run was trained with; empty for a checkpoint that lies alone."""
     saved = _folder(run) / "config.toml"
-    own = tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+
+
+def select_part(config: EvaluateConfig, run: Path, own: dict[str, Any]) -> AnnotationTable:
+    """The part of the data that is scored: of the run's own data by its saved split, or of other data."""
     if not config.data and not own:
         raise DataError(
             f"{run}: no config.toml beside this checkpoint says which data it was trained on; name the data"
@@ -81,7 +85,11 @@ def select_part(config: EvaluateConfig, run: Path) -> AnnotationTable:
             raise DataError(f"{run} has no {config.split} part; it has {', '.join(splits)}")
         return splits[config.split]
     rows = [row for row in range(len(table)) if str(table.split[row]) == config.split]
-    return table.subset(rows) if rows else table
+    if rows:
+        return table.subset(rows)
+    if not config.json:
+        print(f"{table.source} has no {config.split} part of its own: all {len(table)} images are scored")
+    return table
 
 
 def match_classes(table: AnnotationTable, class_map: ClassMap) -> AnnotationTable:

@@ -328,3 +328,26 @@ def test_split_folders_share_their_classes(tmp_path: Path) -> None:
     assert table.class_map.category_ids == (1, 2, 5)
     assert table.split.tolist() == ["train", "val"]
     assert [record.labels.tolist() for record in table] == [[1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"no mask holds an object, so there is no class"),
+        ([255], r"only 255 \(PedMasks/a_mask\.png\), which is ignored .*write 1 instead, or pass --mask-values binary"),
+    ],
+)
+def test_masks_that_hold_no_class(values: list[int], message: str, tmp_path: Path) -> None:
+    penn_fudan(tmp_path, {"a": boxes_mask(*values), "b": boxes_mask()})
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, mask_values="class")
+    if values:  # naming the class must not turn a black and white set into one without objects
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, mask_values="class", classes=["cell"])
+    else:
+        assert len(read(tmp_path, mask_values="class", classes=["cell"]).label) == 0
+
+
+def test_the_ignored_value_beside_a_class_stays_ignored(tmp_path: Path) -> None:
+    penn_fudan(tmp_path, {"a": boxes_mask(255), "b": boxes_mask(1, 255)})
+    assert read(tmp_path, mask_values="class").label.tolist() == [1]

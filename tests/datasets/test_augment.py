@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import random
+import subprocess
+import sys
 import warnings
 from collections import Counter
 from typing import Any
@@ -403,3 +406,21 @@ def test_another_version_is_named() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         module._warn_of_version(A.__version__)
+
+
+@pytest.mark.parametrize(("name", "asks"), [("detseg.datasets.augment", False), ("albumentations", True)])
+def test_the_import_asks_no_network(name: str, asks: bool) -> None:
+    """The second row is the control: albumentations alone looks for updates."""
+    code = f"""
+import socket
+asked = []
+def refuse(*arguments, **options):
+    asked.append(arguments)
+    raise OSError("no network here")
+socket.getaddrinfo = socket.socket.connect = refuse
+import {name}
+print("asked", bool(asked))
+"""
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"asked {asks}"

@@ -1,0 +1,130 @@
+"""``Predictor(run)(picture)``: every way to pass a picture gives the same answer."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg import Predictor
+from detseg.errors import DataError
+from detseg.images import decode_image
+
+
+@pytest.fixture(scope="module")
+def predictor(parts: Path, train: Any, no_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+    return Predictor(train(parts, tmp_path_factory.mktemp("predictor") / "run", "--lr", "1e-3"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(parts: Path) -> list[Path]:
+    return sorted((parts / "train").glob("*.jpg"))
+
+
+def blocks(seed: int = 0) -> Image.Image:
+    """A picture of flat gray blocks of 16 x 16, which JPEG of the best quality keeps exactly, turned or not."""
+    values = np.random.default_rng(seed).integers(0, 256, (12, 20)).astype(np.uint8)
+    return Image.fromarray(values.repeat(16, 0).repeat(16, 1)).convert("RGB")
+
+
+def jpeg(image: Image.Image, orientation: int | None = None) -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    image.save(file, "JPEG", quality=100, subsampling=0, exif=exif)
+    return file.getvalue()
+
+
+def assert_equal(first: Any, second: Any) -> None:
+    assert first.size_hw == second.size_hw
+    for name in ("boxes", "labels", "scores"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    assert first.rles == second.rles
+
+
+def assert_close(first: Any, second: Any) -> None:
+    assert first.size_hw == second.size_hw
+    assert len(first) == len(second) > 0
+    np.testing.assert_allclose(first.scores, second.scores, atol=1e-4)
+    np.testing.assert_array_equal(first.labels, second.labels)
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-4 * max(first.size_hw))
+
+
+def test_path_bytes_and_pixels(predictor: Predictor, pictures: list[Path], tmp_path: Path) -> None:
+    pixels = decode_image(pictures[0])
+    path = tmp_path / "same.png"
+    Image.fromarray(pixels).save(path)
+    expected: Any = predictor(path)
+    assert len(expected) > 0
+    assert expected.size_hw == pixels.shape[:2]
+    for picture in (str(path), path.read_bytes(), pixels):
+        assert_equal(predictor(picture), expected)
+    # of a JPEG much larger than the network's input fewer pixels are decoded, the same ones from a path and from bytes
+    assert_equal(predictor(pictures[0]), predictor(pictures[0].read_bytes()))
+    reduced, full = (predictor.prepare(picture)[0].astype(float) for picture in (pictures[0], pixels))
+    assert reduced.shape == full.shape
+    assert np.abs(reduced - full).mean() < 3
+    other = predictor.prepare(pictures[1])[0].astype(float)  # control
+    assert other.shape != full.shape or np.abs(other - full).mean() > 3
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(6, 90), (8, -90), (3, 180)])
+def test_an_exif_turn_changes_nothing(predictor: Predictor, orientation: int, turn: int) -> None:
+    upright = blocks()
+    stored = upright.rotate(turn, expand=True)  # what the camera stores; the tag says how to turn it back
+    plain, tagged, untagged = jpeg(upright), jpeg(stored, orientation), jpeg(stored)
+    np.testing.assert_array_equal(predictor.prepare(tagged)[0], predictor.prepare(plain)[0])
+    assert_equal(predictor(tagged), predictor(plain))
+    assert_equal(predictor(plain), predictor(np.asarray(upright)))
+    control = predictor.prepare(untagged)[0]
+    expected = predictor.prepare(plain)[0]
+    assert control.shape != expected.shape or not np.array_equal(control, expected)
+
+
+def test_a_real_turned_photo(predictor: Predictor, shared_data: Path) -> None:
+    first, sixth = (predictor.prepare(shared_data / f"exif_orientation/Landscape_{n}.jpg") for n in (1, 6))
+    assert first[0].shape == sixth[0].shape
+    assert first[1].original_hw == sixth[1].original_hw
+    assert np.abs(first[0].astype(float) - sixth[0]).mean() < 4  # the two files were compressed apart
+
+
+def test_a_batch_mate_does_not_matter(predictor: Predictor, pictures: list[Path]) -> None:
+    wide, tall = decode_image(pictures[0]), np.ascontiguousarray(decode_image(pictures[1]).transpose(1, 0, 2))
+    together = predictor.many([wide, tall])
+    for one, alone in zip(together, (predictor(wide), predictor(tall)), strict=True):
+        assert_close(one, alone)
+    with pytest.raises(AssertionError):  # control: the mates themselves differ
+        assert_close(together[0], together[1])
+    assert predictor.many([]) == []
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((1, 4), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 4), np.uint8),
+        b"",
+        b"no picture",
+    ],
+)
+def test_what_is_no_picture_is_refused(picture: Any, predictor: Predictor) -> None:
+    with pytest.raises(DataError):
+        predictor(picture)
+
+
+def test_one_pixel_is_a_picture(predictor: Predictor) -> None:
+    assert predictor(np.zeros((1, 1, 3), np.uint8)).size_hw == (1, 1)  # type: ignore[union-attr]
+
+
+def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"best\.safetensors"):
+        Predictor(tmp_path)
+    with pytest.raises(DataError, match="device"):
+        Predictor(tmp_path, "nothing")
