@@ -75,7 +75,7 @@ class Predictor:
             return self.preprocessing.apply(picture, geometry), geometry
         name = "picture" if isinstance(picture, bytes) else Path(picture).name
         data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        header = read_header(data)
+        header = read_header(data, name=name)
         size_hw = upright_hw(header.size_hw, header.orientation)
         geometry = self.preprocessing.geometry(size_hw, header.orientation)
         image = decode_image(data, min_hw=geometry.resized_hw, name=name)

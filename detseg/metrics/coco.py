@@ -187,7 +187,8 @@ class CocoEvaluator:
             boxes = _boxes_xywh(prediction)
             areas = [width * height for _, _, width, height in boxes]
             if iou_type == "segm" and prediction.rles:
-                areas = coco_mask.area(prediction.rles).astype(float).tolist()
+                # one by one: given a list of more than 255, pycocotools 2.0.11 overflows
+                areas = [float(coco_mask.area(rle)) for rle in prediction.rles]
             if iou_type == "keypoints" and prediction.keypoints is not None and len(prediction):
                 extents = np.ptp(prediction.keypoints[..., :2].astype(np.float64), axis=1)
                 areas = extents.prod(axis=1).tolist()

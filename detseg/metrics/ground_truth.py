@@ -10,16 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from detseg.annotations.keypoints import COCO_SIGMAS
 from detseg.annotations.notes import Notes
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
-
-COCO_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062,
-    0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
-)  # fmt: skip
-"""OKS falloffs of COCO's 17 keypoints, from pycocotools."""
 
 Size = tuple[int, int]
 

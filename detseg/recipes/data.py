@@ -50,8 +50,7 @@ def describe_table(table: AnnotationTable) -> list[str]:
 def class_counts(table: AnnotationTable) -> dict[str, int]:
     """Class name -> number of instances that are trained on, or of images for class folders."""
     if table.has_boxes:
-        rows = table.instance_rows()
-        labels = table.label[rows[~(table.iscrowd[rows] | table.ignore[rows])]].astype(np.int64)
+        labels = table.label[table.trained_rows()].astype(np.int64)
     else:
         labels = table.class_index[table.class_index >= 0] + 1
     numbers = np.bincount(labels, minlength=table.class_map.num_classes)[1:]
@@ -69,7 +68,7 @@ def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
     return splits
 
 
-def describe_splits(splits: Splits, config: TrainConfig) -> list[str]:
+def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig) -> list[str]:
     """How many images are in each part, and what is wrong with the division."""
     how = config.split_file or config.split
     lines = [f"split ({how}): " + ", ".join(f"{len(part)} {name}" for name, part in splits.items())]
@@ -80,7 +79,8 @@ def describe_splits(splits: Splits, config: TrainConfig) -> list[str]:
     unseen = [name for name, count in counts.items() if count == 0]
     if unseen:
         lines.append(f"  warning: no training example of {len(unseen)} classes: {', '.join(unseen[:SHOWN_CLASSES])}")
-    lines += [f"  note: {line}" for line in splits["train"].notes.lines()]
+    said = table.notes.lines()
+    lines += [f"  note: {line}" for line in splits["train"].notes.lines() if line not in said]
     shared = shared_content(splits)
     if shared:
         (first, second), more = shared[0], f" and {len(shared) - 1} more" if len(shared) > 1 else ""

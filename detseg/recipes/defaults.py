@@ -13,9 +13,12 @@ from detseg.config import TrainConfig
 from detseg.demo import demo_folder
 from detseg.errors import DataError
 from detseg.recipes.data import default_workers
-from detseg.recipes.model import published_weights
+from detseg.recipes.model import BOTH_FREEZES, published_weights
+from detseg.recipes.task import pick_task
 
 CPU_IMAGE_SIZE = 480
+FEW = 8
+"""Images below which loader processes cost more than they save."""
 DEMO: dict[str, Any] = {
     "model": "maskrcnn_mobilenet_v3_large_fpn_slim",
     "weights": "none",
@@ -30,28 +33,19 @@ DEMO: dict[str, Any] = {
 """The no-argument run: small enough to end in under 3 minutes on two cores."""
 
 
-def pick_task(config: TrainConfig, table: AnnotationTable) -> str:
-    """The task that the user named, if the data can teach it; else the most that the data can teach."""
-    possible = [
-        task
-        for task, there in (
-            ("segment", table.has_masks),
-            ("detect", table.has_boxes),
-            ("classify", table.has_class_index),
-        )
-        if there
-    ]
-    if not possible:
-        raise DataError(f"{table.source}: no boxes, masks or class folders here, so there is nothing to learn")
-    if config.task is None:
-        return possible[0]
-    if config.task not in possible:
-        raise DataError(f"{table.source} can teach {' and '.join(possible)}, but not --task {config.task}")
-    return config.task
+def resolve(
+    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device
+) -> tuple[TrainConfig, list[str]]:
+    """Fill every option that is None. Returns the full config and a line for each choice.
 
+    Args:
+        table: all of the data.
+        train: the part that is trained on.
 
-def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -> tuple[TrainConfig, list[str]]:
-    """Fill every option that is None. Returns the full config and a line for each choice."""
+    Raises:
+        DataError: an option that cannot work, or data that cannot teach what is asked.
+    """
+    check_ranges(config)
     picked: dict[str, tuple[Any, str]] = {}
 
     def pick(name: str, value: Any, reason: str) -> Any:
@@ -68,7 +62,7 @@ def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -
         for name, value in DEMO.items():
             pick(name, value, "for the demo set")
         config = replace(config, **{name: value for name, (value, _) in picked.items()})
-    task = pick("task", pick_task(config, train), "the most that these annotations can teach")
+    task = pick("task", *pick_task(config, table))
     arch = pick("model", *_model(task, cuda))
     weights = pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
     scratch = weights == "none"
@@ -93,7 +87,10 @@ def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -
     else:
         pick("lr", min(0.02, 0.0025 * batch), f"0.0025 for each of {batch} images, at most 0.02")
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
-    pick("workers", 0 if len(train) < 8 else default_workers(), "the cores but one, at most 4")
+    if len(train) < FEW:
+        pick("workers", 0, f"fewer than {FEW} images")
+    else:
+        pick("workers", default_workers(), "the cores but one, at most 4")
     config = replace(config, **{name: value for name, (value, _) in picked.items()})
     steps = -(-len(train) // batch)
     if config.warmup_steps is None:
@@ -104,6 +101,25 @@ def resolve(config: TrainConfig, train: AnnotationTable, device: torch.device) -
         epochs = config.epochs or 1
         config = replace(config, milestones=[round(epochs * 2 / 3), round(epochs * 8 / 9)])
     return config, [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
+
+
+def check_ranges(config: TrainConfig) -> None:
+    """DataError for a number that cannot work, by the name of its option."""
+    lowest = {
+        **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
+        **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
+        "image_size": 32,
+    }
+    for name, least in lowest.items():
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise DataError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
+    for name in ("lr", "body_lr", "gamma"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
+    if config.freeze is not None and config.trainable_layers is not None:
+        raise DataError(BOTH_FREEZES)
 
 
 def pick_output(config: TrainConfig) -> Path:

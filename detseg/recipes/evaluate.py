@@ -103,8 +103,8 @@ def match_classes(table: AnnotationTable, class_map: ClassMap) -> AnnotationTabl
     unknown = [name for name in table.class_map.names if name not in class_map.names]
     if unknown:
         raise DataError(
-            f"{table.source}: class {', '.join(unknown)} is not known to the model, which has "
-            f"{', '.join(class_map.names)}; choose classes with --classes"
+            f"{table.source}: class {', '.join(map(repr, unknown))} is not known to the model, which has "
+            f"{', '.join(map(repr, class_map.names))}; choose classes with --classes"
         )
     to_label = np.array([0, *(class_map.label_of(name) for name in table.class_map.names)])
     ids = dict(zip(table.class_map.names, table.class_map.category_ids, strict=True))

@@ -64,13 +64,14 @@ def fit(config: TrainConfig) -> Run:
     table = load_table(config)
     splits = load_splits(config, table)
     device = pick_device(config.device)
-    config, picked = resolve(config, splits["train"], device)
+    config, picked = resolve(config, table, splits["train"], device)
     assert config.task is not None
     assert config.lr is not None
     assert config.epochs is not None
     assert config.batch_size is not None
     folder = resuming or pick_output(config)
-    print("\n".join([*describe_table(table), *describe_splits(splits, config), "picked:" if picked else "", *picked]))
+    print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
+    print("\n".join(["picked:", *picked]) if picked else "every option is given")
 
     checkpoint = load_checkpoint(resuming / "last.safetensors") if resuming else None
     model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
@@ -102,6 +103,11 @@ def fit(config: TrainConfig) -> Run:
         write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
     announce_time(model, train_loader, device, config, position)
 
+    scorable = config.task == "classify" or splits["val"].has_boxes
+    if not scorable:
+        print(
+            "warning: the validation images hold no objects, so AP is not defined; the last epoch is kept as the best"
+        )
     best: tuple[Metrics, AnyEvaluator] | None = None
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
     for epoch in range(position.epoch, config.epochs):
@@ -121,7 +127,7 @@ def fit(config: TrainConfig) -> Run:
         metrics = evaluate(model, val_loader, device, evaluator=evaluator)
 
         score = metrics.best()
-        is_best = position.best is None or score > position.best
+        is_best = position.best is None or score > position.best or not scorable
         position = Position(
             epoch=epoch + 1,
             step=position.step + stats.steps,

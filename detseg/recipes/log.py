@@ -39,11 +39,9 @@ def line(row: Row, epochs: int, is_best: bool) -> str:
     """One epoch on the terminal."""
     names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "accuracy")
     numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
-    val = f", val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
-    best = " *" if is_best else ""
-    return (
-        f"epoch {row['epoch']}/{epochs - 1}: loss {row['train_loss']:.3f}{val}, {numbers}, {row['seconds']:.0f} s{best}"
-    )
+    val = f"val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
+    shown = [f"loss {row['train_loss']:.3f}", val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
+    return f"epoch {row['epoch']}/{epochs - 1}: {', '.join(part for part in shown if part)}"
 
 
 def read_rows(path: Path, epochs: int) -> list[Row]:

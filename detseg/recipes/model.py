@@ -12,6 +12,8 @@ from detseg.models.freeze import set_trainable_layers
 
 Model = Detector | Classifier
 
+BOTH_FREEZES = "--freeze and --trainable-layers say the same thing in two ways; give one of them"
+
 
 @dataclass(frozen=True)
 class Created:
@@ -72,7 +74,7 @@ def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | No
         DataError: both are given.
     """
     if freeze_level is not None and trainable_layers is not None:
-        raise DataError("--freeze and --trainable-layers say the same thing in two ways; give one of them")
+        raise DataError(BOTH_FREEZES)
     if trainable_layers is not None:
         set_trainable_layers(model, trainable_layers)
     else:

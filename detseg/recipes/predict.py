@@ -44,7 +44,7 @@ def predict(config: PredictConfig) -> Predicted:
         try:
             prediction = predictor(path)
         except (DataError, OSError) as error:
-            failed.append(f"{name}: {error}")
+            failed.append(str(error) if Path(name).name in str(error) else f"{name}: {error}")
             continue
         results.extend(
             {"image_id": image_id, "file_name": name, **result}
@@ -79,12 +79,17 @@ def find_images(given: list[str]) -> list[tuple[Path, str]]:
     found: list[tuple[Path, str]] = []
     for item in map(Path, given):
         if item.is_dir():
+            base = item if len(given) == 1 else item.parent  # of several folders, the name tells which
             inside = sorted(p for p in item.rglob("*") if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
-            found.extend((path, path.relative_to(item).as_posix()) for path in inside)
+            found.extend((path, path.relative_to(base).as_posix()) for path in inside)
         elif item.is_file():
             found.append((item, item.name))
         else:
             raise FileNotFoundError(f"{item}: no such file or folder")
+    names = [name for _, name in found]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise DataError(f"{twice} is given twice, and one result would replace the other; predict them in two runs")
     if not found:
         raise DataError(f"{', '.join(given)}: no images here; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found

@@ -397,3 +397,22 @@ def test_keypoints_with_own_sigmas() -> None:
     assert fed(CocoEvaluator(without), perfect(without)).compute().best() == pytest.approx(1.0)
     with pytest.raises(DataError, match="OKS falloffs"):
         CocoEvaluator(without, iou_types=["keypoints"]).compute()
+
+
+def test_more_than_255_masks_in_an_image() -> None:
+    """pycocotools 2.0.11 overflows when it measures a list of more than 255 masks at once."""
+    builder = TableBuilder(ClassMap.from_names(["dot"]), Path("/data"), source="many")
+    builder.add_image("a.jpg", (40, 400))
+    rles = []
+    for i in range(300):
+        mask = np.zeros((40, 400), np.uint8)
+        mask[(i // 100) * 10 : (i // 100) * 10 + 3, (i % 100) * 4 : (i % 100) * 4 + 3] = 1
+        rles.append(mask_to_rle(mask))
+        builder.add_instance(None, 1, segmentation=rles[-1])
+    table = builder.build()
+    boxes = xywh_to_xyxy(table.boxes_xywh).astype(np.float32)
+    scores = np.linspace(1, 0.5, 300, dtype=np.float32)
+    evaluator = CocoEvaluator(table, iou_types=("bbox", "segm"))
+    evaluator.update([{"image_id": 1}], [Prediction((40, 400), boxes, np.ones(300, np.int64), scores, rles)])
+    metrics = evaluator.compute()
+    assert metrics.stats["segm"]["AP"] == metrics.stats["bbox"]["AP"] == 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,17 @@ def test_bad_options_are_one_line_and_leave_no_folder(
     assert named in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_images_without_objects_keep_the_last_epoch(
+    parts: Path, tmp_path: Path, train: Any, no_pictures: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(parts, data)
+    truth = json.loads((data / "instances_val.json").read_text())
+    (data / "instances_val.json").write_text(json.dumps({**truth, "annotations": []}))
+    run = train(data, tmp_path / "run", "--epochs", "2")
+    assert "AP is not defined" in capsys.readouterr().out
+    best, last = load_checkpoint(run / "best.safetensors"), load_checkpoint(run / "last.safetensors")
+    assert best.position.best_epoch == 1
+    assert all(torch.equal(best.weights[name], last.weights[name]) for name in last.weights)
