@@ -34,7 +34,7 @@ def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: 
     [
         ([(True, False)], "segment", "the most"),
         ([(False, False)], "detect", "the most"),
-        ([(True, False), (False, False)], "detect", "only 1 of 2 instances have a mask; the first without is annotation"),
+        ([(True, False), (False, False)], "detect", "only 1 of 2 instances have a mask; the first without is annot"),
         ([(True, False), (False, True)], "segment", "the most"),  # a crowd is not trained on and needs no mask
     ],
 )  # fmt: skip
