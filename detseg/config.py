@@ -117,7 +117,9 @@ class TrainConfig(DataConfig):
     patience: int = option(0, "stop after so many epochs without a better validation number. Default 0: never")
     val_loss: bool = option(True, "compute the validation loss each epoch. Default true: it shows overfitting")
 
-    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4; 0 for tiny sets")
+    workers: int | None = option(
+        None, "loader processes. Default: cores minus one, at most 4; 0 on CPU, which has none to spare"
+    )
     device: str | None = option(None, "cuda, cuda:1, cpu, ... Default: cuda if there is one")
     seed: int = option(0, "every random number follows from it. Default 0")
 
@@ -150,7 +152,7 @@ class EvaluateConfig(DataConfig):
     batch_size: int | None = option(
         None, "images at a time. Default: the run's own, so that its numbers come out equal"
     )
-    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4")
+    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4; 0 on CPU")
     device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
 
 

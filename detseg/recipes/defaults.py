@@ -17,8 +17,6 @@ from detseg.recipes.model import BOTH_FREEZES, published_weights
 from detseg.recipes.task import pick_task
 
 CPU_IMAGE_SIZE = 480
-FEW = 8
-"""Images below which loader processes cost more than they save."""
 DEMO: dict[str, Any] = {
     "model": "maskrcnn_mobilenet_v3_large_fpn_slim",
     "weights": "none",
@@ -87,10 +85,7 @@ def resolve(
     else:
         pick("lr", min(0.02, 0.0025 * batch), f"0.0025 for each of {batch} images, at most 0.02")
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
-    if len(train) < FEW:
-        pick("workers", 0, f"fewer than {FEW} images")
-    else:
-        pick("workers", default_workers(), "the cores but one, at most 4")
+    pick("workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training")
     config = replace(config, **{name: value for name, (value, _) in picked.items()})
     steps = -(-len(train) // batch)
     if config.warmup_steps is None:

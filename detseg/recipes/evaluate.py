@@ -38,7 +38,7 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     own = saved_options(run)
     table = match_classes(select_part(config, run, own), description.class_map)
     dataset = Dataset(table, description.preprocessing, task=description.task)
-    workers = default_workers() if config.workers is None else config.workers
+    workers = default_workers(device) if config.workers is None else config.workers
     loader = data_loader(dataset, config.batch_size or own.get("batch_size", 1), workers=workers)
     evaluator = make_evaluator(table, description.task, description.preprocessing, max_dets=config.max_dets)
     metrics = run_evaluation(model, loader, device, evaluator=evaluator)
