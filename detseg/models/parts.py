@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ class Part:
         return f"  {self.name:9}  {self.parameters / 1e6:6.2f} M  {state}"
 
 
-class PartedModel(nn.Module):
+class PartedModel(nn.Module, ABC):
     """A model with named parts, of which the first ones can be frozen for good.
 
     Frozen means: no gradients, norm statistics fixed (eval mode), whatever ``train()`` is called on this model, its
@@ -55,13 +56,13 @@ class PartedModel(nn.Module):
     def preprocessing(self) -> Preprocessing:
         return self.description.preprocessing
 
+    @abstractmethod
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Part name -> names of its modules, in the order of the computation. Together they hold every parameter."""
-        raise NotImplementedError
 
+    @abstractmethod
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         """Names of the modules of each body stage, from input to output."""
-        raise NotImplementedError
 
     def set_frozen(self, modules: Iterable[str]) -> None:
         """Freeze these modules and wake all others."""
