@@ -39,9 +39,18 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented UTF-8 JSON, atomically. NaN and infinity are refused (ValueError): JSON has none."""
+    """Write ``value`` as UTF-8 JSON, atomically: a list one entry a line, anything else indented.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
+    if isinstance(value, list):
+        lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value]
+        text = "[\n" + ",\n".join(lines) + "\n]\n"
+    else:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        file.write(text.encode())
 
 
 def _umask() -> int:

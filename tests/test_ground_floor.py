@@ -96,6 +96,11 @@ def test_a_write_that_fails_leaves_no_trace(tmp_path: Path) -> None:
 def test_json_has_no_nan(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"name": "ä", "none": None})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "ä", "none": None}
+    for results in ([], [{"a": 1}], [{"a": 1}, {"b": [2, 3]}]):
+        write_json(tmp_path / "list.json", results)
+        text = (tmp_path / "list.json").read_text(encoding="utf-8")
+        assert json.loads(text) == results
+        assert len(text.splitlines()) == max(3, len(results) + 2)
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"nan": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))["none"] is None
