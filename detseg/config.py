@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Literal
 
 Task = Literal["detect", "segment", "classify"]
@@ -180,12 +180,10 @@ class InspectConfig(DataConfig):
 
 def to_toml(config: object) -> str:
     """A flat TOML text of a config; None is left out, because TOML has none."""
-    import json
-
     lines = []
     for item in fields(config):  # type: ignore[arg-type]
         value = getattr(config, item.name)
         if value is not None:
             # JSON's numbers, booleans, lists and escaped strings are TOML's too
-            lines.append(f"{item.name} = {json.dumps(str(value) if isinstance(value, Path) else value)}")
+            lines.append(f"{item.name} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"

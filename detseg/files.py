@@ -49,6 +49,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
         text = "[\n" + ",\n".join(lines) + "\n]\n"
     else:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, text)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from typing import Any
 
@@ -25,7 +24,7 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
     times = []
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), loss_mode(model, gradients=True):
-        for _ in itertools.repeat(None, steps + 1):
+        for _ in range(steps + 1):
             began = time.perf_counter()
             torch.stack(list(model(images, targets).values())).sum().backward()
             if device.type == "cuda":

@@ -18,13 +18,14 @@ from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
+from detseg.files import write_text
 from detseg.models import Classifier, Detector
 from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import write_evaluation
-from detseg.recipes.log import line, read_rows, row, write_rows, write_text
+from detseg.recipes.log import line, read_rows, row, write_rows
 from detseg.recipes.model import create_model
 from detseg.recipes.pictures import write_pictures
 from detseg.recipes.resume import resumed_config, resumed_model, with_absolute_paths

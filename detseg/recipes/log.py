@@ -10,7 +10,7 @@ import torch
 
 from detseg.engine.evaluate import Metrics
 from detseg.engine.train import EpochStats
-from detseg.files import atomic_write
+from detseg.files import write_text
 
 Row = dict[str, Any]
 
@@ -55,9 +55,3 @@ def read_rows(path: Path, epochs: int) -> list[Row]:
 def write_rows(path: Path, rows: list[Row]) -> None:
     """Write all rows anew, atomically: an interrupted write never leaves half a line."""
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` atomically as UTF-8."""
-    with atomic_write(path) as file:
-        file.write(text.encode())
