@@ -27,7 +27,8 @@ class Predictor:
     """``Predictor(run)(picture)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier.
 
     Args:
-        run: run folder (its best checkpoint is taken) or checkpoint file.
+        run: run folder (its best checkpoint is taken), checkpoint file, or one of this project's models, which is put
+            into eval mode.
         device: "cuda", "cpu", ...; None for CUDA if there is one.
 
     Attributes:
@@ -35,9 +36,9 @@ class Predictor:
         task: "detect", "segment" or "classify".
     """
 
-    def __init__(self, run: str | os.PathLike[str], device: str | torch.device | None = None) -> None:
+    def __init__(self, run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
-        self.model = load(run).to(self.device)
+        self.model = (run.eval() if isinstance(run, torch.nn.Module) else load(run)).to(self.device)
         self.class_map: ClassMap = self.model.description.class_map  # type: ignore[union-attr,assignment]
         self.task: str = self.model.description.task  # type: ignore[union-attr,assignment]
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]

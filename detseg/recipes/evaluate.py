@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from detseg.annotations import AnnotationTable, read_split
 from detseg.classes import ClassMap
@@ -34,14 +35,16 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     run = Path(config.run)
     device = pick_device(config.device)
     model = load(run).to(device)
-    description: Any = model.description
     own = saved_options(run)
-    table = match_classes(select_part(config, run, own), description.class_map)
-    dataset = Dataset(table, description.preprocessing, task=description.task)
-    workers = default_workers(device) if config.workers is None else config.workers
-    loader = data_loader(dataset, config.batch_size or own.get("batch_size", 1), workers=workers)
-    evaluator = make_evaluator(table, description.task, description.preprocessing, max_dets=config.max_dets)
-    metrics = run_evaluation(model, loader, device, evaluator=evaluator)
+    table = match_classes(select_part(config, run, own), model.description.class_map)  # type: ignore[union-attr,arg-type]
+    metrics, evaluator = evaluate_table(
+        model,
+        table,
+        device,
+        batch_size=config.batch_size or own.get("batch_size", 1),
+        workers=default_workers(device) if config.workers is None else config.workers,
+        max_dets=config.max_dets,
+    )
     output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"
     write_evaluation(output, metrics, evaluator)
     if config.json:
@@ -49,6 +52,22 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     else:
         print("\n".join([*describe_table(table), *metrics.lines(), f"wrote {output / 'metrics.json'}"]))
     return metrics
+
+
+def evaluate_table(
+    model: Any,
+    table: AnnotationTable,
+    device: torch.device,
+    *,
+    batch_size: int,
+    workers: int,
+    max_dets: int | None = None,
+) -> tuple[Metrics, AnyEvaluator]:
+    """Metrics of one of this project's models on all images of ``table``, and the evaluator with its predictions."""
+    task, preprocessing = model.description.task, model.description.preprocessing
+    loader = data_loader(Dataset(table, preprocessing, task=task), batch_size, workers=workers)
+    evaluator = make_evaluator(table, task, preprocessing, max_dets=max_dets)
+    return run_evaluation(model, loader, device, evaluator=evaluator), evaluator
 
 
 def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:

@@ -14,7 +14,7 @@ from detseg.config import TrainConfig, to_toml
 from detseg.datasets import Dataset, data_loader, preset
 from detseg.engine.checkpoint import Position, load_checkpoint, restore, save_checkpoint
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
-from detseg.engine.evaluator import AnyEvaluator, make_evaluator
+from detseg.engine.evaluator import make_evaluator
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
@@ -24,7 +24,7 @@ from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
-from detseg.recipes.evaluate import write_evaluation
+from detseg.recipes.evaluate import evaluate_table, write_evaluation
 from detseg.recipes.log import line, read_rows, row, write_rows
 from detseg.recipes.model import create_model
 from detseg.recipes.pictures import write_pictures
@@ -109,7 +109,8 @@ def fit(config: TrainConfig) -> Run:
         print(
             "warning: the validation images hold no objects, so AP is not defined; the last epoch is kept as the best"
         )
-    best: tuple[Metrics, AnyEvaluator] | None = None
+    evaluator = make_evaluator(splits["val"], config.task, preprocessing)
+    best: Metrics | None = None
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
     for epoch in range(position.epoch, config.epochs):
         began = time.perf_counter()
@@ -124,7 +125,7 @@ def fit(config: TrainConfig) -> Run:
             seed=config.seed,
         )
         val_losses = validation_loss(model, val_loader, device, seed=config.seed) if config.val_loss else {}
-        evaluator = make_evaluator(splits["val"], config.task, preprocessing)
+        evaluator.reset()
         metrics = evaluate(model, val_loader, device, evaluator=evaluator)
 
         score = metrics.best()
@@ -140,8 +141,9 @@ def fit(config: TrainConfig) -> Run:
         print(line(rows[-1], config.epochs, is_best))
         write_rows(folder / "metrics.jsonl", rows)
         if is_best:
-            best = (metrics, evaluator)
+            best = metrics
             save_checkpoint(folder / "best.safetensors", model, position=position, metrics=metrics.to_dict())
+            write_evaluation(folder, metrics, evaluator)
         save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)
         if config.patience and position.waited >= config.patience:
             print(f"stopped early: no better validation number for {position.waited} epochs")
@@ -150,19 +152,19 @@ def fit(config: TrainConfig) -> Run:
     model.load_state_dict(load_checkpoint(folder / "best.safetensors").weights)
     model.eval()
     if best is None:  # resumed, and nothing better came
-        best = evaluate_table(model, splits["val"], config, device)
-    metrics, evaluator = best
-    write_evaluation(folder, metrics, evaluator)
-    print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *metrics.lines()]))
+        best = evaluate(model, val_loader, device, evaluator=make_evaluator(splits["val"], config.task, preprocessing))
+    print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
     if "test" in splits:
-        test_metrics, test_evaluator = evaluate_table(model, splits["test"], config, device)
+        test_metrics, test_evaluator = evaluate_table(
+            model, splits["test"], device, batch_size=config.batch_size, workers=workers
+        )
         write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
         print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    write_pictures(folder, model, splits["val"], device, metrics)
+    write_pictures(folder, model, splits["val"], device, best)
     print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
-    return Run(folder, config, metrics, model)
+    return Run(folder, config, best, model)
 
 
 def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classifier:
@@ -183,16 +185,6 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classif
     if config.weights == "none":
         print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
     return created.model
-
-
-def evaluate_table(
-    model: Detector | Classifier, table: AnnotationTable, config: TrainConfig, device: torch.device
-) -> tuple[Metrics, AnyEvaluator]:
-    """Metrics of ``model`` on all images of ``table``, and the evaluator that holds its predictions."""
-    dataset = Dataset(table, model.preprocessing, task=model.description.task)
-    loader = data_loader(dataset, config.batch_size or 1, workers=config.workers or 0)
-    evaluator = make_evaluator(table, model.description.task, model.preprocessing)
-    return evaluate(model, loader, device, evaluator=evaluator), evaluator
 
 
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:

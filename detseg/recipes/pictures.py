@@ -12,11 +12,11 @@ from detseg.engine.evaluate import Metrics
 from detseg.images import decode_image
 from detseg.metrics import ClassificationMetrics
 from detseg.models import Classifier, Detector
-from detseg.postprocess import finish
+from detseg.predictor import Predictor
 from detseg.reports.confusion import plot_confusion
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import sheet, write_image
-from detseg.structures import RawPrediction
+from detseg.structures import Prediction
 
 SHOWN = 8
 """Validation images on the sheet."""
@@ -26,22 +26,18 @@ def write_pictures(
     folder: Path, model: Detector | Classifier, table: AnnotationTable, device: torch.device, metrics: Metrics
 ) -> None:
     """predictions.jpg (truth left, prediction right) and, for classifiers, confusion.png, in ``folder``."""
-    preprocessing = model.description.preprocessing
+    predictor = Predictor(model, device)
     pictures: list[Any] = []
     titles: list[str] = []
     step = max(1, len(table) // SHOWN)
     for record in (table[row] for row in range(0, len(table), step)[:SHOWN]):
-        geometry = preprocessing.geometry(record.size_hw, record.orientation)
         image = decode_image(record.path)
-        network = torch.from_numpy(preprocessing.apply(image, geometry)).permute(2, 0, 1).to(device)
-        with torch.inference_mode():
-            output = model([network])[0]
-        if isinstance(output, RawPrediction):
-            truth, found = draw(image, record, table.class_map), draw(image, finish(output, geometry), table.class_map)
-            pictures += [truth, found]
+        found = predictor(image)
+        if isinstance(found, Prediction):
+            pictures += [draw(image, record, table.class_map), draw(image, found, table.class_map)]
             titles += [f"{record.name}: truth", "prediction"]
         else:
-            pictures.append(draw_class(image, output, table.class_map))
+            pictures.append(draw_class(image, found, table.class_map))
             titles.append(f"{record.name}: {table.class_map.names[int(record.class_index[0])]}")
     if pictures:
         write_image(folder / "predictions.jpg", sheet(pictures, titles, columns=4))

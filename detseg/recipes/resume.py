@@ -28,7 +28,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
-    """The saved config of ``run``. Only --epochs and --device may be given anew; another option is a DataError."""
+    """The saved config of ``run``. Only --epochs, --device and --workers may be new; else DataError."""
     path = run / "config.toml"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume takes the folder of a run")
