@@ -67,6 +67,11 @@ class TrainConfig(DataConfig):
     image_size: int | None = option(
         None, "length of the shorter side in pixels. Default: what the weights were trained with, 480 on CPU"
     )
+    anchor_sizes: list[int] | None = option(
+        None,
+        "sides of the anchors in pixels of the network's input, one for each map, such as [16,32,64,128,256]. Default: "
+        "the architecture's; fitted to the boxes when the RPN starts from scratch",
+    )
     rois_per_image: int | None = option(
         None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
     )

@@ -87,6 +87,7 @@ class TableBuilder:
         self._area: list[float] = []
         self._iscrowd: list[bool] = []
         self._ignore: list[bool] = []
+        self._difficult: list[bool] = []
         self._annotation_id: list[int] = []
         self._segmentation: list[Segmentation] = []
         self._keypoints: list[npt.NDArray[np.float64]] = []
@@ -174,6 +175,7 @@ class TableBuilder:
         area: float | None = None,
         iscrowd: bool = False,
         ignore: bool = False,
+        difficult: bool = False,
         annotation_id: int = -1,
         keypoints: npt.NDArray[np.floating] | None = None,
         where: str = "",
@@ -186,6 +188,7 @@ class TableBuilder:
             segmentation: rings float64 [V, 2] or compressed RLE, upright, already checked (``detseg.masks``).
             area: square pixels; None takes that of the segmentation, or width x height of the clipped box.
             iscrowd, ignore: neither is trained on, nor counted as missed.
+            difficult: trained on, but not counted as missed.
             annotation_id: the source's own id, for messages.
             keypoints: [P, 3] x, y, visibility 0..2 in upright pixels; None for none labelled.
             where: what messages call the instance; made from the source, the id and the image if empty.
@@ -240,6 +243,7 @@ class TableBuilder:
         self._area.append(float(area))
         self._iscrowd.append(bool(iscrowd))
         self._ignore.append(bool(ignore))
+        self._difficult.append(bool(difficult))
         self._annotation_id.append(annotation_id)
         self._segmentation.append(segmentation)
         return True
@@ -283,6 +287,7 @@ class TableBuilder:
             area=np.array(self._area, np.float64),
             iscrowd=np.array(self._iscrowd, np.bool_),
             ignore=np.array(self._ignore, np.bool_),
+            difficult=np.array(self._difficult, np.bool_),
             annotation_id=np.array(self._annotation_id, np.int64),
             segmentation=SegmentationColumn.from_list(self._segmentation),
             keypoints=keypoints,

@@ -22,7 +22,7 @@ from detseg.annotations.coco_json import (
     load_coco_json,
     whole,
 )
-from detseg.annotations.frame import Frame
+from detseg.annotations.frame import Frame, is_stored_frame
 from detseg.annotations.keypoints import keypoint_schema
 from detseg.annotations.listing import split_of
 from detseg.annotations.notes import Notes
@@ -32,7 +32,6 @@ from detseg.annotations.table import AnnotationTable, KeypointSchema
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.files import atomic_write
-from detseg.images import ImageHeader
 from detseg.masks import check_polygons, check_rle
 from detseg.orientation import upright_hw
 
@@ -106,7 +105,8 @@ def read_coco(
                 segmentation=segmentation,
                 area=annotation.area,
                 iscrowd=bool(annotation.iscrowd),
-                ignore=bool(annotation.ignore),
+                ignore=bool(annotation.ignore) and not annotation.difficult,
+                difficult=bool(annotation.difficult),
                 annotation_id=int(annotation.id or 0),
                 keypoints=keypoints,
                 where=where,
@@ -157,8 +157,10 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
                 "iscrowd": int(record.iscrowd[row]),
                 "segmentation": _written(segmentation),
             }
-            if record.ignore[row]:
+            if record.ignore[row] or record.difficult[row]:
                 annotation["ignore"] = 1
+            if record.difficult[row]:
+                annotation["difficult"] = 1
             if keypoints is not None:
                 annotation["keypoints"] = keypoints.ravel().tolist()
                 annotation["num_keypoints"] = int((keypoints[:, 2] > 0).sum())
@@ -258,7 +260,7 @@ def _pictures(
     headers = read_headers(root, names, source)
     sizes, misfits = [], []
     for name, hw, header in zip(names, annotated, headers, strict=True):
-        stored_frame = _is_stored_frame(hw, header)
+        stored_frame = is_stored_frame(hw, header)
         if stored_frame is None and hw is not None:
             (height, width), (file_height, file_width) = hw, header.size_hw
             misfits.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
@@ -277,16 +279,6 @@ def _annotated_hw(image: CocoImage, source: str) -> HW | None:
         return None
     where = f"{source} ({image.file_name})"
     return whole(image.height, "height", where), whole(image.width, "width", where)
-
-
-def _is_stored_frame(annotated_hw: HW | None, header: ImageHeader) -> bool | None:
-    """Whether coordinates are those of the stored pixels; None if the annotated size is neither's.
-
-    Sizes that fit both (squares, mirrors, half turns) mean stored: COCO's own annotations ignore EXIF.
-    """
-    if annotated_hw in (header.size_hw, None):
-        return header.orientation != 1
-    return False if annotated_hw == upright_hw(header.size_hw, header.orientation) else None
 
 
 def _segmentation(value: list[list[float]] | CocoRle | None, size_hw: HW, where: str, notes: Notes) -> Segmentation:

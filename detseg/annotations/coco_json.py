@@ -50,6 +50,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     area: float | None = None
     iscrowd: Whole | bool | None = None
     ignore: Whole | bool | None = None
+    difficult: Whole | bool | None = None
     segmentation: list[list[float]] | CocoRle | None = None
     keypoints: list[float] | None = None
 

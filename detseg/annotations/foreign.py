@@ -33,9 +33,9 @@ def read_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> 
 
     The dataset must be untransformed (evaluation truth never passes through augmentation). ``image`` is a tensor or
     array [3, H, W], an array [H, W] or [H, W, 3], or a PIL image. ``target`` is a dict with ``labels`` [N] (1..K) and
-    ``boxes`` [N, 4] xyxy or ``masks`` [N, H, W] or both, and perhaps ``area``, ``iscrowd``, ``ignore`` [N],
-    ``keypoints`` [N, P, 3] and ``image_id``. Records have no file (``media`` is ""): their pixels are the dataset's.
-    Without ``image_id`` images are numbered from 1.
+    ``boxes`` [N, 4] xyxy or ``masks`` [N, H, W] or both, and perhaps ``area``, ``iscrowd``, ``ignore``, ``difficult``
+    [N], ``keypoints`` [N, P, 3] and ``image_id``. Records have no file (``media`` is ""): their pixels are the
+    dataset's. Without ``image_id`` images are numbered from 1.
 
     Args:
         dataset: anything with ``len`` that can be indexed; torch is not needed here, only what ``np.asarray`` takes.
@@ -70,6 +70,7 @@ def read_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> 
                 area=None if area is None else float(area),
                 iscrowd=bool(instance.get("iscrowd", False)),
                 ignore=bool(instance.get("ignore", False)),
+                difficult=bool(instance.get("difficult", False)),
                 keypoints=instance.get("keypoints"),
                 where=f"{sample.where}, instance {row}",
             )
@@ -93,6 +94,7 @@ _COLUMNS = {  # shape of one row, and dtype
     "area": ((), np.float64),
     "iscrowd": ((), np.bool_),
     "ignore": ((), np.bool_),
+    "difficult": ((), np.bool_),
     "keypoints": ((-1, 3), np.float64),
 }
 

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.segmentation import Segmentation
-from detseg.orientation import orient_boxes, orient_points, orient_rle, unorient_boxes, unorient_points, unorient_rle
+from detseg.images import ImageHeader
+from detseg.orientation import (
+    orient_boxes,
+    orient_points,
+    orient_rle,
+    unorient_boxes,
+    unorient_points,
+    unorient_rle,
+    upright_hw,
+)
 from detseg.structures import RLE
 
 Float64 = npt.NDArray[np.float64]
@@ -60,3 +69,13 @@ class Frame:
             turned = np.column_stack([xy, keypoints[:, 2]])
             keypoints = np.where(keypoints[:, 2:] > 0, turned, keypoints)  # (0, 0, 0) says "not labelled"
         return box, segmentation, keypoints
+
+
+def is_stored_frame(annotated_hw: tuple[int, int] | None, header: ImageHeader) -> bool | None:
+    """Whether coordinates are those of the stored pixels; None if the annotated size is neither's.
+
+    Sizes that fit both (squares, mirrors, half turns) mean stored: COCO's own annotations ignore EXIF.
+    """
+    if annotated_hw in (header.size_hw, None):
+        return header.orientation != 1
+    return False if annotated_hw == upright_hw(header.size_hw, header.orientation) else None

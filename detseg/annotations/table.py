@@ -51,6 +51,7 @@ class Record:
         labels: int64 [N], 1..K.
         areas: float64 [N], square pixels of the upright original.
         iscrowd, ignore: bool [N]. Neither is trained on; both are left out of the count of misses in evaluation.
+        difficult: bool [N]. Trained on, but left out of the count of misses in evaluation, as Pascal VOC has it.
         segmentations: N of polygons, RLE or None.
         keypoints: float64 [N, P, 3] x, y, visibility 0..2; None without a keypoint schema.
     """
@@ -71,6 +72,7 @@ class Record:
     areas: npt.NDArray[np.float64]
     iscrowd: npt.NDArray[np.bool_]
     ignore: npt.NDArray[np.bool_]
+    difficult: npt.NDArray[np.bool_]
     segmentations: list[Segmentation]
     keypoints: npt.NDArray[np.float64] | None
 
@@ -97,7 +99,8 @@ class AnnotationTable:
         start int64, stop int64.
     Columns of instances ([N]), all in upright absolute pixels of the original:
         boxes_xywh float64 [N, 4], label int32 (1..K), area float64, iscrowd bool, ignore bool,
-        annotation_id int64 (the source's own, for messages only), segmentation, keypoints float64 [N, P, 3] or None.
+        difficult bool, annotation_id int64 (the source's own, for messages only), segmentation,
+        keypoints float64 [N, P, 3] or None.
     """
 
     class_map: ClassMap
@@ -121,6 +124,7 @@ class AnnotationTable:
     area: npt.NDArray[np.float64]
     iscrowd: npt.NDArray[np.bool_]
     ignore: npt.NDArray[np.bool_]
+    difficult: npt.NDArray[np.bool_]
     annotation_id: npt.NDArray[np.int64]
     segmentation: SegmentationColumn
     keypoints: npt.NDArray[np.float64] | None = None
@@ -154,6 +158,7 @@ class AnnotationTable:
             areas=self.area[rows],
             iscrowd=self.iscrowd[rows],
             ignore=self.ignore[rows],
+            difficult=self.difficult[rows],
             segmentations=[self.segmentation[i] for i in range(rows.start, rows.stop)],
             keypoints=None if self.keypoints is None else self.keypoints[rows],
         )
@@ -208,7 +213,7 @@ _IMAGE_COLUMNS = (
     "image_id", "record", "media", "member", "frame", "height", "width", "orientation", "stored_frame",
     "group", "split", "class_index", "start", "stop",
 )  # fmt: skip
-_INSTANCE_COLUMNS = ("boxes_xywh", "label", "area", "iscrowd", "ignore", "annotation_id")
+_INSTANCE_COLUMNS = ("boxes_xywh", "label", "area", "iscrowd", "ignore", "difficult", "annotation_id")
 
 
 def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:

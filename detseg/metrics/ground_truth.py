@@ -28,8 +28,8 @@ class TruthInstance:
         label: 1..K.
         box: x, y, width, height in pixels.
         area: square pixels; decides which size range the object belongs to.
-        iscrowd: never a miss, and any number of detections inside it are no mistakes. ``ignore`` of a table counts the
-            same way: COCO's own evaluation knows no other kind of ignored region.
+        iscrowd: never a miss, and any number of detections inside it are no mistakes. ``ignore`` and ``difficult`` of
+            a table count the same way: COCO's own evaluation knows no other kind of ignored region.
         outline: "segmentation" as COCO's JSON has it (flat rings, or RLE with text counts); None if there is none.
         keypoints: x, y, visibility, x, y, ...; None if there are none.
         num_keypoints: number of labelled ones; an object with 0 is ignored in keypoint evaluation, as in COCO.
@@ -83,7 +83,7 @@ class GroundTruth:
         instances = []
         for record in table:
             for i in range(len(record)):
-                ignored = bool(record.iscrowd[i] or record.ignore[i])
+                ignored = bool(record.iscrowd[i] or record.ignore[i] or record.difficult[i])
                 box = tuple(record.boxes_xywh[i].tolist())
                 outline = to_json(record.segmentations[i])
                 points = None if record.keypoints is None else record.keypoints[i]

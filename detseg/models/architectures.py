@@ -54,6 +54,16 @@ torchvision's 1000 costs as much as such a body."""
 
 _V3_ANCHORS = ((32, 64, 128, 256, 512),) * 3
 
+_SLIM: dict[str, Any] = {
+    "anchor_sizes": ((16,), (32,), (64,), (128,), (256,)),
+    "image_size": (320, 533),
+    "rpn_pre_nms_top_n": (500, 300),
+    "rpn_post_nms_top_n": (300, 150),
+    "neck_channels": 96,
+    "head_channels": 256,
+}
+"""Everything narrow, and maps from stride 4 on: a few million parameters, for small pictures on small machines."""
+
 
 def _rcnn(task: Task) -> dict[str, Architecture]:
     masks = task == "segment"
@@ -85,17 +95,8 @@ def _rcnn(task: Task) -> dict[str, Architecture]:
             anchor_sizes=_V3_ANCHORS,
             rpn_score_threshold=0.05,
         ),
-        # Everything narrow, and maps from stride 4 on: a few million parameters, for small pictures on small machines
-        "mobilenet_v3_large_fpn_slim": Architecture(
-            task,
-            "mobilenet_v3_large_fine",
-            anchor_sizes=((16,), (32,), (64,), (128,), (256,)),
-            image_size=(320, 533),
-            rpn_pre_nms_top_n=(500, 300),
-            rpn_post_nms_top_n=(300, 150),
-            neck_channels=96,
-            head_channels=256,
-        ),
+        "mobilenet_v2_fpn_slim": Architecture(task, "mobilenet_v2", **_SLIM),
+        "mobilenet_v3_large_fpn_slim": Architecture(task, "mobilenet_v3_large_fine", **_SLIM),
     }
 
 

@@ -180,6 +180,7 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classif
         image_size=config.image_size,
         rois_per_image=config.rois_per_image or 128,
         detections_per_image=config.detections_per_image or 100,
+        anchor_sizes=config.anchor_sizes,
     )
     print("\n".join(created.lines))
     if config.weights == "none":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detseg.classes import ClassMap
@@ -40,6 +41,7 @@ def create_model(
     image_size: int | None = None,
     rois_per_image: int = 128,
     detections_per_image: int = 100,
+    anchor_sizes: Sequence[int] | None = None,
 ) -> Created:
     """Build ``arch`` for ``classes``, load ``weights``, freeze.
 
@@ -50,6 +52,7 @@ def create_model(
             any of this architecture, else ImageNet's.
         freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
+        anchor_sizes: one anchor side in pixels for each FPN map; None for the architecture's own.
     """
     weights = weights or published_weights(arch)
     class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(classes)
@@ -60,6 +63,7 @@ def create_model(
         image_size=image_size,
         rois_per_image=rois_per_image,
         detections_per_image=detections_per_image,
+        anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
     )
     model = build_model(description)
     report = load_weights(model, weights)

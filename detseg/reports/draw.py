@@ -104,7 +104,8 @@ def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) 
         return None if segmentation is None else rasterise(segmentation, record.size_hw, size_hw)
 
     def text(i: int) -> str:
-        kind = " (crowd)" if record.iscrowd[i] else " (ignored)" if record.ignore[i] else ""
+        flags = {"crowd": record.iscrowd[i], "ignored": record.ignore[i], "difficult": record.difficult[i]}
+        kind = next((f" ({name})" for name, flag in flags.items() if flag), "")
         return class_map.name_of(int(record.labels[i])) + kind
 
     boxes = scale_xyxy(xywh_to_xyxy(record.boxes_xywh), record.size_hw, size_hw).reshape(-1, 4)

@@ -88,6 +88,7 @@ def make_table(tmp_path: Path) -> Callable[..., AnnotationTable]:
             area=xywh[:, 2] * xywh[:, 3],
             iscrowd=np.isin(np.arange(total), crowd),
             ignore=np.isin(np.arange(total), ignore),
+            difficult=np.zeros(total, np.bool_),
             annotation_id=np.arange(total) + 1,
             segmentation=SegmentationColumn.from_list(segmentations),
             keypoints=keypoints,
