@@ -12,6 +12,8 @@ from detseg.annotations import AnnotationTable
 from detseg.config import TrainConfig
 from detseg.demo import demo_folder
 from detseg.errors import DataError
+from detseg.models import describe
+from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
 from detseg.recipes.model import BOTH_FREEZES, published_weights
 from detseg.recipes.task import pick_task
@@ -72,6 +74,7 @@ def resolve(
     if task != "classify" and not cuda:
         pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
     if task != "classify":
+        config = _with_anchors(config, arch, weights, train, picked)
         pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
         crowded = int(train.instances_per_image().max(initial=0))
         pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
@@ -96,6 +99,21 @@ def resolve(
         epochs = config.epochs or 1
         config = replace(config, milestones=[round(epochs * 2 / 3), round(epochs * 8 / 9)])
     return config, [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
+
+
+def _with_anchors(
+    config: TrainConfig, arch: str, weights: str, train: AnnotationTable, picked: dict[str, tuple[Any, str]]
+) -> TrainConfig:
+    """``config`` with anchors that fit the boxes, where the architecture's own are too large for them."""
+    if config.anchor_sizes is not None:
+        return config
+    image_size = config.image_size or picked.get("image_size", (None, ""))[0]
+    preprocessing = describe(arch, train.class_map, weights=weights, image_size=image_size).preprocessing
+    sizes = fitted_anchor_sizes(arch, weights, train, preprocessing)
+    if sizes is None:
+        return config
+    picked["anchor_sizes"] = (sizes, "the RPN starts from scratch, and small boxes need small anchors")
+    return replace(config, anchor_sizes=sizes)
 
 
 def check_ranges(config: TrainConfig) -> None:
