@@ -77,3 +77,45 @@ class ClassMap:
         if not 1 <= label <= len(self.names):
             raise DataError(f"label {label} is outside 1..{len(self.names)} (0 is background and never stored)")
         return label - 1
+
+
+@dataclass(frozen=True)
+class LabelField:
+    """One of several questions that every image answers with a class of its own, such as colour or shape.
+
+    Attributes:
+        name: what the data set calls it.
+        class_map: its K answers; ``class_index`` counts within them.
+    """
+
+    name: str
+    class_map: ClassMap
+
+    def __len__(self) -> int:
+        return len(self.class_map)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.name, "class_map": self.class_map.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> LabelField:
+        return cls(value["name"], ClassMap.from_dict(value["class_map"]))
+
+
+def joined(fields: Sequence[LabelField]) -> ClassMap:
+    """The classes of all fields in one map, field after field, as ``colour=red``; category ids 1..K.
+
+    Raises:
+        DataError: there is only one field (its own class map says all), one without a name or a class, or a name
+            twice.
+    """
+    names = [field.name for field in fields]
+    wrong = sorted({name for name in names if not name or names.count(name) > 1})
+    if len(fields) < 2 or wrong:
+        raise DataError(
+            f"label fields {', '.join(map(repr, names)) or 'none'}: two or more are needed, each with a name of its own"
+        )
+    empty = [field.name for field in fields if not len(field)]
+    if empty:
+        raise DataError(f"label field {', '.join(empty)} has no class; leave the column out")
+    return ClassMap(tuple(f"{field.name}={name}" for field in fields for name in field.class_map.names))

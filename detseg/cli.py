@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import jsonargparse
 
-from detseg.config import EvaluateConfig, InspectConfig, PredictConfig, TrainConfig
+from detseg.config import BenchmarkConfig, ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, TrainConfig
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -22,6 +22,12 @@ COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     ),
     "predict": (PredictConfig, (("run", ""), ("images", "+")), "Run a trained model on images."),
     "inspect": (InspectConfig, (("data", "?"),), "Say what a data set holds, and name what is broken in it."),
+    "convert": (ConvertConfig, (("data", ""), ("output", "")), "Write a data set in another format."),
+    "benchmark": (
+        BenchmarkConfig,
+        (("what", ""), ("data", "")),
+        "Compare with the plain torchvision loop on the same images, weights and epochs.",
+    ),
 }
 """Verb -> its config, the options that are given by position, and one line of help."""
 
@@ -130,6 +136,14 @@ def _run(command: str, config: Any) -> int:
         from detseg.recipes.predict import predict
 
         return 1 if predict(config).failed else 0
+    elif command == "convert":
+        from detseg.recipes.convert import convert
+
+        convert(config)
+    elif command == "benchmark":
+        from detseg.recipes.benchmark import benchmark
+
+        benchmark(config)
     else:
         from detseg.recipes.inspect import inspect
 

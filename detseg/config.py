@@ -6,7 +6,10 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-Task = Literal["detect", "segment", "classify"]
+from detseg.errors import DataError
+
+Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders"]
+Task = Literal["detect", "segment", "keypoints", "classify"]
 
 
 def option(default: Any, text: str) -> Any:
@@ -16,13 +19,20 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the data is and how it is read."""
+    """Where the data is and how it is read. ``annotations`` becomes ``data``."""
 
     data: str = option(
         "", "folder or annotation file of labelled images. Default: the demo set that comes with this project"
     )
-    format: Literal["coco", "masks", "folders"] | None = option(None, "annotation format. Default: found by looking")
+    format: Format | None = option(None, "annotation format. Default: found by looking")
     images: str | None = option(None, "folder of the images. Default: looked for beside the annotations")
+    annotations: str | None = option(None, "annotation file or folder. Default: DATA, which says the same")
+    val_annotations: str | None = option(
+        None, "annotations of the validation part; the data is then the training part. Default: the data is divided"
+    )
+    one_based: bool = option(
+        False, "Pascal VOC counts pixels from 1. Default false: most tools write VOC files that count from 0"
+    )
     mask_values: Literal["instance", "class", "binary"] | None = option(
         None,
         "what a mask PNG's values mean: ids of instances, ids of classes (255 = ignore), or one object a file. "
@@ -35,6 +45,14 @@ class DataConfig:
         "drop", "what becomes of empty boxes. Default drop: they are counted and named, and the rest can be used"
     )
 
+    def __post_init__(self) -> None:
+        if self.annotations and self.data and self.annotations != self.data:
+            raise DataError(f"data {self.data} and --annotations {self.annotations}: give one of them")
+        if self.val_annotations and not (self.annotations or self.data):
+            raise DataError("--val-annotations without --annotations; name the training part as well")
+        object.__setattr__(self, "data", self.data or self.annotations or "")
+        object.__setattr__(self, "annotations", None)
+
 
 @dataclass(frozen=True)
 class TrainConfig(DataConfig):
@@ -44,17 +62,29 @@ class TrainConfig(DataConfig):
     resume: str | None = option(None, "run folder to continue from its last checkpoint")
 
     task: Task | None = option(
-        None, "what to learn. Default: segment if there are masks, detect if boxes, classify if class folders"
+        None,
+        "what to learn. Default: keypoints if there are any, segment if there are masks, detect if boxes, classify if "
+        "class folders",
     )
     model: str | None = option(
         None,
-        "architecture. Default: Mask or Faster R-CNN, ResNet-50 on CUDA, MobileNetV3 on CPU, where it is 5 times "
-        "faster; for classes ResNet-50 or ResNet-18",
+        "architecture. Default: Mask, Faster or Keypoint R-CNN, ResNet-50 on CUDA, MobileNetV3 on CPU, where it is 5 "
+        "times faster; for classes ResNet-50 or ResNet-18",
+    )
+    body: str | None = option(
+        None,
+        "feature extractor for --model fasterrcnn, maskrcnn, keypointrcnn or classifier: timm:NAME, such as "
+        "timm:convnext_atto. Default: the one in the model's name",
     )
     weights: str | None = option(
         None,
         "starting weights: coco, imagenet, none, or a file. Default: coco (classify: imagenet); none for the demo set, "
         "which must run without a network",
+    )
+    map: str | list[str] | None = option(
+        None,
+        "comma-separated CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none: whose rows of the last "
+        "layers a class starts with. Default: those of the class of the same name or a listed synonym",
     )
     freeze: Literal["none", "stem", "body", "neck", "rpn"] | None = option(
         None,
@@ -181,6 +211,22 @@ class InspectConfig(DataConfig):
     records: int = option(16, "pictures on the sheet. Default 16")
     json: bool = option(False, "print the summary as JSON and nothing else. Default false: a table")
     seed: int = option(0, "chooses the pictures on the sheet. Default 0: the same ones each time")
+
+
+@dataclass(frozen=True)
+class ConvertConfig(DataConfig):
+    """Options of ``convert``."""
+
+    output: str = option("", "new folder to write. No default")
+    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "format. Default coco")
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig(TrainConfig):
+    """Options of ``benchmark``: those of ``train``, and what to compare with."""
+
+    what: Literal["plain"] = option("plain", "what to compare with. Default plain: the plain torchvision loop")
+    seeds: list[int] | None = option(None, "one run each, such as [0,1]. Default [0,1,2]")
 
 
 def to_toml(config: object) -> str:

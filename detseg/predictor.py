@@ -10,21 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detseg.classes import ClassMap
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap, LabelField
 from detseg.engine.checkpoint import load
 from detseg.errors import DataError
 from detseg.images import decode_image, read_header
 from detseg.orientation import upright_hw
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
-from detseg.structures import ClassPrediction, Prediction, RawPrediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
 Picture = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
 """A file, the bytes of a file, or upright uint8 RGB pixels [H, W, 3]."""
 
 
 class Predictor:
-    """``Predictor(run)(picture)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier.
+    """``Predictor(run)(picture)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier
+    (:class:`FieldPredictions` from one with several label fields).
 
     Args:
         run: run folder (its best checkpoint is taken), checkpoint file, or one of this project's models, which is put
@@ -33,17 +35,21 @@ class Predictor:
 
     Attributes:
         class_map: the K classes; ``class_map.name_of(label)`` gives a name.
-        task: "detect", "segment" or "classify".
+        label_fields: of a classifier that gives several classes an image; else empty.
+        task: "detect", "segment", "keypoints" or "classify".
+        keypoints: what the model's keypoints are; None if it finds none.
     """
 
     def __init__(self, run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None = None) -> None:
         self.device = pick_device(device)
         self.model = (run.eval() if isinstance(run, torch.nn.Module) else load(run)).to(self.device)
         self.class_map: ClassMap = self.model.description.class_map  # type: ignore[union-attr,assignment]
+        self.label_fields: tuple[LabelField, ...] = self.model.description.label_fields  # type: ignore[union-attr,assignment]
         self.task: str = self.model.description.task  # type: ignore[union-attr,assignment]
+        self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
-    def __call__(self, picture: Picture) -> Prediction | ClassPrediction:
+    def __call__(self, picture: Picture) -> Prediction | ClassPrediction | FieldPredictions:
         """Predict one picture, in the pixels of the upright original.
 
         Raises:
@@ -52,7 +58,7 @@ class Predictor:
         """
         return self.many([picture])[0]
 
-    def many(self, pictures: Sequence[Picture]) -> list[Prediction | ClassPrediction]:
+    def many(self, pictures: Sequence[Picture]) -> list[Prediction | ClassPrediction | FieldPredictions]:
         """Predict several pictures at once. No picture changes the result of another."""
         if not len(pictures):
             return []

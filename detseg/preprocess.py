@@ -48,6 +48,7 @@ class Preprocessing:
         min_size: length in pixels that the shorter side is brought to.
         max_size: limit in pixels for the longer side; 0 for none. The smaller scale wins, as in torchvision.
         crop: side of a centre crop in pixels; 0 for none (detectors). Classifiers see ``crop`` x ``crop``.
+        stretch: bring both sides to ``min_size``, whatever the picture's shape (SSD); the other two are then 0.
         mean, std: per-channel normalisation of RGB in [0, 1], done in the model.
         apply_exif: stand pictures upright by their EXIF orientation.
         colour: channel order; "RGB" is the only one so far.
@@ -60,12 +61,18 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     apply_exif: bool = True
     colour: str = "RGB"
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
             raise DataError(
                 f"preprocessing: min_size {self.min_size}, max_size {self.max_size}, crop {self.crop}: "
                 "min_size must be at least 1, max_size at least 0, crop between 0 and min_size"
+            )
+        if self.stretch and (self.max_size or self.crop):
+            raise DataError(
+                f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: a stretched picture is "
+                "min_size x min_size; set both to 0"
             )
         if self.colour != "RGB":
             raise DataError(f"preprocessing: colour order {self.colour!r} is not known; only RGB is")
@@ -75,6 +82,8 @@ class Preprocessing:
 
         The scale is a float64 and the product is cut off, as torchvision does; a side never becomes 0.
         """
+        if self.stretch:
+            return self.min_size, self.min_size
         scale = self.min_size / min(size_hw)
         if self.max_size:
             scale = min(scale, self.max_size / max(size_hw))

@@ -91,3 +91,25 @@ class ClassPrediction:
     @property
     def class_index(self) -> int:
         return int(np.argmax(self.probabilities))
+
+
+@dataclass(frozen=True)
+class FieldPredictions:
+    """What a classifier with several label fields gives for one image.
+
+    Attributes:
+        fields: name of the field -> its prediction, in the order of the fields.
+    """
+
+    fields: dict[str, ClassPrediction]
+
+    def __getitem__(self, name: str) -> ClassPrediction:
+        return self.fields[name]
+
+    def labels(self) -> list[int]:
+        """The most probable class of each field as a label 1..K of the ``joined`` class map."""
+        labels, before = [], 0
+        for prediction in self.fields.values():
+            labels.append(before + prediction.class_index + 1)
+            before += len(prediction.probabilities)
+        return labels

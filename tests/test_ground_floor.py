@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy, xyxy_to_xywh
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.files import atomic_write, write_json
 from detseg.masks import mask_to_rle
 from detseg.seeds import derive_seed
-from detseg.structures import ClassPrediction, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 BOXES = [np.zeros((0, 4)), np.array([[1.5, 2.0, 3.0, 4.25]]), np.arange(40, dtype=np.float64).reshape(10, 4)]
 
@@ -130,3 +130,29 @@ def test_prediction_without_masks_and_class_prediction() -> None:
     empty = Prediction((6, 8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
     assert empty.masks().shape == (0, 6, 8)
     assert ClassPrediction(np.array([0.2, 0.7, 0.1], np.float32)).class_index == 1
+
+
+def test_labels_of_several_fields_count_on() -> None:
+    one = ClassPrediction(np.array([0.2, 0.7, 0.1], np.float32))
+    two = ClassPrediction(np.array([0.6, 0.4], np.float32))
+    prediction = FieldPredictions({"colour": one, "shape": two})
+    fields = (LabelField("colour", ClassMap(("red", "blue", "grey"))), LabelField("shape", ClassMap(("round", "flat"))))
+    names = joined(fields)
+    assert [names.name_of(label) for label in prediction.labels()] == ["colour=blue", "shape=round"]
+    assert prediction["shape"] is two
+    assert [LabelField.from_dict(field.to_dict()) for field in fields] == list(fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ([], "label fields none: two or more are needed"),
+        ([("a", 2)], "two or more are needed"),
+        ([("a", 2), ("a", 2)], "each with a name of its own"),
+        ([("a", 2), ("", 2)], "each with a name of its own"),
+        ([("a", 2), ("b", 0)], "label field b has no class"),
+    ],
+)
+def test_fields_that_cannot_be_joined(fields: list[tuple[str, int]], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        joined([LabelField(name, ClassMap(tuple("xyz"[:count]))) for name, count in fields])

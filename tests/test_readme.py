@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from detseg.models import MODELS
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DATA_README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-VERBS = {"train.py": "train", "evaluate.py": "evaluate", "predict.py": "predict", "inspect_data.py": "inspect"}
+VERBS = {
+    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "benchmark")},
+    "inspect_data.py": "inspect",
+}
 SMALL = [
     *("--model", "maskrcnn_mobilenet_v3_large_fpn_slim", "--image-size", "96", "--epochs", "1"),
     *("--rois-per-image", "16", "--workers", "0", "--device", "cpu"),
@@ -30,6 +34,11 @@ def blocks(language: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     return re.findall(r"^python (tools/.*)$", text, flags=re.MULTILINE)
+
+
+def after(arguments: list[str], flag: str) -> list[str]:
+    """The value of a flag, if it is given."""
+    return [value for name, value in pairwise(arguments) if name == flag]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +65,8 @@ def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
         script, *arguments = shlex.split(command)
         verb = VERBS[Path(script).name]
         if verb == "train" and "--resume" not in arguments:
-            weights = ["--weights", "none"] if "runs/frozen/best.safetensors" not in arguments else []
+            of_a_run = any(argument.startswith("runs/") for argument in after(arguments, "--weights"))
+            weights = [] if of_a_run else ["--weights", "none"]
             arguments += SMALL + weights
         assert main([verb, *arguments]) == 0, command
     assert {"best.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json", "predictions.json",
@@ -99,16 +109,21 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_model_is_listed_and_every_listed_model_exists() -> None:
     section = README.split("## Models")[1].split("##")[0]
-    rows = {
-        line.split("|")[1].strip(): re.findall(r"`([^`]+)`", line)
-        for line in section.splitlines()
-        if "`" in line and "|" in line
-    }
-    names = set(rows["classify"])
-    prefix, *bodies = rows["detect"]
-    names |= {prefix + body for body in bodies}
-    prefix, without = rows["segment"]
-    names |= {prefix + body for body in bodies if body != without}
+    bodies: list[str] = []
+    names: set[str] = set()
+    for line in section.splitlines():
+        found = re.findall(r"`([^`]+)`", line)
+        if "|" not in line or not found or "--body" in line:
+            continue
+        if "the same, but" in line:
+            prefix, without = found
+            names |= {prefix + body for body in bodies if body != without}
+        elif "` + `" in line:
+            prefix, *after = found
+            bodies = after if prefix == "fasterrcnn_" else bodies
+            names |= {prefix + body for body in after}
+        else:
+            names |= set(found)
     assert names == set(MODELS)
 
 

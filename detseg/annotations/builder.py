@@ -16,7 +16,7 @@ from detseg.annotations.notes import Notes
 from detseg.annotations.plausible import check_plausible
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.annotations.table import AnnotationTable, KeypointSchema
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.masks import segmentation_area, segmentation_box
 from detseg.orientation import upright_hw
@@ -41,7 +41,8 @@ class TableBuilder:
         source: what messages call the data set (usually the name of the annotation file).
         bad_instances: "drop" or "error".
         keypoint_schema: the keypoints of every instance; None for a data set without keypoints.
-        label_fields: number of class labels that an image carries (T of ``class_index`` [I, T]).
+        label_fields: the T fields of ``class_index`` [I, T] when an image carries several labels; ``class_map`` is then
+            ``joined(label_fields)``.
 
     Attributes:
         notes: what was repaired so far; a reader adds its own.
@@ -55,10 +56,11 @@ class TableBuilder:
         source: str,
         bad_instances: str = "drop",
         keypoint_schema: KeypointSchema | None = None,
-        label_fields: int = 1,
+        label_fields: Sequence[LabelField] = (),
     ) -> None:
         if bad_instances not in ("drop", "error"):
             raise DataError(f"bad_instances is {bad_instances!r}; choose drop or error")
+        assert not label_fields or class_map == joined(label_fields), "class_map is not that of the label fields"
         self.class_map = class_map
         self.root = Path(root)
         self.source = source
@@ -66,7 +68,8 @@ class TableBuilder:
         self._strict = bad_instances == "error"
         self._schema = keypoint_schema
         self._num_labels = len(class_map)
-        self._label_fields = label_fields
+        self._label_fields = tuple(label_fields)
+        self._field_sizes = [len(field) for field in label_fields] or [len(class_map)]
 
         self._row_of_id: dict[int, int] = {}
         self._names: list[str] = []
@@ -120,7 +123,8 @@ class TableBuilder:
             member, frame: the member of an archive, the frame of a video.
             group: images of one group stay on one side of a split.
             split: the source's own split: "train", "val", "test" or "".
-            class_index: 0..K-1 for classification, one number or one for each label field; None or -1 for none.
+            class_index: 0..K-1 for classification, one number or one for each label field (within its classes); None or
+                -1 for none.
 
         Raises:
             DataError: a size or class_index out of range, or an image id that was used before.
@@ -143,15 +147,16 @@ class TableBuilder:
         if not -(2**63) <= image_id < 2**63:
             raise DataError(f"{self.source} ({called}): image id {image_id} does not fit 64 bits; renumber the images")
         if class_index is None:
-            class_index = [-1] * self._label_fields
+            class_index = [-1] * len(self._field_sizes)
         elif isinstance(class_index, (int, np.integer)):
             class_index = [int(class_index)]
-        if len(class_index) != self._label_fields:
-            raise DataError(f"{self.source} ({called}): {len(class_index)} class labels, expected {self._label_fields}")
-        if any(not -1 <= index < self._num_labels for index in class_index):
+        if len(class_index) != len(self._field_sizes):
             raise DataError(
-                f"{self.source} ({called}): class_index {list(class_index)} is outside 0..{self._num_labels - 1}"
+                f"{self.source} ({called}): {len(class_index)} class labels, expected {len(self._field_sizes)}"
             )
+        if any(not -1 <= index < size for index, size in zip(class_index, self._field_sizes, strict=True)):
+            limits = ", ".join(f"0..{size - 1}" for size in self._field_sizes)
+            raise DataError(f"{self.source} ({called}): class_index {list(class_index)} is outside {limits}")
         self._row_of_id[image_id] = row
         self._names.append(called)
         self._media.append(name)
@@ -235,7 +240,7 @@ class TableBuilder:
             y, h = (0.0, y + h) if y < 0 else (y, h)
             w, h = min(w, width - x), min(h, height - y)
         if self._schema is not None:
-            self._keypoints.append(self._checked_keypoints(keypoints, where, annotation_id))
+            self._keypoints.append(self._checked_keypoints(keypoints, (height, width), where, annotation_id))
         if area is None:
             area = w * h if segmentation is None else segmentation_area(segmentation, (height, width))
         self._boxes.extend((x, y, w, h))
@@ -279,7 +284,7 @@ class TableBuilder:
             stored_frame=np.array(self._stored_frame, np.bool_),
             group=_strings(self._group),
             split=_strings(self._split),
-            class_index=np.array(self._class_index, np.int64).reshape(number, self._label_fields),
+            class_index=np.array(self._class_index, np.int64).reshape(number, len(self._field_sizes)),
             start=np.array(self._start, np.int64),
             stop=np.array(stop, np.int64),
             boxes_xywh=_rows_of_four(self._boxes),
@@ -292,12 +297,13 @@ class TableBuilder:
             segmentation=SegmentationColumn.from_list(self._segmentation),
             keypoints=keypoints,
             keypoint_schema=schema,
+            label_fields=self._label_fields,
             source=self.source,
             notes=self.notes,
         )
 
     def _checked_keypoints(
-        self, keypoints: npt.NDArray[np.floating] | None, where: str, annotation_id: int
+        self, keypoints: npt.NDArray[np.floating] | None, size_hw: tuple[int, int], where: str, annotation_id: int
     ) -> npt.NDArray[np.float64]:
         assert self._schema is not None
         shape = (len(self._schema.names), 3)
@@ -309,6 +315,15 @@ class TableBuilder:
                 f"{self._where(where, annotation_id)}: keypoints {points.tolist()} are not {shape[0]} points of finite "
                 "x, y, visibility"
             )
+        if not np.isin(points[:, 2], (0, 1, 2)).all():
+            raise DataError(
+                f"{self._where(where, annotation_id)}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not "
+                "labelled), 1 (hidden) and 2 (visible)"
+            )
+        inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
+        for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
+            what = f"{self._schema.names[index]} {points[index, :2].tolist()}"
+            self.notes.add("keypoint outside the picture not trained on", f"{self._where(where, annotation_id)} {what}")
         return points
 
     def _where(self, where: str, annotation_id: int) -> str:

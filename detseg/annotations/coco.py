@@ -23,7 +23,7 @@ from detseg.annotations.coco_json import (
     whole,
 )
 from detseg.annotations.frame import Frame, is_stored_frame
-from detseg.annotations.keypoints import keypoint_schema
+from detseg.annotations.keypoints import keypoint_schema, unnamed
 from detseg.annotations.listing import split_of
 from detseg.annotations.notes import Notes
 from detseg.annotations.pictures import find_pictures, first_few, read_headers
@@ -69,7 +69,7 @@ def read_coco(
     source = f"{path.parent.name}/{path.name}" if split_of(path.parent.name) else path.name  # train/x.json, val/x.json
     data = load_coco_json(path, source)
     notes = Notes()
-    categories = _checked_categories(data.categories, source)
+    categories = _checked_categories(_without_group(data, source, notes), source)
     selected = _selected(categories, classes, source)
     class_map = ClassMap(tuple(category.name for category in selected), tuple(int(c.id) for c in selected))
     label_of = class_map.labels_by_category_id()
@@ -129,6 +129,8 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
     points: dict[str, Any] = {}
     if schema is not None:
         points = {"keypoints": schema.names, "skeleton": [(a + 1, b + 1) for a, b in schema.skeleton]}
+        if schema.sigmas != keypoint_schema(schema.names).sigmas:
+            points["sigmas"] = schema.sigmas
     categories = [
         {"id": number, "name": name, **points}
         for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True)
@@ -175,6 +177,19 @@ def _written(segmentation: Segmentation) -> Any:
     if isinstance(segmentation, dict):
         return {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")}
     return [ring.ravel().tolist() for ring in segmentation]
+
+
+def _without_group(data: CocoFile, source: str, notes: Notes) -> list[CocoCategory]:
+    """The categories without Roboflow's id 0 of the whole project: no annotation uses it, and it is the supercategory
+    of all others (it may have the name of one of them)."""
+    groups = [category for category in data.categories if category.id == 0]
+    others = [category for category in data.categories if category.id != 0]
+    if len(groups) != 1 or not others or any(annotation.category_id == 0 for annotation in data.annotations):
+        return data.categories
+    if any(category.supercategory != groups[0].name for category in others):
+        return data.categories
+    notes.add("unused category 0, the supercategory of all others, left out", f"{source}: {groups[0].name}")
+    return others
 
 
 def _checked_categories(categories: list[CocoCategory], source: str) -> list[CocoCategory]:
@@ -234,9 +249,11 @@ def _by_image(
         where = f"{source}, annotation {number} ({image_name})"
         if whole(annotation.category_id, "category_id", where) not in known:
             ids = first_few([str(category.id) for category in categories]) or "none"
+            remedy = "add the category or remove the annotation"
+            if not categories:
+                remedy = "captions have no categories: give the file of the instances, or add the categories"
             raise DataError(
-                f"{where}: category_id {annotation.category_id} is not among the categories ({ids}); add the category "
-                "or remove the annotation"
+                f"{where}: category_id {annotation.category_id} is not among the categories ({ids}); {remedy}"
             )
         if number in seen:
             notes.add("annotation id used before (ids are not used further)", where)
@@ -313,12 +330,18 @@ def _schema(
         if any(not 1 <= end <= len(names) for line in skeleton for end in line):
             notes.add("skeleton with points that do not exist left out", f"{source}, category {described[0].name!r}")
             skeleton = []
-        return keypoint_schema(names, [(a - 1, b - 1) for a, b in skeleton])
+        sigmas = described[0].sigmas or []
+        if sigmas and (len(sigmas) != len(names) or not all(0 < sigma < 10 for sigma in sigmas)):
+            raise DataError(
+                f"{source}: category {described[0].name!r} has the sigmas {sigmas} for {len(names)} keypoints; give "
+                "each a number above 0, such as 0.05, or leave them out"
+            )
+        return keypoint_schema(names, [(a - 1, b - 1) for a, b in skeleton], sigmas)
     number = max((len(annotation.keypoints or ()) for annotation in annotations), default=0) // 3
     if not number:
         return None
     notes.add(f"keypoints without names, called point 1 to point {number}", source)
-    return keypoint_schema([f"point {i + 1}" for i in range(number)])
+    return keypoint_schema(unnamed(number))
 
 
 def _keypoints(values: list[float] | None, schema: KeypointSchema | None, where: str) -> npt.NDArray[np.float64] | None:

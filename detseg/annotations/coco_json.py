@@ -25,12 +25,14 @@ class CocoImage(msgspec.Struct, gc=False):
 
 
 class CocoCategory(msgspec.Struct, gc=False):
-    """One of ``categories``. ``skeleton`` counts keypoints from 1."""
+    """One of ``categories``. ``skeleton`` counts keypoints from 1; COCO has no ``sigmas`` (OKS falloffs)."""
 
     id: Whole
     name: str
     keypoints: list[str] | None = None
     skeleton: list[tuple[int, int]] | None = None
+    sigmas: list[float] | None = None
+    supercategory: Any = None
 
 
 class CocoRle(msgspec.Struct, gc=False):
@@ -110,6 +112,11 @@ def _misfit(raw: bytes, message: str, name: str) -> str:
             f"{name}: a list, where COCO has an object with images, annotations and categories; if these are "
             "predictions, evaluate them with --predictions"
         )
+    if _is_panoptic(data):
+        return (
+            f"{name}: COCO's panoptic annotations (segments_info), whose masks are in PNG files; give the file of the "
+            "instances"
+        )
     steps: list[str | int] = [
         int(number) if number else key for key, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)
     ]
@@ -121,6 +128,11 @@ def _misfit(raw: bytes, message: str, name: str) -> str:
     at = f" at {path}" if path else ""
     shown = "" if value is data else f", value {_shortened(value)}"
     return f"{place}: {problem}{at}{shown}; correct it in the file"
+
+
+def _is_panoptic(data: Any) -> bool:
+    listed = data.get("annotations") if isinstance(data, dict) else None
+    return isinstance(listed, list) and any(isinstance(item, dict) and "segments_info" in item for item in listed[:1])
 
 
 def _called(data: dict[str, Any], section: str | int, value: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.keypoints import keypoint_schema
+from detseg.annotations.keypoints import keypoint_schema, unnamed
 from detseg.annotations.table import AnnotationTable
 from detseg.boxes import xyxy_to_xywh
 from detseg.classes import ClassMap
@@ -54,7 +54,7 @@ def read_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> 
     points = max(
         (sample.columns["keypoints"].shape[1] for sample in samples if "keypoints" in sample.columns), default=0
     )
-    schema = keypoint_schema([f"point {i + 1}" for i in range(points)]) if points else None
+    schema = keypoint_schema(unnamed(points)) if points else None
 
     builder = TableBuilder(class_map, "", source=source, keypoint_schema=schema)
     for sample in samples:

@@ -22,16 +22,20 @@ DEFAULT_SIGMA = 0.05
 """Falloff of points that nobody measured: between COCO's eyes (0.025) and knees (0.087)."""
 
 
-def keypoint_schema(names: Sequence[str], skeleton: Sequence[tuple[int, int]] = ()) -> KeypointSchema:
+def keypoint_schema(
+    names: Sequence[str], skeleton: Sequence[tuple[int, int]] = (), sigmas: Sequence[float] = ()
+) -> KeypointSchema:
     """The schema of P named points.
 
     Pairs that change places in a mirror are found by name (``left_x`` and ``right_x``, ``x_left`` and ``x_right``, any
-    case). The OKS falloffs are COCO's if the names are COCO's 17, else ``DEFAULT_SIGMA`` for every point: OKS AP is
-    then comparable between models on this data set only.
+    case). The OKS falloffs of 17 points are COCO's, whatever their names, because pycocotools takes them so; of any
+    other number ``DEFAULT_SIGMA`` for every point unless they are given: OKS AP is then comparable between models on
+    this data set only.
 
     Args:
         names: P names.
         skeleton: index pairs (from 0) to draw lines between.
+        sigmas: P OKS falloffs; empty for the usual ones.
     """
     lower = [name.lower() for name in names]
     swaps = []
@@ -39,5 +43,26 @@ def keypoint_schema(names: Sequence[str], skeleton: Sequence[tuple[int, int]] = 
         mirrored = name.replace("left", "right")
         if mirrored != name and mirrored in lower:
             swaps.append((left, lower.index(mirrored)))
-    sigmas = COCO_SIGMAS if tuple(lower) == COCO_NAMES else (DEFAULT_SIGMA,) * len(names)
-    return KeypointSchema(tuple(names), tuple(swaps), sigmas, tuple((int(a), int(b)) for a, b in skeleton))
+    usual = COCO_SIGMAS if len(names) == len(COCO_SIGMAS) else (DEFAULT_SIGMA,) * len(names)
+    lines = tuple((int(a), int(b)) for a, b in skeleton)
+    return KeypointSchema(tuple(names), tuple(swaps), tuple(sigmas) or usual, lines)
+
+
+def unnamed(number: int) -> tuple[str, ...]:
+    """What points are called whose source gives them no names: "point 1", "point 2", ..."""
+    return tuple(f"point {i + 1}" for i in range(number))
+
+
+def difference(schema: KeypointSchema | None, other: KeypointSchema | None) -> str:
+    """Why points of ``schema`` cannot be compared with those of ``other``, one by one; "" if they can.
+
+    Points without names fit any of the same number; upper and lower case are one.
+    """
+    names, others = (() if one is None else one.names for one in (schema, other))
+    if len(names) != len(others):
+        return f"{len(names)} keypoints against {len(others)}"
+    free = unnamed(len(names))
+    if free in (names, others):
+        return ""
+    pairs = [(a, b) for a, b in zip(names, others, strict=True) if a.lower() != b.lower()]
+    return f"keypoint {pairs[0][0]!r} stands where {pairs[0][1]!r} is" if pairs else ""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from detseg.annotations.annotation_files import split_in
+from detseg.annotations.csv_boxes import find_csv_boxes
+from detseg.annotations.csv_labels import find_csv_labels
+from detseg.annotations.csv_landmarks import find_csv_landmarks
+from detseg.annotations.cvat import find_cvat
 from detseg.annotations.groups import first_names
 from detseg.annotations.image_folder import class_folders, split_folders
+from detseg.annotations.labelme import find_labelme
 from detseg.annotations.listing import is_image, list_files, split_of, subfolders
 from detseg.annotations.mask_layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
+from detseg.annotations.via import find_via
+from detseg.annotations.voc import find_voc
+from detseg.annotations.yolo import find_yolo
 from detseg.errors import DataError
 
-FORMATS = ("coco", "masks", "folders")
+FORMATS = ("coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders")
 """In the order in which they are looked for."""
 
 DEPTH = 3
@@ -23,9 +32,31 @@ DEPTH = 3
 
 ACCEPTED = """accepted are
   coco:    a COCO .json file, or a folder with such files in it, in annotations/ or in train/, val/, test/
+  voc:     Pascal VOC .xml files, in Annotations/ or beside their pictures
+  yolo:    data.yaml, or labels/ with a .txt for each picture in images/
+  cvat:    CVAT's .xml ("CVAT for images")
+  labelme: LabelMe's .json or .xml for each picture
+  via:     a VGG Image Annotator .json
+  csv:     path,x1,y1,x2,y2,label or path,label,... or path and x, y of landmarks
   masks:   images/ with masks/ beside it (or images in the folder itself), PNG masks named like their image
   folders: <class>/<image>, or train/<class>/<image> and val/<class>/<image>, of two classes or more
 pass --format to say which it is, and --images if the images are elsewhere"""
+
+
+_FINDERS: dict[str, Callable[[Path, list[str]], str | None]] = {
+    "voc": find_voc,
+    "yolo": find_yolo,
+    "cvat": find_cvat,
+    "labelme": find_labelme,
+    "via": find_via,
+    "csv": lambda root, files: (
+        find_csv_boxes(root, files) or find_csv_landmarks(root, files) or find_csv_labels(root, files)
+    ),
+}
+"""Looked for in this order, after COCO and before folders of masks and of classes."""
+
+_OF_SUFFIX = {".csv": "csv", ".yaml": "yolo", ".yml": "yolo", ".xml": "cvat"}
+"""What a single annotation file is."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +64,10 @@ class Layout:
     """What a data folder holds.
 
     Attributes:
-        format: "coco", "masks" or "folders".
+        format: one of ``FORMATS``.
         explanation: one line for humans: what was found, and where.
         root: the folder that all names are relative to: the one that was given, or the only one inside it.
+        file: the one annotation file that was named as the data; "" for a folder.
         annotation_files: COCO files and the part ("train", "val", "test", "") that each is.
         mask_folders: images and their masks.
     """
@@ -43,6 +75,7 @@ class Layout:
     format: str
     explanation: str
     root: Path
+    file: str = ""
     annotation_files: tuple[tuple[str, str], ...] = ()
     mask_folders: tuple[MaskFolders, ...] = ()
 
@@ -55,7 +88,7 @@ class _Head(msgspec.Struct):
 
 
 def find_format(data: str | Path, format: str | None = None) -> Layout:
-    """Look at a folder, or a COCO file, and say what it is.
+    """Look at a folder, or at an annotation file, and say what it is.
 
     Args:
         data: the folder or file.
@@ -70,9 +103,7 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
         raise DataError(f"format {format!r} is not known; choose {', '.join(FORMATS)}")
     data = Path(data)
     if data.is_file():
-        if data.suffix.lower() != ".json" or format not in (None, "coco"):
-            raise DataError(f"{data}: a file must be a COCO .json file; {ACCEPTED}")
-        return Layout("coco", f"COCO file {data.name}", data.parent, ((data.name, ""),))
+        return _of_file(data, format)
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such file or folder")
     root, files = data, list_files(data)
@@ -88,12 +119,29 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
     raise DataError(f"{data}: no {format or 'known'} data set was found; it holds {_seen(data)}; {ACCEPTED}")
 
 
+def _of_file(path: Path, format: str | None) -> Layout:
+    """What a single annotation file is, by its suffix, and a .json file by its first keys."""
+    suffix = path.suffix.lower()
+    found = _OF_SUFFIX.get(suffix, "")
+    if suffix == ".json":
+        found = "via" if format == "via" or (format is None and find_via(path.parent, [path.name])) else "coco"
+    if not found or format not in (None, found):
+        raise DataError(f"{path}: a file must be a {format or 'known'} annotation file; {ACCEPTED}")
+    if found == "coco":
+        return Layout("coco", f"COCO file {path.name}", path.parent, annotation_files=((path.name, ""),))
+    return Layout(found, f"{found} file {path.name}", path.parent, path.name)
+
+
 def _look(root: Path, files: list[str], format: str | None) -> Layout | None:
     if format in (None, "coco"):
         annotation_files = _coco_files(root, files)
         if annotation_files:
             what = ", ".join(f"{name} ({split})" if split else name for name, split in annotation_files)
-            return Layout("coco", f"COCO: {what}", root, annotation_files)
+            return Layout("coco", f"COCO: {what}", root, annotation_files=annotation_files)
+    for name, find in _FINDERS.items():
+        explanation = find(root, files) if format in (None, name) else None
+        if explanation is not None:
+            return Layout(name, explanation, root)
     if format in (None, "masks"):
         folders = tuple(find_mask_folders(files))
         if folders:
@@ -134,7 +182,7 @@ def _coco_files(root: Path, files: list[str]) -> tuple[tuple[str, str], ...]:
         ):
             continue
         if _is_coco(root / file):
-            by_split.setdefault(_split_in(path.stem) or split_of(place), []).append(file)
+            by_split.setdefault(split_in(path.stem) or split_of(place), []).append(file)
     found = {}
     for split, same in by_split.items():
         instances = [file for file in same if PurePosixPath(file).name.lower().startswith("instances")]
@@ -152,12 +200,6 @@ def _coco_files(root: Path, files: list[str]) -> tuple[tuple[str, str], ...]:
             "which part it is; name one of them as the data, or call it train, val or test"
         )
     return tuple((found[split], split) for split in ("train", "val", "test", "") if split in found)
-
-
-def _split_in(stem: str) -> str:
-    """The part that a file name such as ``instances_val2017`` speaks of."""
-    splits = {split_of(word) for word in re.split(r"[^a-zA-Z]+", stem)} - {""}
-    return splits.pop() if len(splits) == 1 else ""
 
 
 def _is_coco(path: Path) -> bool:

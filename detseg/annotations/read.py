@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from detseg.annotations.coco import read_coco
+from detseg.annotations.csv_boxes import read_csv_boxes
+from detseg.annotations.csv_labels import find_csv_labels, read_csv_labels
+from detseg.annotations.csv_landmarks import find_csv_landmarks, read_csv_landmarks
+from detseg.annotations.cvat import read_cvat
 from detseg.annotations.image_folder import read_image_folder
-from detseg.annotations.layout import find_format
+from detseg.annotations.labelme import read_labelme
+from detseg.annotations.layout import Layout, find_format
+from detseg.annotations.listing import list_files
 from detseg.annotations.mask_folder import read_mask_folders, read_masks
 from detseg.annotations.mask_layout import MASK_FOLDERS
 from detseg.annotations.table import AnnotationTable, concatenate
+from detseg.annotations.via import read_via
+from detseg.annotations.voc import read_voc
+from detseg.annotations.yolo import read_yolo
 from detseg.errors import DataError
+
+_READERS: dict[str, Callable[..., AnnotationTable]] = {
+    "yolo": read_yolo,
+    "cvat": read_cvat,
+    "labelme": read_labelme,
+    "via": read_via,
+}
 
 
 def read(
     data: str | os.PathLike[str],
     *,
+    val_annotations: str | os.PathLike[str] | None = None,
     format: str | None = None,
     images: str | os.PathLike[str] | None = None,
     mask_values: str | None = None,
+    one_based: bool = False,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
 ) -> AnnotationTable:
     """Read a labelled data set of any format that is known.
 
     Args:
-        data: a COCO .json file, or the folder of a data set.
-        format: "coco", "masks" or "folders"; None finds it by looking (and a given ``mask_values`` says "masks").
+        data: an annotation file, or the folder of a data set.
+        val_annotations: file or folder of the validation part; ``data`` is then the training part.
+        format: a name of ``layout.FORMATS``; None finds it by looking (and a given ``mask_values`` says "masks").
         images: folder of the images if it is not where the data is; the only way to files outside ``data``.
         mask_values: "instance", "class" or "binary", see ``read_mask_folders``; None guesses, with a note.
+        one_based: Pascal VOC's coordinates count pixels from 1.
         classes: takes only these classes, in this order; names the values of masks.
         bad_instances: "drop" counts and names instances that cannot be used, "error" refuses them.
 
@@ -47,15 +69,43 @@ def read(
                 f"mask values {mask_values} were given, but the format is {format}; leave one of the two out"
             )
         format = "masks"
-    data = Path(data)
-    if format == "masks" and images is not None:
+    if val_annotations is not None:
+        tables, formats = [], set()
+        for part, path in (("train", data), ("val", val_annotations)):
+            layout = None if format == "masks" and images is not None else find_format(Path(path), format)
+            table = _read(
+                Path(path), layout, images, mask_values, one_based, classes=classes, bad_instances=bad_instances
+            )
+            names = np.full(len(table), part, dtype=np.dtypes.StringDType())
+            tables.append(replace(table, split=names))
+            formats.add("masks" if layout is None else layout.format)
+        return concatenate(tables, by_name=formats != {"coco"})
+    layout = None if format == "masks" and images is not None else find_format(Path(data), format)
+    return _read(Path(data), layout, images, mask_values, one_based, classes=classes, bad_instances=bad_instances)
+
+
+def _read(
+    data: Path,
+    layout: Layout | None,
+    images: str | os.PathLike[str] | None,
+    mask_values: str | None,
+    one_based: bool,
+    *,
+    classes: Sequence[str] | None,
+    bad_instances: str,
+) -> AnnotationTable:
+    """One data set; without a layout ``images`` and masks in ``data``."""
+    if layout is None:
+        assert images is not None
         return _masks_elsewhere(data, Path(images), mask_values, classes, bad_instances)
-    layout = find_format(data, format)
-    if images is not None and layout.format != "coco":
+    if one_based and layout.format != "voc":
+        raise DataError(f"{data}: {layout.explanation}; only Pascal VOC may be one-based: leave --one-based out")
+    if images is not None and layout.format in ("masks", "folders"):
         raise DataError(
             f"{data}: {layout.explanation}; the images of this format lie beside their annotations: leave --images "
             "out, or pass --format masks if the masks are in this folder"
         )
+    place = layout.root / layout.file if layout.file else layout.root
     if layout.format == "coco":
         tables = [
             read_coco(layout.root / name, images, split=split, bad_instances=bad_instances, classes=classes)
@@ -66,9 +116,22 @@ def read(
         table = read_mask_folders(
             layout.root, layout.mask_folders, values=mask_values, classes=classes, bad_instances=bad_instances
         )
-    else:
+    elif layout.format == "folders":
         table = read_image_folder(layout.root, classes=classes)
+    elif layout.format == "voc":
+        table = read_voc(place, images, one_based=one_based, classes=classes, bad_instances=bad_instances)
+    else:
+        reader = _csv_reader(layout) if layout.format == "csv" else _READERS[layout.format]
+        table = reader(place, images, classes=classes, bad_instances=bad_instances)
     return replace(table, source=f"{data} ({layout.explanation})")
+
+
+def _csv_reader(layout: Layout) -> Callable[..., AnnotationTable]:
+    """The reader of what the lists hold: landmarks, class labels, else boxes (whose errors say the most)."""
+    files = [layout.file] if layout.file else list_files(layout.root)
+    if find_csv_landmarks(layout.root, files):
+        return read_csv_landmarks
+    return read_csv_labels if find_csv_labels(layout.root, files) else read_csv_boxes
 
 
 def _masks_elsewhere(

@@ -106,8 +106,7 @@ def class_presence(table: AnnotationTable) -> npt.NDArray[np.bool_]:
     """
     presence = np.zeros((len(table), 1 + len(table.class_map)), np.bool_)
     if table.has_class_index:
-        rows, fields = np.nonzero(table.class_index >= 0)
-        presence[rows, table.class_index[rows, fields] + 1] = True
+        presence[table.image_labels()] = True
     else:
         instances = table.instance_rows()
         rows = np.repeat(np.arange(len(table)), table.instances_per_image())

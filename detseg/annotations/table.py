@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.label_fields import same_fields
 from detseg.annotations.notes import Notes
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 
 Strings = np.ndarray[Any, np.dtypes.StringDType]
@@ -46,7 +47,7 @@ class Record:
         path: file to open (of the archive or video if ``member`` or ``frame`` say so).
         stored_hw: height and width as stored in the file; ``size_hw`` is upright.
         orientation: EXIF orientation 1..8 of the stored pixels.
-        class_index: int64 [T]; -1 where there is none.
+        class_index: int64 [T], one for each label field; -1 where there is none.
         boxes_xywh: float64 [N, 4].
         labels: int64 [N], 1..K.
         areas: float64 [N], square pixels of the upright original.
@@ -54,6 +55,7 @@ class Record:
         difficult: bool [N]. Trained on, but left out of the count of misses in evaluation, as Pascal VOC has it.
         segmentations: N of polygons, RLE or None.
         keypoints: float64 [N, P, 3] x, y, visibility 0..2; None without a keypoint schema.
+        label_fields: the T fields of ``class_index`` where there are several; else empty.
     """
 
     record: int
@@ -75,9 +77,20 @@ class Record:
     difficult: npt.NDArray[np.bool_]
     segmentations: list[Segmentation]
     keypoints: npt.NDArray[np.float64] | None
+    label_fields: tuple[LabelField, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def class_names(self, class_map: ClassMap) -> list[str]:
+        """The classes of the whole image, as ``class_map`` (the table's) calls them; none in a detection set."""
+        prefixes = [f"{field.name}=" for field in self.label_fields] or [""]
+        maps = [field.class_map for field in self.label_fields] or [class_map]
+        return [
+            prefix + names.name_of(int(index) + 1)
+            for prefix, names, index in zip(prefixes, maps, self.class_index, strict=True)
+            if index >= 0
+        ]
 
     @property
     def name(self) -> str:
@@ -95,12 +108,14 @@ class AnnotationTable:
         frame int32 (-1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
         stored_frame bool (the source's own coordinates are those of the stored pixels, not of the upright picture),
         group str ("" none), split str (the source's own: "train", "val", "test" or ""),
-        class_index int64 [I, T] (0..K-1, -1 none; T = 1 unless the set has several label fields),
+        class_index int64 [I, T] (0..K-1 of its field, -1 none; T = 1 unless the set has several label fields),
         start int64, stop int64.
     Columns of instances ([N]), all in upright absolute pixels of the original:
         boxes_xywh float64 [N, 4], label int32 (1..K), area float64, iscrowd bool, ignore bool,
         difficult bool, annotation_id int64 (the source's own, for messages only), segmentation,
         keypoints float64 [N, P, 3] or None.
+    With several label fields (T > 1) ``label_fields`` has them, ``class_map`` is ``joined(label_fields)``, and there
+    are no instances.
     """
 
     class_map: ClassMap
@@ -129,6 +144,7 @@ class AnnotationTable:
     segmentation: SegmentationColumn
     keypoints: npt.NDArray[np.float64] | None = None
     keypoint_schema: KeypointSchema | None = None
+    label_fields: tuple[LabelField, ...] = ()
     source: str = ""
     notes: Notes = field(default_factory=Notes)
 
@@ -161,6 +177,7 @@ class AnnotationTable:
             difficult=self.difficult[rows],
             segmentations=[self.segmentation[i] for i in range(rows.start, rows.stop)],
             keypoints=None if self.keypoints is None else self.keypoints[rows],
+            label_fields=self.label_fields,
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -192,6 +209,11 @@ class AnnotationTable:
         return self.has_boxes and bool(self.segmentation.present()[self.trained_rows()].all())
 
     @property
+    def has_keypoints(self) -> bool:
+        """Whether an instance that is trained on has a labelled keypoint."""
+        return self.keypoints is not None and bool((self.keypoints[self.trained_rows(), :, 2] > 0).any())
+
+    @property
     def has_boxes(self) -> bool:
         """Whether there is an instance that is trained on."""
         return len(self.trained_rows()) > 0
@@ -200,6 +222,17 @@ class AnnotationTable:
     def has_class_index(self) -> bool:
         """Whether images carry class labels of their own (classification)."""
         return len(self) > 0 and bool((self.class_index >= 0).any())
+
+    @property
+    def fields(self) -> tuple[LabelField, ...]:
+        """The T fields of ``class_index``; the one that is all has no name."""
+        return self.label_fields or (LabelField("", self.class_map),)
+
+    def image_labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Every class label that an image carries: int64 rows of this table, and labels in 1..K of ``class_map``."""
+        first = np.cumsum([1, *(len(field) for field in self.fields)])
+        rows, columns = np.nonzero(self.class_index >= 0)
+        return rows, self.class_index[rows, columns] + first[columns]
 
     @classmethod
     def from_dataset(cls, dataset: Any, class_map: ClassMap | None = None) -> AnnotationTable:
@@ -216,18 +249,27 @@ _IMAGE_COLUMNS = (
 _INSTANCE_COLUMNS = ("boxes_xywh", "label", "area", "iscrowd", "ignore", "difficult", "annotation_id")
 
 
-def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
+def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> AnnotationTable:
     """The images of several tables, one after the other; rows of the result are its new ``record``.
 
-    Classes that only some tables have are added, by ascending category id. Image ids that occur in more than one table
-    are renumbered 1..I for all images, with a note.
+    Classes that only some tables have are added, by ascending category id; label fields and their classes by name.
+    Image ids that occur in more than one table are renumbered 1..I for all images, with a note.
+
+    Args:
+        by_name: for formats without category ids: classes are one if their names are, and get the ids 1..K in order
+            of their names.
 
     Raises:
-        DataError: a class has two category ids or an id two classes, keypoint schemas differ, or there is no table.
+        DataError: a class has two category ids or an id two classes, keypoint schemas differ, some tables have label
+            fields and others none, or there is no table.
     """
     if not tables:
         raise DataError("no tables to join; give at least one")
     notes = Notes()
+    tables = same_fields(tables, notes)
+    if by_name and not tables[0].label_fields:
+        names = sorted({name for table in tables for name in table.class_map.names})
+        tables = [replace(table, class_map=_numbered(table.class_map, names)) for table in tables]
     tables = _same_classes(tables, notes)
     first = tables[0]
     for table in tables[1:]:
@@ -265,6 +307,11 @@ def concatenate(tables: Sequence[AnnotationTable]) -> AnnotationTable:
         source=", ".join(table.source for table in tables),
         notes=notes,
     )
+
+
+def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:
+    """``class_map`` with the position in ``names``, from 1, as category id."""
+    return ClassMap(class_map.names, tuple(names.index(name) + 1 for name in class_map.names))
 
 
 def _same_classes(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:

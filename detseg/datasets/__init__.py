@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from detseg.datasets.check import check_sample
 from detseg.datasets.dataset import Dataset
+from detseg.datasets.labelled_pictures import LabelledPictures
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.sampler import EpochSampler, SampleKey
 
@@ -16,6 +17,7 @@ __all__ = [
     "Augment",
     "Dataset",
     "EpochSampler",
+    "LabelledPictures",
     "SampleKey",
     "check_sample",
     "collate_fn",

@@ -30,7 +30,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # must be set before the
 import albumentations as A
 from albumentations.core.composition import BaseCompose
 
-Task = Literal["detect", "segment", "classify"]
+Task = Literal["detect", "segment", "keypoints", "classify"]
 Target = dict[str, Any]
 Image = npt.NDArray[np.uint8]
 
@@ -106,7 +106,7 @@ class Augment:
             arguments |= {"bboxes": clip_xyxy(target["boxes"], image.shape[:2]), "idx": np.arange(len(target["boxes"]))}
         if keypoints is not None:
             seen = np.flatnonzero(keypoints[..., 2].reshape(-1) > 0)
-            arguments |= {"keypoints": keypoints.reshape(-1, 3)[seen, :2], "point": seen}
+            arguments |= {"keypoints": _to_indices(keypoints.reshape(-1, 3)[seen, :2], image.shape[:2]), "point": seen}
         masks = target.get("masks")
         if masks is not None and len(masks):
             arguments["masks"] = pack_bits(masks) if self.packs_masks else masks
@@ -187,6 +187,16 @@ def _checked_image(image: Any) -> Image:
     return np.ascontiguousarray(image)
 
 
+def _to_indices(points: npt.NDArray[np.float32], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Points [M, 2] in pixels (the middle of the first one is 0.5) as albumentations counts: from 0 in that middle.
+
+    It mirrors a point to W - 1 - x but a box to W - x; without this they would move apart by a pixel. Points less than
+    half a pixel from the border are put onto the middle of the border's pixels.
+    """
+    limit = np.array(size_hw[::-1], np.float32) - 1
+    return np.clip(points - np.float32(0.5), 0, limit).astype(np.float32)
+
+
 def _restore_keypoints(
     keypoints: npt.NDArray[np.float32], result: Mapping[str, Any], swaps: Sequence[tuple[int, int]]
 ) -> npt.NDArray[np.float32]:
@@ -194,8 +204,10 @@ def _restore_keypoints(
     moved: npt.NDArray[np.float32] = np.zeros(keypoints.shape, np.float32)
     points = moved.reshape(-1, 3)
     rows = np.rint(np.asarray(result["point"], np.float64)).astype(np.int64).reshape(-1)
-    points[rows, :2] = np.asarray(result["keypoints"], np.float32).reshape(-1, 2)
+    points[rows, :2] = np.asarray(result["keypoints"], np.float32).reshape(-1, 2) + np.float32(0.5)
     points[rows, 2] = keypoints.reshape(-1, 3)[rows, 2]
+    height, width = result["image"].shape[:2]
+    points[(points[:, :2] > (width, height)).any(axis=1)] = 0
     mirrors = sum(
         name in _MIRRORS or str(parameters.get("group_element", "")) in _MIRRORING_ELEMENTS
         for name, parameters in result["applied_transforms"]

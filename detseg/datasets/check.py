@@ -10,7 +10,9 @@ import torch
 from detseg.errors import DataError
 
 
-def check_sample(image: Any, target: Mapping[str, Any], *, num_labels: int, where: str) -> None:
+def check_sample(
+    image: Any, target: Mapping[str, Any], *, num_labels: int, where: str, field_sizes: tuple[int, ...] = ()
+) -> None:
     """Raise unless ``(image, target)`` keeps the contract.
 
     Args:
@@ -21,6 +23,7 @@ def check_sample(image: Any, target: Mapping[str, Any], *, num_labels: int, wher
             0..K-1, or [T] with -1 for fields without a class, and ``image_id``.
         num_labels: K.
         where: what the message calls the sample; the image's name.
+        field_sizes: K of each of T label fields; ``class_index`` must then be [T].
 
     Raises:
         DataError: names the entry, what it is and what it must be.
@@ -30,7 +33,7 @@ def check_sample(image: Any, target: Mapping[str, Any], *, num_labels: int, wher
         raise DataError(f"{where}: the image has shape {list(image.shape)}, no pixels; remove it")
     _check_tensor(where, "image_id", _entry(where, target, "image_id"), torch.int64, (), {})
     if "class_index" in target:
-        _check_class_index(where, target["class_index"], num_labels)
+        _check_class_index(where, target["class_index"], field_sizes or (num_labels,))
         return
     boxes, labels = _entry(where, target, "boxes"), _entry(where, target, "labels")
     _check_tensor(where, "boxes", boxes, torch.float32, ("N", 4), sizes)
@@ -105,9 +108,10 @@ def _check_keypoints(where: str, keypoints: Any, image: torch.Tensor, sizes: dic
         raise DataError(f"{where}: a keypoint lies outside the {width} x {height} image; give it visibility 0")
 
 
-def _check_class_index(where: str, class_index: Any, num_labels: int) -> None:
-    fields = isinstance(class_index, torch.Tensor) and class_index.ndim == 1
-    _check_tensor(where, "class_index", class_index, torch.int64, ("T",) if fields else (), {})
+def _check_class_index(where: str, class_index: Any, sizes: tuple[int, ...]) -> None:
+    fields = len(sizes) > 1
+    _check_tensor(where, "class_index", class_index, torch.int64, (len(sizes),) if fields else (), {})
     lowest = -1 if fields else 0
-    if ((class_index < lowest) | (class_index >= num_labels)).any():
-        raise DataError(f"{where}: class_index {class_index.tolist()} is outside {lowest}..{num_labels - 1}")
+    if ((class_index < lowest) | (class_index >= torch.tensor(sizes if fields else sizes[0]))).any():
+        limits = ", ".join(f"{lowest}..{size - 1}" for size in sizes)
+        raise DataError(f"{where}: class_index {class_index.tolist()} is outside {limits}")

@@ -24,8 +24,8 @@ from detseg.seeds import derive_seed
 if TYPE_CHECKING:
     from detseg.datasets.augment import Augment
 
-Task = Literal["detect", "segment", "classify"]
-TASKS: tuple[Task, ...] = ("detect", "segment", "classify")
+Task = Literal["detect", "segment", "keypoints", "classify"]
+TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints", "classify")
 
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
 """image uint8 [3, H, W] RGB, and its target; see :func:`detseg.datasets.check.check_sample`."""
@@ -40,7 +40,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     Args:
         table: what to show; its ``record`` numbers seed the augmentation, so that subsets see the same pictures.
         preprocessing: the model's; gives the size that pictures are brought to.
-        task: "detect" (boxes), "segment" (boxes around masks, and masks) or "classify" (``class_index``).
+        task: "detect" (boxes), "segment" (boxes around masks, and masks), "keypoints" (boxes and keypoints; an
+            instance without any has P points of visibility 0) or "classify" (``class_index``).
         augment: random transforms; None for evaluation.
         seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
 
@@ -92,7 +93,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         if self.task == "classify" and len(record.class_index) == 1:
             tensors["class_index"] = tensors["class_index"][0]
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name)
+        sizes = tuple(len(field) for field in self.table.label_fields)
+        check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name, field_sizes=sizes)
         return pixels, tensors
 
     def _class_target(self, record: Record) -> dict[str, npt.NDArray[Any]]:
@@ -121,7 +123,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
                     mask[min(int(y), to_hw[0] - 1), min(int(x), to_hw[1] - 1)] = 1
             target |= {"masks": masks, "boxes": masks_to_boxes(masks)}
             target["area"] = mask_areas(masks)
-        if record.keypoints is not None:
+        if self.task == "keypoints":
+            assert record.keypoints is not None  # looked at when the dataset was built
             target["keypoints"] = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw)
         return target
 
@@ -165,6 +168,8 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
         return
     if preprocessing.crop:
         raise DataError(f"task {task}: preprocessing crops to {preprocessing.crop} px, which would cut objects; set 0")
+    if task == "keypoints" and table.keypoints is None:
+        raise DataError(f"{source}: there are no keypoints; use task detect or give the instances some")
     if task == "segment":
         trained = table.trained_rows()
         lacking = trained[~table.segmentation.present()[trained]]
@@ -213,5 +218,5 @@ def _scaled_keypoints(
     factor = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0], 1.0])
     scaled = (keypoints * factor).astype(np.float32)
     x, y, visibility = np.moveaxis(scaled, -1, 0)
-    inside = (visibility > 0) & (x >= 0) & (x < to_hw[1]) & (y >= 0) & (y < to_hw[0])
+    inside = (visibility > 0) & (x >= 0) & (x <= to_hw[1]) & (y >= 0) & (y <= to_hw[0])
     return np.where(inside[..., None], scaled, np.float32(0))

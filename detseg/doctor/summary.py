@@ -48,6 +48,16 @@ class ClassCount:
 
 
 @dataclass(frozen=True)
+class FieldCount:
+    """One of several label fields: its classes, and the images with and without a label for it."""
+
+    name: str
+    classes: int
+    labelled: int
+    unlabelled: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """What a data set holds, and what was found to be wrong.
 
@@ -57,7 +67,8 @@ class Summary:
         negatives: images without a class, or without any object but crowds and ignored ones.
         instances, crowds, ignored: numbers of objects; ``crowds`` and ``ignored`` are among ``instances``.
         has_masks: whether every object that is trained on has an outline; ``outlined``: objects that have one.
-        classes: in the order of the labels.
+        classes: in the order of the labels; with several label fields those of each, as ``colour=red``.
+        label_fields: the fields, where images have several labels; else empty.
         width, height: of the upright images in pixels.
         objects_per_image: crowds included.
         small, medium, large: objects by COCO's area bounds of 32 x 32 and 96 x 96 pixels.
@@ -75,6 +86,7 @@ class Summary:
     has_masks: bool
     outlined: int
     classes: tuple[ClassCount, ...]
+    label_fields: tuple[FieldCount, ...]
     width: Spread | None
     height: Spread | None
     objects_per_image: Spread | None
@@ -126,7 +138,12 @@ class Summary:
             f"  {count.name:{width}}" + (f"{count.instances:>10}" if with_objects else "") + f"{count.images:>10}"
             for count in self.classes
         ]
-        return [f"classes: {len(self.classes)}", head, *rows]
+        fields = [
+            f"label field {field.name}: {field.classes} classes, {field.labelled} images"
+            + (f", {field.unlabelled} without a label for it" if field.unlabelled else "")
+            for field in self.label_fields
+        ]
+        return [*fields, f"classes: {len(self.classes)}", head, *rows]
 
 
 def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary:
@@ -155,6 +172,10 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary
         classes=tuple(
             ClassCount(name, int(counts[label]), int(presence[:, label].sum()))
             for label, name in enumerate(table.class_map.names, start=1)
+        ),
+        label_fields=tuple(
+            FieldCount(field.name, len(field), int((column >= 0).sum()), int((column < 0).sum()))
+            for field, column in zip(table.label_fields, table.class_index.T, strict=False)
         ),
         width=Spread.of(upright[:, 1]),
         height=Spread.of(upright[:, 0]),

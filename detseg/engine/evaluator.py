@@ -6,35 +6,40 @@ from typing import Any
 
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset
-from detseg.metrics import ClassificationEvaluator, CocoEvaluator
+from detseg.datasets.labelled_pictures import LabelledPictures
+from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
 
-AnyEvaluator = CocoEvaluator | ClassificationEvaluator
+AnyEvaluator = CocoEvaluator | ClassificationEvaluator | FieldEvaluator
 
 
 def make_evaluator(
     table: AnnotationTable, task: str, preprocessing: Preprocessing, *, max_dets: int | None = None
 ) -> AnyEvaluator:
-    """The evaluator of a task ("detect", "segment", "classify") on the images of ``table``.
+    """The evaluator of a task ("detect", "segment", "keypoints", "classify") on the images of ``table``.
 
     The truth is the table's own, in original pixels; ``preprocessing`` brings a network's outputs there.
     """
     if task == "classify":
-        return ClassificationEvaluator(table.class_map)
+        return FieldEvaluator(table.label_fields) if table.label_fields else ClassificationEvaluator(table.class_map)
     geometries: dict[int, Geometry] = {
         record.image_id: preprocessing.geometry(record.size_hw, record.orientation) for record in table
     }
-    iou_types = ("bbox", "segm") if task == "segment" else ("bbox",)
+    iou_types = {"segment": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}.get(task, ("bbox",))
     return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
 
 
 def evaluator_of(dataset: Any) -> AnyEvaluator:
     """The evaluator that a dataset implies.
 
-    One of this project's datasets knows its table and task. From anybody's ``dataset[i] -> (image, target)`` (which
-    must not augment) the truth is read sample by sample: box AP, and mask AP if its targets have masks.
+    One of this project's datasets knows its table and task, or its classes. From anybody's
+    ``dataset[i] -> (image, target)`` (which must not augment) the truth is read sample by sample: box AP, and mask AP
+    if its targets have masks, else OKS AP if they have keypoints.
     """
     if isinstance(dataset, Dataset):
         return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
+    if isinstance(dataset, LabelledPictures):
+        return ClassificationEvaluator(dataset.class_map)
     table = AnnotationTable.from_dataset(dataset)
-    return CocoEvaluator(table, iou_types=("bbox", "segm") if table.has_masks else ("bbox",))
+    kinds = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
+    return CocoEvaluator(table, iou_types=("bbox", *kinds))

@@ -4,6 +4,7 @@ from detseg.metrics.classification import ClassificationEvaluator, Classificatio
 from detseg.metrics.coco import CocoEvaluator
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth
+from detseg.metrics.label_fields import FieldEvaluator, FieldMetrics
 from detseg.metrics.results_file import evaluate_files
 from detseg.metrics.truth_file import read_ground_truth
 
@@ -12,6 +13,8 @@ __all__ = [
     "ClassificationMetrics",
     "CocoEvaluator",
     "CocoMetrics",
+    "FieldEvaluator",
+    "FieldMetrics",
     "GroundTruth",
     "evaluate_files",
     "read_ground_truth",

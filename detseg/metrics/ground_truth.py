@@ -176,7 +176,8 @@ class GroundTruth:
             raise DataError(
                 f"{self.source}: object {number} (image {instance.image_id}) has {len(instance.keypoints)} keypoint "
                 f"numbers and {len(self.sigmas)} OKS falloffs (sigmas) are known; three numbers and one falloff are "
-                f"needed for each keypoint (COCO defines falloffs only for its own {len(COCO_SIGMAS)})"
+                f"needed for each keypoint (COCO defines falloffs only for its own {len(COCO_SIGMAS)}): for other sets "
+                'write "sigmas" beside "keypoints" in the categories of the file, 0.05 for each as runs do, or your own'
             )
         return instance.keypoints
 

@@ -73,6 +73,8 @@ def evaluate_files(
         )
     if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
         notes.append("results have boxes beside masks: their size range is that of the box, as in pycocotools")
+    if kind == "keypoints" and any(result.bbox for result in results):
+        notes.append("results have boxes beside keypoints: their size range is that of the box, as in pycocotools")
     if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in known):
         notes.append("results without a segmentation are scored as filled boxes, as in pycocotools")
     notes += limit_notes(truth, kind, limit)

@@ -32,7 +32,8 @@ def read_ground_truth(
     Args:
         path: COCO JSON.
         iou_type: what will be scored; damaged segmentations only matter to "segm".
-        sigmas: OKS falloffs, needed to score other keypoints than COCO's 17.
+        sigmas: OKS falloffs, needed to score other keypoints than COCO's 17 where no category of the file has the key
+            ``sigmas``.
 
     Raises:
         DataError: the file is not COCO JSON, an id of an image or category appears twice, or an outline or number
@@ -70,7 +71,7 @@ def read_ground_truth(
         tuple(instances),
         _distinct([category.name or str(category.id) for category in file.categories], list(labels)),
         tuple(labels),
-        oks_sigmas(points, sigmas),
+        oks_sigmas(points, sigmas or next((c.sigmas for c in file.categories if c.sigmas), ())),
         notes=notes,
     )
 
@@ -135,6 +136,7 @@ class _Category(msgspec.Struct):
     id: Id
     name: str | int = ""
     keypoints: list[str] = []
+    sigmas: list[float] = []
 
 
 class _Annotation(msgspec.Struct):

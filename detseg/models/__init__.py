@@ -1,10 +1,12 @@
 """The networks: how they are named, built, filled with weights and frozen, and what goes in and comes out."""
 
-from detseg.models.build import MODELS, ModelDescription, build_model, describe
+from detseg.models.build import MODELS, Model, ModelDescription, build_model, describe
 from detseg.models.classifier import Classifier
 from detseg.models.detector import Detector
 from detseg.models.freeze import LEVELS, freeze, part_table, set_trainable_layers
 from detseg.models.loss_mode import loss_mode
+from detseg.models.one_stage import OneStageDetector
+from detseg.models.own_classifier import OwnClassifier
 from detseg.models.weights import LoadReport, load_weights, read_state_dict
 
 __all__ = [
@@ -13,7 +15,10 @@ __all__ = [
     "Classifier",
     "Detector",
     "LoadReport",
+    "Model",
     "ModelDescription",
+    "OneStageDetector",
+    "OwnClassifier",
     "build_model",
     "describe",
     "freeze",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torchvision.models import detection
 
 from detseg.models.description import Task
+
+Family = Literal["rcnn", "retinanet", "fcos", "ssdlite"]
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,18 @@ class Architecture:
     Attributes:
         task: what it gives.
         body: a name of ``BODIES``.
-        coco: its published COCO weights; None if there are none. A Mask R-CNN may have those of the Faster R-CNN of
-            the same body: then its mask head starts from scratch.
+        coco: its published COCO weights; None if there are none. A Mask or Keypoint R-CNN may have those of the Faster
+            R-CNN of the same body: then its mask or keypoint head starts from scratch.
         coco_eps: eps of the norm layers under these weights.
         improved: torchvision's "v2": BatchNorm in body, neck and heads, deeper RPN and heads (Li et al. 2021,
             "Benchmarking Detection Transfer Learning with Vision Transformers").
-        anchor_sizes: anchor sides in pixels of each map.
+        anchor_sizes: anchor sides in pixels of each map; empty where they cannot be chosen.
         image_size: shorter side, and limit of the longer side, that torchvision trains it with.
         rpn_pre_nms_top_n, rpn_post_nms_top_n, rpn_score_threshold: as in ModelDescription.
-        neck_channels: channels of the FPN's maps and of the mask head; 256 in every published model.
+        family: of detectors: two stages ("rcnn"), or one.
+        score_threshold, nms_threshold, topk_candidates: as in ModelDescription.
+        neck_channels: channels of the FPN's maps and of the mask head; 256 in every published model. The published
+            keypoint head has 512, a slim one as many as the FPN.
         head_channels: width of the box head's two layers; 1024 in every published model.
     """
 
@@ -41,6 +46,10 @@ class Architecture:
     rpn_score_threshold: float = 0.0
     neck_channels: int = 256
     head_channels: int = 1024
+    family: Family = "rcnn"
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.5
+    topk_candidates: int = 1000
 
     @property
     def slim(self) -> bool:
@@ -66,24 +75,25 @@ _SLIM: dict[str, Any] = {
 
 
 def _rcnn(task: Task) -> dict[str, Architecture]:
-    masks = task == "segment"
+    v1: Any = detection.FasterRCNN_ResNet50_FPN_Weights
+    v2: Any = detection.FasterRCNN_ResNet50_FPN_V2_Weights
+    if task == "segment":
+        v1, v2 = detection.MaskRCNN_ResNet50_FPN_Weights, detection.MaskRCNN_ResNet50_FPN_V2_Weights
+    elif task == "keypoints":
+        v1 = detection.KeypointRCNN_ResNet50_FPN_Weights
     return {
         "resnet18_fpn": Architecture(task, "resnet18", rpn_post_nms_top_n=_SMALL),
         "resnet34_fpn": Architecture(task, "resnet34", rpn_post_nms_top_n=_SMALL),
         "resnet50_fpn": Architecture(
             task,
             "resnet50",
-            coco=(
-                detection.MaskRCNN_ResNet50_FPN_Weights if masks else detection.FasterRCNN_ResNet50_FPN_Weights
-            ).COCO_V1,
+            coco=v1.COCO_V1,
             coco_eps=0.0,  # trained before FrozenBatchNorm2d had an eps (pytorch/vision #2933)
         ),
         "resnet50_fpn_v2": Architecture(
             task,
             "resnet50",
-            coco=(
-                detection.MaskRCNN_ResNet50_FPN_V2_Weights if masks else detection.FasterRCNN_ResNet50_FPN_V2_Weights
-            ).COCO_V1,
+            coco=v2.COCO_V1,
             improved=True,
         ),
         "resnet101_fpn": Architecture(task, "resnet101"),
@@ -98,6 +108,60 @@ def _rcnn(task: Task) -> dict[str, Architecture]:
         "mobilenet_v2_fpn_slim": Architecture(task, "mobilenet_v2", **_SLIM),
         "mobilenet_v3_large_fpn_slim": Architecture(task, "mobilenet_v3_large_fine", **_SLIM),
     }
+
+
+_ONE_STAGE_SLIM: dict[str, Any] = {"image_size": (320, 533), "neck_channels": 96}
+
+
+def octaves(sizes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    """RetinaNet's three anchor sides of each map, a third of an octave apart, where only the first is given."""
+    if any(len(level) != 1 for level in sizes):
+        return sizes
+    return tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for (side,) in sizes)
+
+
+_OCTAVES = octaves(((32,), (64,), (128,), (256,), (512,)))
+_FINE_OCTAVES = octaves(((16,), (32,), (64,), (128,), (256,)))
+
+
+def _retinanet(body: str, **settings: Any) -> Architecture:
+    return Architecture("detect", body, **{"family": "retinanet", "anchor_sizes": _OCTAVES, **settings})
+
+
+def _fcos(body: str, **settings: Any) -> Architecture:
+    """FCOS scores are square roots of products, and torchvision's threshold of 0.2 would cut AP's curve short."""
+    return Architecture("detect", body, **{"family": "fcos", "anchor_sizes": (), "nms_threshold": 0.6, **settings})
+
+
+_ONE_STAGE: dict[str, Architecture] = {
+    "ssdlite320_mobilenet_v3_large": Architecture(
+        "detect",
+        "mobilenet_v3_large",
+        coco=detection.SSDLite320_MobileNet_V3_Large_Weights.COCO_V1,
+        coco_eps=1e-3,
+        anchor_sizes=(),
+        image_size=(320, 0),
+        family="ssdlite",
+        score_threshold=0.001,
+        nms_threshold=0.55,
+        topk_candidates=300,
+    ),
+    "retinanet_resnet18_fpn": _retinanet("resnet18"),
+    "retinanet_resnet50_fpn": _retinanet(
+        "resnet50",
+        coco=detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
+        coco_eps=0.0,  # as the R-CNNs of that time
+    ),
+    "retinanet_resnet50_fpn_v2": _retinanet(
+        "resnet50", coco=detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, improved=True
+    ),
+    "retinanet_mobilenet_v2_fpn": _retinanet("mobilenet_v2"),
+    "retinanet_mobilenet_v2_fpn_slim": _retinanet("mobilenet_v2", anchor_sizes=_FINE_OCTAVES, **_ONE_STAGE_SLIM),
+    "fcos_resnet18_fpn": _fcos("resnet18"),
+    "fcos_resnet50_fpn": _fcos("resnet50", coco=detection.FCOS_ResNet50_FPN_Weights.COCO_V1),
+    "fcos_mobilenet_v2_fpn": _fcos("mobilenet_v2"),
+    "fcos_mobilenet_v2_fpn_slim": _fcos("mobilenet_v2", **_ONE_STAGE_SLIM),
+}
 
 
 MODELS: dict[str, Architecture] = {
@@ -125,4 +189,6 @@ MODELS: dict[str, Architecture] = {
         rpn_score_threshold=0.05,
     ),
     **{f"maskrcnn_{name}": architecture for name, architecture in _rcnn("segment").items()},
+    **{f"keypointrcnn_{name}": architecture for name, architecture in _rcnn("keypoints").items()},
+    **_ONE_STAGE,
 }

@@ -8,10 +8,13 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, FeaturePyramidNetwork, LastLevelMaxPool
+
+from detseg.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 Stages = tuple[tuple[str, ...], ...]
 NormLayer = Callable[[int], nn.Module]
@@ -31,6 +34,11 @@ class Body:
         head: name of the classification head.
         levels: ``module name -> channels`` of the maps that the FPN takes; empty if there is no detector on this body.
         strides: their strides in pixels.
+        mean, std: of the pictures that its weights were trained with, for RGB in [0, 1].
+        crop: side in pixels of the picture that it classifies.
+        crop_share: that side as a share of the picture's shorter side.
+        fixed_crop: it classifies pictures of no other side.
+        gives_maps: ``build(levels=...)`` makes a module that gives the maps of these levels itself.
     """
 
     build: Callable[..., nn.Module]
@@ -41,6 +49,26 @@ class Body:
     head: str
     levels: dict[str, int]
     strides: tuple[int, ...]
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop: int = 224
+    crop_share: float = 224 / 256
+    fixed_crop: bool = False
+    gives_maps: bool = False
+
+
+class Backbone(nn.Module):
+    """A body that gives its maps by name, and an FPN over them: children and maps as torchvision's BackboneWithFPN."""
+
+    def __init__(self, body: nn.Module, fpn: FeaturePyramidNetwork, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        self.fpn = fpn
+        self.out_channels = channels
+
+    def forward(self, batch: Tensor) -> dict[str, Tensor]:
+        maps: dict[str, Tensor] = self.fpn(self.body(batch))
+        return maps
 
 
 def norm_layer(norm: str, eps: float) -> NormLayer:
@@ -48,14 +76,33 @@ def norm_layer(norm: str, eps: float) -> NormLayer:
     return partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
 
 
-def build_backbone(body: Body, norm: NormLayer, *, channels: int = 256, fpn_norm: NormLayer | None = None) -> nn.Module:
-    """Body and FPN with random weights; children ``body`` and ``fpn``, state-dict keys as torchvision's."""
+def build_backbone(
+    body: Body,
+    norm: NormLayer,
+    *,
+    channels: int = 256,
+    fpn_norm: NormLayer | None = None,
+    first_level: int = 0,
+    extra_blocks: ExtraFPNBlock | None = None,
+) -> nn.Module:
+    """Body and FPN with random weights; children ``body`` and ``fpn``, state-dict keys as torchvision's.
+
+    Args:
+        first_level: the first of the body's maps that the FPN takes; one-stage detectors leave out the finest.
+        extra_blocks: makes coarser maps from the FPN's last; None for one more by pooling, as R-CNNs have.
+    """
+    levels = dict(list(body.levels.items())[first_level:])
+    if body.gives_maps:
+        blocks = extra_blocks or LastLevelMaxPool()
+        fpn = FeaturePyramidNetwork(list(levels.values()), channels, extra_blocks=blocks, norm_layer=fpn_norm)
+        return Backbone(body.build(norm_layer=norm, levels=tuple(levels)), fpn, channels)
     network = body.build(weights=None, norm_layer=norm)
     return BackboneWithFPN(
         network.features if body.prefix else network,
-        {name: str(level) for level, name in enumerate(body.levels)},
-        list(body.levels.values()),
+        {name: str(level) for level, name in enumerate(levels)},
+        list(levels.values()),
         out_channels=channels,
+        extra_blocks=extra_blocks,
         norm_layer=fpn_norm,
     )
 

@@ -7,26 +7,35 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.poolers import LevelMapper
 
-from detseg.classes import ClassMap
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
-from detseg.models.architectures import MODELS, Architecture
-from detseg.models.bodies import BODIES, build_backbone, norm_layer
+from detseg.models.architectures import MODELS, Architecture, octaves
+from detseg.models.bodies import build_backbone, norm_layer
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription, Norm
 from detseg.models.detector import Detector
+from detseg.models.one_stage import OneStageDetector
+from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
+from detseg.models.own_classifier import OWN
 from detseg.models.state_files import read_description, read_state_dict
+from detseg.models.timm_body import FAMILIES, PREFIX, body_of, timm_architecture
 from detseg.preprocess import Preprocessing
 
-__all__ = ["MODELS", "ModelDescription", "build_model", "describe"]
+__all__ = ["MODELS", "Model", "ModelDescription", "build_model", "describe"]
 
-CLASSIFIER_SIZE = 224
+Model = Detector | OneStageDetector | Classifier
+
+KEYPOINT_LAYERS = 8
+"""Convolutions of the published keypoint head: together they see all of a box."""
 SMALLEST_CLASSIFIER_SIZE = 33
 """From 33 pixels on the last map has more than one pixel, which BatchNorm needs for a batch of one image."""
 
@@ -40,6 +49,8 @@ def describe(
     rois_per_image: int = 128,
     detections_per_image: int = 100,
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None,
+    keypoints: KeypointSchema | None = None,
+    label_fields: tuple[LabelField, ...] = (),
 ) -> ModelDescription:
     """The description of a new model that will be filled with ``weights``.
 
@@ -48,16 +59,26 @@ def describe(
         weights: "coco", "imagenet", "none" or a file; decides the norm layers, and, when it is a checkpoint of this
             project with the same ``arch``, the anchors and the default of ``image_size``.
         image_size: length of the shorter side in pixels (of the square crop for classifiers); None for what
-            torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640), or 224.
-        anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own.
+            torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
+            that a picture is stretched to), or 224.
+        rois_per_image: has no meaning for one-stage detectors.
+        anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own. For RetinaNet a single
+            side stands for the three of its octave.
+        label_fields: of a classifier that gives a class for each of them; ``class_map`` is then their ``joined`` one.
+        keypoints: the points that a model for keypoints finds, such as ``table.keypoint_schema``; other models take
+            none.
 
     Raises:
-        DataError: the architecture is not known, or has no such weights or size.
+        DataError: the architecture is not known, or has no such weights or size, or keypoints are missing or too many.
         OSError: the weights file cannot be opened.
     """
     architecture = architecture_of(arch)
     if weights == "coco" and architecture.coco is None:
         raise DataError(no_coco_weights(arch))
+    if anchor_sizes is not None:
+        if not architecture.anchor_sizes:
+            raise DataError(f"{arch}: it has no anchor sizes to choose, but {anchor_sizes} are given; leave them out")
+        anchor_sizes = octaves(anchor_sizes) if architecture.family == "retinanet" else anchor_sizes
     norm, norm_eps = _norm(architecture, weights)
     description = ModelDescription(
         arch=arch,
@@ -71,7 +92,13 @@ def describe(
         rpn_pre_nms_top_n=architecture.rpn_pre_nms_top_n,
         rpn_post_nms_top_n=_room_for(detections_per_image, architecture.rpn_post_nms_top_n),
         rpn_score_threshold=architecture.rpn_score_threshold,
+        score_threshold=architecture.score_threshold,
+        nms_threshold=architecture.nms_threshold,
         detections_per_image=detections_per_image,
+        topk_candidates=max(architecture.topk_candidates, 3 * detections_per_image),
+        keypoints=keypoints,
+        reduced_tail=architecture.family == "ssdlite" and _has_reduced_tail(weights),
+        label_fields=label_fields,
     )
     saved = None if weights in ("coco", "imagenet", "none") else read_description(weights)
     if saved is None:
@@ -87,33 +114,43 @@ def describe(
     )
 
 
-def build_model(description: ModelDescription) -> Detector | Classifier:
+def build_model(description: ModelDescription) -> Model:
     """The model that ``description`` tells, with random weights, in training mode, nothing frozen.
 
     Raises:
         DataError: the architecture is not known, or its number of FPN maps is not that of the anchor sizes.
     """
     architecture = architecture_of(description.arch)
-    body = BODIES[architecture.body]
+    body = body_of(architecture)
     if description.task == "classify":
         norm = norm_layer(description.norm, description.norm_eps)
         network = body.build(weights=None, num_classes=len(description.class_map), norm_layer=norm)
         return Classifier(network, body, description)
+    if architecture.family != "rcnn":
+        return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
     _fix_scales(rcnn.roi_heads, body.strides)
     return Detector(rcnn, body, description)
 
 
 def architecture_of(arch: str) -> Architecture:
-    """The architecture of a name; DataError with all names if there is none."""
-    if arch not in MODELS:
-        raise DataError(f"model {arch!r} is not known; known are {', '.join(MODELS)}")
-    return MODELS[arch]
+    """The architecture of a name; DataError with all names if there is none, or none with this timm body."""
+    architecture = MODELS.get(arch) or timm_architecture(arch)
+    if architecture is not None:
+        return architecture
+    if arch == OWN:
+        raise DataError("a module of your own is built by you: load(path, build=...), see OwnClassifier.from_saved")
+    if arch in FAMILIES:
+        raise DataError(f"model {arch!r} needs a body, such as --body {PREFIX}convnext_atto")
+    raise DataError(
+        f"model {arch!r} is not known; known are {', '.join(MODELS)}, and "
+        f"{', '.join(FAMILIES)} with --body {PREFIX}NAME"
+    )
 
 
 def no_coco_weights(arch: str) -> str:
     """What to say when COCO weights are asked for and do not exist."""
-    task = MODELS[arch].task
+    task = architecture_of(arch).task
     others = [name for name, other in MODELS.items() if other.coco is not None and other.task == task]
     kind = "the whole network but its last layer" if task == "classify" else "the body only"
     instead = f"; of its kind {', '.join(others)} have them" if others else ""
@@ -123,7 +160,7 @@ def no_coco_weights(arch: str) -> str:
 def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
     norm = norm_layer(description.norm, description.norm_eps)
     backbone = build_backbone(
-        BODIES[architecture.body],
+        body_of(architecture),
         norm,
         channels=architecture.neck_channels,
         fpn_norm=norm if architecture.improved else None,
@@ -152,6 +189,9 @@ def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
             settings["mask_head"] = MaskRCNNHeads(channels, layers, 1, norm_layer=norm)
     if architecture.slim:
         settings |= _slim_heads(architecture, description) | {"num_classes": None}
+    if description.keypoints is not None:
+        points = None if architecture.slim else len(description.keypoints.names)
+        return KeypointRCNN(**settings, num_keypoints=points)
     return MaskRCNN(**settings) if description.task == "segment" else FasterRCNN(**settings)
 
 
@@ -163,6 +203,9 @@ def _slim_heads(architecture: Architecture, description: ModelDescription) -> di
     if description.task == "segment":
         heads["mask_head"] = MaskRCNNHeads(neck, [neck] * 4, 1)
         heads["mask_predictor"] = MaskRCNNPredictor(neck, neck, num_classes)
+    if description.keypoints is not None:
+        heads["keypoint_head"] = KeypointRCNNHeads(neck, [neck] * KEYPOINT_LAYERS)
+        heads["keypoint_predictor"] = KeypointRCNNPredictor(neck, len(description.keypoints.names))
     return heads
 
 
@@ -183,7 +226,7 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
     for images much smaller than their padding the guess is wrong: one 20 x 20 image spoils all later ones.
     """
     levels = [int(math.log2(stride)) for stride in strides]
-    for pooler in (roi_heads.box_roi_pool, roi_heads.mask_roi_pool):
+    for pooler in (roi_heads.box_roi_pool, roi_heads.mask_roi_pool, roi_heads.keypoint_roi_pool):
         if pooler is not None:
             pooler.scales = [1 / stride for stride in strides]
             pooler.map_levels = LevelMapper(levels[0], levels[-1])
@@ -191,17 +234,25 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:
     if architecture.task == "classify":
-        crop = CLASSIFIER_SIZE if image_size is None else image_size
+        body = body_of(architecture)
+        crop = body.crop if image_size is None else image_size
+        if body.fixed_crop and crop != body.crop:
+            raise DataError(f"image size {crop}: {architecture.body} takes pictures of {body.crop} pixels only")
         if crop < SMALLEST_CLASSIFIER_SIZE:
             raise DataError(
                 f"image size {crop} is too small for a network of stride 32; give at least "
                 f"{SMALLEST_CLASSIFIER_SIZE} (smaller pictures are enlarged)"
             )
-        return Preprocessing(min_size=round(crop * 256 / 224), max_size=0, crop=crop)
+        size = max(crop, round(crop / body.crop_share))
+        return Preprocessing(min_size=size, max_size=0, crop=crop, mean=body.mean, std=body.std)
     smallest, largest = architecture.image_size
+    if architecture.family == "ssdlite":
+        half = (0.5, 0.5, 0.5)
+        return Preprocessing(min_size=image_size or smallest, max_size=0, mean=half, std=half, stretch=True)
     if image_size is not None and image_size != smallest:
         smallest, largest = image_size, round(image_size * 1333 / 800)
-    return Preprocessing(min_size=smallest, max_size=largest)
+    body = body_of(architecture)
+    return Preprocessing(min_size=smallest, max_size=largest, mean=body.mean, std=body.std)
 
 
 def _room_for(detections: int, proposals: tuple[int, int]) -> tuple[int, int]:
@@ -213,11 +264,14 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
     """The norm layers that the weights were trained with.
 
     Detectors with pretrained weights freeze them, as torchvision does, because a batch of two images is too small to
-    learn statistics from; its "v2" models have BatchNorm that learns. So have classifiers, whose batches are larger.
+    learn statistics from; its "v2" models and SSDLite have BatchNorm that learns. So have classifiers, whose batches
+    are larger.
     """
-    body = BODIES[architecture.body]
+    body = body_of(architecture)
     if architecture.task == "classify":
         return "batch", body.norm_eps
+    if architecture.family == "ssdlite":
+        return "batch", architecture.coco_eps
     if weights == "none" or architecture.improved:
         return "batch", 1e-5
     if weights == "coco":
@@ -230,7 +284,14 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
 def _norm_of_file(architecture: Architecture, state: dict[str, Tensor]) -> tuple[Norm, float]:
     """Norm layers that a state dict without description was most likely trained with, as torchvision builds them."""
     if not any(name.startswith("backbone.") for name in state):
-        return "frozen", BODIES[architecture.body].norm_eps  # a classification network
+        return "frozen", body_of(architecture).norm_eps  # a classification network
     if any(name.endswith("num_batches_tracked") for name in state):
         return "batch", 1e-5  # built without pretrained weights: BatchNorm that learned
     return "frozen", architecture.coco_eps
+
+
+def _has_reduced_tail(weights: str) -> bool:
+    """Whether SSDLite is built with the reduced tail of MobileNetV3, as torchvision does for these weights."""
+    if weights in ("coco", "imagenet", "none"):
+        return weights != "imagenet"
+    return is_reduced_tail(read_state_dict(weights))

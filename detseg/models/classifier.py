@@ -14,7 +14,7 @@ from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, name_of
 from detseg.models.padding import size_of
 from detseg.models.parts import PartedModel
-from detseg.structures import ClassPrediction
+from detseg.structures import ClassPrediction, FieldPredictions
 
 Losses = dict[str, Tensor]
 
@@ -23,13 +23,18 @@ class Classifier(PartedModel):
     """A torchvision classification network. Its children and state-dict keys are that network's own.
 
     Called in training mode it gives ``{"loss_classifier": cross entropy}``, in eval mode one :class:`ClassPrediction`
-    per image. :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen body the features of an image
-    depend on that image alone (it is run by itself, without gradients) and can be computed once and kept.
+    per image. With several label fields it gives one ``loss_<field>`` each, and :class:`FieldPredictions`: the rows of
+    the last layer are then the linear heads of the fields, one after the other.
+
+    :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen body the features of an image depend on
+    that image alone (it is run by itself, without gradients) and can be computed once and kept.
     """
 
     def __init__(self, network: nn.Module, body: Body, description: ModelDescription) -> None:
-        """``network``: as torchvision builds it, with K outputs."""
+        """``network``: as torchvision builds it, with K outputs: one for each class of ``description.class_map``."""
         super().__init__(description)
+        self._fields = description.label_fields
+        self._field_sizes = [len(field) for field in self._fields] or [len(description.class_map)]
         for name, child in network.named_children():
             self.add_module(name, child)
         self._body = body
@@ -44,12 +49,13 @@ class Classifier(PartedModel):
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> Losses | list[ClassPrediction]:
+    ) -> Losses | list[ClassPrediction] | list[FieldPredictions]:
         """The loss in training mode, predictions in eval mode.
 
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the body is frozen.
-            targets: needed in training mode: class_index int64 [] in 0..K-1.
+            targets: needed in training mode: class_index int64 [] in 0..K-1; with T label fields [T], each in its own
+                0..K-1, or -1 for none, which adds nothing to the loss of that field.
 
         Raises:
             DataError: an image or target that breaks this contract.
@@ -57,10 +63,16 @@ class Classifier(PartedModel):
         check_images(images)
         if not self.training:
             with torch.no_grad():
-                return [ClassPrediction(row) for row in self._probabilities(images).cpu().numpy()]
+                return self._predictions(self.head(self.pooled_features(images)).float())
         class_index = self._class_indices(images, targets)
         self.keep_frozen()
-        return {"loss_classifier": functional.cross_entropy(self.head(self.pooled_features(images)), class_index)}
+        logits = self.head(self.pooled_features(images))
+        if not self._fields:
+            return {"loss_classifier": functional.cross_entropy(logits, class_index[:, 0])}
+        return {
+            f"loss_{field.name}": _mean_over_labelled(part, class_index[:, column])
+            for column, (field, part) in enumerate(zip(self._fields, self._by_field(logits), strict=True))
+        }
 
     def pooled_features(self, images: Sequence[Tensor]) -> Tensor:
         """float32 [N, D]: the last body map of each image, averaged over the picture."""
@@ -77,33 +89,58 @@ class Classifier(PartedModel):
         return self._pooled(torch.stack([self.normalise(image) for image in images]))
 
     def head(self, features: Tensor) -> Tensor:
-        """float32 [N, D] -> logits [N, K]; drops features out in training mode where the architecture does."""
+        """float32 [N, D] -> logits [N, K]; drops features out in training mode where the architecture does.
+
+        With several label fields the K columns are those of ``joined(label_fields)``.
+        """
         return self.get_submodule(self._body.head)(features)
 
     def _pooled(self, batch: Tensor) -> Tensor:
         for name, child in self.named_children():
             if name != self._body.head:
                 batch = child(batch)
-        return functional.adaptive_avg_pool2d(batch, 1).flatten(1)
+        # timm's networks, and a user's own, end in a vector
+        return batch if batch.ndim == 2 else functional.adaptive_avg_pool2d(batch, 1).flatten(1)
 
-    def _probabilities(self, images: Sequence[Tensor]) -> Tensor:
-        return self.head(self.pooled_features(images)).float().softmax(dim=1)
+    def _by_field(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """Logits [N, K] of each field."""
+        return torch.split(logits, self._field_sizes, dim=1)
+
+    def _predictions(self, logits: Tensor) -> list[ClassPrediction] | list[FieldPredictions]:
+        parts = [part.softmax(dim=1).cpu().numpy() for part in self._by_field(logits)]
+        if not self._fields:
+            return [ClassPrediction(row) for row in parts[0]]
+        names = [field.name for field in self._fields]
+        return [
+            FieldPredictions({name: ClassPrediction(row) for name, row in zip(names, rows, strict=True)})
+            for rows in zip(*parts, strict=True)
+        ]
 
     def _class_indices(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> Tensor:
+        """int64 [N, T] of the targets, checked."""
         if targets is None or len(targets) != len(images):
             given = "no targets" if targets is None else f"{len(targets)} targets"
             raise DataError(f"{len(images)} images but {given}; training needs one target per image")
-        classes = len(self.description.class_map)
+        shape = [len(self._fields)] if self._fields else []
         for target in targets:
             value = target.get("class_index")
-            if not isinstance(value, Tensor) or value.ndim or value.dtype != torch.int64:
-                raise DataError(f"{name_of(target)}: class_index is {value!r}; an int64 tensor [] is needed")
-        indices = torch.stack([target["class_index"] for target in targets])
-        good = (indices >= 0) & (indices < classes)
+            if not isinstance(value, Tensor) or list(value.shape) != shape or value.dtype != torch.int64:
+                raise DataError(f"{name_of(target)}: class_index is {value!r}; an int64 tensor {shape} is needed")
+        indices = torch.stack([target["class_index"] for target in targets]).reshape(len(targets), -1)
+        sizes = torch.tensor(self._field_sizes, device=indices.device)
+        good = (indices >= (-1 if self._fields else 0)) & (indices < sizes)
         if not bool(good.all()):
-            row = int(good.int().argmin())
+            row, column = (int(place[0]) for place in torch.nonzero(~good, as_tuple=True))
+            field = f" of {self._fields[column].name}" if self._fields else ""
+            remedy = "none is -1" if self._fields else "leave images without a class out of the training data"
             raise DataError(
-                f"{name_of(targets[row])}: class_index {int(indices[row])} is outside 0..{classes - 1}; "
-                "leave images without a class out of the training data"
+                f"{name_of(targets[row])}: class_index {int(indices[row, column])}{field} is outside "
+                f"0..{self._field_sizes[column] - 1}; {remedy}"
             )
         return indices
+
+
+def _mean_over_labelled(logits: Tensor, class_index: Tensor) -> Tensor:
+    """Cross entropy of the rows that have a class (not -1), averaged over them; 0 with gradients of 0 if none has."""
+    total = functional.cross_entropy(logits, class_index, ignore_index=-1, reduction="sum")
+    return total / (class_index >= 0).sum().clamp(min=1)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from detseg.classes import ClassMap
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.preprocess import Preprocessing
 
-Task = Literal["detect", "segment", "classify"]
+Task = Literal["detect", "segment", "keypoints", "classify"]
 Norm = Literal["frozen", "batch"]
 
 
@@ -19,7 +20,7 @@ class ModelDescription:
 
     Attributes:
         arch: a name of ``MODELS``.
-        task: what the model gives: boxes, boxes and masks, or a class.
+        task: what the model gives: boxes, boxes and masks, boxes and keypoints, or a class.
         class_map: the K classes.
         preprocessing: size, crop and normalisation of the input.
         norm: "frozen" (FrozenBatchNorm2d: constants, right for batches of two) or "batch" (BatchNorm2d: learns).
@@ -37,6 +38,12 @@ class ModelDescription:
         score_threshold: score below which a detection is dropped. Low, because AP wants the whole curve.
         nms_threshold: IoU above which the lower of two detections of one class is dropped.
         detections_per_image: most detections an image.
+        topk_candidates: boxes that go into NMS in a one-stage detector: of each map, in SSD of each class.
+        reduced_tail: MobileNetV3 with half the channels in its last stage (Howard et al. 2019, table 6), as torchvision
+            builds SSDLite for its COCO weights and from scratch, but not for ImageNet weights.
+        keypoints: the P keypoints of a model that finds them; None for all other models.
+        label_fields: of a classifier that gives several classes an image, one for each field; ``class_map`` is then
+            ``joined(label_fields)``. Empty: one class, of ``class_map``.
     """
 
     arch: str
@@ -55,11 +62,25 @@ class ModelDescription:
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     detections_per_image: int = 100
+    topk_candidates: int = 1000
+    reduced_tail: bool = False
+    keypoints: KeypointSchema | None = None
+    label_fields: tuple[LabelField, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.class_map):
             raise DataError(f"{self.arch}: there is no class to learn; the data set needs at least one")
-        for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image"):
+        if self.label_fields and (self.task != "classify" or self.class_map != joined(self.label_fields)):
+            names = ", ".join(field.name for field in self.label_fields)
+            raise DataError(
+                f"{self.arch}: label fields {names} are for classifiers, whose class map is joined(label_fields)"
+            )
+        if (self.task == "keypoints") != (self.keypoints is not None and len(self.keypoints.names) > 0):
+            raise DataError(
+                f"{self.arch}: the task is {self.task}, the keypoints are {self.keypoints and self.keypoints.names}; a "
+                "model for keypoints needs their schema (keypoints=table.keypoint_schema), no other model takes one"
+            )
+        for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image", "topk_candidates"):
             if getattr(self, name) < 1:
                 raise DataError(f"{self.arch}: {name} is {getattr(self, name)}; it must be at least 1")
         if self.norm not in ("frozen", "batch") or self.norm_eps < 0:
@@ -73,6 +94,7 @@ class ModelDescription:
             **asdict(self),
             "class_map": self.class_map.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
+            "label_fields": [field.to_dict() for field in self.label_fields],
         }
 
     @classmethod
@@ -87,12 +109,22 @@ class ModelDescription:
         wrong = sorted((set(value) - known) | (required - set(value)))
         if wrong:
             raise DataError(f"model description: key {wrong[0]!r} is unknown or missing; it is of another version")
-        plain = {key: _tuples(item) for key, item in value.items() if key not in ("class_map", "preprocessing")}
+        made = ("class_map", "preprocessing", "keypoints", "label_fields")
+        plain = {key: _tuples(item) for key, item in value.items() if key not in made}
         return cls(
             class_map=ClassMap.from_dict(value["class_map"]),
             preprocessing=Preprocessing.from_dict(value["preprocessing"]),
+            label_fields=tuple(LabelField.from_dict(field) for field in value.get("label_fields", ())),
+            keypoints=_schema(value.get("keypoints")),
             **plain,
         )
+
+
+def _schema(value: Any) -> KeypointSchema | None:
+    try:
+        return None if value is None else KeypointSchema(**{key: _tuples(item) for key, item in value.items()})
+    except (AttributeError, TypeError) as error:
+        raise DataError(f"model description: keypoints {value}: {error}; it is of another version") from error
 
 
 def _tuples(value: Any) -> Any:

@@ -1,10 +1,12 @@
-"""Faster and Mask R-CNN: torchvision's modules, fed with images that are already of the network's size."""
+"""Faster, Mask and Keypoint R-CNN: torchvision's modules, fed with images that are already of the network's size."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
@@ -31,8 +33,9 @@ class Detector(PartedModel):
     """A two-stage detector. Its state dict has the keys of torchvision's detector of the same name.
 
     Called in training mode it gives losses: "loss_classifier", "loss_box_reg", "loss_objectness" and
-    "loss_rpn_box_reg" (not with a frozen RPN), and with a mask head "loss_mask"; the same keys for every batch, also
-    one without any instance. Called in eval mode it gives one :class:`RawPrediction` per image.
+    "loss_rpn_box_reg" (not with a frozen RPN), with a mask head "loss_mask", with a keypoint head "loss_keypoint"; the
+    same keys for every batch, also one without any instance or labelled keypoint. Called in eval mode it gives one
+    :class:`RawPrediction` per image.
 
     The way of an image: ``body_maps -> neck_maps -> frozen_proposals -> losses_from_*``. What is frozen is computed
     image by image, so that it depends on the image alone and can be computed once and kept; the first trainable part
@@ -52,7 +55,7 @@ class Detector(PartedModel):
     roi_heads: Any
 
     def __init__(self, network: Any, body: Body, description: ModelDescription) -> None:
-        """``network``: a torchvision ``FasterRCNN`` or ``MaskRCNN``, whose ``transform`` is left behind."""
+        """``network``: torchvision's ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN``; its ``transform`` is left."""
         super().__init__(description)
         self.backbone = network.backbone
         self.rpn = network.rpn
@@ -63,6 +66,11 @@ class Detector(PartedModel):
     @property
     def has_masks(self) -> bool:
         return bool(self.roi_heads.has_mask())
+
+    @property
+    def num_keypoints(self) -> int:
+        """P; 0 for a model that finds no keypoints."""
+        return 0 if self.description.keypoints is None else len(self.description.keypoints.names)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         stages = self.body_stages()
@@ -75,10 +83,12 @@ class Detector(PartedModel):
         }
         if self.has_masks:
             parts["mask head"] = ("roi_heads.mask_head", "roi_heads.mask_predictor")
+        if self.num_keypoints:
+            parts["keypoint head"] = ("roi_heads.keypoint_head", "roi_heads.keypoint_predictor")
         return parts
 
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
-        present = set(dict(self.backbone.body.named_children()))
+        present = set(dict(self.backbone.body.named_modules()))
         stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in self._stages]
         return tuple(stage for stage in stages if stage)
 
@@ -90,7 +100,8 @@ class Detector(PartedModel):
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel.
             targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K, masks uint8 [N, H, W] for
-                a mask head; N = 0 is a negative image.
+                a mask head, keypoints float32 [N, P, 3] (x, y, visibility; 0 is not labelled and not learned from) for
+                a keypoint head; N = 0 is a negative image.
 
         Raises:
             DataError: an image or target that breaks this contract, by its image_id.
@@ -98,7 +109,7 @@ class Detector(PartedModel):
         check_images(images)
         if not self.training:
             return self._predict(images)
-        check_targets(images, targets, len(self.description.class_map), self.has_masks)
+        check_targets(images, targets, len(self.description.class_map), self.has_masks, keypoints=self.num_keypoints)
         assert targets is not None
         self.keep_frozen()
         sizes_hw = [size_of(image) for image in images]
@@ -211,4 +222,17 @@ def _raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
         labels=detection["labels"].cpu().numpy(),
         scores=scores,
         mask_probs=None if masks is None else masks[:, 0].float().cpu().numpy(),
+        keypoints=None if "keypoints" not in detection else _keypoints(detection),
     )
+
+
+def _keypoints(detection: dict[str, Tensor]) -> npt.NDArray[np.float32]:
+    """float32 [M, P, 3]: x, y, score.
+
+    torchvision's score is the highest logit of the point's heatmap. Its sigmoid lies in [0, 1] in the same order; it
+    ranks points but is no probability, because the loss says where a point is and not whether it is there.
+    """
+    scores = detection["keypoints_scores"].float().sigmoid()
+    points = torch.cat([detection["keypoints"][..., :2].float(), scores[..., None]], dim=2)
+    found: npt.NDArray[np.float32] = points.cpu().numpy()
+    return found

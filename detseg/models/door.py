@@ -39,11 +39,14 @@ def check_images(images: Sequence[Tensor]) -> None:
                 )
 
 
-def check_targets(images: Sequence[Tensor], targets: Sequence[Target] | None, num_labels: int, masks: bool) -> None:
+def check_targets(
+    images: Sequence[Tensor], targets: Sequence[Target] | None, num_labels: int, masks: bool, *, keypoints: int = 0
+) -> None:
     """Every target of a detector must have boxes, labels and, with ``masks``, masks that fit its image.
 
     Boxes must be finite float [N, 4] with x1 < x2 and y1 < y2, at most one pixel outside the image; labels int64 [N] in
-    1..``num_labels``; masks [N, H, W] of the image's size. On a GPU a good batch costs two synchronisations.
+    1..``num_labels``; masks [N, H, W] of the image's size; for a model of P = ``keypoints`` points (0: none) keypoints
+    finite float32 [N, P, 3]. On a GPU a good batch costs two synchronisations, with keypoints three.
 
     Raises:
         DataError: naming the image and the value.
@@ -52,7 +55,7 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Target] | None, nu
         given = "no targets" if targets is None else f"{len(targets)} targets"
         raise DataError(f"{len(images)} images but {given}; training needs one target per image")
     for image, target in zip(images, targets, strict=True):
-        _check_shapes(image, target, masks)
+        _check_shapes(image, target, masks, keypoints)
     boxes = torch.cat([target["boxes"] for target in targets])
     labels = torch.cat([target["labels"] for target in targets])
     sizes = [[image.shape[2] + 1, image.shape[1] + 1] for image in images for _ in range(2)]
@@ -70,6 +73,11 @@ def check_targets(images: Sequence[Tensor], targets: Sequence[Target] | None, nu
             f"{where}: label {int(labels[row])} is outside 1..{num_labels} (0 is background and never stored); "
             f"the model was built for {num_labels} classes"
         )
+    if keypoints:
+        good = torch.cat([target["keypoints"] for target in targets]).isfinite().flatten(1).all(1)
+        if not bool(good.all()):
+            where, _ = _owner(int(good.int().argmin()), targets)
+            raise DataError(f"{where}: a keypoint is not finite; give points that are not labelled as 0, 0, 0")
 
 
 def name_of(target: Target) -> str:
@@ -77,9 +85,9 @@ def name_of(target: Target) -> str:
     return f"image_id {int(target['image_id'])}" if "image_id" in target else "a target without image_id"
 
 
-def _check_shapes(image: Tensor, target: Target, masks: bool) -> None:
+def _check_shapes(image: Tensor, target: Target, masks: bool, keypoints: int) -> None:
     where = name_of(target)
-    for key in ("boxes", "labels", "masks") if masks else ("boxes", "labels"):
+    for key in ("boxes", "labels", *(["masks"] if masks else []), *(["keypoints"] if keypoints else [])):
         if key not in target:
             raise DataError(f"{where}: target has no {key!r} but {sorted(target)}; this model trains on {key}")
     boxes, labels = target["boxes"], target["labels"]
@@ -90,6 +98,13 @@ def _check_shapes(image: Tensor, target: Target, masks: bool) -> None:
     if masks and target["masks"].shape != (len(boxes), *image.shape[1:]):
         needed = [len(boxes), *image.shape[1:]]
         raise DataError(f"{where}: masks are {list(target['masks'].shape)}; {needed} is needed, as the image and boxes")
+    if keypoints:
+        points = target["keypoints"]
+        if points.shape != (len(boxes), keypoints, 3) or points.dtype != torch.float32:
+            raise DataError(
+                f"{where}: keypoints are {points.dtype} {list(points.shape)}; float32 {[len(boxes), keypoints, 3]} is "
+                f"needed (x, y, visibility): the model was built for {keypoints} points"
+            )
 
 
 def _owner(row: int, targets: Sequence[Target]) -> tuple[str, int]:

@@ -47,9 +47,9 @@ def set_trainable_layers(model: PartedModel, layers: int) -> None:
 
 def part_table(model: PartedModel) -> list[Part]:
     """One row for each part, in the order of the computation: parameters, and how many of them learn."""
-    rows = []
-    for name, modules in model.parts().items():
-        parameters = [parameter for module in modules for parameter in model.get_submodule(module).parameters()]
-        trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        rows.append(Part(name, sum(parameter.numel() for parameter in parameters), trainable))
-    return rows
+    totals = {name: [0, 0] for name in model.parts()}
+    for name, parameter in model.named_parameters():
+        counts = totals[model.part_of(name)]  # each once, although one module of a part may lie inside another
+        counts[0] += parameter.numel()
+        counts[1] += parameter.numel() if parameter.requires_grad else 0
+    return [Part(name, parameters, trainable) for name, (parameters, trainable) in totals.items()]

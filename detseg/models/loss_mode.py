@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 
 @contextmanager
@@ -25,8 +26,8 @@ def loss_mode(model: nn.Module, *, gradients: bool = False) -> Iterator[nn.Modul
         model.train()
         for module in model.modules():
             # Containers choose between losses and predictions by their mode; norm layers and dropout are leaves. (An
-            # attention layer applies dropout itself.)
-            if not any(True for _ in module.children()) or isinstance(module, nn.MultiheadAttention):
+            # attention layer applies dropout itself, and timm's norm layers hold their activation.)
+            if not any(True for _ in module.children()) or isinstance(module, (nn.MultiheadAttention, _NormBase)):
                 module.training = False
         with torch.set_grad_enabled(gradients):
             yield model

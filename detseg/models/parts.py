@@ -21,7 +21,7 @@ class Part:
     """One row of the table of parts.
 
     Attributes:
-        name: "stem", "body", "neck", "rpn", "box head", "mask head" or "head".
+        name: "stem", "body", "neck", "rpn", "box head", "mask head", "keypoint head" or "head".
         parameters: how many numbers in it.
         trainable: how many of them learn.
     """
@@ -31,9 +31,9 @@ class Part:
     trainable: int
 
     def line(self) -> str:
-        """``  body        10.8 M  frozen``"""
+        """``  body            10.8 M  frozen``"""
         state = "trainable" if self.trainable == self.parameters else "partly trainable" if self.trainable else "frozen"
-        return f"  {self.name:9}  {self.parameters / 1e6:6.2f} M  {state}"
+        return f"  {self.name:13}  {self.parameters / 1e6:6.2f} M  {state}"
 
 
 class PartedModel(nn.Module, ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,20 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
-from detseg.models.bodies import BODIES
-from detseg.models.build import MODELS, no_coco_weights
+from detseg.models.build import architecture_of, no_coco_weights
+from detseg.models.class_rows import RowMatch, carry_rows, head_lines
+from detseg.models.keypoint_rows import without_other_points
+from detseg.models.one_stage_build import retinanet_name, ssd_name
 from detseg.models.parts import PartedModel
 from detseg.models.published import fetch, file_name
+from detseg.models.source_classes import SourceClasses, source_classes
 from detseg.models.state_files import read_state_dict
+from detseg.models.timm_body import PREFIX, body_of
+from detseg.models.timm_weights import fetch_timm, timm_names
 
 State = dict[str, Tensor]
 
-HEADS = ("rpn", "box head", "mask head", "head")
+HEADS = ("rpn", "box head", "mask head", "keypoint head", "head")
 """Parts whose shapes depend on the user's classes and anchors; elsewhere another shape means another network."""
 
 COUNTER = "num_batches_tracked"
@@ -40,103 +46,168 @@ class LoadReport:
     Attributes:
         source: "coco (file name)", "imagenet (file name)", "none" or the path.
         loaded: tensors that were filled.
+        by_class: tensors that have rows of the source for the background and for some of the classes.
         missing: tensors of the model that the source lacks: started from scratch.
         mismatched: tensors that have another shape in the source (which is told): started from scratch.
         unexpected: tensors of the source that the model has no place for.
         by_part: part -> (tensors loaded, tensors in all).
+        by_class_in_part: part -> tensors loaded for some of the classes, where there are any.
+        rows: what became of each class; empty if the source has no rows of classes that fit.
+        named: whether the source names its classes, so that rows were matched by name.
     """
 
     source: str
     loaded: tuple[str, ...] = ()
+    by_class: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     by_part: tuple[tuple[str, int, int], ...] = ()
+    by_class_in_part: tuple[tuple[str, int], ...] = ()
+    rows: tuple[RowMatch, ...] = ()
+    named: bool = True
+
+    @property
+    def matched(self) -> tuple[tuple[str, str], ...]:
+        """(class of the model, class of the source) of all classes that start with rows of the source."""
+        return tuple((match.name, match.source) for match in self.rows if match.row >= 0)
 
     def lines(self) -> list[str]:
         """A few lines for the terminal, part by part."""
         if not self.loaded:
             return [f"weights: {self.source}; every part starts from scratch"]
         total = sum(count for _, _, count in self.by_part)
-        lines = [f"weights: {self.source}; {len(self.loaded)} of {total} tensors loaded"]
+        lines = [f"weights: {self.source}; {len(self.loaded) + len(self.by_class)} of {total} tensors loaded"]
+        by_class = dict(self.by_class_in_part)
         full = [part for part, loaded, count in self.by_part if loaded == count]
         if full:
             lines.append(f"  loaded: {', '.join(full)}")
-        for part, loaded, count in self.by_part:
+        for part, whole, count in self.by_part:
+            loaded = whole + by_class.get(part, 0)
+            if part in by_class:
+                lines.append(f"  loaded for some classes: {by_class[part]} of {count} tensors of {part}")
             if not loaded:
                 lines.append(f"  started from scratch: {part}")
             elif loaded < count:
                 lines.append(f"  started from scratch: {count - loaded} of {count} tensors of {part}")
         lines += [f"    another shape: {text}" for text in self.mismatched]
+        lines += [f"  {line}" for line in head_lines(self.rows, by_name=self.named)] if self.rows else []
         if self.unexpected:
             rest = f" and {len(self.unexpected) - 3} more" if len(self.unexpected) > 3 else ""
             lines.append(f"  not used: {', '.join(self.unexpected[:3])}{rest}")
         return lines
 
 
-def load_weights(model: PartedModel, weights: str) -> LoadReport:
+def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, str] | None = None) -> LoadReport:
     """Fill ``model`` with ``weights``.
 
     Args:
         weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
             classification weights, for a detector the body only; "none": nothing is loaded; otherwise a path (see
             ``read_state_dict``). A classification file also fills a detector's body, and a detector's file a
-            classifier's. Half precision becomes float32.
+            classifier's. Half precision becomes float32. A keypoint predictor of other points is left out.
+            Where COCO weights or a checkpoint of this project name their classes, last layers are filled class by
+            class, by name (see ``class_rows.py``).
+        class_rows: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
+            for a file that names no classes the number of a row.
 
     Raises:
-        DataError: there are no such weights, they cannot be fetched, or they are of another network.
+        DataError: there are no such weights, they cannot be fetched, or they are of another network; or
+            ``class_rows`` names a class that does not exist.
         OSError: the file cannot be opened.
     """
     arch = model.description.arch
     if weights == "none":
+        if class_rows:
+            first = "=".join(next(iter(class_rows.items())))
+            raise DataError(f"--map {first}: there are no rows to give with weights none; leave it out")
         return LoadReport("none", missing=tuple(_wanted(model)))
     if weights == "coco":
-        if MODELS[arch].coco is None:
+        if architecture_of(arch).coco is None:
             raise DataError(no_coco_weights(arch))
-        url = MODELS[arch].coco.url
+        url = architecture_of(arch).coco.url
+    elif weights == "imagenet" and architecture_of(arch).body.startswith(PREFIX):
+        state, place = fetch_timm(architecture_of(arch).body)
+        return load_state(model, state, f"{weights} ({place})")
     elif weights == "imagenet":
-        url = BODIES[MODELS[arch].body].imagenet.url
+        url = body_of(architecture_of(arch)).imagenet.url
     else:
-        return load_state(model, read_state_dict(weights), str(weights))
-    return load_state(model, fetch(url), f"{weights} ({file_name(url)})")
+        state = without_other_points(read_state_dict(weights), model, weights)
+        return load_state(model, state, str(weights), classes=source_classes(weights, arch), class_rows=class_rows)
+    return load_state(
+        model,
+        without_other_points(fetch(url), model, weights),
+        f"{weights} ({file_name(url)})",
+        classes=source_classes(weights, arch),
+        class_rows=class_rows,
+    )
 
 
-def load_state(model: PartedModel, state: State, source: str) -> LoadReport:
+def load_state(
+    model: PartedModel,
+    state: State,
+    source: str,
+    *,
+    classes: SourceClasses | None = None,
+    class_rows: Mapping[str, str] | None = None,
+) -> LoadReport:
     """Fill ``model`` from a state dict under any of the names that torchvision has given its tensors.
 
+    Args:
+        classes: what the rows of its last layers stand for; None if nobody knows: they are then taken in order if there
+            are as many as here, else the layers start from scratch.
+        class_rows: as in :func:`load_weights`.
+
     Raises:
-        DataError: nothing fits, or stem, body or neck fit only in part: a file of another network.
+        DataError: nothing fits, or stem, body or neck fit only in part: a file of another network; or ``class_rows``
+            names a class that does not exist.
     """
     found = rename(state, model)
     wanted = _wanted(model)
+    names = None if classes is None else classes.names
+    carried, rows = carry_rows(model, wanted, found, names, class_rows or {}, coco=classes is not None and classes.coco)
+    found |= carried
+    by_class = [name for name in carried if any(match.row < 0 for match in rows)]
     missing = [name for name in wanted if name not in found]
     mismatched = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
     loaded = [name for name in wanted if name in found and name not in mismatched]
     _check_same_network(model, loaded, found, wanted, source)
     with torch.no_grad():
-        for name in loaded:
+        for name in loaded:  # those of by_class are among them here
             wanted[name].copy_(found[name])  # in place: the state dict shares the model's memory
+    loaded = [name for name in loaded if name not in by_class]
     counts, totals = Counter(map(model.part_of, loaded)), Counter(map(model.part_of, wanted))
     return LoadReport(
         source,
         loaded=tuple(loaded),
+        by_class=tuple(by_class),
         missing=tuple(missing),
         mismatched=tuple(f"{name} {list(found[name].shape)}, here {list(wanted[name].shape)}" for name in mismatched),
         unexpected=tuple(name for name in found if name not in wanted and not name.endswith(COUNTER)),
         by_part=tuple((part, counts[part], totals[part]) for part in model.parts() if totals[part]),
+        by_class_in_part=tuple(Counter(map(model.part_of, by_class)).items()),
+        rows=rows,
+        named=classes is not None,
     )
 
 
 def rename(state: State, model: PartedModel) -> State:
     """The tensors of a file under the names that ``model`` has for them: old names, and body into detector or back."""
-    prefix = BODIES[MODELS[model.description.arch].body].prefix
-    from_detector = any(name.startswith("backbone.body.") for name in state)
+    architecture = architecture_of(model.description.arch)
+    if architecture.body.startswith(PREFIX):
+        return timm_names(state, model, architecture.body)
+    prefix = body_of(architecture).prefix
+    from_detector = any(name.startswith("backbone.") for name in state)
     to_detector = model.description.task != "classify"
     renamed = {}
     for name, tensor in state.items():
         name = _new_name(name)
+        if architecture.family == "retinanet":
+            name = retinanet_name(name)
         if to_detector and not from_detector:
-            if prefix and name.startswith(prefix):
+            if architecture.family == "ssdlite":
+                name = ssd_name(name)
+            elif prefix and name.startswith(prefix):
                 name = f"backbone.body.{name.removeprefix(prefix)}"
             elif not prefix:
                 name = f"backbone.body.{name}"

@@ -26,19 +26,23 @@ def fitted_anchor_sizes(
     the training boxes lie, at the size that the network sees them; never above the architecture's own, because large
     boxes are found by the later maps anyway.
 
-    Kept are the anchors of a pretrained RPN (its weights mean these anchors), of models that have several sizes a
-    map, and those that are fine enough already.
+    Kept are the anchors of a pretrained RPN or one-stage head (its weights mean these anchors), of models that have
+    several sizes a map (but for RetinaNet's three of one octave) or none to choose, and those that are fine enough
+    already.
     """
-    own = architecture_of(arch).anchor_sizes
+    architecture = architecture_of(arch)
+    own, one_stage = architecture.anchor_sizes, architecture.family != "rcnn"
     rows = train.trained_rows()
-    if any(len(level) != 1 for level in own) or not len(rows) or _has_rpn(weights):
+    several = any(len(level) != 1 for level in own) and not one_stage
+    if not own or several or not len(rows) or _has_anchors(weights, one_stage):
         return None
     scales = np.array([_scale(preprocessing, record.size_hw, record.orientation) for record in train])
     counts = train.instances_per_image()
     scale_of_row = dict(zip(train.instance_rows().tolist(), np.repeat(scales, counts).tolist(), strict=True))
     sides = np.sqrt(train.boxes_xywh[rows, 2] * train.boxes_xywh[rows, 3])
     sides *= np.array([scale_of_row[row] for row in rows.tolist()])
-    start = max(SMALLEST, 2 ** round(float(np.log2(np.percentile(sides, SMALL_SHARE)))))
+    smallest = 2 * SMALLEST if one_stage else SMALLEST  # whose finest map has stride 8
+    start = max(smallest, 2 ** round(float(np.log2(np.percentile(sides, SMALL_SHARE)))))
     return None if start >= own[0][0] else [start * 2**level for level in range(len(own))]
 
 
@@ -47,8 +51,9 @@ def _scale(preprocessing: Preprocessing, size_hw: tuple[int, int], orientation: 
     return float(np.sqrt(np.prod(geometry.resized_hw) / np.prod(geometry.original_hw)))
 
 
-def _has_rpn(weights: str) -> bool:
-    """Whether these weights bring a trained RPN."""
+def _has_anchors(weights: str, one_stage: bool) -> bool:
+    """Whether these weights bring a trained RPN, or the head of a one-stage detector."""
     if weights in ("coco", "imagenet", "none"):
         return weights == "coco"
-    return any(name.removeprefix("module.").startswith("rpn.") for name in read_state_dict(weights))
+    prefix = "head.classification_head." if one_stage else "rpn."
+    return any(name.removeprefix("module.").startswith(prefix) for name in read_state_dict(weights))

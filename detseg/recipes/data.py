@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
+from detseg.annotations.table import KeypointSchema
 from detseg.config import DataConfig, TrainConfig
 from detseg.demo import demo_folder
 
@@ -30,9 +31,11 @@ def load_table(config: DataConfig) -> AnnotationTable:
     """Read the data that ``config`` names; the demo set if it names none."""
     return read(
         config.data or demo_folder(),
+        val_annotations=config.val_annotations,
         format=config.format,
         images=config.images,
         mask_values=config.mask_values,
+        one_based=config.one_based,
         classes=class_names(config.classes),
         bad_instances=config.bad_instances,
     )
@@ -44,16 +47,31 @@ def describe_table(table: AnnotationTable) -> list[str]:
     lines = [f"data: {table.source}"]
     instances = f"{len(table.instance_rows())} instances, " if table.has_boxes else ""
     counts = f"{len(table)} images, {instances}{len(table.class_map)} classes"
+    if table.label_fields:
+        names = ", ".join(field.name for field in table.label_fields)
+        counts += f" in {len(table.label_fields)} label fields ({names})"
     lines.append(f"  {counts}" + (f", {negatives} images without any" if negatives else ""))
+    if table.keypoint_schema is not None:
+        lines.append(f"  {_keypoints_line(table.keypoint_schema)}")
     return lines + [f"  note: {line}" for line in table.notes.lines()]
 
 
+def _keypoints_line(schema: KeypointSchema) -> str:
+    """Which points there are, and which of them a mirror exchanges: no pair where there should be one spoils a run."""
+    names = schema.names
+    more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
+    pairs = "none change places in a mirrored picture (name pairs left_x and right_x if they should)"
+    if schema.swaps:
+        pairs = f"{len(schema.swaps)} pairs change places in a mirrored picture"
+    return f"{len(names)} keypoints: {', '.join(names[:SHOWN_CLASSES])}{more}; {pairs}"
+
+
 def class_counts(table: AnnotationTable) -> dict[str, int]:
-    """Class name -> number of instances that are trained on, or of images for class folders."""
+    """Class name -> number of instances that are trained on, or of images for class folders and label columns."""
     if table.has_boxes:
         labels = table.label[table.trained_rows()].astype(np.int64)
     else:
-        labels = table.class_index[table.class_index >= 0] + 1
+        labels = table.image_labels()[1]
     numbers = np.bincount(labels, minlength=table.class_map.num_classes)[1:]
     return dict(zip(table.class_map.names, numbers.tolist(), strict=True))
 

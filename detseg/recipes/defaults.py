@@ -13,6 +13,7 @@ from detseg.config import TrainConfig
 from detseg.demo import demo_folder
 from detseg.errors import DataError
 from detseg.models import describe
+from detseg.models.build import architecture_of
 from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
 from detseg.recipes.model import BOTH_FREEZES, published_weights
@@ -59,7 +60,10 @@ def resolve(
     cuda = device.type == "cuda"
     pick("device", str(device), "the fastest here")
     if not config.data:
+        one_stage = config.model is not None and _is_one_stage(config.model)
         for name, value in DEMO.items():
+            if name == "rois_per_image" and one_stage:
+                continue
             pick(name, value, "for the demo set")
         config = replace(config, **{name: value for name, (value, _) in picked.items()})
     task = pick("task", *pick_task(config, table))
@@ -71,11 +75,12 @@ def resolve(
             pick("freeze", "none", "there is nothing pretrained to keep")
         else:
             pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
-    if task != "classify" and not cuda:
+    if task != "classify" and not cuda and architecture_of(arch).family != "ssdlite":
         pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
     if task != "classify":
         config = _with_anchors(config, arch, weights, train, picked)
-        pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
+        if not _is_one_stage(arch):
+            pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
         crowded = int(train.instances_per_image().max(initial=0))
         pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
     pick("augment", "light", "small sets overfit without")
@@ -85,6 +90,9 @@ def resolve(
     optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
     if optimizer == "adamw":
         pick("lr", 5e-4, "usual for adamw")
+    elif task == "detect" and _is_one_stage(arch):
+        rate = min(0.01, 0.00125 * batch)
+        pick("lr", rate, f"0.00125 for each of {batch} images, at most 0.01: half of R-CNN's, as published")
     else:
         pick("lr", min(0.02, 0.0025 * batch), f"0.0025 for each of {batch} images, at most 0.02")
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
@@ -108,11 +116,13 @@ def _with_anchors(
     if config.anchor_sizes is not None:
         return config
     image_size = config.image_size or picked.get("image_size", (None, ""))[0]
-    preprocessing = describe(arch, train.class_map, weights=weights, image_size=image_size).preprocessing
+    points = train.keypoint_schema if architecture_of(arch).task == "keypoints" else None
+    described = describe(arch, train.class_map, weights=weights, image_size=image_size, keypoints=points)
+    preprocessing = described.preprocessing
     sizes = fitted_anchor_sizes(arch, weights, train, preprocessing)
     if sizes is None:
         return config
-    picked["anchor_sizes"] = (sizes, "the RPN starts from scratch, and small boxes need small anchors")
+    picked["anchor_sizes"] = (sizes, "nothing is pretrained for the usual ones, and small boxes need small anchors")
     return replace(config, anchor_sizes=sizes)
 
 
@@ -133,6 +143,8 @@ def check_ranges(config: TrainConfig) -> None:
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
     if config.freeze is not None and config.trainable_layers is not None:
         raise DataError(BOTH_FREEZES)
+    if config.rois_per_image is not None and config.model is not None and _is_one_stage(config.model):
+        raise DataError(f"--rois-per-image {config.rois_per_image}: {config.model} has one stage and samples no boxes")
 
 
 def pick_output(config: TrainConfig) -> Path:
@@ -149,7 +161,8 @@ def pick_output(config: TrainConfig) -> Path:
             )
         return folder
     source = Path(config.data).resolve().stem if config.data else demo_folder().name
-    base = Path("runs") / f"{source}-{config.model}"
+    name = (config.model or "").replace(":", "-")  # timm:convnext_atto, and some file systems have no colons
+    base = Path("runs") / f"{source}-{name}"
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1
@@ -159,7 +172,13 @@ def pick_output(config: TrainConfig) -> Path:
 def _model(task: str, cuda: bool) -> tuple[str, str]:
     if task == "classify":
         return ("resnet50", "CUDA has room for it") if cuda else ("resnet18", "quick on a CPU")
-    family = "maskrcnn" if task == "segment" else "fasterrcnn"
+    family = {"segment": "maskrcnn", "keypoints": "keypointrcnn"}.get(task, "fasterrcnn")
     if cuda:
         return f"{family}_resnet50_fpn", "CUDA has room for it"
+    if task == "keypoints":
+        return f"{family}_mobilenet_v3_large_fpn_slim", "the published keypoint head is too much for a CPU"
     return f"{family}_mobilenet_v3_large_fpn", "about 30 times fewer operations than ResNet-50, for a CPU"
+
+
+def _is_one_stage(arch: str) -> bool:
+    return architecture_of(arch).family != "rcnn"

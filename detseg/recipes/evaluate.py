@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import numpy as np
 import torch
 
 from detseg.annotations import AnnotationTable, read_split
-from detseg.classes import ClassMap
+from detseg.annotations.keypoints import difference
+from detseg.annotations.label_fields import with_fields
+from detseg.classes import ClassMap, LabelField
 from detseg.config import DataConfig, EvaluateConfig
 from detseg.datasets import Dataset, data_loader
 from detseg.engine.checkpoint import load
@@ -22,6 +25,7 @@ from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.errors import DataError
 from detseg.files import write_json
 from detseg.metrics import CocoEvaluator, evaluate_files
+from detseg.models import ModelDescription
 from detseg.predictor import pick_device
 from detseg.recipes.data import default_workers, describe_table, load_table
 
@@ -36,7 +40,9 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     device = pick_device(config.device)
     model = load(run).to(device)
     own = saved_options(run)
-    table = match_classes(select_part(config, run, own), model.description.class_map)  # type: ignore[union-attr,arg-type]
+    description: ModelDescription = model.description  # type: ignore[assignment]
+    table = match_classes(select_part(config, run, own), description.class_map, description.label_fields)
+    check_keypoints(table, description)
     metrics, evaluator = evaluate_table(
         model,
         table,
@@ -111,12 +117,16 @@ def select_part(config: EvaluateConfig, run: Path, own: dict[str, Any]) -> Annot
     return table
 
 
-def match_classes(table: AnnotationTable, class_map: ClassMap) -> AnnotationTable:
-    """``table`` with its labels renumbered to the model's classes, matched by name.
+def match_classes(
+    table: AnnotationTable, class_map: ClassMap, label_fields: Sequence[LabelField] = ()
+) -> AnnotationTable:
+    """``table`` with its labels renumbered to the model's classes, matched by name; label fields too.
 
     Raises:
-        DataError: the data has a class that the model does not know.
+        DataError: the data has a class or a label field that the model does not know.
     """
+    if table.label_fields and label_fields:
+        return with_fields(table, label_fields)
     if table.class_map.names == class_map.names:
         return table
     unknown = [name for name in table.class_map.names if name not in class_map.names]
@@ -136,6 +146,16 @@ def match_classes(table: AnnotationTable, class_map: ClassMap) -> AnnotationTabl
         label=to_label[table.label].astype(np.int32),
         class_index=np.where(index >= 0, to_label[index + 1] - 1, -1),
     )
+
+
+def check_keypoints(table: AnnotationTable, description: ModelDescription) -> None:
+    """DataError unless ``table`` has the keypoints that the model finds, in the same order."""
+    why = difference(description.keypoints, table.keypoint_schema) if description.keypoints else ""
+    if why:
+        raise DataError(
+            f"{table.source}: the model's keypoints are not those of the data ({why}); evaluate on data with "
+            f"{', '.join(description.keypoints.names if description.keypoints else ())}"
+        )
 
 
 def _evaluate_files(config: EvaluateConfig) -> Metrics:

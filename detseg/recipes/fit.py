@@ -19,14 +19,15 @@ from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
 from detseg.files import write_text
-from detseg.models import Classifier, Detector
+from detseg.models import Model
+from detseg.models.class_rows import class_pairs
 from detseg.predictor import pick_device
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import evaluate_table, write_evaluation
 from detseg.recipes.log import line, read_rows, row, write_rows
-from detseg.recipes.model import create_model
+from detseg.recipes.model import create_model, with_body
 from detseg.recipes.pictures import write_pictures
 from detseg.recipes.resume import resumed_config, resumed_model, with_absolute_paths
 from detseg.reports.curves import plot_curves
@@ -58,7 +59,7 @@ def fit(config: TrainConfig) -> Run:
         FloatingPointError: the loss is not finite.
     """
     resuming = Path(config.resume) if config.resume else None
-    config = with_absolute_paths(config)
+    config = with_body(with_absolute_paths(config))
     if resuming:
         config = resumed_config(config, resuming)
 
@@ -105,6 +106,9 @@ def fit(config: TrainConfig) -> Run:
     announce_time(model, train_loader, device, config, position)
 
     scorable = config.task == "classify" or splits["val"].has_boxes
+    if config.task == "keypoints" and scorable and not splits["val"].has_keypoints:
+        scorable = False
+        print("warning: no object of the validation images has a labelled keypoint")
     if not scorable:
         print(
             "warning: the validation images hold no objects, so AP is not defined; the last epoch is kept as the best"
@@ -167,7 +171,7 @@ def fit(config: TrainConfig) -> Run:
     return Run(folder, config, best, model)
 
 
-def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classifier:
+def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
     """The model that a run begins with; what was loaded and what learns is printed."""
     assert config.model is not None
     torch.manual_seed(derive_seed(config.seed))  # what starts from scratch starts from the run's seed
@@ -181,6 +185,9 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Detector | Classif
         rois_per_image=config.rois_per_image or 128,
         detections_per_image=config.detections_per_image or 100,
         anchor_sizes=config.anchor_sizes,
+        keypoints=table.keypoint_schema if config.task == "keypoints" else None,
+        label_fields=table.label_fields,
+        class_rows=class_pairs(config.map, table.class_map.names),
     )
     print("\n".join(created.lines))
     if config.weights == "none":

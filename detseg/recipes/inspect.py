@@ -31,7 +31,8 @@ def inspect(config: InspectConfig) -> Summary:
             image = decode_image(record.path)
         except (DataError, OSError):
             continue  # named in the findings already
-        pictures.append(draw(image, record, table.class_map))
+        skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
+        pictures.append(draw(image, record, table.class_map, skeleton=skeleton))
         titles.append(record.name)
     if config.json:
         print(json.dumps(found.to_dict(), allow_nan=False))

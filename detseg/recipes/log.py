@@ -14,6 +14,9 @@ from detseg.files import write_text
 
 Row = dict[str, Any]
 
+SHOWN_FIELDS = 6
+"""Label fields up to which a line names the numbers of each; metrics.jsonl has them all."""
+
 
 def row(
     epoch: int,
@@ -37,11 +40,20 @@ def row(
 
 def line(row: Row, epochs: int, is_best: bool) -> str:
     """One epoch on the terminal."""
-    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "accuracy")
+    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "keypoints_AP50", "accuracy")
     numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    numbers += _by_field(row, "accuracy_")
     val = f"val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
-    shown = [f"loss {row['train_loss']:.3f}", val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
+    loss = f"loss {row['train_loss']:.3f}{_by_field(row, 'train_loss_')}"
+    shown = [loss, val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
     return f"epoch {row['epoch']}/{epochs - 1}: {', '.join(part for part in shown if part)}"
+
+
+def _by_field(row: Row, prefix: str) -> str:
+    """`` (colour 0.312, shape 0.480)``: a number of each label field; empty without fields, or with many."""
+    fields = [key.removeprefix("accuracy_") for key in row if key.startswith("accuracy_")]
+    shown = [f"{name} {row[prefix + name]:.3f}" for name in fields if row.get(prefix + name) is not None]
+    return f" ({', '.join(shown)})" if shown and len(fields) <= SHOWN_FIELDS else ""
 
 
 def read_rows(path: Path, epochs: int) -> list[Row]:

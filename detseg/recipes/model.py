@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from detseg.classes import ClassMap
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap, LabelField
+from detseg.config import TrainConfig
 from detseg.errors import DataError
-from detseg.models import Classifier, Detector, LoadReport, build_model, describe, freeze, load_weights, part_table
+from detseg.models import LoadReport, Model, build_model, describe, freeze, load_weights, part_table
 from detseg.models.build import architecture_of
 from detseg.models.freeze import set_trainable_layers
-
-Model = Detector | Classifier
+from detseg.models.timm_body import architecture_name
 
 BOTH_FREEZES = "--freeze and --trainable-layers say the same thing in two ways; give one of them"
 
@@ -33,8 +34,9 @@ class Created:
 
 def create_model(
     arch: str,
-    classes: ClassMap | list[str],
+    classes: ClassMap | Sequence[str],
     *,
+    body: str | None = None,
     weights: str | None = None,
     freeze_level: str | None = None,
     trainable_layers: int | None = None,
@@ -42,20 +44,30 @@ def create_model(
     rois_per_image: int = 128,
     detections_per_image: int = 100,
     anchor_sizes: Sequence[int] | None = None,
+    keypoints: KeypointSchema | None = None,
+    label_fields: Sequence[LabelField] = (),
+    class_rows: Mapping[str, str] | None = None,
 ) -> Created:
     """Build ``arch`` for ``classes``, load ``weights``, freeze.
 
     Args:
         arch: a name such as "maskrcnn_resnet50_fpn"; an unknown one is a DataError that lists all.
         classes: the user's K classes.
+        body: "timm:convnext_atto" and the like, for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
         weights: "coco", "imagenet", "none" or a file (see ``models/weights.py``); None for COCO weights if there are
             any of this architecture, else ImageNet's.
         freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
-        anchor_sizes: one anchor side in pixels for each FPN map; None for the architecture's own.
+        anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
+            for the architecture's own.
+        keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; other models take none.
+        label_fields: those of a table whose images have several labels; ``classes`` is then its class map.
+        class_rows: such as ``{"worker": "person", "bolt": ""}``: which class of the weights a class takes its rows of
+            the last layers from ("" for none), where that is not the one of the same name.
     """
+    arch = architecture_name(arch, body)
     weights = weights or published_weights(arch)
-    class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(classes)
+    class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
     description = describe(
         arch,
         class_map,
@@ -64,11 +76,26 @@ def create_model(
         rois_per_image=rois_per_image,
         detections_per_image=detections_per_image,
         anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
+        keypoints=keypoints,
+        label_fields=tuple(label_fields),
     )
     model = build_model(description)
-    report = load_weights(model, weights)
+    report = load_weights(model, weights, class_rows=class_rows)
     freeze_as(model, freeze_level, trainable_layers)
     return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
+
+
+def with_body(config: TrainConfig) -> TrainConfig:
+    """The same, with --model and --body as one name.
+
+    Raises:
+        DataError: a body without a model, or one that this model does not take.
+    """
+    if config.body is None:
+        return config
+    if config.model is None:
+        raise DataError(f"--body {config.body} without --model; add --model fasterrcnn, maskrcnn or classifier")
+    return replace(config, model=architecture_name(config.model, config.body), body=None)
 
 
 def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import torch
 from detseg.annotations import AnnotationTable
 from detseg.engine.evaluate import Metrics
 from detseg.images import decode_image
-from detseg.metrics import ClassificationMetrics
-from detseg.models import Classifier, Detector
+from detseg.metrics import ClassificationMetrics, FieldMetrics
+from detseg.models import Model
 from detseg.predictor import Predictor
 from detseg.reports.confusion import plot_confusion
 from detseg.reports.draw import draw, draw_class
@@ -22,11 +23,13 @@ SHOWN = 8
 """Validation images on the sheet."""
 
 
-def write_pictures(
-    folder: Path, model: Detector | Classifier, table: AnnotationTable, device: torch.device, metrics: Metrics
-) -> None:
-    """predictions.jpg (truth left, prediction right) and, for classifiers, confusion.png, in ``folder``."""
+def write_pictures(folder: Path, model: Model, table: AnnotationTable, device: torch.device, metrics: Metrics) -> None:
+    """predictions.jpg (truth left, prediction right) and, for classifiers, confusion.png, in ``folder``.
+
+    With several label fields there is one ``confusion-<field>.png`` for each.
+    """
     predictor = Predictor(model, device)
+    skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
     pictures: list[Any] = []
     titles: list[str] = []
     step = max(1, len(table) // SHOWN)
@@ -34,12 +37,26 @@ def write_pictures(
         image = decode_image(record.path)
         found = predictor(image)
         if isinstance(found, Prediction):
-            pictures += [draw(image, record, table.class_map), draw(image, found, table.class_map)]
+            pictures += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, found)]
             titles += [f"{record.name}: truth", "prediction"]
         else:
             pictures.append(draw_class(image, found, table.class_map))
-            titles.append(f"{record.name}: {table.class_map.names[int(record.class_index[0])]}")
+            titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
     if pictures:
         write_image(folder / "predictions.jpg", sheet(pictures, titles, columns=4))
     if isinstance(metrics, ClassificationMetrics):
         plot_confusion(list(table.class_map.names), metrics.confusion, folder / "confusion.png")
+    if isinstance(metrics, FieldMetrics):
+        for name, path in _confusion_files(list(metrics.fields)).items():
+            plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, folder / path)
+
+
+def _confusion_files(names: list[str]) -> dict[str, str]:
+    """A file name for each label field; what does not belong into one becomes ``_``."""
+    files: dict[str, str] = {}
+    for name in names:
+        stem = re.sub(r"[^\w-]", "_", name)[:80]
+        while f"confusion-{stem}.png" in files.values():
+            stem += "_"
+        files[name] = f"confusion-{stem}.png"
+    return files

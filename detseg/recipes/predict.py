@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
 from detseg.boxes import xyxy_to_xywh
+from detseg.classes import ClassMap
 from detseg.config import PredictConfig
 from detseg.errors import DataError
 from detseg.files import write_json
@@ -17,7 +18,7 @@ from detseg.images import IMAGE_SUFFIXES, decode_image
 from detseg.predictor import Predictor
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
-from detseg.structures import ClassPrediction, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Predicted:
     """What ``predict`` did.
 
     Attributes:
-        results: COCO results form, one dict a detection (a class for classifiers), with the file name added.
+        results: COCO results form, one dict a detection (a class for classifiers, one a label field), with the file
+            name added.
         failed: "file: reason" of each file that could not be read.
     """
 
@@ -54,8 +56,12 @@ def predict(config: PredictConfig) -> Predicted:
             write_image(output / "pictures" / f"{name}.jpg", _drawn(path, prediction, predictor, config.min_score))
     write_json(output / "predictions.json", results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
+    points: dict[str, Any] = {}
+    if predictor.keypoints:
+        skeleton = [(a + 1, b + 1) for a, b in predictor.keypoints.skeleton]
+        points = {"keypoints": predictor.keypoints.names, "skeleton": skeleton}
     categories = [
-        {"id": predictor.class_map.category_id_of(label), "name": name}
+        {"id": predictor.class_map.category_id_of(label), "name": name, **points}
         for label, name in enumerate(predictor.class_map.names, start=1)
     ]
     write_json(output / "images.json", {"images": images, "categories": categories, "failed": failed})
@@ -95,8 +101,22 @@ def find_images(given: list[str]) -> list[tuple[Path, str]]:
     return found
 
 
-def to_results(prediction: Prediction | ClassPrediction, class_map: Any) -> list[dict[str, Any]]:
-    """One dict for each detection in COCO's results form, without the image id; upright pixels."""
+def to_results(
+    prediction: Prediction | ClassPrediction | FieldPredictions, class_map: ClassMap
+) -> list[dict[str, Any]]:
+    """One dict for each detection in COCO's results form, without the image id; upright pixels. A classifier gives one
+    class, with several label fields one for each ``field``."""
+    if isinstance(prediction, FieldPredictions):
+        return [
+            {
+                "field": name,
+                "category_id": class_map.category_id_of(label),
+                "category": class_map.name_of(label).removeprefix(f"{name}="),
+                "score": float(one.probabilities.max()),
+                "probabilities": [float(value) for value in one.probabilities],
+            }
+            for (name, one), label in zip(prediction.fields.items(), prediction.labels(), strict=True)
+        ]
     if isinstance(prediction, ClassPrediction):
         index = prediction.class_index
         return [
@@ -126,8 +146,11 @@ def to_results(prediction: Prediction | ClassPrediction, class_map: Any) -> list
     return results
 
 
-def _drawn(path: Path, prediction: Prediction | ClassPrediction, predictor: Predictor, min_score: float) -> Any:
+def _drawn(
+    path: Path, prediction: Prediction | ClassPrediction | FieldPredictions, predictor: Predictor, min_score: float
+) -> Any:
     image = decode_image(path)
-    if isinstance(prediction, ClassPrediction):
+    if not isinstance(prediction, Prediction):
         return draw_class(image, prediction, predictor.class_map)
-    return draw(image, prediction, predictor.class_map, min_score=min_score)
+    skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
+    return draw(image, prediction, predictor.class_map, min_score=min_score, skeleton=skeleton)

@@ -5,26 +5,22 @@ from __future__ import annotations
 import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from detseg.config import TrainConfig
 from detseg.engine.checkpoint import Checkpoint
 from detseg.errors import DataError
-from detseg.models import Classifier, Detector, ModelDescription, build_model
+from detseg.models import Model, ModelDescription, build_model
 from detseg.recipes.model import freeze_as
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same, with paths that a later command can use from any folder."""
 
-    def absolute(path: str) -> str:
-        return str(Path(path).resolve())
-
-    return replace(
-        config,
-        data=absolute(config.data) if config.data else "",
-        images=absolute(config.images) if config.images else None,
-        split_file=absolute(config.split_file) if config.split_file else None,
-    )
+    names = ("data", "images", "val_annotations", "split_file")
+    paths = {name: getattr(config, name) for name in names if getattr(config, name)}
+    absolute: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in paths.items()}
+    return replace(config, **absolute)
 
 
 def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
@@ -46,7 +42,7 @@ def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
     return replace(saved, **new, resume=str(run))
 
 
-def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Detector | Classifier:
+def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Model:
     """The model that a checkpoint describes, frozen as the run froze it."""
     model = build_model(ModelDescription.from_dict(checkpoint.model))
     freeze_as(model, config.freeze, config.trainable_layers)

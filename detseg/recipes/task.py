@@ -23,10 +23,16 @@ def obstacles(table: AnnotationTable) -> dict[str, str]:
             f"only {len(trained) - len(bare)} of {len(trained)} instances have a mask; the first without is "
             f"annotation {int(table.annotation_id[bare[0]])}"
         )
-    classes = "" if table.has_class_index else "there are no class folders"
+    points = boxes
+    if not boxes and not table.has_keypoints:
+        points = "there are no keypoints"
+    classes = "" if table.has_class_index else "there are no class folders or label columns"
+    alone = [field.name for field in table.label_fields if len(field) < 2]
+    if not classes and alone:
+        classes = f"the label column {alone[0]!r} has only one class; leave it out: name the others with --classes"
     if not classes and len(table.class_map) < 2:
         classes = f"there is only one class, {table.class_map.names[0]!r}, and nothing to tell it from"
-    return {"segment": masks, "detect": boxes, "classify": classes}
+    return {"keypoints": points, "segment": masks, "detect": boxes, "classify": classes}
 
 
 def pick_task(config: TrainConfig, table: AnnotationTable) -> tuple[str, str]:
@@ -52,5 +58,8 @@ def pick_task(config: TrainConfig, table: AnnotationTable) -> tuple[str, str]:
         reasons = "; ".join(f"{task}: {reason}" for task, reason in why_not.items())
         raise DataError(f"{table.source}: there is nothing to learn here ({reasons})")
     task = possible[0]
+    if task == "keypoints":
+        instead = "" if why_not["segment"] else "; --task segment learns the masks instead"
+        return task, f"there are keypoints{instead}"
     missed = why_not["segment"] if task == "detect" and why_not["segment"] != "there are no masks" else ""
     return task, f"no masks are learned: {missed}" if missed else "the most that these annotations can teach"

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from detseg.files import atomic_write
+from detseg.reports.text import plot_text
 
-_METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy")
-_SECONDARY = re.compile(r"_?AP50$|^top\d")  # drawn thin and dashed
+_METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy|accuracy_.+")
+_SECONDARY = re.compile(r"_?AP50$|^top\d|^accuracy_")  # drawn thin and dashed
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")  # Okabe and Ito, on white
 
 
@@ -23,7 +24,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
 
     Args:
         rows: one dict an epoch: ``epoch``, ``train_loss``, ``train_<term>``, ``val_loss``, ``val_<term>``, ``lr``,
-            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``; None or a missing key is a gap.
+            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``; None or
+            a missing key is a gap.
     """
     try:
         from matplotlib.figure import Figure
@@ -45,7 +47,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
                 linewidth=1.3 if dashed else 1.9,
                 marker="o" if len(rows) <= 30 else None,
                 markersize=6 if len(rows) == 1 else 3,
-                label=label,
+                label=plot_text(label).replace("$", r"\$"),  # names of label fields are anybody's
             )
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")

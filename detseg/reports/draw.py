@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,10 @@ from detseg.boxes import scale_xyxy, xywh_to_xyxy
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.masks import rasterise, rle_to_mask
+from detseg.reports.keypoints import draw_keypoints
 from detseg.reports.palette import colour_of, ink_on
 from detseg.reports.text import paste_text, text_mask, text_size
-from detseg.structures import ClassPrediction, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 UInt8 = npt.NDArray[np.uint8]
 Content = Prediction | Record | Mapping[str, Any]
@@ -36,7 +37,7 @@ class _Drawing:
         labels: int [N], 1..K.
         texts: N labels to write.
         mask: gives mask i as [H, W], non-zero is the object; None where there is none.
-        keypoints: float [N, P, 3] or None; points whose third number is not positive are left out if ``visibility``.
+        keypoints: float [N, P, 3] or None.
         visibility: whether the third number of a keypoint is a visibility, not a score.
     """
 
@@ -48,26 +49,34 @@ class _Drawing:
     visibility: bool
 
 
-def draw(image: UInt8, content: Content, class_map: ClassMap, *, min_score: float = 0.5) -> UInt8:
+def draw(
+    image: UInt8,
+    content: Content,
+    class_map: ClassMap,
+    *,
+    min_score: float = 0.5,
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> UInt8:
     """A copy of ``image`` with boxes, translucent masks, names and keypoints on it.
 
     Colours depend on the label alone. A name stands where it hides least; in a crowd, names without any room are left
-    out. A record without instances but with a class has its class written in the corner.
+    out. A record without instances but with classes of its own has them written in the corner.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
         content: a Prediction; a record of a table (scaled to the image if that was resized); or a target or output
             dict with ``boxes`` xyxy, ``labels`` and perhaps ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
         min_score: predictions below it are left out; truth has no scores and is always drawn.
+        skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
 
     Raises:
         DataError: a label without a name, or a prediction or mask of another size than the image.
     """
     height, width = image.shape[:2]
     if isinstance(content, Record):
-        if not len(content) and len(content.class_index) and (content.class_index >= 0).any():
-            names = [class_map.name_of(int(index) + 1) for index in content.class_index if index >= 0]
-            return _with_lines(image, names, int(content.class_index.max()) + 1)
+        names = [] if len(content) else content.class_names(class_map)
+        if names:
+            return _with_lines(image, names, class_map.label_of(names[0]))
         drawing = _from_record(content, class_map, (height, width))
     elif isinstance(content, Prediction):
         drawing = _from_prediction(content, class_map, min_score)
@@ -86,13 +95,22 @@ def draw(image: UInt8, content: Content, class_map: ClassMap, *, min_score: floa
         cv2.rectangle(out, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour_of(int(drawing.labels[i])), line)
     if drawing.keypoints is not None:
         for i in by_size:
-            _draw_keypoints(out, drawing.keypoints[i], colour_of(int(drawing.labels[i])), line, drawing.visibility)
+            colour = colour_of(int(drawing.labels[i]))
+            draw_keypoints(out, drawing.keypoints[i], colour, line, skeleton=skeleton, truth=drawing.visibility)
     _draw_texts(out, drawing)
     return out
 
 
-def draw_class(image: UInt8, prediction: ClassPrediction, class_map: ClassMap, *, top: int = 3) -> UInt8:
-    """A copy of ``image`` with the ``top`` most probable classes and their probabilities in the corner."""
+def draw_class(
+    image: UInt8, prediction: ClassPrediction | FieldPredictions, class_map: ClassMap, *, top: int = 3
+) -> UInt8:
+    """A copy of ``image`` with the ``top`` most probable classes and their probabilities in the corner; with several
+    label fields the most probable class of each."""
+    if isinstance(prediction, FieldPredictions):
+        labels = prediction.labels()
+        scores = [float(one.probabilities.max()) for one in prediction.fields.values()]
+        texts = [f"{class_map.name_of(label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
+        return _with_lines(image, texts, labels[0])
     order = np.argsort(-prediction.probabilities, kind="stable")[:top]
     lines = [f"{class_map.name_of(int(index) + 1)} {prediction.probabilities[index]:.2f}" for index in order]
     return _with_lines(image, lines, int(order[0]) + 1)
@@ -169,17 +187,6 @@ def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: tuple[int, int, int],
     window[inside] = np.round(tinted).astype(np.uint8)
     outlines, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(out, outlines, -1, colour, line, offset=(x - 1, y - 1))
-
-
-def _draw_keypoints(
-    out: UInt8, points: npt.NDArray[Any], colour: tuple[int, int, int], line: int, visibility: bool
-) -> None:
-    for x, y, third in points:
-        if visibility and third <= 0:
-            continue
-        centre = (round(float(x)), round(float(y)))
-        cv2.circle(out, centre, 2 * line + 1, (255, 255, 255), -1, cv2.LINE_AA)
-        cv2.circle(out, centre, 2 * line, colour, -1, cv2.LINE_AA)
 
 
 def _draw_texts(out: UInt8, drawing: _Drawing) -> None:

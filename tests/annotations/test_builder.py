@@ -10,8 +10,9 @@ import pytest
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.keypoints import keypoint_schema
+from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle
 
@@ -199,12 +200,21 @@ def test_images_that_are_refused(arguments: dict[str, Any], message: str) -> Non
 
 
 def test_several_label_fields() -> None:
-    made = TableBuilder(CLASSES, "", source="s", label_fields=2)
+    fields = (LabelField("colour", ClassMap(("red", "blue"))), LabelField("shape", ClassMap(("x", "y", "z"))))
+    made = TableBuilder(joined(fields), "", source="s", label_fields=fields)
     made.add_image("a", (5, 5), class_index=(1, -1))
     made.add_image("b", (5, 5))
+    made.add_image("c", (5, 5), class_index=(0, 2))
     table = made.build()
-    assert table.class_index.tolist() == [[1, -1], [-1, -1]]
+    assert table.class_index.tolist() == [[1, -1], [-1, -1], [0, 2]]
     assert table.has_class_index
+    assert table.fields == table.label_fields == table[2].label_fields == fields
+    assert [values.tolist() for values in table.image_labels()] == [[0, 2, 2], [2, 1, 5]]
+    assert table[2].class_names(table.class_map) == ["colour=red", "shape=z"]
+    assert class_presence(table).astype(int).tolist() == [[0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 1]]
+    for wrong, message in (((2, 0), r"\[2, 0\] is outside 0\.\.1, 0\.\.2"), (1, "1 class labels, expected 2")):
+        with pytest.raises(DataError, match=message):
+            made.add_image("d", (5, 5), class_index=wrong)
 
 
 def test_paths_are_relative_with_forward_slashes(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_of_files_with_one_name_the_message_says_which(second: Any, message: str
             r"1 x \.png, 1 x \.txt, 1 x \.xml in the folders sub; accepted",
         ),
         ({"images/a.png": None, "masks/b.png": None}, "PNG masks named like their image"),
-        ({"images/train/a.png": None, "labels/train/a.txt": "0 .5 .5 .1 .1"}, "no known data set"),
+        ({"images/a.png": None, "notes/a.txt": "words"}, "no known data set"),
         (
             {"a.json": coco("a.png"), "b.json": coco("a.png")},
             r"several annotation files \(a\.json, b\.json\); name one",
@@ -163,11 +163,13 @@ def test_loose_pictures_are_no_class_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "voc"}, "choose coco, masks, folders"),
+        ({"format": "pascal"}, "choose coco, voc, yolo, cvat, labelme, via, csv, masks, folders"),
         ({"format": "coco"}, "no coco data set"),
         ({"format": "folders", "mask_values": "class"}, "leave one of the two out"),
         ({"mask_values": "class"}, "no masks data set"),
         ({"classes": []}, "no class is named"),
+        ({"one_based": True}, "only Pascal VOC may be one-based"),
+        *(({"format": name}, f"no {name} data set") for name in ("voc", "yolo", "cvat", "labelme", "via", "csv")),
         ({"images": "."}, "leave --images out"),
     ],
 )
@@ -182,9 +184,12 @@ def test_missing_paths_stay_os_errors(tmp_path: Path) -> None:
         read(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read(tmp_path, images=tmp_path / "nothing", mask_values="class")
+    (tmp_path / "a.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(DataError, match="a file must be a known annotation file; accepted are"):
+        read(tmp_path / "a.txt")
     (tmp_path / "a.csv").write_text("x", encoding="utf-8")
-    with pytest.raises(DataError, match=r"a file must be a COCO \.json file"):
-        read(tmp_path / "a.csv")
+    with pytest.raises(DataError, match="a file must be a voc annotation file"):
+        read(tmp_path / "a.csv", format="voc")
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:

@@ -300,9 +300,9 @@ def points_target(points: list[list[float]]) -> dict[str, Any]:
     ("transforms", "expected"),
     [
         ([A.NoOp()], [[10, 10, 2], [30, 12, 1], [0, 0, 0]]),
-        ([A.HorizontalFlip(p=1)], [[53, 12, 1], [73, 10, 2], [0, 0, 0]]),
-        ([ODD[2]], [[53, 12, 1], [73, 10, 2], [0, 0, 0]]),
-        ([A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=1)], [[73, 49, 2], [53, 47, 1], [0, 0, 0]]),
+        ([A.HorizontalFlip(p=1)], [[54, 12, 1], [74, 10, 2], [0, 0, 0]]),
+        ([ODD[2]], [[54, 12, 1], [74, 10, 2], [0, 0, 0]]),
+        ([A.Sequential([A.HorizontalFlip(p=1), A.VerticalFlip(p=1)], p=1)], [[74, 50, 2], [54, 48, 1], [0, 0, 0]]),
         ([A.Crop(0, 0, 20, 20, p=1)], [[10, 10, 2], [0, 0, 0], [0, 0, 0]]),
     ],
 )

@@ -102,22 +102,24 @@ def test_missing_entries(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("class_index", "message"),
+    ("class_index", "fields", "message"),
     [
-        (torch.tensor(0), None),
-        (torch.tensor(2), None),
-        (torch.tensor([0, -1, 2]), None),
-        (torch.tensor(3), r"class_index 3 is outside 0\.\.2"),
-        (torch.tensor(-1), r"class_index -1 is outside 0\.\.2"),
-        (torch.tensor([3]), r"class_index \[3\] is outside -1\.\.2"),
-        (torch.tensor(1.0), "class_index is float32"),
-        (1, "class_index is a int"),
+        (torch.tensor(0), (), None),
+        (torch.tensor(2), (), None),
+        (torch.tensor([0, -1, 3]), (1, 2, 4), None),
+        (torch.tensor(3), (), r"class_index 3 is outside 0\.\.2"),
+        (torch.tensor(-1), (), r"class_index -1 is outside 0\.\.2"),
+        (torch.tensor([2]), (), r"class_index is int64 \[1\]; it must be int64 \[\]"),
+        (torch.tensor([0, 2]), (3, 2), r"class_index \[0, 2\] is outside -1\.\.2, -1\.\.1"),
+        (torch.tensor([0, 2]), (3, 2, 4), r"class_index is int64 \[2\]; it must be int64 \[3\]"),
+        (torch.tensor(1.0), (), "class_index is float32"),
+        (1, (), "class_index is a int"),
     ],
 )
-def test_classification(class_index: Any, message: str | None) -> None:
+def test_classification(class_index: Any, fields: tuple[int, ...], message: str | None) -> None:
     image, target = sample(0)[0], {"class_index": class_index, "image_id": torch.tensor(1)}
     if message is None:
-        check(image, target)
+        check_sample(image, target, num_labels=3, where="a.jpg", field_sizes=fields)
     else:
         with pytest.raises(DataError, match=message):
-            check(image, target)
+            check_sample(image, target, num_labels=3, where="a.jpg", field_sizes=fields)

@@ -17,6 +17,7 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.datasets import Dataset, SampleKey, check_sample
 from detseg.datasets.augment import Augment, preset
 from detseg.errors import DataError
@@ -161,18 +162,37 @@ def test_classification_crops_the_centre(make_table: Make) -> None:
         assert set(target) == {"class_index", "image_id"}
         assert target["class_index"].shape == ()
         assert target["class_index"] == class_index
-    several = replace(table, class_index=np.array([[2, -1], [0, 1]]))
-    assert Dataset(several, Preprocessing(30, 0, crop=24), task="classify")[0][1]["class_index"].tolist() == [2, -1]
+    fields = (LabelField("colour", table.class_map), LabelField("shape", ClassMap(("round", "square"))))
+    several = replace(table, class_index=np.array([[2, -1], [0, 1]]), label_fields=fields, class_map=joined(fields))
+    dataset = Dataset(several, Preprocessing(30, 0, crop=24), task="classify")
+    assert [dataset[row][1]["class_index"].tolist() for row in range(2)] == [[2, -1], [0, 1]]
 
 
 def test_keypoints_are_scaled_and_mirrored(make_table: Make) -> None:
     points = np.array([[[10, 20, 2], [30, 40, 1], [90, 10, 2]]], float)
     schema = KeypointSchema(("left", "right", "nose"), swaps=((0, 1),))
     table = make_table([(60, 80)], [[(0, 0, 80, 60)]], keypoints=points, keypoint_schema=schema)
-    _, target = Dataset(table, Preprocessing(30, 0), task="detect")[0]
+    assert "keypoints" not in Dataset(table, Preprocessing(30, 0), task="detect")[0][1]
+    _, target = Dataset(table, Preprocessing(30, 0), task="keypoints")[0]
     assert target["keypoints"].tolist() == [[[5, 10, 2], [15, 20, 1], [0, 0, 0]]]
-    mirrored = Dataset(table, Preprocessing(30, 0), task="detect", augment=Augment([A.HorizontalFlip(p=1)]))
-    assert np.allclose(mirrored[0][1]["keypoints"], [[[24, 20, 1], [34, 10, 2], [0, 0, 0]]])
+    mirrored = Dataset(table, Preprocessing(30, 0), task="keypoints", augment=Augment([A.HorizontalFlip(p=1)]))
+    assert np.allclose(mirrored[0][1]["keypoints"], [[[25, 20, 1], [35, 10, 2], [0, 0, 0]]])
+
+
+def test_keypoints_without_masks_and_without_points(make_table: Make) -> None:
+    """Masks are not rasterised; an instance without points keeps its box; a data set without them is refused."""
+    schema = KeypointSchema(("a", "b"))
+    points = np.zeros((2, 2, 3))
+    points[0] = [[20, 20, 2], [80, 60, 1]]  # the second on the very corner of the picture
+    instances = [[[30, 30, 9, 9], (0, 0, 8, 6)], []]
+    table = make_table([(60, 80)] * 2, instances, keypoints=points, keypoint_schema=schema)
+    dataset = Dataset(table, Preprocessing(30, 0), task="keypoints")
+    _, target = dataset[0]
+    assert target["keypoints"].tolist() == [[[10, 10, 2], [40, 30, 1]], [[0, 0, 0], [0, 0, 0]]]
+    assert "masks" not in target
+    assert dataset[1][1]["keypoints"].shape == (0, 2, 3)
+    with pytest.raises(DataError, match="there are no keypoints; use task detect"):
+        Dataset(make_table([(60, 80)], [[(0, 0, 8, 6)]]), Preprocessing(30, 0), task="keypoints")
 
 
 # Randomness

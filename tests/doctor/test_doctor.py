@@ -11,7 +11,7 @@ import pytest
 
 from detseg.annotations import AnnotationTable, read
 from detseg.annotations.builder import TableBuilder
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.doctor import inspect_images, inspect_table, summary
 
 BOX = [1.0, 2.0, 30.0, 20.0]
@@ -184,3 +184,20 @@ def test_many_findings_are_cut_on_the_terminal_only(tmp_path: Path) -> None:
     found = summary(table, inspect_images(table))
     assert len(found.findings) == len(found.to_dict()["findings"]) == 60
     assert found.lines()[-1] == "problem: 10 more, all of them in summary.json"
+
+
+def test_summary_of_several_label_fields() -> None:
+    fields = (LabelField("colour", ClassMap(("red", "blue"))), LabelField("shape", ClassMap(("round", "flat"))))
+    builder = TableBuilder(joined(fields), "", source="made", label_fields=fields)
+    for row, index in enumerate([(0, 1), (0, -1), (-1, -1)]):
+        builder.add_image(f"{row}.png", (5, 5), class_index=index)
+    found = summary(builder.build())
+    assert [(count.name, count.images) for count in found.classes] == [
+        ("colour=red", 2),
+        ("colour=blue", 0),
+        ("shape=round", 0),
+        ("shape=flat", 1),
+    ]
+    assert found.negatives == 1
+    assert "label field shape: 2 classes, 1 images, 2 without a label for it" in found.lines()
+    assert found.to_dict()["label_fields"][0] == {"name": "colour", "classes": 2, "labelled": 2, "unlabelled": 1}

@@ -35,8 +35,9 @@ class Small:
     @staticmethod
     def detector(arch: str = "fasterrcnn_resnet18_fpn", **changes: Any) -> Detector:
         """A random detector with few proposals, whose norm statistics fit its weights. ``changes``: of description."""
+        points = changes.get("keypoints")
         description = replace(
-            describe(arch, CLASSES, weights="none", rois_per_image=16, detections_per_image=5),
+            describe(arch, CLASSES, weights="none", rois_per_image=16, detections_per_image=5, keypoints=points),
             rpn_pre_nms_top_n=(50, 40),
             rpn_post_nms_top_n=(30, 20),
             **changes,

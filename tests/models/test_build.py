@@ -13,6 +13,8 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.ops import FrozenBatchNorm2d
 
+from detseg.annotations.keypoints import COCO_NAMES, keypoint_schema
+from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.models import MODELS, ModelDescription, build_model, describe, part_table
@@ -23,16 +25,20 @@ PUBLISHED = [name for name in MODELS if hasattr(detection, name)]
 
 def test_the_models_that_were_promised() -> None:
     bodies = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"]
-    rcnn = {f"{family}_{body}_fpn" for family in ("fasterrcnn", "maskrcnn") for body in bodies}
-    rcnn |= {f"{family}_mobilenet_v3_large_fpn_slim" for family in ("fasterrcnn", "maskrcnn")}
-    rcnn |= {"fasterrcnn_resnet50_fpn_v2", "maskrcnn_resnet50_fpn_v2", "fasterrcnn_mobilenet_v3_large_320_fpn"}
-    assert set(MODELS) == rcnn | {*bodies, "mobilenet_v3_small"}
-    assert len(PUBLISHED) == 6
+    families = ("fasterrcnn", "maskrcnn", "keypointrcnn")
+    rcnn = {f"{family}_{body}_fpn" for family in families for body in bodies}
+    rcnn |= {f"{family}_mobilenet_{v}_fpn_slim" for family in families for v in ("v2", "v3_large")}
+    rcnn |= {f"{family}_resnet50_fpn_v2" for family in families} | {"fasterrcnn_mobilenet_v3_large_320_fpn"}
+    light = [f"{body}_fpn{slim}" for body, slim in (("resnet18", ""), ("mobilenet_v2", ""), ("mobilenet_v2", "_slim"))]
+    one_stage = {f"{family}_{name}" for family in ("retinanet", "fcos") for name in ("resnet50_fpn", *light)}
+    one_stage |= {"retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"}
+    assert set(MODELS) == rcnn | one_stage | {*bodies, "mobilenet_v3_small"}
+    assert len(PUBLISHED) == 11
 
 
 @pytest.mark.parametrize("arch", MODELS)
 def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str) -> None:
-    description = describe(arch, CLASSES, weights="none")
+    description = describe(arch, CLASSES, weights="none", keypoints=points_of(arch))
     assert ModelDescription.from_dict(json.loads(json.dumps(description.to_dict()))) == description
     with torch.device("meta"):
         model = build_model(description)
@@ -47,7 +53,7 @@ def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str)
 def test_published_detectors_have_torchvisions_keys(arch: str) -> None:
     with torch.device("meta"):
         theirs = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=4)
-        ours = build_model(describe(arch, CLASSES, weights="none"))
+        ours = build_model(describe(arch, CLASSES, weights="none", keypoints=points_of(arch)))
     assert shapes(ours) == shapes(theirs)
 
 
@@ -57,6 +63,11 @@ def test_classifiers_have_torchvisions_keys(arch: str) -> None:
         theirs = getattr(torchvision.models, arch)(weights=None, num_classes=3)
         ours = build_model(describe(arch, CLASSES, weights="none"))
     assert shapes(ours) == shapes(theirs)
+
+
+def points_of(arch: str) -> KeypointSchema | None:
+    """COCO's 17 points for a model that finds keypoints."""
+    return keypoint_schema(COCO_NAMES) if MODELS[arch].task == "keypoints" else None
 
 
 def shapes(model: nn.Module) -> list[tuple[str, torch.Size]]:

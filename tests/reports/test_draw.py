@@ -11,12 +11,12 @@ import torch
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.table import Record
-from detseg.classes import ClassMap
+from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle
 from detseg.reports.draw import _places, draw, draw_class
 from detseg.reports.palette import PALETTE, colour_of, ink_on
-from detseg.structures import ClassPrediction, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 CLASSES = ClassMap(("bolt", "nut", "a class with a name that is much longer than most pictures are wide"))
 GREY = 90
@@ -137,10 +137,51 @@ def test_class_prediction_in_the_corner() -> None:
     assert draw_class(picture(3, 3), ClassPrediction(np.ones(1, np.float32)), CLASSES).shape == (3, 3, 3)
 
 
-@pytest.mark.parametrize(("third", "drawn"), [(0.0, False), (1.0, True), (2.0, True)])
-def test_keypoints_by_visibility(third: float, drawn: bool) -> None:
+def test_several_label_fields_are_a_line_each() -> None:
+    fields = (LabelField("colour", ClassMap(("red", "blue"))), LabelField("shape", ClassMap(("round", "flat"))))
+    builder = TableBuilder(joined(fields), Path(), source="test", label_fields=fields)
+    for index in ((1, -1), (1, 0), (-1, -1)):
+        builder.add_image("a.jpg", (120, 160), class_index=index)
+    table = builder.build()
+    truth = [draw(picture(), record, table.class_map) for record in table]
+    heights = [int((out[:, 0] != GREY).any(axis=1).sum()) for out in truth]
+    assert heights[1] > heights[0] > heights[2] == 0
+    assert (truth[1][0, 0] == colour_of(2)).all()
+    one, two = (ClassPrediction(np.array(values, np.float32)) for values in ([0.1, 0.9], [0.8, 0.2]))
+    found = draw_class(picture(), FieldPredictions({"colour": one, "shape": two}), table.class_map)
+    assert int((found[:, 0] != GREY).any(axis=1).sum()) == heights[1]
+    assert (found[0, 0] == colour_of(2)).all()
+
+
+WHITE = (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("third", "scores", "centre"),
+    [
+        (0.0, None, GREY),
+        (1.0, None, WHITE),  # hidden: a ring
+        (2.0, None, colour_of(1)),
+        (0.1, [0.9], WHITE),
+        (0.6, [0.9], colour_of(1)),
+        (0.6, [0.1], GREY),
+    ],
+)
+def test_keypoints_by_visibility_or_score(third: float, scores: list[float] | None, centre: Any) -> None:
     with_point = {**target([[20, 20, 140, 110]], [1]), "keypoints": np.array([[[80.0, 65.0, third]]])}
-    assert (draw(picture(), with_point, CLASSES)[65, 80] == colour_of(1)).all() == drawn
+    if scores is not None:
+        with_point["scores"] = np.array(scores)
+    assert (draw(picture(), with_point, CLASSES)[65, 80] == centre).all()
+
+
+@pytest.mark.parametrize(("visibility", "drawn"), [(2.0, True), (1.0, True), (0.0, False)])
+def test_skeleton_lines_end_at_labelled_points(visibility: float, drawn: bool) -> None:
+    points = np.array([[[40.0, 65.0, 2], [120.0, 65.0, visibility], [80.0, 30.0, 2]]])
+    content = {**target([[20, 20, 140, 110]], [1]), "keypoints": points}
+    out = draw(picture(), content, CLASSES, skeleton=[(0, 1)])
+    assert (out[65, 80] != GREY).any() == drawn
+    assert (out[30, 80] == colour_of(3)).all()  # each point has the colour of its number
+    assert (draw(picture(), content, CLASSES)[65, 80] == GREY).all()  # control
 
 
 @pytest.mark.parametrize("box", [[0, 0, 10, 10], [150, 110, 160, 120], [-50, 60, -10, 90], [0, 0, 160, 120]])

@@ -22,6 +22,12 @@ CLASSIFICATION: dict[str, Any] = {
     "train_loss": 1.5, "train_loss_classifier": 1.5, "val_loss": 1.2, "accuracy": 0.5, "top5_accuracy": 0.9, "lr": 0.1,
 }  # fmt: skip
 
+FIELDS: dict[str, Any] = {
+    "train_loss": 1.5, "train_loss_colour": 1.0, "train_loss_größe in $m^$": 0.5, "val_loss": 1.2,
+    "val_loss_colour": 0.9,
+    "accuracy": 0.5, "accuracy_colour": 0.7, "balanced_accuracy_colour": 0.6, "accuracy_größe in $m^$": 0.3, "lr": 0.1,
+}  # fmt: skip
+
 
 def picture(path: Path) -> np.ndarray:
     return cv2.imread(str(path))
@@ -34,6 +40,7 @@ def picture(path: Path) -> np.ndarray:
         [DETECTION],
         [DETECTION] * 3,
         [CLASSIFICATION] * 40,
+        [FIELDS] * 2,
         [{}, DETECTION],
         [{"train_loss": float("nan")}],
         [{"train_loss": 0.0, "lr": 0.0}],
@@ -55,6 +62,9 @@ def test_what_is_drawn() -> None:
         "learning rate": ["lr"],
     }
     assert dict(_panels([CLASSIFICATION]))["loss terms"] == []  # one term is the loss itself
+    panels = {title: [line[0] for line in lines] for title, lines in _panels([FIELDS])}
+    assert panels["loss terms"][:3] == ["colour (train)", "colour (val)", "größe in $m^$ (train)"]
+    assert panels["validation metrics"] == ["accuracy", "accuracy colour", "accuracy größe in $m^$"]
 
 
 @pytest.mark.parametrize(

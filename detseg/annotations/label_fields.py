@@ -1,0 +1,100 @@
+"""Tables with several label fields, brought to the same fields and classes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.notes import Notes
+from detseg.classes import ClassMap, LabelField, joined
+from detseg.errors import DataError
+
+if TYPE_CHECKING:
+    from detseg.annotations.table import AnnotationTable
+
+_WHOLE = re.compile(r"-?\d+")
+
+
+def in_order(names: set[str]) -> list[str]:
+    """Class names as a class map has them: whole numbers by their value, anything else as text."""
+    if all(map(_WHOLE.fullmatch, names)):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)
+
+
+def with_fields(table: AnnotationTable, fields: Sequence[LabelField]) -> AnnotationTable:
+    """``table``, which has label fields, with ``fields`` instead: columns and classes are found by name.
+
+    A field that the table lacks is -1 for all images.
+
+    Raises:
+        DataError: the table has a field or a class that ``fields`` lacks.
+    """
+    known = {field.name: field for field in fields}
+    columns = {field.name: column for column, field in enumerate(table.label_fields)}
+    unknown = [
+        *(name for name in columns if name not in known),
+        *(
+            f"{field.name}={name}"
+            for field in table.label_fields
+            if field.name in known
+            for name in field.class_map.names
+            if name not in known[field.name].class_map.names
+        ),
+    ]
+    if unknown:
+        raise DataError(
+            f"{table.source}: {', '.join(unknown)} is not known; known are "
+            f"{', '.join(f'{field.name} ({_shown(field)})' for field in fields)}; choose columns with --classes"
+        )
+    index = np.full((len(table), len(fields)), -1, np.int64)
+    for column, field in enumerate(fields):
+        if field.name in columns:
+            old = columns[field.name]
+            index[:, column] = _renumbered(
+                table.class_index[:, old], table.label_fields[old].class_map, field.class_map
+            )
+    return replace(table, label_fields=tuple(fields), class_map=joined(fields), class_index=index)
+
+
+def same_fields(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:
+    """The tables with the same label fields: those of all, the classes of each field by name.
+
+    Raises:
+        DataError: some tables have label fields and others none.
+    """
+    if all(table.label_fields == tables[0].label_fields for table in tables):
+        return list(tables)
+    without = next((table for table in tables if not table.label_fields), None)
+    if without is not None:
+        other = next(table for table in tables if table.label_fields)
+        raise DataError(
+            f"{other.source} has the label columns {', '.join(field.name for field in other.label_fields)}, "
+            f"{without.source} has none of them; give both files the same columns"
+        )
+    classes: dict[str, list[str]] = {}
+    for field in (field for table in tables for field in table.label_fields):
+        known = classes.setdefault(field.name, list(field.class_map.names))
+        if set(known) != set(field.class_map.names):
+            classes[field.name] = in_order({*known, *field.class_map.names})
+    fields = tuple(LabelField(name, ClassMap.from_names(names)) for name, names in classes.items())
+    for table in tables:
+        own = joined(table.label_fields).names
+        lacking = [name for name in joined(fields).names if name not in own]
+        if lacking:
+            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(lacking)}")
+    return [with_fields(table, fields) for table in tables]
+
+
+def _renumbered(index: npt.NDArray[np.int64], old: ClassMap, new: ClassMap) -> npt.NDArray[np.int64]:
+    to_index = np.array([*(new.label_of(name) - 1 for name in old.names), -1], np.int64)  # -1 picks the last
+    return to_index[index]
+
+
+def _shown(field: LabelField) -> str:
+    return ", ".join(field.class_map.names)

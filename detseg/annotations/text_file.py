@@ -1,0 +1,32 @@
+"""Small text files of data sets, as lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detseg.errors import DataError
+
+MAX_BYTES = 2**30
+"""A larger file is no list and no annotation of one picture."""
+
+
+def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
+    """A UTF-8 text; a byte order mark is accepted.
+
+    Args:
+        name: what messages call the file.
+        max_bytes: a larger file is refused unread.
+
+    Raises:
+        DataError: the file is too large or not UTF-8.
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise DataError(f"{name}: {size} bytes, more than the {max_bytes} that such a file may have; divide it")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
+        ) from None

@@ -1,0 +1,60 @@
+"""XML of strangers: parsed without entities, document types and surprises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError
+
+from defusedxml.common import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from detseg.errors import DataError
+
+MAX_BYTES = 2**28
+"""256 MiB. A parsed tree takes about ten times its text."""
+
+MAX_DEPTH = 100
+"""Elements inside elements; annotations have fewer than ten."""
+
+
+def parse_xml(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> Element:
+    """The root element of a file.
+
+    Document types and entities are refused, not expanded: they can read other files and blow up to gigabytes.
+
+    Args:
+        name: what messages call the file.
+        max_bytes: a larger file is refused unread.
+
+    Raises:
+        DataError: the file is not well-formed XML (says which line and column), has a document type or entities, is
+            nested deeper than ``MAX_DEPTH``, or is too large.
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise DataError(f"{name}: {size} bytes, more than the {max_bytes} that are read of one XML file; split it")
+    raw = path.read_bytes()
+    if not raw.strip():
+        raise DataError(f"{name}: the file is empty; write it again, or remove it")
+    try:
+        root = fromstring(raw, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    except DefusedXmlException:
+        raise DataError(
+            f"{name}: the XML declares a document type or an entity, which annotations do not need and which can read "
+            "other files; remove the <!DOCTYPE ...> part"
+        ) from None
+    except (ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that does not exist
+        raise DataError(f"{name}: not well-formed XML ({error}); write the file again") from None
+    if _is_deep(root):
+        raise DataError(f"{name}: elements are nested deeper than {MAX_DEPTH}; this is no annotation file")
+    return root
+
+
+def _is_deep(root: Element) -> bool:
+    level = [root]
+    for _ in range(MAX_DEPTH):
+        level = [child for element in level for child in element]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,124 @@
+"""How often a classifier with several label fields is right: field by field, and on average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from detseg.classes import LabelField
+from detseg.errors import DataError
+from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
+from detseg.metrics.outputs import to_numpy
+from detseg.structures import FieldPredictions
+
+
+@dataclass(frozen=True)
+class FieldMetrics:
+    """Counts of right and wrong answers for several label fields.
+
+    Attributes:
+        fields: name of the field -> its numbers, of the images that have a label for it.
+        unlabelled: name of the field -> images without a label for it, which are not scored there.
+    """
+
+    fields: dict[str, ClassificationMetrics]
+    unlabelled: dict[str, int]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean over the fields that have a labelled image; None if none has."""
+        defined = [metrics.accuracy for metrics in self.fields.values() if metrics.accuracy is not None]
+        return sum(defined) / len(defined) if defined else None
+
+    def best(self) -> float:
+        """Mean accuracy: the number that picks the best checkpoint; 0.0 without labelled images."""
+        return self.accuracy or 0.0
+
+    def scalars(self) -> dict[str, float | None]:
+        """The single numbers by name: ``accuracy`` is the mean, the others end in ``_<field>``."""
+        return {"accuracy": self.accuracy} | {
+            f"{key}_{name}": value for name, metrics in self.fields.items() for key, value in metrics.scalars().items()
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; None where a number is not defined."""
+        return {
+            "accuracy": self.accuracy,
+            "fields": {
+                name: {**metrics.to_dict(), "unlabelled": self.unlabelled[name]}
+                for name, metrics in self.fields.items()
+            },
+        }
+
+    def lines(self) -> list[str]:
+        """The mean, then the table of each field."""
+        mean = "" if self.accuracy is None else f"  {self.accuracy:.3f}"
+        lines = [f"mean accuracy of {len(self.fields)} label fields{mean}"]
+        for name, metrics in self.fields.items():
+            without = f" ({self.unlabelled[name]} more have no label for it)" if self.unlabelled[name] else ""
+            first, *rest = metrics.lines()
+            lines += ["", f"{name}: {first}{without}", *(f"  {line}".rstrip() for line in rest)]
+        return lines
+
+
+class FieldEvaluator:
+    """Scores one class for each label field of an image, collected batch by batch; a label of -1 is not scored.
+
+    Args:
+        fields: the T fields.
+
+    Attributes:
+        evaluators: name of the field -> its evaluator.
+        unlabelled: name of the field -> images without a label for it.
+    """
+
+    def __init__(self, fields: Sequence[LabelField]) -> None:
+        self.evaluators = {field.name: ClassificationEvaluator(field.class_map) for field in fields}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all answers."""
+        for evaluator in self.evaluators.values():
+            evaluator.reset()
+        self.unlabelled = dict.fromkeys(self.evaluators, 0)
+        self._seen: set[int] = set()
+
+    @property
+    def images_seen(self) -> int:
+        return len(self._seen)
+
+    def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[FieldPredictions]) -> None:
+        """Add a batch.
+
+        Args:
+            targets: one dict per image with ``image_id`` and ``class_index`` [T], 0..K-1 of each field or -1.
+            outputs: one answer per image, with the same fields.
+
+        Raises:
+            DataError: other fields or classes than these, or probabilities that are not finite.
+        """
+        if len(targets) != len(outputs):
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+        for target, output in zip(targets, outputs, strict=True):
+            truth = to_numpy(target["class_index"]).reshape(-1)
+            if len(truth) != len(self.evaluators) or list(output.fields) != list(self.evaluators):
+                raise DataError(
+                    f"image {int(to_numpy(target['image_id']).reshape(-1)[0])}: {len(truth)} labels and answers for "
+                    f"{', '.join(output.fields)}, but the label fields are {', '.join(self.evaluators)}"
+                )
+            self._add(target["image_id"], truth.tolist(), output)
+
+    def compute(self) -> FieldMetrics:
+        """The numbers of everything so far."""
+        numbers = {name: evaluator.compute() for name, evaluator in self.evaluators.items()}
+        return FieldMetrics(numbers, dict(self.unlabelled))
+
+    def _add(self, image_id: Any, truth: list[int], output: FieldPredictions) -> None:
+        repeated = int(to_numpy(image_id).reshape(-1)[0]) in self._seen
+        self._seen.add(int(to_numpy(image_id).reshape(-1)[0]))
+        for (name, evaluator), index in zip(self.evaluators.items(), truth, strict=True):
+            if index != -1:
+                evaluator.update([{"image_id": image_id, "class_index": index}], [output[name]])
+            elif not repeated:
+                self.unlabelled[name] += 1

@@ -1,0 +1,229 @@
+"""SSDLite, RetinaNet and FCOS: torchvision's modules, fed with images that are already of the network's size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
+from torchvision.ops import box_iou
+
+from detseg.models.bodies import Stages
+from detseg.models.description import ModelDescription
+from detseg.models.door import Target, check_images, check_targets
+from detseg.models.padding import (
+    FeatureMaps,
+    SizeHW,
+    by_padded_size,
+    padded_hw,
+    size_of,
+    stack_maps,
+    stack_padded,
+)
+from detseg.models.parts import PartedModel
+from detseg.structures import RawPrediction
+
+Losses = dict[str, Tensor]
+
+LOSS_NAMES = {
+    "classification": "loss_classifier",
+    "bbox_regression": "loss_box_reg",
+    "bbox_ctrness": "loss_centerness",
+}
+"""torchvision's names of the losses, and ours, which are those of the two-stage detectors."""
+
+
+class OneStageDetector(PartedModel):
+    """A detector without proposals. Its state dict has the keys of torchvision's detector of the same name.
+
+    Called in training mode it gives the losses "loss_classifier" and "loss_box_reg", with FCOS also "loss_centerness";
+    the same keys for every batch, also one without any instance (from which SSDLite learns nothing: its negatives are
+    mined three to each positive of the image). Called in eval mode it gives one :class:`RawPrediction` per image.
+
+    Labels are 1..K. The heads have K + 1 rows as torchvision's, so that published weights fit; row 0 is the background
+    in SSD's softmax, and never a target in the other two, whose detections of it are left out.
+
+    The way of an image: ``body_maps -> neck_maps -> head``. What is frozen is computed image by image, so that it
+    depends on the image alone and can be computed once and kept; the first trainable part gets the batch.
+
+    Attributes:
+        backbone, head: torchvision's modules. The neck is ``backbone.fpn``, in SSDLite ``backbone.extra``.
+        description: what the model is rebuilt from.
+    """
+
+    # Any: torchvision's modules come without types
+    backbone: Any
+    head: Any
+
+    def __init__(self, network: Any, stages: Stages, description: ModelDescription) -> None:
+        """Wrap a network.
+
+        Args:
+            network: a torchvision ``SSD``, ``RetinaNet`` or ``FCOS``, whose ``transform`` is left behind.
+            stages: names of the body's modules, stage by stage from input to output.
+        """
+        super().__init__(description)
+        self.backbone = network.backbone
+        self.head = network.head
+        # Matching, losses and NMS are methods of torchvision's network. In a tuple it is no child of this module, so
+        # that parameters are named once, as torchvision names them.
+        self._rules = (network,)
+        self._is_ssd = isinstance(network, SSD)
+        self._stages = stages
+        self._add_normalisation()
+
+    @property
+    def network(self) -> Any:
+        """torchvision's network around :attr:`backbone` and :attr:`head`, for its anchors, losses and NMS."""
+        return self._rules[0]
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        return {
+            "stem": sum(self._stages[:2], ()),
+            "body": sum(self._stages[2:], ()),
+            "neck": ("backbone.extra" if self._is_ssd else "backbone.fpn",),
+            "head": ("head",),
+        }
+
+    def body_stages(self) -> tuple[tuple[str, ...], ...]:
+        return self._stages
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+    ) -> Losses | list[RawPrediction]:
+        """Losses in training mode, predictions in eval mode.
+
+        Args:
+            images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. (SSDLite's
+                default boxes are shares of the image, so it wants all of one size, the one of its preprocessing.)
+            targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K; N = 0 is a negative image.
+
+        Raises:
+            DataError: an image or target that breaks this contract, by its image_id.
+        """
+        check_images(images)
+        if not self.training:
+            return self._predict(images)
+        check_targets(images, targets, len(self.description.class_map), masks=False)
+        assert targets is not None
+        self.keep_frozen()
+        sizes_hw = [size_of(image) for image in images]
+        if self.is_frozen("stem", "body"):
+            return self.losses_from_body([self.body_maps(image) for image in images], sizes_hw, targets)
+        if not self._is_ssd:  # whose norm layers look after themselves
+            self.check_norms_can_learn(images)
+        maps = self._body(stack_padded([self.normalise(image) for image in images]))
+        return self._losses(self._neck(maps), sizes_hw, targets)
+
+    # What frozen parts make of one image. None of it depends on other images.
+
+    @torch.no_grad()
+    def body_maps(self, image: Tensor) -> FeatureMaps:
+        """The body's maps [1, C, h, w] of one image [3, H, W], padded alone."""
+        return self._body(stack_padded([self.normalise(image)]))
+
+    @torch.no_grad()
+    def neck_maps(self, body_maps: FeatureMaps) -> FeatureMaps:
+        """The neck's maps [1, C, h, w] from the body's maps of one image."""
+        return self._neck(body_maps)
+
+    # The losses of a batch, from whatever is already known of its images.
+
+    def losses_from_body(
+        self, body_maps: Sequence[FeatureMaps], sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
+    ) -> Losses:
+        """Losses from the frozen body's maps of each image (:meth:`body_maps`)."""
+        if self.is_frozen("neck"):
+            return self.losses_from_neck([self.neck_maps(maps) for maps in body_maps], sizes_hw, targets)
+        return self._losses(self._neck(stack_maps(body_maps)), sizes_hw, targets)
+
+    def losses_from_neck(
+        self, neck_maps: Sequence[FeatureMaps], sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
+    ) -> Losses:
+        """Losses from the frozen neck's maps of each image (:meth:`neck_maps`)."""
+        return self._losses(stack_maps(neck_maps), sizes_hw, targets)
+
+    def _body(self, batch: Tensor) -> FeatureMaps:
+        if not self._is_ssd:
+            return dict(self.backbone.body(batch))
+        maps = {}
+        for name, block in self.backbone.features.named_children():
+            maps[name] = batch = block(batch)
+        return maps
+
+    def _neck(self, body_maps: FeatureMaps) -> FeatureMaps:
+        """The maps that the head sees, finest first."""
+        if not self._is_ssd:
+            return dict(self.backbone.fpn(body_maps))
+        maps = dict(body_maps)
+        last = list(maps.values())[-1]
+        for block in self.backbone.extra:
+            maps[str(len(maps))] = last = block(last)
+        return maps
+
+    def _losses(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW], targets: Sequence[Target]) -> Losses:
+        outputs, anchors, counts = self._head(maps, sizes_hw)
+        if self._is_ssd:
+            matches = [self._ssd_matches(*image) for image in zip(anchors, targets, strict=True)]
+            losses = self.network.compute_loss(list(targets), outputs, anchors, matches)
+        elif "bbox_ctrness" in outputs:
+            losses = self.network.compute_loss(list(targets), outputs, anchors, counts)
+        else:
+            losses = self.network.compute_loss(list(targets), outputs, anchors)
+        return {name: losses[theirs] for theirs, name in LOSS_NAMES.items() if theirs in losses}
+
+    def _head(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+        """What the head says [N, A, ...] of all A anchors, each image's anchors [A, 4], and how many each map has."""
+        features = list(maps.values())
+        outputs = self.head(features)
+        # The anchors ask for the padded images only to read their size; a tensor without data tells it.
+        sizes = list(sizes_hw)
+        frame = ImageList(torch.empty((len(sizes), 3, *padded_hw(sizes)), device="meta"), sizes)
+        anchors = self.network.anchor_generator(frame, features)
+        per_location = self.network.anchor_generator.num_anchors_per_location()
+        counts = [
+            feature.shape[2] * feature.shape[3] * count for feature, count in zip(features, per_location, strict=True)
+        ]
+        return outputs, anchors, counts
+
+    def _ssd_matches(self, anchors: Tensor, target: Target) -> Tensor:
+        """int64 [A]: the instance that each anchor stands for, -1 for background (``SSD.forward`` does the same)."""
+        if not len(target["boxes"]):
+            return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
+        return self.network.proposal_matcher(box_iou(target["boxes"], anchors))
+
+    # Predictions.
+
+    @torch.no_grad()
+    def _predict(self, images: Sequence[Tensor]) -> list[RawPrediction]:
+        """Each image is padded alone; only images that are then of equal size share a batch."""
+        predictions: dict[int, RawPrediction] = {}
+        for group in by_padded_size(images):
+            maps = self._neck(self._body(stack_padded([self.normalise(images[index]) for index in group])))
+            sizes_hw = [size_of(images[index]) for index in group]
+            predictions |= dict(zip(group, self.predictions_from_neck(maps, sizes_hw), strict=True))
+        return [predictions[index] for index in range(len(images))]
+
+    @torch.no_grad()
+    def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
+        """Predictions from the neck's maps [N, C, h, w] of N images of equal padded size."""
+        outputs, anchors, counts = self._head(maps, sizes_hw)
+        if self._is_ssd:
+            detections = self.network.postprocess_detections(outputs, anchors, list(sizes_hw))
+        else:
+            outputs["cls_logits"][..., 0] = -torch.inf  # no label 0: it would take places of real detections
+            by_map = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
+            anchors_by_map = [list(boxes.split(counts)) for boxes in anchors]
+            detections = self.network.postprocess_detections(by_map, anchors_by_map, list(sizes_hw))
+        return [_raw_prediction(detection) for detection in detections]
+
+
+def _raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
+    return RawPrediction(
+        boxes=detection["boxes"].float().cpu().numpy(),
+        labels=detection["labels"].cpu().numpy(),
+        scores=detection["scores"].float().cpu().numpy(),
+    )

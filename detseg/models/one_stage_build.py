@@ -1,0 +1,187 @@
+"""One-stage detectors from their description, and where other files keep their weights."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection import FCOS, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssdlite import SSDLiteFeatureExtractorMobileNet, SSDLiteHead
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+from detseg.errors import DataError
+from detseg.models.architectures import Architecture
+from detseg.models.bodies import BODIES, Body, NormLayer, Stages, build_backbone, norm_layer
+from detseg.models.description import ModelDescription
+from detseg.models.one_stage import OneStageDetector
+
+SSD_MOMENTUM = 0.03
+"""Momentum of SSDLite's norm statistics, torchvision's."""
+
+SPLIT_BLOCK = 13
+"""The block of MobileNetV3 whose expansion ends the first part of SSDLite's body: its first map is taken there."""
+
+
+def build_one_stage(architecture: Architecture, description: ModelDescription) -> OneStageDetector:
+    """The one-stage detector that ``description`` tells, with torchvision's random weights.
+
+    Raises:
+        DataError: its anchor sizes do not fit the maps.
+    """
+    body = BODIES[architecture.body]
+    if architecture.family == "ssdlite":
+        return OneStageDetector(_ssdlite(body, description), _ssd_stages(body), description)
+    build = _retinanet if architecture.family == "retinanet" else _fcos
+    network = build(architecture, body, description)
+    present = set(dict(network.backbone.body.named_children()))
+    stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in body.stages]
+    return OneStageDetector(network, tuple(stage for stage in stages if stage), description)
+
+
+def _retinanet(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
+    anchors = AnchorGenerator(*_anchor_settings(architecture, description))
+    backbone = _backbone(architecture, body, description)
+    # Without norms, four layers that start at a deviation of 0.01 all but silence the signal. Published weights are
+    # past that, but a head from scratch learned nothing in the few steps that small data gives.
+    norms = architecture.improved or architecture.coco is None
+    head = RetinaNetHead(
+        architecture.neck_channels,
+        anchors.num_anchors_per_location()[0],
+        description.class_map.num_classes,
+        norm_layer=partial(nn.GroupNorm, 32) if norms else None,
+    )
+    if architecture.improved:
+        head.regression_head._loss_type = "giou"
+    return RetinaNet(
+        backbone,
+        description.class_map.num_classes,
+        anchor_generator=anchors,
+        head=head,
+        score_thresh=description.score_threshold,
+        nms_thresh=description.nms_threshold,
+        detections_per_img=description.detections_per_image,
+        topk_candidates=description.topk_candidates,
+    )
+
+
+def _fcos(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
+    return FCOS(
+        _backbone(architecture, body, description),
+        description.class_map.num_classes,
+        score_thresh=description.score_threshold,
+        nms_thresh=description.nms_threshold,
+        detections_per_img=description.detections_per_image,
+        topk_candidates=description.topk_candidates,
+    )
+
+
+def _backbone(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
+    """Body and FPN from stride 8 on (the finest map would have most of the anchors), and two coarser maps."""
+    channels = architecture.neck_channels
+    last = list(body.levels.values())[-1] if architecture.improved else channels
+    return build_backbone(
+        body,
+        norm_layer(description.norm, description.norm_eps),
+        channels=channels,
+        first_level=1,
+        extra_blocks=LastLevelP6P7(last, channels),
+    )
+
+
+def _anchor_settings(
+    architecture: Architecture, description: ModelDescription
+) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[float, ...], ...]]:
+    own = architecture.anchor_sizes
+    sizes = description.anchor_sizes or own
+    if len(sizes) != len(own) or len({len(level) for level in sizes}) != 1:
+        raise DataError(
+            f"{description.arch}: anchor sizes {sizes} do not fit its {len(own)} maps; give each the same number of "
+            f"sizes, such as {own}"
+        )
+    return sizes, (description.anchor_ratios,) * len(sizes)
+
+
+class SteadyBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d that trusts its stored statistics where a batch leaves it a single value a channel.
+
+    SSDLite's last map has one pixel, so a batch of one image, such as the last of an epoch, would stop a run.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or input.numel() != input.shape[1]:
+            return super().forward(input)
+        return functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+def _ssdlite(body: Body, description: ModelDescription) -> Any:
+    norm: NormLayer = norm_layer(description.norm, description.norm_eps)
+    if description.norm == "batch":
+        norm = partial(SteadyBatchNorm2d, eps=description.norm_eps, momentum=SSD_MOMENTUM)
+    network: Any = body.build(weights=None, norm_layer=norm, reduced_tail=description.reduced_tail)
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):  # as torchvision starts a body from scratch
+            nn.init.normal_(layer.weight, std=0.03)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    backbone: Any = SSDLiteFeatureExtractorMobileNet(network.features, SPLIT_BLOCK, norm)
+    boxes = DefaultBoxGenerator([[2, 3] for _ in range(6)], min_ratio=0.2, max_ratio=0.95)
+    channels = [block[-1].out_channels for block in (*backbone.features, *backbone.extra)]
+    num_classes = description.class_map.num_classes
+    size = description.preprocessing.min_size
+    return SSD(
+        backbone,
+        boxes,
+        (size, size),
+        num_classes,
+        head=SSDLiteHead(channels, boxes.num_anchors_per_location(), num_classes, norm),
+        score_thresh=description.score_threshold,
+        nms_thresh=description.nms_threshold,
+        detections_per_img=description.detections_per_image,
+        topk_candidates=description.topk_candidates,
+    )
+
+
+def _ssd_stages(body: Body) -> Stages:
+    """The body's stages under SSDLite's names, which hold block 13 in two pieces."""
+    return tuple(tuple(name for index in stage for name in _ssd_modules(int(index))) for stage in body.stages)
+
+
+def _ssd_modules(index: int) -> tuple[str, ...]:
+    first = (f"backbone.features.0.{index}",) if index <= SPLIT_BLOCK else ()
+    return (*first, f"backbone.features.1.{index - SPLIT_BLOCK}") if index >= SPLIT_BLOCK else first
+
+
+def is_reduced_tail(state: dict[str, Tensor]) -> bool:
+    """Whether a state dict is of an SSDLite with MobileNetV3's reduced tail; its body then ends in 480 channels."""
+    last = state.get("backbone.features.1.3.0.weight")
+    return last is not None and last.shape[0] == 480
+
+
+def ssd_name(name: str) -> str:
+    """SSDLite's name for a tensor of a MobileNetV3 classifier, such as ``features.14.block.0.0.weight``."""
+    match = re.fullmatch(r"features\.(\d+)\.(.+)", name)
+    if not match:
+        return name
+    index, rest = int(match[1]), match[2]
+    if index < SPLIT_BLOCK:
+        return f"backbone.features.0.{index}.{rest}"
+    if index > SPLIT_BLOCK:
+        return f"backbone.features.1.{index - SPLIT_BLOCK}.{rest}"
+    rest = rest.removeprefix("block.")
+    return f"backbone.features.0.13.{rest[2:]}" if rest.startswith("0.") else f"backbone.features.1.0.{rest}"
+
+
+_OLD_HEAD_NAME = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\.(\d)\.(weight|bias)$")
+
+
+def retinanet_name(name: str) -> str:
+    """Today's name for a tensor of a RetinaNet's head in files from before torchvision 0.12, as the published one."""
+    return _OLD_HEAD_NAME.sub(lambda match: f"{match[1]}.{int(match[2]) // 2}.0.{match[3]}", name)

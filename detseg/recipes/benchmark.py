@@ -1,0 +1,98 @@
+"""This project against the plain torchvision loop: the same images, body weights, epochs and batches, several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.annotations import read_split
+from detseg.config import BenchmarkConfig, TrainConfig
+from detseg.errors import DataError
+from detseg.files import write_json
+from detseg.models.build import architecture_of
+from detseg.predictor import pick_device
+from detseg.recipes.data import load_table
+from detseg.recipes.fit import fit
+from detseg.recipes.log import read_rows
+from detseg.recipes.plain import train_plainly
+from detseg.reports.table import align
+
+
+def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Train both ways once a seed, one after the other, and print mean and range of AP and minutes.
+
+    Both are scored by the same evaluator on the same validation images after the last epoch, so that neither gains by
+    choosing among epochs. All seeds share one split. Writes benchmark.json in the output folder.
+
+    Raises:
+        DataError: options that cannot be compared.
+    """
+    output = Path(config.output or "benchmark")
+    if (output / "benchmark.json").exists():
+        raise DataError(f"{output} already holds a benchmark; name another --output")
+    if (
+        config.body
+        or not (config.model or "").startswith("fasterrcnn_")
+        or config.weights in (None, "coco", "imagenet")
+    ):
+        raise DataError(
+            "both ways need the same body and weights: give --model fasterrcnn_... (a torchvision body) and --weights "
+            "FILE, a classification state dict, or none"
+        )
+    options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    table, rows = load_table(config), []
+    for seed in config.seeds or (0, 1, 2):
+        folder = output / f"detseg-{seed}"
+        run = fit(TrainConfig(**options | {"seed": seed, "output": str(folder), "split_file": _split_file(output)}))
+        splits = read_split(table, folder / "split.json")
+        epochs = read_rows(folder / "metrics.jsonl", run.config.epochs or 0)
+        seconds = sum(len(splits["train"]) / row["images_per_second"] for row in epochs)
+        rows.append(_row("detseg", seed, epochs[-1], seconds))
+        assert run.config.model is not None
+        metrics, seconds = train_plainly(
+            splits["train"],
+            splits["val"],
+            body=architecture_of(run.config.model).body.removesuffix("_fine"),
+            weights=run.config.weights or "none",
+            image_size=run.config.image_size or 800,
+            epochs=run.config.epochs or 1,
+            batch_size=run.config.batch_size or 1,
+            seed=seed,
+            device=pick_device(run.config.device),
+        )
+        rows.append(_row("plain torchvision", seed, metrics.scalars(), seconds))
+        write_json(output / "benchmark.json", rows)  # each seed costs minutes: keep what there is
+    print("\n".join(_table(rows)))
+    return {"rows": rows}
+
+
+def _split_file(output: Path) -> str | None:
+    """The split of the first run, for the later ones."""
+    return next((str(path) for path in sorted(output.glob("detseg-*/split.json"))), None)
+
+
+def _row(way: str, seed: int, numbers: Any, seconds: float) -> dict[str, Any]:
+    return {
+        "way": way,
+        "seed": seed,
+        "AP": numbers["bbox_AP"],
+        "AP50": numbers["bbox_AP50"],
+        "minutes": seconds / 60,
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean and range over seeds."""
+
+    def cell(way: str, name: str, digits: int) -> str:
+        values = [row[name] for row in rows if row["way"] == way]
+        mean, low, high = float(np.mean(values)), min(values), max(values)
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    header = ["", "AP", "AP50", "minutes of training"]
+    return align([[way, cell(way, "AP", 3), cell(way, "AP50", 3), cell(way, "minutes", 1)] for way in ways], header)

@@ -1,0 +1,81 @@
+"""One format into another: written, its pictures copied, and read again to prove it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from detseg.annotations import AnnotationTable, read
+from detseg.annotations.coco_folder import write_coco_folder
+from detseg.annotations.csv_labels_write import write_csv_labels
+from detseg.annotations.csv_write import write_csv_boxes, write_csv_landmarks
+from detseg.annotations.cvat_write import write_cvat
+from detseg.annotations.labelme_write import write_labelme
+from detseg.annotations.via_write import write_via
+from detseg.annotations.voc_write import write_voc
+from detseg.annotations.written import Written
+from detseg.annotations.yolo_write import write_yolo
+from detseg.config import ConvertConfig
+from detseg.recipes.data import describe_table, load_table
+
+WRITERS: dict[str, Callable[[AnnotationTable, Path], Written]] = {
+    "coco": write_coco_folder,
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "csv": lambda table, folder: _csv_writer(table)(table, folder),
+    "labelme": write_labelme,
+    "cvat": write_cvat,
+    "via": write_via,
+}
+
+
+def convert(config: ConvertConfig) -> Written:
+    """Write the data in another format into a new folder, with its pictures, and say what the format cannot hold.
+
+    Raises:
+        DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot hold
+            at all.
+    """
+    table = load_table(config)
+    output = Path(config.output)
+    print("\n".join(describe_table(table)))
+    written = WRITERS[config.to](table, output)
+    names = zip(table, written.pictures, strict=True)
+    for record, name in tqdm(names, desc="copy pictures", total=len(table), disable=None, leave=False):
+        target = output / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record.path, target)
+    lost = [f"  not held by {config.to}: {line}" for line in written.notes.lines()]
+    print("\n".join([*lost, f"wrote {output}; {proof(table, read(output, format=config.to), written)}"]))
+    return written
+
+
+def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> str:
+    """What reading the output again shows: numbers of images and instances, and how far boxes moved."""
+    instances = f"{len(again.instance_rows())} of {len(table.instance_rows())} instances"
+    text = f"read again: {len(again)} of {len(table)} images, {instances}"
+    place = {name: row for row, name in enumerate(again.media.tolist())}
+    moved = 0.0
+    for record, name in zip(table, written.pictures, strict=True):
+        row = next((place[tail] for tail in _tails(name) if tail in place), None)
+        if row is None or len(again[row]) != len(record):
+            continue
+        moved = max(moved, float(np.abs(again[row].boxes_xywh - record.boxes_xywh).max(initial=0)))
+    return text + (", boxes equal to the last bit" if moved == 0 else f", boxes moved by at most {moved:.2g} pixels")
+
+
+def _tails(name: str) -> list[str]:
+    """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name pictures below their own root."""
+    parts = name.split("/")
+    return ["/".join(parts[start:]) for start in range(len(parts))]
+
+
+def _csv_writer(table: AnnotationTable) -> Callable[[AnnotationTable, Path], Written]:
+    """The kind of list that holds what the table has."""
+    if table.has_class_index:
+        return write_csv_labels
+    return write_csv_boxes if table.keypoint_schema is None else write_csv_landmarks

@@ -1,0 +1,106 @@
+"""The peer that this project is measured against: torchvision's detector and a plain loop, as its users write it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
+from torchvision.ops import MultiScaleRoIAlign
+from tqdm import tqdm
+
+from detseg.annotations import AnnotationTable
+from detseg.boxes import xywh_to_xyxy
+from detseg.datasets import collate_fn
+from detseg.engine.evaluate import Metrics, evaluate
+from detseg.images import decode_image
+from detseg.metrics import CocoEvaluator
+from detseg.models import read_state_dict
+
+
+class PlainDataset(torch.utils.data.Dataset[Any]):
+    """Float images of the original size, boxes and labels; mirrored half of the time in training."""
+
+    def __init__(self, table: AnnotationTable, train: bool) -> None:
+        self.table, self.train = table, train
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        record = self.table[index]
+        image = torch.from_numpy(decode_image(record.path)).permute(2, 0, 1).float() / 255
+        trained = ~(record.iscrowd | record.ignore)
+        boxes = torch.from_numpy(xywh_to_xyxy(record.boxes_xywh[trained])).float().reshape(-1, 4)
+        if self.train and torch.rand(()) < 0.5:
+            image = image.flip(-1)
+            boxes[:, [0, 2]] = image.shape[-1] - boxes[:, [2, 0]]
+        labels = torch.from_numpy(record.labels[trained])
+        return image, {"boxes": boxes, "labels": labels, "image_id": torch.tensor(record.image_id)}
+
+
+def plain_detector(body: str, weights: str, num_classes: int, image_size: int) -> torch.nn.Module:
+    """Faster R-CNN by torchvision's own builders and defaults but for 128 boxes an image, which a CPU needs.
+
+    ``weights``: a classification state dict of ``body`` ("mobilenet_v2", "resnet18", ...), or "none".
+    """
+    if body.startswith("resnet"):
+        backbone = resnet_fpn_backbone(backbone_name=body, weights=None, trainable_layers=3)
+    else:
+        backbone = mobilenet_backbone(backbone_name=body, weights=None, fpn=True, trainable_layers=3)
+    if weights != "none":
+        state = {name.removeprefix("features."): tensor.float() for name, tensor in read_state_dict(weights).items()}
+        backbone.body.load_state_dict({name: state[name] for name in backbone.body.state_dict()})
+    maps = len(backbone.fpn.inner_blocks) + 1  # and one more by pooling
+    single = maps == 5
+    sizes = ((32,), (64,), (128,), (256,), (512,)) if single else ((32, 64, 128, 256, 512),) * maps
+    return FasterRCNN(
+        backbone,
+        num_classes,
+        min_size=image_size,
+        max_size=round(image_size * 1333 / 800),
+        rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * maps),
+        box_roi_pool=MultiScaleRoIAlign([str(level) for level in range(maps - 1)], 7, 2),
+        box_batch_size_per_image=128,
+    )
+
+
+def train_plainly(
+    train: AnnotationTable,
+    val: AnnotationTable,
+    *,
+    body: str,
+    weights: str,
+    image_size: int,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    lr_per_image: float = 0.004,
+) -> tuple[Metrics, float]:
+    """Train with SGD (momentum 0.9, weight decay 1e-4), one-cycle with warm-up; metrics of the last epoch and seconds
+    of training."""
+    torch.manual_seed(seed)
+    model = plain_detector(body, weights, train.class_map.num_classes, image_size).to(device)
+    loader = DataLoader(PlainDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    lr = lr_per_image * batch_size
+    optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader), pct_start=0.1)
+    model.train()
+    began = time.perf_counter()
+    for epoch in range(epochs):
+        for images, targets in tqdm(loader, desc=f"plain epoch {epoch}", disable=None, leave=False):
+            moved = [{key: value.to(device) for key, value in target.items()} for target in targets]
+            loss = sum(model([image.to(device) for image in images], moved).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    seconds = time.perf_counter() - began
+    scored = DataLoader(PlainDataset(val, False), batch_size, collate_fn=collate_fn)
+    return evaluate(model, scored, device, evaluator=CocoEvaluator(val, iou_types=("bbox",))), seconds

@@ -1,0 +1,306 @@
+"""What every model promises. A model joins by a class of a few lines; see the end of this file."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detseg.errors import DataError
+from detseg.models import LEVELS, ModelDescription, build_model, describe, freeze, loss_mode
+from detseg.postprocess import finish
+from detseg.structures import ClassPrediction, Prediction, RawPrediction
+
+SIZES = [(64, 96), (96, 64)]
+ODD_SIZES = [(1, 1), (1, 300), (300, 1), (33, 31), (64, 96)]
+
+
+class ModelContract:
+    """The promises, for the model ``arch``.
+
+    Attributes:
+        arch: its name.
+        changes: of its description, to keep it fast.
+        losses: the names of its losses.
+        sizes: of a batch that it can train on.
+        wrong_label: key of the target, a value that it must refuse, and the values that the error names.
+    """
+
+    arch: ClassVar[str]
+    changes: ClassVar[dict[str, Any]] = {}
+    losses: ClassVar[set[str]]
+    sizes: ClassVar[list[tuple[int, int]]] = SIZES
+    wrong_label: ClassVar[tuple[str, int, str]] = ("labels", 4, r"1\.\.3")
+    _built: ClassVar[dict[str, nn.Module]] = {}
+
+    def description(self, small: Any) -> ModelDescription:
+        described = describe(self.arch, small.classes, weights="none", image_size=96, detections_per_image=20)
+        return replace(described, **{"score_threshold": 0.0, **self.changes})
+
+    def model(self, small: Any) -> Any:
+        """A model of its own for each test, whose norm statistics fit its random weights."""
+        if self.arch not in self._built:
+            torch.manual_seed(0)
+            model: Any = build_model(self.description(small))
+            momenta = {m: m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)}
+            for norm in momenta:
+                norm.momentum = 1.0
+            with torch.no_grad():
+                model(*self.batch(small))
+            for norm, momentum in momenta.items():
+                norm.momentum = momentum
+            self._built[self.arch] = model
+        return deepcopy(self._built[self.arch])
+
+    def batch(self, small: Any, instances: list[int] | None = None) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+        images, targets = small.batch(self.sizes, instances)
+        return images, self.prepared(targets)
+
+    def prepared(self, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Targets with what this model needs beside boxes, labels and masks."""
+        return targets
+
+    def levels(self, model: Any) -> list[str]:
+        return [level for level in LEVELS if level == "none" or level in model.parts()]
+
+    # The promises.
+
+    def test_it_is_built_from_its_json_and_part_names_cover_it(self, small: Any) -> None:
+        model = self.model(small)
+        again = ModelDescription.from_dict(json.loads(json.dumps(model.description.to_dict())))
+        assert again == model.description
+        assert {model.part_of(name) for name in model.state_dict()} == set(model.parts())
+        assert model.preprocessing == model.description.preprocessing
+
+    def test_losses_are_flat_finite_and_reach_every_parameter(self, small: Any) -> None:
+        model = self.model(small)
+        losses = model(*self.batch(small, [2, 1]))
+        assert set(losses) == self.losses
+        assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
+        torch.stack(list(losses.values())).sum().backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+        assert without == []
+
+    @pytest.mark.parametrize("instances", [[0, 0], [0, 2]])
+    def test_negative_images_have_the_same_losses(self, small: Any, instances: list[int]) -> None:
+        model = self.model(small)
+        losses = model(*self.batch(small, instances))
+        assert set(losses) == self.losses
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        assert torch.isfinite(total)
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+
+    def test_predictions(self, small: Any) -> None:
+        model = self.model(small).eval()
+        images, _ = self.batch(small)
+        predictions = model(images)
+        assert len(predictions) == len(images)
+        for image, prediction in zip(images, predictions, strict=True):
+            self.check_prediction(prediction, (image.shape[1], image.shape[2]))
+
+    def test_there_is_something_to_check(self, small: Any) -> None:
+        images, _ = self.batch(small)
+        assert sum(len(prediction.scores) for prediction in self.model(small).eval()(images)) > 0
+
+    def check_prediction(self, prediction: Any, size_hw: tuple[int, int]) -> None:
+        assert isinstance(prediction, RawPrediction)
+        count = len(prediction.scores)
+        assert count <= 20
+        assert (prediction.boxes.dtype, prediction.boxes.shape) == (np.float32, (count, 4))
+        assert (prediction.labels.dtype, prediction.labels.shape) == (np.int64, (count,))
+        assert (prediction.scores.dtype, prediction.scores.shape) == (np.float32, (count,))
+        assert np.isin(prediction.labels, [1, 2, 3]).all()
+        assert np.all(np.diff(prediction.scores) <= 0)
+        assert ((prediction.scores >= 0) & (prediction.scores <= 1)).all()
+        assert np.isfinite(prediction.boxes).all()
+        assert (prediction.boxes >= 0).all()
+        assert (prediction.boxes <= [size_hw[1], size_hw[0]] * 2).all()
+        assert (prediction.boxes[:, :2] <= prediction.boxes[:, 2:]).all()
+        assert (prediction.mask_probs is not None) == ("loss_mask" in self.losses)
+        if prediction.mask_probs is not None:
+            assert (prediction.mask_probs.dtype, prediction.mask_probs.shape) == (np.float32, (count, 28, 28))
+
+    def test_uint8_and_float_images_are_the_same(self, small: Any) -> None:
+        model = self.model(small).eval()
+        images, _ = self.batch(small)
+        assert_close(model(images)[0], model([image / 255 for image in images])[0], 0)
+
+    def test_batch_mates_do_not_matter(self, small: Any) -> None:
+        model = self.model(small).eval()
+        images, _ = small.batch([*self.sizes, self.sizes[0]])
+        together = model(images)
+        for image, prediction in zip(images, together, strict=True):
+            assert_close(model([image])[0], prediction, 1e-3)
+
+    @pytest.mark.parametrize("size_hw", ODD_SIZES)
+    def test_odd_sizes(self, small: Any, size_hw: tuple[int, int]) -> None:
+        model = self.model(small).eval()
+        usual, _ = self.batch(small)
+        before = model(usual)[0]
+        images, targets = small.batch([size_hw], [0 if min(size_hw) == 1 else 1])
+        self.check_prediction(model(images)[0], size_hw)
+        assert_close(model(usual)[0], before, 0)  # it leaves nothing behind
+        freeze(model, "body")  # a single tiny image is too little for the norms of a body that learns
+        model.train()
+        losses = model(images, self.prepared(targets))
+        assert all(torch.isfinite(loss) for loss in losses.values())
+
+    @pytest.mark.parametrize("level", LEVELS)
+    def test_freeze_levels_hold_through_train(self, small: Any, level: str) -> None:
+        model = self.model(small)
+        levels = self.levels(model)
+        if level not in levels:
+            with pytest.raises(DataError, match=f"known are {', '.join(levels)}"):
+                freeze(model, level)
+            return
+        freeze(model, level)
+        frozen = set(levels[1 : levels.index(level) + 1])
+        nn.Sequential(model).train()  # a parent's train() must not wake anything
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        losses = model(*self.batch(small, [2, 1]))
+        torch.stack(list(losses.values())).sum().backward()
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is None) == (model.part_of(name) in frozen), name
+        changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+        moved = {model.part_of(name) for name in changed}
+        assert not moved & frozen
+        if level == "none" and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
+            assert moved  # control: norm statistics that learn do move
+
+    def test_a_reload_gives_the_same_bits(self, small: Any) -> None:
+        model = self.model(small).eval()
+        again = build_model(ModelDescription.from_dict(model.description.to_dict())).eval()
+        images, _ = self.batch(small)
+        assert not equal(again(images)[0], model(images)[0])  # control: other random weights
+        again.load_state_dict(model.state_dict())
+        assert_close(again(images)[0], model(images)[0], 0)
+
+    def test_a_validation_loss_leaves_no_trace(self, small: Any) -> None:
+        model = self.model(small).eval()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with loss_mode(model):
+            losses = model(*self.batch(small))
+        assert set(losses) == self.losses
+        assert not model.training
+        assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+    def test_finish_gives_original_pixels(self, small: Any) -> None:
+        model = self.model(small).eval()
+        geometry = model.preprocessing.geometry((37, 150))
+        images, _ = small.batch([geometry.network_hw])
+        raw = model(images)[0]
+        prediction = finish(raw, geometry)
+        assert isinstance(prediction, Prediction)
+        assert prediction.size_hw == (37, 150)
+        scale = np.array([150, 37] * 2) / np.array([*geometry.resized_hw[::-1]] * 2)
+        np.testing.assert_allclose(prediction.boxes, raw.boxes * scale, atol=1e-2)
+        assert prediction.masks().shape == (len(raw.scores), 37, 150)
+
+    def test_targets_that_cannot_be_are_refused(self, small: Any) -> None:
+        model = self.model(small)
+        images, targets = self.batch(small)
+        with pytest.raises(DataError, match="targets"):
+            model(images)
+        key, wrong, known = self.wrong_label
+        targets[0][key] = torch.full_like(targets[0][key], wrong)
+        with pytest.raises(DataError, match=rf"image_id 100.*outside {known}"):
+            model(images, targets)
+
+
+def equal(one: Any, other: Any) -> bool:
+    try:
+        assert_close(one, other, 0)
+    except AssertionError:
+        return False
+    return True
+
+
+def assert_close(one: Any, other: Any, tolerance: float) -> None:
+    """Two predictions are the same up to ``tolerance``; 0 means the same bits."""
+    for name in ("labels", "boxes", "scores", "mask_probs", "keypoints", "probabilities"):
+        a, b = getattr(one, name, None), getattr(other, name, None)
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, atol=tolerance, rtol=0)
+
+
+RPN = {
+    "rois_per_image": 16,
+    "rpn_pre_nms_top_n": (50, 40),
+    "rpn_post_nms_top_n": (30, 20),
+}
+"""Few proposals."""
+
+TWO_STAGE = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+
+
+class TestFasterRCNN(ModelContract):
+    arch = "fasterrcnn_mobilenet_v2_fpn_slim"
+    changes: ClassVar = RPN
+    losses: ClassVar = TWO_STAGE
+
+
+class TestMaskRCNN(ModelContract):
+    arch = "maskrcnn_mobilenet_v3_large_fpn_slim"
+    changes: ClassVar = RPN
+    losses: ClassVar = TWO_STAGE | {"loss_mask"}
+
+
+class TestSSDLite(ModelContract):
+    arch = "ssdlite320_mobilenet_v3_large"
+    losses: ClassVar = {"loss_classifier", "loss_box_reg"}
+    sizes: ClassVar = [(96, 96), (96, 96)]
+
+
+class TestRetinaNet(ModelContract):
+    arch = "retinanet_mobilenet_v2_fpn_slim"
+    losses: ClassVar = {"loss_classifier", "loss_box_reg"}
+
+
+class TestFCOS(ModelContract):
+    arch = "fcos_mobilenet_v2_fpn_slim"
+    losses: ClassVar = {"loss_classifier", "loss_box_reg", "loss_centerness"}
+
+
+class TestClassifier(ModelContract):
+    """A classifier, whose prediction and truth are of another kind."""
+
+    arch = "mobilenet_v3_small"
+    losses: ClassVar = {"loss_classifier"}
+    sizes: ClassVar = [(96, 96), (96, 96)]
+    wrong_label: ClassVar = ("class_index", 3, r"0\.\.2")
+
+    def prepared(self, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        return [{**target, "class_index": torch.tensor(index % 3)} for index, target in enumerate(targets)]
+
+    def check_prediction(self, prediction: Any, size_hw: tuple[int, int]) -> None:
+        assert isinstance(prediction, ClassPrediction)
+        assert (prediction.probabilities.dtype, prediction.probabilities.shape) == (np.float32, (3,))
+        assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
+        assert 0 <= prediction.class_index < 3
+
+    def test_there_is_something_to_check(self, small: Any) -> None:
+        assert len(self.model(small).eval()(self.batch(small)[0])) == 2
+
+    def test_finish_gives_original_pixels(self, small: Any) -> None:
+        """There are no pixels in a class."""
+
+
+@pytest.mark.slow
+class TestRetinaNetV2(ModelContract):
+    arch = "retinanet_resnet50_fpn_v2"
+    losses: ClassVar = {"loss_classifier", "loss_box_reg"}
+
+
+@pytest.mark.slow
+class TestFCOSResNet50(ModelContract):
+    arch = "fcos_resnet50_fpn"
+    losses: ClassVar = {"loss_classifier", "loss_box_reg", "loss_centerness"}

@@ -1,0 +1,386 @@
+"""timm's networks under torchvision's heads and as classifiers, against timm's own outputs."""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from detseg.classes import ClassMap
+from detseg.engine import load, save_checkpoint
+from detseg.errors import DataError
+from detseg.models import (
+    Classifier,
+    Detector,
+    LoadReport,
+    ModelDescription,
+    build_model,
+    describe,
+    freeze,
+    load_weights,
+    loss_mode,
+)
+from detseg.models.build import architecture_of
+from detseg.models.freeze import part_table, set_trainable_layers
+from detseg.models.timm_body import architecture_name, body_of
+
+timm = pytest.importorskip("timm")
+
+CLASSES = ClassMap(("ant", "bee", "cat"))
+PYRAMIDS = ["test_convnext", "test_byobnet", "test_efficientnet", "test_resnet", "test_mambaout"]
+"""LayerNorm; BatchNorm with activation; a network that timm does not flatten; plain BatchNorm; channels last."""
+
+
+def detector(name: str, family: str = "fasterrcnn", weights: str = "none", **changes: Any) -> Detector:
+    described = describe(f"{family}_timm:{name}", CLASSES, weights=weights, rois_per_image=16, detections_per_image=5)
+    small = {"rpn_pre_nms_top_n": (50, 40), "rpn_post_nms_top_n": (30, 20)}
+    return deepcopy(_built(replace(described, **(small | changes))))
+
+
+@lru_cache
+def _built(description: ModelDescription) -> Detector:
+    torch.manual_seed(0)
+    model = build_model(description)
+    assert isinstance(model, Detector)
+    return model
+
+
+def classifier(name: str) -> Classifier:
+    torch.manual_seed(0)
+    model = build_model(describe(f"classifier_timm:{name}", CLASSES, weights="none"))
+    assert isinstance(model, Classifier)
+    return model
+
+
+def whole(name: str, **options: Any) -> Any:
+    """timm's own network with other weights than ours, and norm statistics that are not the initial ones."""
+    torch.manual_seed(7)
+    network = timm.create_model(name, pretrained=False, **options)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+    return network.eval()
+
+
+def save(network: nn.Module, path: Path) -> str:
+    torch.save(network.state_dict(), path)
+    return str(path)
+
+
+# A body gives what timm's own features_only network gives.
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen"), [*((name, False) for name in PYRAMIDS), ("test_byobnet", True), ("test_resnet", True)]
+)
+def test_body_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
+    theirs = whole(name, features_only=True)
+    path = save(whole(name), tmp_path / "weights.pth")
+    theirs.load_state_dict({k.replace("network.", ""): v for k, v in _features_of(whole(name), theirs).items()})
+    model = detector(name, weights=path if frozen else "none")
+    assert model.description.norm == ("frozen" if frozen else "batch")
+    load_weights(model, path)
+    image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
+    expected = list(theirs(model.normalise(image)[None]))
+    if name == "test_mambaout":
+        expected = [level.permute(0, 3, 1, 2) for level in expected]
+    maps = model.eval().body_maps(image)
+    assert list(maps) == ["0", "1", "2", "3"]
+    for found, wanted in zip(maps.values(), expected[-4:], strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    control = detector(name, weights=path if frozen else "none").eval().body_maps(image)
+    assert not torch.allclose(control["3"], expected[-1], atol=1e-3)
+
+
+def _features_of(network: nn.Module, features: nn.Module) -> dict[str, torch.Tensor]:
+    """timm's own way from a whole network to its maps: by the names that it flattens."""
+    plain = {name.replace(".", "_"): value for name, value in network.state_dict().items()}
+    return {name: plain[name.replace(".", "_")] for name in features.state_dict()}
+
+
+def test_maps_of_stride_two_are_left_out_and_anchors_fit_the_rest() -> None:
+    body = body_of(architecture_of("fasterrcnn_timm:test_resnet"))
+    assert body.strides == (4, 8, 16, 32)
+    assert list(body.levels.values()) == [32, 48, 192, 96]
+    assert architecture_of("fasterrcnn_timm:test_resnet").anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
+
+
+def test_swin_takes_any_multiple_of_32() -> None:
+    with torch.device("meta"):
+        model = build_model(describe("fasterrcnn_timm:swin_tiny_patch4_window7_224", CLASSES, weights="none"))
+    maps = model.backbone.body(torch.empty(1, 3, 96, 160, device="meta"))
+    assert [tuple(level.shape[1:]) for level in maps.values()] == [
+        (96, 24, 40),
+        (192, 12, 20),
+        (384, 6, 10),
+        (768, 3, 5),
+    ]
+
+
+# The contract of a detector.
+
+
+@pytest.mark.parametrize(("family", "name"), [("fasterrcnn", "test_convnext"), ("maskrcnn", "test_byobnet")])
+def test_losses_and_predictions(small: Any, family: str, name: str) -> None:
+    model = detector(name, family)
+    images, targets = small.batch([(70, 90), (64, 64)], [2, 0])
+    losses = model(images, targets)
+    names = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
+    assert set(losses) == names | ({"loss_mask"} if family == "maskrcnn" else set())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    predictions = model.eval()(images)
+    assert [len(p.boxes) <= 5 for p in predictions] == [True, True]
+    assert {model.part_of(key) for key in model.state_dict()} == set(model.parts())
+    assert sum(part.parameters for part in part_table(model)) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_byobnet"])
+def test_freezing_stem_and_body(small: Any, name: str) -> None:
+    model = detector(name)
+    images, targets = small.batch([(64, 64), (64, 64)])
+    for level, learn in (("stem", {"body"}), ("body", set())):
+        freeze(model, level)
+        before = {key: value.clone() for key, value in model.backbone.body.state_dict().items()}
+        model.train()
+        model.zero_grad()
+        torch.stack(list(model(images, targets).values())).sum().backward()
+        moved = {
+            model.part_of(f"backbone.body.{k}")
+            for k, v in model.backbone.body.state_dict().items()
+            if (v != before[k]).any()
+        }
+        assert moved <= learn  # norm statistics
+        learning = {
+            model.part_of(n) for n, p in model.backbone.body.named_parameters("backbone.body") if p.requires_grad
+        }
+        assert learning == learn
+        assert {part.name for part in part_table(model) if part.trainable == 0} == {"stem", "body"} - learn
+    assert not moved
+
+
+def test_trainable_layers_count_stages_from_the_end() -> None:
+    model = detector("test_convnext")
+    assert [stage[0].rpartition(".")[2] for stage in model.body_stages()] == [
+        *("stem_0", "stages_0", "stages_1", "stages_2", "stages_3")
+    ]
+    set_trainable_layers(model, 1)
+    learns = {
+        name.split(".")[3] for name, p in model.backbone.body.named_parameters("backbone.body") if p.requires_grad
+    }
+    assert learns == {"stages_3"}
+    set_trainable_layers(model, 0)
+    assert not any(p.requires_grad for p in model.backbone.body.parameters())
+
+
+def test_the_validation_loss_moves_no_norm_statistics(small: Any) -> None:
+    model = detector("test_byobnet")  # whose norm layers hold their activation
+    images, targets = small.batch([(64, 64), (64, 64)])
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with loss_mode(model):
+        model(images, targets)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    model(images, targets)  # the control: training moves them
+    assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_a_checkpoint_rebuilds_the_model(small: Any, tmp_path: Path, norm: str) -> None:
+    model = detector("test_byobnet", norm=norm).eval()
+    save_checkpoint(tmp_path / "a.safetensors", model)
+    again = load(tmp_path / "a.safetensors")
+    frozen = [m for m in again.modules() if isinstance(m, timm.layers.FrozenBatchNormAct2d)]
+    assert bool(frozen) == (norm == "frozen")
+    images, _ = small.batch([(64, 64)])
+    for expected, found in zip(model(images), again(images), strict=True):
+        np.testing.assert_array_equal(expected.scores, found.scores)
+
+
+# Weights.
+
+
+@pytest.mark.parametrize("kind", ["whole", "maps", "safetensors"])
+@pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet"])
+def test_weights_from_a_file_fill_the_body(name: str, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    if kind == "safetensors":
+        path = tmp_path / "model.safetensors"
+        safetensors.torch.save_file(whole(name).state_dict(), path)
+    else:
+        save(whole(name, features_only=kind == "maps"), path)
+    model = detector(name)
+    report = load_weights(model, str(path))
+    assert _loaded(report) == {"stem": True, "body": True, "neck": False, "rpn": False, "box head": False}
+    assert str(path) in report.lines()[0]
+
+
+def test_a_classifier_fills_a_detector_and_a_detector_a_detector(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.safetensors", classifier("test_resnet"))
+    first = detector("test_resnet")
+    assert _loaded(load_weights(first, str(tmp_path / "c.safetensors")))["body"]
+    save_checkpoint(tmp_path / "d.safetensors", first)
+    report = load_weights(detector("test_resnet", "maskrcnn"), str(tmp_path / "d.safetensors"))
+    assert {part for part, whole in _loaded(report).items() if not whole} == {"mask head"}
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = save(whole("test_convnext2"), tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=r"weights\.pth: none of its 56 tensors fits fasterrcnn_timm:test_convnext"):
+        load_weights(detector("test_convnext"), path)
+
+
+def _loaded(report: LoadReport) -> dict[str, bool]:
+    return {part: count == total for part, count, total in report.by_part}
+
+
+@pytest.mark.parametrize(
+    ("family", "whole_parts"), [("fasterrcnn", {"stem", "body"}), ("classifier", {"stem", "body"})]
+)
+def test_hub_weights_are_timms(monkeypatch: pytest.MonkeyPatch, family: str, whole_parts: set[str]) -> None:
+    theirs = whole("test_convnext")
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda name, **given: theirs if given.get("pretrained") else create(name, **given)
+    )
+    model = detector("test_convnext") if family == "fasterrcnn" else classifier("test_convnext")
+    report = load_weights(model, "imagenet")
+    assert {part for part, complete in _loaded(report).items() if complete} == whole_parts
+    assert "imagenet (timm/test_convnext" in report.source
+    assert "licence" in report.source
+
+
+def test_offline_the_message_names_place_address_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DataError) as raised:
+        load_weights(detector("test_convnext"), "imagenet")
+    for part in (str(tmp_path), "https://huggingface.co/timm/test_convnext", "--weights PATH", "--weights none"):
+        assert part in str(raised.value)
+
+
+# Classifiers.
+
+
+@pytest.mark.parametrize(
+    "name", ["test_convnext", "test_resnet", "test_efficientnet", "test_vit", "test_mambaout", "resnetv2_18"]
+)
+def test_a_classifier_equals_timms(name: str, tmp_path: Path) -> None:
+    theirs = whole(name, num_classes=3)
+    model = classifier(name).eval()
+    report = load_weights(model, save(theirs, tmp_path / "weights.pth"))
+    assert all(_loaded(report).values())
+    assert not report.unexpected
+    side = model.preprocessing.crop
+    images = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(2)]
+    with torch.no_grad():
+        expected = theirs(torch.stack([model.normalise(image) for image in images])).softmax(1)
+    np.testing.assert_allclose([p.probabilities for p in model(images)], expected, atol=1e-5)
+
+
+def test_the_two_heads_of_a_distilled_network_start_from_scratch(tmp_path: Path) -> None:
+    report = load_weights(classifier("levit_128s"), save(whole("levit_128s", num_classes=3), tmp_path / "weights.pth"))
+    assert _loaded(report) == {"stem": True, "body": True, "head": False}
+    assert "head.linear.weight" in report.unexpected
+
+
+def test_a_classifiers_preprocessing_is_timms() -> None:
+    preprocessing = classifier("test_vit").preprocessing
+    assert (preprocessing.crop, preprocessing.min_size) == (160, 168)
+    assert preprocessing.mean == preprocessing.std == (0.5, 0.5, 0.5)
+    assert detector("test_convnext").preprocessing.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(DataError, match="160 pixels only"):
+        describe("classifier_timm:test_vit", CLASSES, weights="none", image_size=224)
+
+
+def test_a_vision_transformer_trains_with_a_frozen_body_and_comes_back(tmp_path: Path) -> None:
+    model = classifier("test_vit")  # with parameters that lie in no module of their own
+    freeze(model, "body")
+    learns = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert learns == ["classifier.weight", "classifier.bias"]
+    images = [torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8) for _ in range(2)]
+    targets = [{"class_index": torch.tensor(1)}, {"class_index": torch.tensor(0)}]
+    model(images, targets)["loss_classifier"].backward()
+    save_checkpoint(tmp_path / "a.safetensors", model.eval())
+    again = load(tmp_path / "a.safetensors")
+    for expected, found in zip(model(images), again(images), strict=True):
+        np.testing.assert_array_equal(expected.probabilities, found.probabilities)
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "expected"),
+    [
+        ("fasterrcnn_resnet18_fpn", None, "fasterrcnn_resnet18_fpn"),
+        ("fasterrcnn", "resnet18", "fasterrcnn_resnet18_fpn"),
+        ("classifier", "mobilenet_v2", "mobilenet_v2"),
+        ("maskrcnn", "timm:convnext_atto", "maskrcnn_timm:convnext_atto"),
+        ("classifier", "timm:convnext_atto.d2_in1k", "classifier_timm:convnext_atto.d2_in1k"),
+    ],
+)
+def test_model_and_body_make_one_name(model: str, body: str | None, expected: str) -> None:
+    assert architecture_name(model, body) == expected
+    assert architecture_of(expected).body.endswith((body or "resnet18").removeprefix("timm:"))
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "message"),
+    [
+        ("fasterrcnn", "resnet19", "--body resnet19 is not known"),
+        ("classifier", "fasterrcnn_resnet18_fpn", "is not known"),
+        ("ssdlite", "timm:convnext_atto", "takes no timm body"),
+    ],
+)
+def test_pairs_that_do_not_exist(model: str, body: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        architecture_name(model, body)
+
+
+@pytest.mark.parametrize(
+    ("arch", "message"),
+    [
+        ("fasterrcnn", "needs a body, such as --body timm:"),
+        ("fasterrcnn_timm:convnext_att", "no network of this name.*timm:convnext_atto"),
+        ("fasterrcnn_timm:", "no network of this name"),
+        ("fasterrcnn_timm:hf-hub:someone/model", "no network of this name"),
+        ("fasterrcnn_timm:convnext_atto.nobody", "no such variant; it has timm:convnext_atto.d2_in1k"),
+        ("fasterrcnn_timm:test_vit", r"stride 16, 16, 16; an FPN needs .* --model classifier"),
+        ("fasterrcnn_timm:maxvit_pico_rw_256", r"any multiple of 32 pixels .*Choose another"),
+        ("own", "load.path, build=...."),
+    ],
+)
+def test_bodies_that_cannot_be(arch: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        architecture_of(arch)
+
+
+def test_without_timm_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(DataError, match=r"pip install 'detseg\[timm\]'"):
+        architecture_of("fasterrcnn_timm:test_convnext3")
+
+
+def test_frozen_norms_keep_eps_and_activation() -> None:
+    frozen, learning = detector("test_byobnet", norm="frozen"), detector("test_byobnet", norm="batch")
+    kinds = [(type(m).__name__, type(m.act).__name__, m.eps) for m in learning.modules() if hasattr(m, "running_mean")]
+    same = [(type(m).__name__, type(m.act).__name__, m.eps) for m in frozen.modules() if hasattr(m, "running_mean")]
+    assert {name for name, _, _ in same} == {"FrozenBatchNormAct2d"}
+    assert [rest for _, *rest in kinds] == [rest for _, *rest in same]
+    assert any(act == "ReLU" for _, act, _ in same)
+    plain = detector("test_resnet", norm="frozen")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
