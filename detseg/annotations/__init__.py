@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from detseg.annotations.coco import read_coco, write_coco
 from detseg.annotations.duplicates import shared_content
-from detseg.annotations.image_folder import read_image_folder
+from detseg.annotations.formats.coco import read_coco, write_coco
+from detseg.annotations.formats.image_folder import read_image_folder
+from detseg.annotations.formats.mask_folder import read_masks
 from detseg.annotations.layout import Layout, find_format
-from detseg.annotations.mask_folder import read_masks
 from detseg.annotations.notes import Notes
 from detseg.annotations.read import read
 from detseg.annotations.split import split, subset

@@ -9,19 +9,19 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from detseg.annotations.annotation_files import split_in
-from detseg.annotations.csv_boxes import find_csv_boxes
-from detseg.annotations.csv_labels import find_csv_labels
-from detseg.annotations.csv_landmarks import find_csv_landmarks
-from detseg.annotations.cvat import find_cvat
+from detseg.annotations.formats.annotation_files import split_in
+from detseg.annotations.formats.csv_boxes import find_csv_boxes
+from detseg.annotations.formats.csv_labels import find_csv_labels
+from detseg.annotations.formats.csv_landmarks import find_csv_landmarks
+from detseg.annotations.formats.cvat import find_cvat
+from detseg.annotations.formats.image_folder import class_folders, split_folders
+from detseg.annotations.formats.labelme import find_labelme
+from detseg.annotations.formats.mask_layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
+from detseg.annotations.formats.via import find_via
+from detseg.annotations.formats.voc import find_voc
+from detseg.annotations.formats.yolo import find_yolo
 from detseg.annotations.groups import first_names
-from detseg.annotations.image_folder import class_folders, split_folders
-from detseg.annotations.labelme import find_labelme
 from detseg.annotations.listing import is_image, list_files, split_of, subfolders
-from detseg.annotations.mask_layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
-from detseg.annotations.via import find_via
-from detseg.annotations.voc import find_voc
-from detseg.annotations.yolo import find_yolo
 from detseg.errors import DataError
 
 FORMATS = ("coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders")

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.annotations.coco import read_coco
-from detseg.annotations.csv_boxes import read_csv_boxes
-from detseg.annotations.csv_labels import find_csv_labels, read_csv_labels
-from detseg.annotations.csv_landmarks import find_csv_landmarks, read_csv_landmarks
-from detseg.annotations.cvat import read_cvat
-from detseg.annotations.image_folder import read_image_folder
-from detseg.annotations.labelme import read_labelme
+from detseg.annotations.formats.coco import read_coco
+from detseg.annotations.formats.csv_boxes import read_csv_boxes
+from detseg.annotations.formats.csv_labels import find_csv_labels, read_csv_labels
+from detseg.annotations.formats.csv_landmarks import find_csv_landmarks, read_csv_landmarks
+from detseg.annotations.formats.cvat import read_cvat
+from detseg.annotations.formats.image_folder import read_image_folder
+from detseg.annotations.formats.labelme import read_labelme
+from detseg.annotations.formats.mask_folder import read_mask_folders, read_masks
+from detseg.annotations.formats.mask_layout import MASK_FOLDERS
+from detseg.annotations.formats.via import read_via
+from detseg.annotations.formats.voc import read_voc
+from detseg.annotations.formats.yolo import read_yolo
 from detseg.annotations.layout import Layout, find_format
 from detseg.annotations.listing import list_files
-from detseg.annotations.mask_folder import read_mask_folders, read_masks
-from detseg.annotations.mask_layout import MASK_FOLDERS
 from detseg.annotations.table import AnnotationTable, concatenate
-from detseg.annotations.via import read_via
-from detseg.annotations.voc import read_voc
-from detseg.annotations.yolo import read_yolo
 from detseg.errors import DataError
 
 _READERS: dict[str, Callable[..., AnnotationTable]] = {

@@ -5,12 +5,12 @@ has the name, or a listed synonym, of a class that the weights know, its rows of
 predictor are as good for the new head as they were for the old one, and so are those of the background. All other
 classes start from scratch.
 
-From scratch means torchvision's own random numbers. They are small, so an untrained class has logits around 0. There the
-mean class of a trained softmax stands too, because the gradient of cross entropy moves the sum of all rows by nothing,
-so the class neither beats the trained ones nor is out of their reach. Measured on the demo set, with weights that know
-bolt and nut: an untrained washer gets a mean probability of 0.06 (the trained nut 0.07, the mean of the known rows
-0.04), is the first choice in 6 of 6000 boxes, and leaves the AP of the others where it was. A copy of the background's
-row would take half of the background's probability.
+From scratch means torchvision's own random numbers. They are small, so an untrained class has logits around 0, where
+the mean class of a trained softmax stands too (the gradient of cross entropy moves the sum of all rows by nothing): the
+class neither beats the trained ones nor is out of their reach. Measured on the demo set, with weights that know bolt
+and nut: an untrained washer gets a mean probability of 0.06 (the trained nut 0.07, the mean of the known rows 0.04), is
+the first choice in 6 of 6000 boxes, and leaves the AP of the others where it was. A copy of the background's row would
+take half of the background's probability.
 """
 
 from __future__ import annotations

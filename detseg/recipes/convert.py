@@ -10,15 +10,15 @@ import numpy as np
 from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable, read
-from detseg.annotations.coco_folder import write_coco_folder
-from detseg.annotations.csv_labels_write import write_csv_labels
-from detseg.annotations.csv_write import write_csv_boxes, write_csv_landmarks
-from detseg.annotations.cvat_write import write_cvat
-from detseg.annotations.labelme_write import write_labelme
-from detseg.annotations.via_write import write_via
-from detseg.annotations.voc_write import write_voc
-from detseg.annotations.written import Written
-from detseg.annotations.yolo_write import write_yolo
+from detseg.annotations.formats.coco_folder import write_coco_folder
+from detseg.annotations.formats.csv_labels_write import write_csv_labels
+from detseg.annotations.formats.csv_write import write_csv_boxes, write_csv_landmarks
+from detseg.annotations.formats.cvat_write import write_cvat
+from detseg.annotations.formats.labelme_write import write_labelme
+from detseg.annotations.formats.via_write import write_via
+from detseg.annotations.formats.voc_write import write_voc
+from detseg.annotations.formats.written import Written
+from detseg.annotations.formats.yolo_write import write_yolo
 from detseg.config import ConvertConfig
 from detseg.recipes.data import describe_table, load_table
 

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.coco import read_coco, write_coco
+from detseg.annotations.formats.coco import read_coco, write_coco
 from detseg.annotations.keypoints import COCO_NAMES, COCO_SIGMAS, difference, keypoint_schema
 from detseg.annotations.table import AnnotationTable, KeypointSchema
 from detseg.classes import ClassMap

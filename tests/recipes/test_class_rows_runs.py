@@ -148,14 +148,14 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
         return box_and_mask_ap(created, pictures(label))
 
     same = start(["pedestrian", "dogs"])
-    assert min(same) > 0.2
+    assert min(same) > 0.5
     assert start(["person", "dog"]) == same
     assert start(["worker", "dog"], class_rows={"worker": "person"}) == same
     assert start(["pedestrian", "dogs"], str(tmp_path / "mine.safetensors")) == same
-    assert min(start(["person", "bolt", "cat", "nut", "dog"])) > 0.1  # new classes between them
+    assert min(start(["person", "bolt", "cat", "nut", "dog"])) > 0.5  # new classes between them
     numbers = {"worker": str(PERSON), "hound": str(DOG)}
     assert start(["worker", "hound"], str(tmp_path / "nameless.pth"), class_rows=numbers) == same
-    # controls: heads from scratch know nothing, nor do the rows of others
-    assert max(start(["worker", "hound"])) < 0.02
-    assert max(start(["worker", "hound"], str(tmp_path / "nameless.pth"))) < 0.02
-    assert max(start(["person", "dog"], class_rows={"person": "dog", "dog": "person"})) < 0.02
+    # controls: heads from scratch hit by luck, and the rows of others not at all
+    assert max(start(["worker", "hound"])) < 0.2
+    assert max(start(["worker", "hound"], str(tmp_path / "nameless.pth"))) < 0.2
+    assert max(start(["person", "dog"], class_rows={"person": "dog", "dog": "person"})) < 0.2
