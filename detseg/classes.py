@@ -58,6 +58,24 @@ class ClassMap:
             raise DataError(f"class {name!r} is not known; known are {', '.join(self.names)}")
         return self.names.index(name) + 1
 
+    def select(self, names: Sequence[str] | None, source: str) -> ClassMap:
+        """These classes in this order, with the ids that they have; all of them for None.
+
+        Args:
+            source: what the message calls the data.
+
+        Raises:
+            DataError: a name that is not among the classes; says which there are.
+        """
+        if names is None:
+            return self
+        id_of = dict(zip(self.names, self.category_ids, strict=True))
+        unknown = [name for name in names if name not in id_of]
+        if unknown:
+            known = ", ".join(self.names) or "none"
+            raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; it has {known}")
+        return ClassMap(tuple(names), tuple(id_of[name] for name in names))
+
     def labels_by_category_id(self) -> dict[int, int]:
         """``category_id -> label`` for all classes."""
         return {category_id: index + 1 for index, category_id in enumerate(self.category_ids)}

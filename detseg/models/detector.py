@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
 
 from detseg.models.bodies import Body
 from detseg.models.description import ModelDescription
@@ -18,12 +15,12 @@ from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
     by_padded_size,
-    padded_hw,
     size_of,
     stack_maps,
     stack_padded,
 )
 from detseg.models.parts import PartedModel
+from detseg.models.raw import frame_of, raw_prediction
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]
@@ -134,7 +131,7 @@ class Detector(PartedModel):
     @torch.no_grad()
     def frozen_proposals(self, neck_maps: FeatureMaps, size_hw: SizeHW) -> Tensor:
         """The RPN's proposals float32 [P, 4] xyxy for one image, by eval-mode settings; for a frozen RPN."""
-        return self.rpn(_frame([size_hw]), neck_maps, None)[0][0]
+        return self.rpn(frame_of([size_hw]), neck_maps, None)[0][0]
 
     # The losses of a batch, from whatever is already known of its images.
 
@@ -168,7 +165,7 @@ class Detector(PartedModel):
     def _proposals_and_losses(
         self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
     ) -> tuple[list[Tensor], Losses]:
-        return self.rpn(_frame(sizes_hw), maps, list(targets))
+        return self.rpn(frame_of(sizes_hw), maps, list(targets))
 
     def _losses(
         self,
@@ -196,15 +193,9 @@ class Detector(PartedModel):
 
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
         """Predictions from FPN maps [N, 256, h, w] of N images of equal padded size."""
-        proposals, _ = self.rpn(_frame(sizes_hw), maps, None)
+        proposals, _ = self.rpn(frame_of(sizes_hw), maps, None)
         detections, _ = self.roi_heads(maps, proposals, list(sizes_hw), None)
-        return [_raw_prediction(detection) for detection in detections]
-
-
-def _frame(sizes_hw: Sequence[SizeHW]) -> ImageList:
-    """torchvision's RPN asks for the padded images only to read their size; a tensor without data tells it."""
-    sizes = list(sizes_hw)
-    return ImageList(torch.empty((len(sizes), 3, *padded_hw(sizes)), device="meta"), sizes)
+        return [raw_prediction(detection) for detection in detections]
 
 
 def _at_least_one(proposals: Tensor, size_hw: SizeHW, target: Target) -> Tensor:
@@ -212,27 +203,3 @@ def _at_least_one(proposals: Tensor, size_hw: SizeHW, target: Target) -> Tensor:
     if len(proposals) or len(target["boxes"]):
         return proposals
     return proposals.new_tensor([[0, 0, size_hw[1], size_hw[0]]])
-
-
-def _raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
-    masks = detection.get("masks")
-    boxes, scores = detection["boxes"].float().cpu().numpy(), detection["scores"].float().cpu().numpy()
-    return RawPrediction(
-        boxes=boxes,
-        labels=detection["labels"].cpu().numpy(),
-        scores=scores,
-        mask_probs=None if masks is None else masks[:, 0].float().cpu().numpy(),
-        keypoints=None if "keypoints" not in detection else _keypoints(detection),
-    )
-
-
-def _keypoints(detection: dict[str, Tensor]) -> npt.NDArray[np.float32]:
-    """float32 [M, P, 3]: x, y, score.
-
-    torchvision's score is the highest logit of the point's heatmap. Its sigmoid lies in [0, 1] in the same order; it
-    ranks points but is no probability, because the loss says where a point is and not whether it is there.
-    """
-    scores = detection["keypoints_scores"].float().sigmoid()
-    points = torch.cat([detection["keypoints"][..., :2].float(), scores[..., None]], dim=2)
-    found: npt.NDArray[np.float32] = points.cpu().numpy()
-    return found

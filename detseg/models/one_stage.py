@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
@@ -18,12 +17,12 @@ from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
     by_padded_size,
-    padded_hw,
     size_of,
     stack_maps,
     stack_padded,
 )
 from detseg.models.parts import PartedModel
+from detseg.models.raw import frame_of, raw_prediction
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]
@@ -179,10 +178,7 @@ class OneStageDetector(PartedModel):
         """What the head says [N, A, ...] of all A anchors, each image's anchors [A, 4], and how many each map has."""
         features = list(maps.values())
         outputs = self.head(features)
-        # The anchors ask for the padded images only to read their size; a tensor without data tells it.
-        sizes = list(sizes_hw)
-        frame = ImageList(torch.empty((len(sizes), 3, *padded_hw(sizes)), device="meta"), sizes)
-        anchors = self.network.anchor_generator(frame, features)
+        anchors = self.network.anchor_generator(frame_of(sizes_hw), features)
         per_location = self.network.anchor_generator.num_anchors_per_location()
         counts = [
             feature.shape[2] * feature.shape[3] * count for feature, count in zip(features, per_location, strict=True)
@@ -218,12 +214,4 @@ class OneStageDetector(PartedModel):
             by_map = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
             anchors_by_map = [list(boxes.split(counts)) for boxes in anchors]
             detections = self.network.postprocess_detections(by_map, anchors_by_map, list(sizes_hw))
-        return [_raw_prediction(detection) for detection in detections]
-
-
-def _raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
-    return RawPrediction(
-        boxes=detection["boxes"].float().cpu().numpy(),
-        labels=detection["labels"].cpu().numpy(),
-        scores=detection["scores"].float().cpu().numpy(),
-    )
+        return [raw_prediction(detection) for detection in detections]

@@ -70,10 +70,11 @@ def read_coco(
     data = load_coco_json(path, source)
     notes = Notes()
     categories = _checked_categories(_without_group(data, source, notes), source)
-    selected = _selected(categories, classes, source)
-    class_map = ClassMap(tuple(category.name for category in selected), tuple(int(c.id) for c in selected))
+    everything = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
+    class_map = everything.select(classes, source)
     label_of = class_map.labels_by_category_id()
     by_image = _by_image(data, categories, source, notes)
+    selected = [category for category in categories if category.id in label_of]
     schema = _schema(selected, [a for a in data.annotations if a.category_id in label_of], notes, source)
     root, names, sizes = _pictures(data.images, path, source, images, split)
 
@@ -208,16 +209,6 @@ def _checked_categories(categories: list[CocoCategory], source: str) -> list[Coc
                 "give the annotations of both one id"
             )
     return sorted(categories, key=lambda category: category.id)
-
-
-def _selected(categories: list[CocoCategory], classes: Sequence[str] | None, source: str) -> list[CocoCategory]:
-    if classes is None:
-        return categories
-    by_name = {category.name: category for category in categories}
-    unknown = [name for name in classes if name not in by_name]
-    if unknown:
-        raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; it has {', '.join(by_name)}")
-    return [by_name[name] for name in classes]
 
 
 def _by_image(

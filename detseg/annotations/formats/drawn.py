@@ -172,14 +172,7 @@ def _class_map(
         everything = ClassMap.from_names(sorted(names))
     else:
         everything = ClassMap(listed.names, listed.category_ids)
-    if classes is None:
-        return everything, everything.names
-    unknown = [name for name in classes if name not in everything.names]
-    if unknown:
-        known = ", ".join(everything.names) or "none"
-        raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; it has {known}")
-    id_of = dict(zip(everything.names, everything.category_ids, strict=True))
-    return ClassMap(tuple(classes), tuple(id_of[name] for name in classes)), everything.names
+    return everything.select(classes, source), everything.names
 
 
 def _has_class(instance: DrawnInstance, known: Sequence[str], bad_instances: str, notes: Notes, source: str) -> bool:

@@ -144,14 +144,7 @@ def _class_map(
     for name in others if names else ():
         notes.add("class that labelmap.txt does not list added", f"{source}: {name}")
     everything = ClassMap.from_names((*names, *others))
-    if classes is None:
-        return everything, everything.names
-    unknown = [name for name in classes if name not in everything.names]
-    if unknown:
-        known = ", ".join(everything.names) or "none"
-        raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; it has {known}")
-    ids = tuple(everything.label_of(name) for name in classes)
-    return ClassMap(tuple(classes), ids), everything.names
+    return everything.select(classes, source), everything.names
 
 
 def _stored_frames(

@@ -236,12 +236,4 @@ def _class_map(
             known = first_few([f"{known} {name}" for known, name in names.items()])
             raise DataError(f"{where}: class {number} is not in {names_file} ({known}); add its name or correct it")
     everything = ClassMap(tuple(names.values()), tuple(names))
-    if classes is None:
-        return everything, names
-    unknown = [name for name in classes if name not in everything.names]
-    if unknown:
-        raise DataError(
-            f"{source}: no class {', '.join(map(repr, unknown))}; it has {', '.join(everything.names) or 'none'}"
-        )
-    numbers = {name: number for number, name in names.items()}
-    return ClassMap(tuple(classes), tuple(numbers[name] for name in classes)), names
+    return everything.select(classes, source), names
