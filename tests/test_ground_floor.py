@@ -51,6 +51,16 @@ def test_class_map_keeps_three_numbers_apart() -> None:
     assert ClassMap.from_dict(json.loads(json.dumps(classes.to_dict()))) == classes
 
 
+def test_classes_are_selected_in_the_order_asked_for() -> None:
+    classes = ClassMap(("cat", "dog", "ant"), (17, 0, 5))
+    assert classes.select(None, "a.json") is classes
+    assert classes.select(["ant", "cat"], "a.json") == ClassMap(("ant", "cat"), (5, 17))
+    with pytest.raises(DataError, match=r"a\.json: no class 'bee'; it has cat, dog, ant"):
+        classes.select(["cat", "bee"], "a.json")
+    with pytest.raises(DataError, match="it has none"):
+        ClassMap(()).select(["bee"], "a.json")
+
+
 def test_class_map_without_classes() -> None:
     assert (len(ClassMap(())), ClassMap(()).num_classes) == (0, 1)
 
