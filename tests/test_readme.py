@@ -7,8 +7,11 @@ import shlex
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import PIL.Image
 import pytest
+import torch
 
 from detseg.annotations import read, subset, write_coco
 from detseg.cli import main, parse
@@ -91,6 +94,26 @@ def test_notebook_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     exec(compile(code, "README.md", "exec"), names)
     assert {"bbox", "segm"} <= set(names["metrics"].to_dict())  # type: ignore[attr-defined]
     assert names["picture"].ndim == 3  # type: ignore[attr-defined]
+
+
+def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pictures drawn on the spot instead of CIFAR10's, two solid colours."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"<!-- own data -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+    pictures = [(PIL.Image.new("RGB", (32, 32), colour), index) for index, colour in enumerate(("red", "blue"))] * 16
+
+    class Drawn(list):  # type: ignore[type-arg]
+        classes = ("red", "blue")
+
+    def network() -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda folder, train: Drawn(pictures))
+    names: dict[str, Any] = {"MyNet": network}
+    exec(compile(code, "README.md", "exec"), names)
+    image = names["LabelledPictures"](pictures, names["model"].preprocessing, classes=Drawn.classes)[0][0]
+    before, after = (model.eval()([image])[0].probabilities for model in (names["model"], names["again"]))
+    assert before.tolist() == after.tolist()
 
 
 @pytest.mark.parametrize("command", sorted({*commands(README), *commands(DATA_README)}))
