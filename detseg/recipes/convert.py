@@ -55,16 +55,20 @@ def convert(config: ConvertConfig) -> Written:
 
 
 def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> str:
-    """What reading the output again shows: numbers of images and instances, and how far boxes moved."""
-    instances = f"{len(again.instance_rows())} of {len(table.instance_rows())} instances"
-    text = f"read again: {len(again)} of {len(table)} images, {instances}"
+    """What reading the output again shows: numbers of images and instances, and how far boxes moved; or of labels."""
+    text = f"read again: {len(again)} of {len(table)} images"
     place = {name: row for row, name in enumerate(again.media.tolist())}
-    moved = 0.0
+    pairs = []
     for record, name in zip(table, written.pictures, strict=True):
         row = next((place[tail] for tail in _tails(name) if tail in place), None)
-        if row is None or len(again[row]) != len(record):
-            continue
-        moved = max(moved, float(np.abs(again[row].boxes_xywh - record.boxes_xywh).max(initial=0)))
+        if row is not None:
+            pairs.append((record, again[row]))
+    if table.has_class_index:
+        same = sum(a.class_names(table.class_map) == b.class_names(again.class_map) for a, b in pairs)
+        return f"{text}, {same} with the same labels"
+    text += f", {len(again.instance_rows())} of {len(table.instance_rows())} instances"
+    moves = [float(np.abs(b.boxes_xywh - a.boxes_xywh).max(initial=0)) for a, b in pairs if len(a) == len(b)]
+    moved = max(moves, default=0.0)
     return text + (", boxes equal to the last bit" if moved == 0 else f", boxes moved by at most {moved:.2g} pixels")
 
 

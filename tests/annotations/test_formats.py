@@ -207,3 +207,13 @@ def published(gt: Path, dt: Path) -> list[float]:
     evaluation.accumulate()
     evaluation.summarize()
     return [max(value, 0.0) for value in evaluation.stats.tolist()]
+
+
+def test_class_folders_become_a_list_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blank_pictures(tmp_path / "folders", {f"{name}/{number}.png": (8, 8) for name in ("ant", "bee") for number in "12"})
+    output = convert(tmp_path / "folders", tmp_path / "list", "csv")
+    assert "read again: 4 of 4 images, 4 with the same labels" in capsys.readouterr().out
+    again = read(output)
+    assert [again.class_map.names[index] for index in again.class_index[:, 0]] == ["ant", "ant", "bee", "bee"]
+    assert main(["convert", str(tmp_path / "folders"), str(tmp_path / "voc"), "--to", "voc"]) == 1
+    assert "has no place for the classes of whole pictures" in capsys.readouterr().err
