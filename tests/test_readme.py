@@ -25,7 +25,7 @@ VERBS = {
     "inspect_data.py": "inspect",
 }
 SMALL = [
-    *("--model", "maskrcnn_mobilenet_v3_large_fpn_slim", "--image-size", "96", "--epochs", "1"),
+    *("--model", "maskrcnn_mobilenet_v3_large_fpn_slim", "--image-size", "64", "--epochs", "1"),
     *("--rois-per-image", "16", "--workers", "0", "--device", "cpu"),
 ]
 """Given after the recipe's own flags: a network that is quick on two cores."""
@@ -60,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     found = [command for block in blocks("bash") for command in commands(block)]

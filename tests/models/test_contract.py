@@ -283,6 +283,7 @@ class TestKeypointRCNN(ModelContract):
         assert np.isfinite(prediction.keypoints).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed (pip install 'detseg[timm]')")
 class TestTimmBody(ModelContract):
     arch = "fasterrcnn_timm:test_resnet"

@@ -339,7 +339,7 @@ def test_crowded_images_get_candidates_enough() -> None:
     assert description.topk_candidates == 1200
 
 
-@pytest.mark.parametrize("arch", [SSD, RETINANET, FCOS])
+@pytest.mark.parametrize("arch", [SSD, *(pytest.param(arch, marks=SLOW) for arch in (RETINANET, FCOS))])
 def test_a_few_steps_find_the_object_and_its_label(arch: str) -> None:
     """Labels keep their meaning from target to prediction, and boxes theirs."""
     model = model_of(arch, score_threshold=0.05)

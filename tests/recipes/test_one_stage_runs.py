@@ -30,7 +30,7 @@ FCOS = "fcos_mobilenet_v2_fpn_slim"
 
 
 @pytest.mark.usefixtures("no_pictures")
-@pytest.mark.parametrize("arch", [SSD, RETINANET, FCOS])
+@pytest.mark.parametrize("arch", [SSD, *(pytest.param(arch, marks=pytest.mark.slow) for arch in (RETINANET, FCOS))])
 def test_train_evaluate_predict_and_resume(
     arch: str, parts: Path, tmp_path: Path, rows: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
