@@ -11,6 +11,7 @@ import msgspec
 
 from detseg.annotations.formats.annotation_files import split_in
 from detseg.annotations.formats.csv_boxes import find_csv_boxes
+from detseg.annotations.formats.csv_file import csv_kind
 from detseg.annotations.formats.csv_labels import find_csv_labels
 from detseg.annotations.formats.csv_landmarks import find_csv_landmarks
 from detseg.annotations.formats.cvat import find_cvat
@@ -43,17 +44,17 @@ ACCEPTED = """accepted are
 pass --format to say which it is, and --images if the images are elsewhere"""
 
 
-_FINDERS: dict[str, Callable[[Path, list[str]], str | None]] = {
-    "voc": find_voc,
-    "yolo": find_yolo,
-    "cvat": find_cvat,
-    "labelme": find_labelme,
-    "via": find_via,
-    "csv": lambda root, files: (
-        find_csv_boxes(root, files) or find_csv_landmarks(root, files) or find_csv_labels(root, files)
-    ),
-}
-"""Looked for in this order, after COCO and before folders of masks and of classes."""
+_FINDERS: tuple[tuple[str, str, Callable[[Path, list[str]], str | None]], ...] = (
+    ("voc", "", find_voc),
+    ("yolo", "", find_yolo),
+    ("cvat", "", find_cvat),
+    ("labelme", "", find_labelme),
+    ("via", "", find_via),
+    ("csv", "boxes", find_csv_boxes),
+    ("csv", "landmarks", find_csv_landmarks),
+    ("csv", "labels", find_csv_labels),
+)
+"""(format, kind, finder), looked for in this order, after COCO and before folders of masks and of classes."""
 
 _OF_SUFFIX = {".csv": "csv", ".yaml": "yolo", ".yml": "yolo", ".xml": "cvat"}
 """What a single annotation file is."""
@@ -68,6 +69,8 @@ class Layout:
         explanation: one line for humans: what was found, and where.
         root: the folder that all names are relative to: the one that was given, or the only one inside it.
         file: the one annotation file that was named as the data; "" for a folder.
+        kind: what CSV lists hold: "boxes", "landmarks" or "labels"; boxes if nothing says it, because their reader's
+            errors say the most.
         annotation_files: COCO files and the part ("train", "val", "test", "") that each is.
         mask_folders: images and their masks.
     """
@@ -76,6 +79,7 @@ class Layout:
     explanation: str
     root: Path
     file: str = ""
+    kind: str = ""
     annotation_files: tuple[tuple[str, str], ...] = ()
     mask_folders: tuple[MaskFolders, ...] = ()
 
@@ -129,7 +133,8 @@ def _of_file(path: Path, format: str | None) -> Layout:
         raise DataError(f"{path}: a file must be a {format or 'known'} annotation file; {ACCEPTED}")
     if found == "coco":
         return Layout("coco", f"COCO file {path.name}", path.parent, annotation_files=((path.name, ""),))
-    return Layout(found, f"{found} file {path.name}", path.parent, path.name)
+    kind = (csv_kind(path) or "boxes") if found == "csv" else ""
+    return Layout(found, f"{found} file {path.name}", path.parent, path.name, kind)
 
 
 def _look(root: Path, files: list[str], format: str | None) -> Layout | None:
@@ -138,10 +143,10 @@ def _look(root: Path, files: list[str], format: str | None) -> Layout | None:
         if annotation_files:
             what = ", ".join(f"{name} ({split})" if split else name for name, split in annotation_files)
             return Layout("coco", f"COCO: {what}", root, annotation_files=annotation_files)
-    for name, find in _FINDERS.items():
+    for name, kind, find in _FINDERS:
         explanation = find(root, files) if format in (None, name) else None
         if explanation is not None:
-            return Layout(name, explanation, root)
+            return Layout(name, explanation, root, kind=kind)
     if format in (None, "masks"):
         folders = tuple(find_mask_folders(files))
         if folders:

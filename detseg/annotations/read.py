@@ -11,8 +11,8 @@ import numpy as np
 
 from detseg.annotations.formats.coco import read_coco
 from detseg.annotations.formats.csv_boxes import read_csv_boxes
-from detseg.annotations.formats.csv_labels import find_csv_labels, read_csv_labels
-from detseg.annotations.formats.csv_landmarks import find_csv_landmarks, read_csv_landmarks
+from detseg.annotations.formats.csv_labels import read_csv_labels
+from detseg.annotations.formats.csv_landmarks import read_csv_landmarks
 from detseg.annotations.formats.cvat import read_cvat
 from detseg.annotations.formats.image_folder import read_image_folder
 from detseg.annotations.formats.labelme import read_labelme
@@ -22,7 +22,6 @@ from detseg.annotations.formats.via import read_via
 from detseg.annotations.formats.voc import read_voc
 from detseg.annotations.formats.yolo import read_yolo
 from detseg.annotations.layout import Layout, find_format
-from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable, concatenate
 from detseg.errors import DataError
 
@@ -31,6 +30,9 @@ _READERS: dict[str, Callable[..., AnnotationTable]] = {
     "cvat": read_cvat,
     "labelme": read_labelme,
     "via": read_via,
+    "boxes": read_csv_boxes,
+    "landmarks": read_csv_landmarks,
+    "labels": read_csv_labels,
 }
 
 
@@ -121,17 +123,9 @@ def _read(
     elif layout.format == "voc":
         table = read_voc(place, images, one_based=one_based, classes=classes, bad_instances=bad_instances)
     else:
-        reader = _csv_reader(layout) if layout.format == "csv" else _READERS[layout.format]
+        reader = _READERS[layout.kind or layout.format]
         table = reader(place, images, classes=classes, bad_instances=bad_instances)
     return replace(table, source=f"{data} ({layout.explanation})")
-
-
-def _csv_reader(layout: Layout) -> Callable[..., AnnotationTable]:
-    """The reader of what the lists hold: landmarks, class labels, else boxes (whose errors say the most)."""
-    files = [layout.file] if layout.file else list_files(layout.root)
-    if find_csv_landmarks(layout.root, files):
-        return read_csv_landmarks
-    return read_csv_labels if find_csv_labels(layout.root, files) else read_csv_boxes
 
 
 def _masks_elsewhere(

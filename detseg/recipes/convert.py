@@ -68,8 +68,10 @@ def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> s
         return f"{text}, {same} with the same labels"
     text += f", {len(again.instance_rows())} of {len(table.instance_rows())} instances"
     moves = [float(np.abs(b.boxes_xywh - a.boxes_xywh).max(initial=0)) for a, b in pairs if len(a) == len(b)]
-    moved = max(moves, default=0.0)
-    return text + (", boxes equal to the last bit" if moved == 0 else f", boxes moved by at most {moved:.2g} pixels")
+    if not moves:
+        return f"{text}, no boxes to compare"
+    how = "equal to the last bit" if max(moves) == 0 else f"moved by at most {max(moves):.2g} pixels"
+    return f"{text}, boxes {how} in the {len(moves)} images that kept their number of instances"
 
 
 def _tails(name: str) -> list[str]:
