@@ -16,13 +16,12 @@ from detseg.models.door import Target, check_images, check_targets
 from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
-    by_padded_size,
     size_of,
     stack_maps,
     stack_padded,
 )
 from detseg.models.parts import PartedModel
-from detseg.models.raw import frame_of, raw_prediction
+from detseg.models.raw import frame_of, padded_alone, raw_prediction
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]
@@ -195,13 +194,11 @@ class OneStageDetector(PartedModel):
 
     @torch.no_grad()
     def _predict(self, images: Sequence[Tensor]) -> list[RawPrediction]:
-        """Each image is padded alone; only images that are then of equal size share a batch."""
-        predictions: dict[int, RawPrediction] = {}
-        for group in by_padded_size(images):
-            maps = self._neck(self._body(stack_padded([self.normalise(images[index]) for index in group])))
-            sizes_hw = [size_of(images[index]) for index in group]
-            predictions |= dict(zip(group, self.predictions_from_neck(maps, sizes_hw), strict=True))
-        return [predictions[index] for index in range(len(images))]
+        return padded_alone(images, self._predict_equal)
+
+    def _predict_equal(self, images: Sequence[Tensor]) -> list[RawPrediction]:
+        maps = self._neck(self._body(stack_padded([self.normalise(image) for image in images])))
+        return self.predictions_from_neck(maps, [size_of(image) for image in images])
 
     @torch.no_grad()
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from detseg.models.padding import SizeHW, padded_hw
+from detseg.models.padding import SizeHW, by_padded_size, padded_hw
 from detseg.structures import RawPrediction
 
 
@@ -18,6 +18,17 @@ def frame_of(sizes_hw: Sequence[SizeHW]) -> ImageList:
     """The padded images as RPN and anchors ask for them: only to read their size, so a tensor without data will do."""
     sizes = list(sizes_hw)
     return ImageList(torch.empty((len(sizes), 3, *padded_hw(sizes)), device="meta"), sizes)
+
+
+def padded_alone(
+    images: Sequence[Tensor], predict: Callable[[Sequence[Tensor]], list[RawPrediction]]
+) -> list[RawPrediction]:
+    """Predictions of images of any sizes: each is padded alone, and only those that are then of equal size share a
+    batch of ``predict``. No image changes the prediction of another."""
+    predictions: dict[int, RawPrediction] = {}
+    for group in by_padded_size(images):
+        predictions |= dict(zip(group, predict([images[index] for index in group]), strict=True))
+    return [predictions[index] for index in range(len(images))]
 
 
 def raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:

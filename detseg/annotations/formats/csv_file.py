@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ from detseg.annotations.formats.csv_columns import (
     point_columns,
     size_columns,
 )
+from detseg.annotations.formats.text_file import finite
 from detseg.annotations.listing import is_image
 from detseg.errors import DataError
 
@@ -53,11 +53,8 @@ class CsvFile:
 
     def number(self, cell: str, what: str, line: int) -> float:
         """A finite number; DataError for anything else. Where ``;`` divides cells, a comma may be the decimal sign."""
-        try:
-            value = float(cell.replace(",", ".") if self.delimiter == ";" else cell)
-        except ValueError:
-            value = float("nan")
-        if not isfinite(value):
+        value = finite(cell.replace(",", ".") if self.delimiter == ";" else cell)
+        if value is None:
             raise DataError(f"{self.where(line)}: {what} {_shown(cell)} is not a finite number; correct the cell")
         return value
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from detseg.annotations.formats.csv_landmarks import landmark_box
 from detseg.annotations.formats.drawn import LEFT_OUT, DrawnInstance, ellipse_ring, extent_xywh
+from detseg.annotations.formats.text_file import finite
 from detseg.annotations.notes import Notes
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS
@@ -88,11 +88,8 @@ def attribute(element: Element, name: str) -> str:
 
 def number_of(text: str | None, where: str) -> float:
     """A finite number; DataError for anything else."""
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
+    value = finite(text or "")
+    if value is None:
         raise DataError(f"{where}: {text!r} is not a finite number; correct it")
     return value
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from math import isfinite
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from detseg.annotations.formats.drawn import DrawnImage, DrawnInstance, extent_xywh
 from detseg.annotations.formats.picture_search import Wanted
+from detseg.annotations.formats.text_file import finite
 from detseg.annotations.formats.xml_file import parse_xml
 from detseg.annotations.notes import Notes
 from detseg.errors import DataError
@@ -107,10 +107,7 @@ def _text(element: Element, tag: str) -> str:
 
 def _number(element: Element, tag: str, where: str) -> float:
     text = _text(element, tag)
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
+    value = finite(text)
+    if value is None:
         raise DataError(f"{where}: <{tag}> {text!r} is not a finite number; correct it")
     return value

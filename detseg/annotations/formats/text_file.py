@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 
 from detseg.errors import DataError
@@ -30,3 +31,12 @@ def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
         raise DataError(
             f"{name}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"
         ) from None
+
+
+def finite(text: str) -> float | None:
+    """The number that ``text`` writes; None if it is none, or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if isfinite(value) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.formats.text_file import read_text
+from detseg.annotations.formats.text_file import finite, read_text
 from detseg.errors import DataError
 
 Float64 = npt.NDArray[np.float64]
@@ -151,11 +151,8 @@ def _class_number(field: str, where: str) -> int:
 
 
 def _number(field: str, where: str) -> float:
-    try:
-        value = float(field)
-    except ValueError:
-        value = float("nan")
-    if not isfinite(value):
+    value = finite(field)
+    if value is None:
         raise DataError(f"{where}: {field[:40]!r} is not a finite number; correct or remove the line")
     return value
 
@@ -191,7 +188,4 @@ def _first_line(path: Path) -> list[str]:
 
 
 def _is_number(field: str) -> bool:
-    try:
-        return isfinite(float(field))
-    except ValueError:
-        return False
+    return finite(field) is not None
