@@ -11,7 +11,15 @@ from typing import Any, get_type_hints
 
 import jsonargparse
 
-from detseg.config import BenchmarkConfig, ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, TrainConfig
+from detseg.config import (
+    BenchmarkConfig,
+    ConvertConfig,
+    EvaluateConfig,
+    InspectConfig,
+    PredictConfig,
+    PretrainConfig,
+    TrainConfig,
+)
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -23,10 +31,11 @@ COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "predict": (PredictConfig, (("run", ""), ("images", "+")), "Run a trained model on images."),
     "inspect": (InspectConfig, (("data", "?"),), "Say what a data set holds, and name what is broken in it."),
     "convert": (ConvertConfig, (("data", ""), ("output", "")), "Write a data set in another format."),
+    "pretrain": (PretrainConfig, (("data", "?"),), "Make starting weights from scenes that are rendered on the way."),
     "benchmark": (
         BenchmarkConfig,
-        (("what", ""), ("data", "")),
-        "Compare with the plain torchvision loop on the same images, weights and epochs.",
+        (("what", ""), ("data", "?")),
+        "Compare with the plain torchvision loop on the same data, or starting weights at equal minutes.",
     ),
 }
 """Verb -> its config, the options that are given by position, and one line of help."""
@@ -128,6 +137,10 @@ def _run(command: str, config: Any) -> int:
         from detseg.recipes.fit import fit
 
         fit(config)
+    elif command == "pretrain":
+        from detseg.recipes.pretrain import pretrain
+
+        pretrain(config)
     elif command == "evaluate":
         from detseg.recipes.evaluate import evaluate
 
@@ -140,6 +153,10 @@ def _run(command: str, config: Any) -> int:
         from detseg.recipes.convert import convert
 
         convert(config)
+    elif command == "benchmark" and config.what == "transfer":
+        from detseg.recipes.transfer import transfer
+
+        transfer(config)
     elif command == "benchmark":
         from detseg.recipes.benchmark import benchmark
 

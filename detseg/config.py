@@ -78,8 +78,8 @@ class TrainConfig(DataConfig):
     )
     weights: str | None = option(
         None,
-        "starting weights: coco, imagenet, none, or a file. Default: coco (classify: imagenet); none for the demo set, "
-        "which must run without a network",
+        "starting weights: coco, imagenet, bundled (they come with detseg), none, or a file. Default: coco (classify: "
+        "imagenet); bundled for the demo set, which must run without a network",
     )
     map: str | list[str] | None = option(
         None,
@@ -125,7 +125,12 @@ class TrainConfig(DataConfig):
     augment: Literal["none", "flip", "light", "strong"] | None = option(
         None, "augmentation preset. Default light: small sets overfit without; mirrored left and right"
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 5")
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 7")
+    minutes: float | None = option(
+        None,
+        "wall minutes for training and the evaluation after each epoch: picks as many epochs, at least 1, as fit by "
+        "speeds that are measured before. Not together with --epochs. Default: no limit",
+    )
     batch_size: int | None = option(
         None, "images per update. Default: 4 on CUDA, 2 on CPU; classify: 32 and 16; never more than there are images"
     )
@@ -157,6 +162,27 @@ class TrainConfig(DataConfig):
     )
     device: str | None = option(None, "cuda, cuda:1, cpu, ... Default: cuda if there is one")
     seed: int = option(0, "every random number follows from it. Default 0")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Options of ``pretrain``."""
+
+    data: str = option("", "large labelled set to train on. Default: scenes that are rendered on the way")
+    output: str = option("runs/pretrain", "folder to write. Default runs/pretrain")
+    resume: str | None = option(None, "folder to continue from its last checkpoint")
+    model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture. Default: the one that is bundled")
+    epochs: int = option(24, "rounds. Default 24: an hour on two cores")
+    epoch_steps: int = option(200, "updates in a round, after which a checkpoint is written. Default 200")
+    eval_epochs: int = option(8, "rounds between two evaluations. Default 8")
+    batch_size: int = option(16, "scenes per update, of all processes together. Default 16")
+    image_size: int = option(160, "sides of a scene in pixels. Default 160")
+    rois_per_image: int = option(48, "boxes per scene for the head's loss. Default 48")
+    lr: float = option(1.5e-3, "of adamw. Default 1.5e-3")
+    val_scenes: int = option(200, "scenes that the weights are scored on. Default 200")
+    workers: int = option(0, "processes that render, for each that trains. Default 0: the same")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
+    seed: int = option(0, "every scene and number follows from it. Default 0")
 
 
 @dataclass(frozen=True)
@@ -225,8 +251,21 @@ class ConvertConfig(DataConfig):
 class BenchmarkConfig(TrainConfig):
     """Options of ``benchmark``: those of ``train``, and what to compare with."""
 
-    what: Literal["plain"] = option("plain", "what to compare with. Default plain: the plain torchvision loop")
+    what: Literal["plain", "transfer"] = option(
+        "plain",
+        "what to compare. Default plain: with the plain torchvision loop; transfer: starting weights at equal budgets",
+    )
     seeds: list[int] | None = option(None, "one run each, such as [0,1]. Default [0,1,2]")
+    budgets: list[float] | None = option(None, "transfer: minutes of training, each for every arm. Default [3,20]")
+    arms: str | list[str] | None = option(
+        None,
+        "transfer: comma-separated; of scratch, bundled frozen, bundled fine-tuned, imagenet frozen and imagenet "
+        "fine-tuned. Default: all, those of imagenet with --imagenet",
+    )
+    bundled: str = option("bundled", "transfer: weights of the bundled arms. Default: those that come with the package")
+    imagenet: str | None = option(
+        None, "transfer: a classification state dict of MobileNetV2. Default: no arms of imagenet"
+    )
 
 
 def to_toml(config: object) -> str:
@@ -238,3 +277,18 @@ def to_toml(config: object) -> str:
             # JSON's numbers, booleans, lists and escaped strings are TOML's too
             lines.append(f"{item.name} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"
+
+
+def to_flags(config: object, *, besides: tuple[str, ...] = ()) -> list[str]:
+    """The options of a config that are not its class's defaults, as words of a command line; not those ``besides``."""
+    words = []
+    default = type(config)()
+    for item in fields(config):  # type: ignore[arg-type]
+        value, flag = getattr(config, item.name), item.name.replace("_", "-")
+        if item.name in besides or value == getattr(default, item.name):
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))]
+    return words

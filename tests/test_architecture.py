@@ -23,6 +23,7 @@ FLOORS = {
     "recipes": 5,
     "predictor": 5,
     "cli": 6,
+    "pretrain": 7,
 }
 """Floor of each folder or file of the package; files that are not named stand on the ground floor."""
 MAX_LINES = 400

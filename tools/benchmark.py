@@ -3,6 +3,11 @@
     python tools/benchmark.py plain DATA --weights mobilenet_v2.pth --epochs 8 --output bench
 
 trains both ways once a seed and prints AP and minutes, mean and range.
+
+    python tools/benchmark.py transfer DATA --budgets [3,20] --output transfer
+
+trains from scratch and from pretrained weights, frozen and not, for the same minutes; without DATA on the demo set.
+Called again, it goes on with the runs that are missing.
 """
 
 import sys

@@ -12,6 +12,7 @@ import torch.utils.data
 
 from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_pictures import LabelledPictures
+from detseg.datasets.rendered import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler
 
 
@@ -32,16 +33,16 @@ def data_loader(
     """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
 
     Args:
-        dataset: a :class:`Dataset` or :class:`LabelledPictures`, which is asked with :class:`SampleKey` so that its
-            augmentation knows the epoch; or anybody's dataset of ``(image, target)``, which is asked with integers and
-            draws its own random numbers.
+        dataset: a :class:`Dataset`, :class:`LabelledPictures` or :class:`RenderedScenes`, which is asked with
+            :class:`SampleKey` so that it knows the epoch; or anybody's dataset of ``(image, target)``, which is asked
+            with integers and draws its own random numbers.
         batch_size: images per batch; the last batch may be smaller.
         shuffle: shuffle anew in every epoch; tell the epoch by ``loader.sampler.set_epoch(epoch)``.
         seed: the run's seed; the order depends on (seed, epoch).
         workers: processes that load; 0 loads in this process. They stay alive between epochs.
         context: how workers start ("fork", "spawn", "forkserver"); None for the platform's default.
     """
-    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures)) else IndexSampler
+    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures, RenderedScenes)) else IndexSampler
     return torch.utils.data.DataLoader(
         dataset,
         batch_size,

@@ -75,6 +75,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     position: Position | None = None,
     metrics: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
     """Write ``model`` (and what a resumed run needs) to ``path``, atomically.
 
@@ -82,10 +83,12 @@ def save_checkpoint(
         description: what the model is rebuilt from; by default ``model.description`` of this project's models. For a
             module of your own pass any JSON-able dict that your ``build`` function understands.
         optimizer: saved by parameter name; leave out for a checkpoint that is only used.
+        half: weights as float16, for a file of half the size that others start from.
 
     The learning-rate schedule needs no state of its own: it is a function of ``position.step``.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    weights = {name: _halved(tensor) if half else tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
     if optimizer is not None:
         tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(model, optimizer).items()}
     if description is None:
@@ -164,3 +167,7 @@ def _is_channels_last(tensor: Tensor) -> bool:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor

@@ -7,6 +7,7 @@ from typing import Any
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_pictures import LabelledPictures
+from detseg.datasets.rendered import RenderedScenes
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
 
@@ -40,6 +41,9 @@ def evaluator_of(dataset: Any) -> AnyEvaluator:
         return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
     if isinstance(dataset, LabelledPictures):
         return ClassificationEvaluator(dataset.class_map)
+    if isinstance(dataset, RenderedScenes):  # drawn at the size that the network sees
+        table = AnnotationTable.from_dataset(dataset, dataset.class_map)
+        return make_evaluator(table, dataset.task, Preprocessing(min_size=min(dataset.size_hw), max_size=0))
     table = AnnotationTable.from_dataset(dataset)
     kinds = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
     return CocoEvaluator(table, iou_types=("bbox", *kinds))

@@ -49,7 +49,7 @@ def build_optimizer(
     ]
     if name == "sgd":
         return torch.optim.SGD(settings, lr=lr, momentum=momentum)
-    return torch.optim.AdamW(settings, lr=lr)
+    return torch.optim.AdamW(settings, lr=lr, fused=True)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -76,15 +76,25 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
         states.setdefault(parameter_name, {})[state_name] = tensor
     state_dict: dict[str, Any] = optimizer.state_dict()
     state_dict["state"] = {}
-    ordered = [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = {names[id(parameter)]: parameter for group in optimizer.param_groups for parameter in group["params"]}
+    ordered = list(parameters)
     different = sorted(set(states) ^ set(ordered)) if states else []
     if different:
         raise DataError(
             f"the saved optimizer state and this model differ in {len(different)} trained parameters, first "
             f"{different[0]}; resume with the --freeze and --model that the run began with"
         )
-    state_dict["state"] = {index: states[name] for index, name in enumerate(ordered) if name in states}
+    state_dict["state"] = {
+        index: {key: _laid_out(value, parameters[name]) for key, value in states[name].items()}
+        for index, name in enumerate(ordered)
+        if name in states
+    }
     optimizer.load_state_dict(state_dict)
+
+
+def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """``value`` in the memory format of its parameter: fused kernels pair the numbers by their place in memory."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def _in_body(model: nn.Module, parameter_name: str) -> bool:

@@ -106,7 +106,7 @@ def _rcnn(task: Task) -> dict[str, Architecture]:
             rpn_score_threshold=0.05,
         ),
         "mobilenet_v2_fpn_slim": Architecture(task, "mobilenet_v2", **_SLIM),
-        "mobilenet_v3_large_fpn_slim": Architecture(task, "mobilenet_v3_large_fine", **_SLIM),
+        "mobilenet_v3_large_fpn_slim": Architecture(task, "mobilenet_v3_large_fine", **_SLIM | {"head_channels": 192}),
     }
 
 

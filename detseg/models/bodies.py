@@ -161,13 +161,14 @@ BODIES: dict[str, Body] = {
         levels={"13": 160, "16": 960},
         strides=(32, 32),
     ),
-    # The same network with the last block of each stride, for detectors that need no published COCO weights
+    # The same network with the last map of each stride, for detectors that need no published COCO weights; the last one
+    # is what classifiers pool, so that weights of a detector hold all of a classifier's body
     "mobilenet_v3_large_fine": _mobilenet(
         models.mobilenet_v3_large,
         models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,
         norm_eps=1e-3,
         starts=(0, 2, 4, 7, 13, 16, 17),
-        levels={"3": 24, "6": 40, "12": 112, "15": 160},
+        levels={"3": 24, "6": 40, "12": 112, "16": 960},
         strides=(4, 8, 16, 32),
     ),
     "mobilenet_v3_small": _mobilenet(

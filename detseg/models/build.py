@@ -26,6 +26,7 @@ from detseg.models.detector import Detector
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
 from detseg.models.own_classifier import OWN
+from detseg.models.roi_align import GatheringRoIAlign
 from detseg.models.state_files import read_description, read_state_dict
 from detseg.models.timm_body import FAMILIES, PREFIX, body_of, timm_architecture
 from detseg.preprocess import Preprocessing
@@ -56,8 +57,9 @@ def describe(
 
     Args:
         arch: a name of ``MODELS``.
-        weights: "coco", "imagenet", "none" or a file; decides the norm layers, and, when it is a checkpoint of this
-            project with the same ``arch``, the anchors and the default of ``image_size``.
+        weights: "coco", "imagenet", "bundled", "none" or a file; decides the norm layers, and, when it is a checkpoint
+            of this project, the anchors (for a model with the same RPN) and the default of ``image_size`` (for the
+            same ``arch``).
         image_size: length of the shorter side in pixels (of the square crop for classifiers); None for what
             torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
             that a picture is stretched to), or 224.
@@ -104,14 +106,19 @@ def describe(
     if saved is None:
         return description
     description = replace(description, norm=saved.norm, norm_eps=saved.norm_eps)
+    if saved.arch == arch or _takes_rpn(architecture, MODELS.get(saved.arch)):
+        description = replace(
+            description, anchor_sizes=anchor_sizes or saved.anchor_sizes, anchor_ratios=saved.anchor_ratios
+        )
     if saved.arch != arch:
         return description
-    return replace(
-        description,
-        anchor_sizes=anchor_sizes or saved.anchor_sizes,
-        anchor_ratios=saved.anchor_ratios,
-        preprocessing=saved.preprocessing if image_size is None else description.preprocessing,
-    )
+    return replace(description, preprocessing=saved.preprocessing if image_size is None else description.preprocessing)
+
+
+def _takes_rpn(architecture: Architecture, saved: Architecture | None) -> bool:
+    """Whether the RPN (or the one-stage head) of a saved architecture fits, and means its anchors."""
+    same = ("family", "body", "neck_channels", "improved")
+    return saved is not None and all(getattr(saved, name) == getattr(architecture, name) for name in same)
 
 
 def build_model(description: ModelDescription) -> Model:
@@ -220,16 +227,18 @@ def _anchors(architecture: Architecture, description: ModelDescription) -> Ancho
 
 
 def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
-    """Tell the RoI poolers the strides of the FPN maps.
+    """Give the RoI poolers a fast backward, and tell them the strides of the FPN maps.
 
     Left alone, torchvision's pooler guesses them from the first images that it sees and keeps the guess for ever, and
     for images much smaller than their padding the guess is wrong: one 20 x 20 image spoils all later ones.
     """
     levels = [int(math.log2(stride)) for stride in strides]
-    for pooler in (roi_heads.box_roi_pool, roi_heads.mask_roi_pool, roi_heads.keypoint_roi_pool):
-        if pooler is not None:
+    for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"):
+        if getattr(roi_heads, name) is not None:
+            pooler = GatheringRoIAlign.like(getattr(roi_heads, name))
             pooler.scales = [1 / stride for stride in strides]
             pooler.map_levels = LevelMapper(levels[0], levels[-1])
+            setattr(roi_heads, name, pooler)
 
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:

@@ -2,8 +2,9 @@
 
 A last layer has a row (or a few) for each class, so a head for other classes does not fit as a whole. But where a class
 has the name, or a listed synonym, of a class that the weights know, its rows of box classifier, box regressor and mask
-predictor are as good for the new head as they were for the old one, and so are those of the background. All other
-classes start from scratch.
+predictor are as good for the new head as they were for the old one, and so are those of the background. The classifier
+rows of all other classes start from scratch; their rows of box regressor and mask predictor start as the mean of those
+of all classes of the weights, because how a box is corrected and where an object ends is much the same for every class.
 
 From scratch means torchvision's own random numbers. They are small, so an untrained class has logits around 0, where
 the mean class of a trained softmax stands too (the gradient of cross entropy moves the sum of all rows by nothing): the
@@ -39,6 +40,10 @@ _DETECTOR_LAYERS = (
     (re.compile(r"head\.classification_head\.cls_logits\.(weight|bias)"), 1),
     (re.compile(r"head\.classification_head\.module_list\.\d+\.1\.(weight|bias)"), 1),  # SSDLite
 )
+
+
+_ALIKE = re.compile(r"roi_heads\.(box_predictor\.bbox_pred|mask_predictor\.mask_fcn_logits)\.(weight|bias)")
+"""Layers whose rows say much the same for every class."""
 
 
 @dataclass(frozen=True)
@@ -193,10 +198,16 @@ def carry_rows(
         return {}, tuple(map(RowMatch, names)) if background else ()
     pairs = [(place, match.row) for place, match in enumerate(matches, start=background) if match.row >= 0]
     pairs += [(0, 0)] * background
-    return {
-        name: copy_rows(wanted[name], found[name], pairs, rows=(ours, theirs), per_class=count)
-        for name, count in layers.items()
-    }, matches
+    new = [place for place, match in enumerate(matches, start=background) if match.row < 0]
+    known = [row for row in range(background, theirs) if source is None or source[row] != BACKGROUND]
+    carried = {}
+    for name, count in layers.items():
+        filled = copy_rows(wanted[name], found[name], pairs, rows=(ours, theirs), per_class=count)
+        if _ALIKE.fullmatch(name) and known:
+            mean = mean_row(found[name], known, rows=theirs, per_class=count)
+            filled = copy_rows(filled, mean, [(place, 0) for place in new], rows=(ours, 1), per_class=count)
+        carried[name] = filled
+    return carried, matches
 
 
 def class_tensors(model: PartedModel, wanted: Mapping[str, Tensor]) -> dict[str, int]:
@@ -241,6 +252,12 @@ def copy_rows(
         for row, their_row in pairs:
             to[:, row] = of[:, their_row].to(to.dtype)
     return result
+
+
+def mean_row(source: Tensor, among: Sequence[int], *, rows: int, per_class: int) -> Tensor:
+    """The mean of the rows ``among`` 0..rows-1 of a last layer: [A * per_class, ...], as :func:`copy_rows` takes it."""
+    of = source.reshape(-1, rows, per_class, *source.shape[1:])
+    return of[:, list(among)].float().mean(dim=1).flatten(0, 1)
 
 
 def head_lines(matches: Sequence[RowMatch], *, by_name: bool) -> list[str]:

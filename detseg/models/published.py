@@ -37,7 +37,8 @@ def fetch(url: str) -> dict[str, Tensor]:
         raise DataError(
             f"{file_name(url)} is wanted but not at {cached}, where torch looks first, and could not be downloaded "
             f"from {url} ({_first_line(error)}). Put the file there, or start from something else: --weights PATH "
-            "(a file of yours), --weights imagenet (another file, of the body), or --weights none"
+            "(a file of yours), --weights imagenet (another file, of the body), --weights bundled (small weights that "
+            "come with detseg; leave --model out), or --weights none"
         ) from error
     except Exception as error:  # a wrong hash, or damaged bytes, which raise whatever they happen to spell
         place = f"the copy at {cached}" if was_cached else f"what came from {url}"

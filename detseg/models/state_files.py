@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
+from detseg.models.bundled import BUNDLED, bundled_path
 from detseg.models.description import ModelDescription
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -24,7 +25,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Args:
         path: .pth or .pt with a state dict, bare or under "model" or "state_dict"; .safetensors, plain or a checkpoint
-            of this project; or a run folder, whose best.safetensors is taken. "module." before all names
+            of this project; a run folder, whose best.safetensors is taken; or "bundled". "module." before all names
             (DataParallel) is dropped.
 
     Raises:
@@ -50,11 +51,15 @@ def read_description(path: str | os.PathLike[str]) -> ModelDescription | None:
 
 
 def _find(path: str | os.PathLike[str]) -> Path:
+    if path == BUNDLED:
+        return bundled_path()
     path = Path(path)
     if path.is_dir():
         path = path / "best.safetensors"
     if not path.is_file():
-        raise FileNotFoundError(f"weights {path}: no such file; give coco, imagenet, none, a file or a run folder")
+        raise FileNotFoundError(
+            f"weights {path}: no such file; give coco, imagenet, bundled, none, a file or a run folder"
+        )
     return path
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.models.build import architecture_of, no_coco_weights
+from detseg.models.bundled import BUNDLED, bundled_path
 from detseg.models.class_rows import RowMatch, carry_rows, head_lines
 from detseg.models.keypoint_rows import without_other_points
 from detseg.models.one_stage_build import retinanet_name, ssd_name
@@ -103,11 +104,11 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
 
     Args:
         weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
-            classification weights, for a detector the body only; "none": nothing is loaded; otherwise a path (see
-            ``read_state_dict``). A classification file also fills a detector's body, and a detector's file a
-            classifier's. Half precision becomes float32. A keypoint predictor of other points is left out.
-            Where COCO weights or a checkpoint of this project name their classes, last layers are filled class by
-            class, by name (see ``class_rows.py``).
+            classification weights, for a detector the body only; "bundled": the file of this package; "none": nothing
+            is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's body,
+            and a detector's file a classifier's. Half precision becomes float32. A keypoint predictor of other points
+            is left out. Where COCO weights or a checkpoint of this project name their classes, last layers are filled
+            class by class, by name (see ``class_rows.py``).
         class_rows: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
             for a file that names no classes the number of a row.
 
@@ -133,7 +134,8 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
         url = body_of(architecture_of(arch)).imagenet.url
     else:
         state = without_other_points(read_state_dict(weights), model, weights)
-        return load_state(model, state, str(weights), classes=source_classes(weights, arch), class_rows=class_rows)
+        source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
+        return load_state(model, state, source, classes=source_classes(weights, arch), class_rows=class_rows)
     return load_state(
         model,
         without_other_points(fetch(url), model, weights),
@@ -238,6 +240,11 @@ def _check_same_network(model: PartedModel, loaded: list[str], found: State, wan
     body = [name for name in wanted if model.part_of(name) in ("stem", "body")]
     neck = [name for name in wanted if model.part_of(name) == "neck"]
     good = set(loaded)
+    if not good.intersection(body) and any(name.startswith("backbone.body.") for name in found):
+        raise DataError(
+            f"{source}: it has a body, but of another network than {arch}: none of its tensors fits. Choose the --model "
+            "that the file was made with"
+        )
     for names in (body, neck):
         bad = [name for name in names if name not in good]
         if bad and len(bad) < len(names):

@@ -31,6 +31,14 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
     Raises:
         DataError: options that cannot be compared.
     """
+    if not config.data:
+        raise DataError("benchmark plain without data; name a folder or annotation file of labelled images")
+    only = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
+    given = [name for name, value in only.items() if value is not None]
+    if given:
+        raise DataError(f"--{given[0]} {only[given[0]]}: it belongs to transfer, plain has none; leave it out")
+    if config.minutes is not None:
+        raise DataError(f"--minutes {config.minutes:g}: both ways train for the same epochs; give --epochs")
     output = Path(config.output or "benchmark")
     if (output / "benchmark.json").exists():
         raise DataError(f"{output} already holds a benchmark; name another --output")

@@ -14,6 +14,7 @@ from detseg.demo import demo_folder
 from detseg.errors import DataError
 from detseg.models import describe
 from detseg.models.build import architecture_of
+from detseg.models.bundled import BUNDLED, FITTING
 from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
 from detseg.recipes.model import BOTH_FREEZES, published_weights
@@ -22,14 +23,16 @@ from detseg.recipes.task import pick_task
 CPU_IMAGE_SIZE = 480
 DEMO: dict[str, Any] = {
     "model": "maskrcnn_mobilenet_v3_large_fpn_slim",
-    "weights": "none",
-    "image_size": 192,
-    "epochs": 5,
+    "weights": BUNDLED,
+    "freeze": "none",
+    "image_size": 240,
+    "epochs": 7,
     "batch_size": 4,
+    "optimizer": "adamw",
     "lr": 1e-3,
     "rois_per_image": 64,
     "detections_per_image": 30,
-    "augment": "flip",
+    "augment": "light",
 }
 """The no-argument run: small enough to end in under 3 minutes on two cores."""
 
@@ -38,6 +41,9 @@ def resolve(
     config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device
 ) -> tuple[TrainConfig, list[str]]:
     """Fill every option that is None. Returns the full config and a line for each choice.
+
+    With ``minutes`` and no ``epochs``, these and what follows from them stay None: how many fit is measured later, on
+    the model (see ``budget.py``).
 
     Args:
         table: all of the data.
@@ -62,12 +68,15 @@ def resolve(
     if not config.data:
         one_stage = config.model is not None and _is_one_stage(config.model)
         for name, value in DEMO.items():
-            if name == "rois_per_image" and one_stage:
+            if (name == "rois_per_image" and one_stage) or (name == "epochs" and config.minutes is not None):
                 continue
+            if name == "weights" and config.model not in (None, *FITTING.values()):
+                value = "none"  # the bundled ones do not fit, and others need a network
             pick(name, value, "for the demo set")
         config = replace(config, **{name: value for name, (value, _) in picked.items()})
     task = pick("task", *pick_task(config, table))
-    arch = pick("model", *_model(task, cuda))
+    bundled = config.weights == BUNDLED
+    arch = pick("model", *((FITTING[task], "the one that the bundled weights fit") if bundled else _model(task, cuda)))
     weights = pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
     scratch = weights == "none"
     if config.trainable_layers is None:
@@ -84,7 +93,8 @@ def resolve(
         crowded = int(train.instances_per_image().max(initial=0))
         pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
     pick("augment", "light", "small sets overfit without")
-    pick("epochs", 10, "as the published Penn-Fudan run")
+    if config.minutes is None:
+        pick("epochs", 10, "as the published Penn-Fudan run")
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
     batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
     optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
@@ -98,15 +108,24 @@ def resolve(
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
     pick("workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training")
     config = replace(config, **{name: value for name, (value, _) in picked.items()})
-    steps = -(-len(train) // batch)
+    lines = [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
+    if config.epochs is None:
+        return config, lines
+    config, more = follow_epochs(config, len(train))
+    return config, lines + more
+
+
+def follow_epochs(config: TrainConfig, images: int) -> tuple[TrainConfig, list[str]]:
+    """Fill what follows from the number of epochs, for so many training images: warm-up and milestones."""
+    epochs, lines = config.epochs or 1, []
     if config.warmup_steps is None:
-        warm = min(1000, steps, steps * (config.epochs or 1) // 10)
-        picked["warmup_steps"] = (warm, "at most one epoch, a tenth of the run, 1000 steps")
+        steps = -(-images // (config.batch_size or 1))
+        warm = min(1000, steps, steps * epochs // 10)
+        lines.append(f"  warmup_steps {warm} (at most one epoch, a tenth of the run, 1000 steps)")
         config = replace(config, warmup_steps=warm)
     if config.schedule == "multistep" and config.milestones is None:
-        epochs = config.epochs or 1
         config = replace(config, milestones=[round(epochs * 2 / 3), round(epochs * 8 / 9)])
-    return config, [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
+    return config, lines
 
 
 def _with_anchors(
@@ -137,10 +156,15 @@ def check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
-    for name in ("lr", "body_lr", "gamma"):
+    for name in ("lr", "body_lr", "gamma", "minutes"):
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
+    if config.minutes is not None and config.epochs is not None and not config.resume:
+        raise DataError(
+            f"--minutes {config.minutes:g} and --epochs {config.epochs}: the minutes pick the epochs, so give one of "
+            "them (of a saved config that has both: --minutes null for the same epochs, --epochs null to measure again)"
+        )
     if config.freeze is not None and config.trainable_layers is not None:
         raise DataError(BOTH_FREEZES)
     if config.rois_per_image is not None and config.model is not None and _is_one_stage(config.model):

@@ -22,11 +22,12 @@ from detseg.files import write_text
 from detseg.models import Model
 from detseg.models.class_rows import class_pairs
 from detseg.predictor import pick_device
+from detseg.recipes.budget import fit_to_minutes
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import evaluate_table, write_evaluation
-from detseg.recipes.log import line, read_rows, row, write_rows
+from detseg.recipes.log import line, minutes_of, read_rows, row, write_rows
 from detseg.recipes.model import create_model, with_body
 from detseg.recipes.pictures import write_pictures
 from detseg.recipes.resume import resumed_config, resumed_model, with_absolute_paths
@@ -68,8 +69,6 @@ def fit(config: TrainConfig) -> Run:
     device = pick_device(config.device)
     config, picked = resolve(config, table, splits["train"], device)
     assert config.task is not None
-    assert config.lr is not None
-    assert config.epochs is not None
     assert config.batch_size is not None
     folder = resuming or pick_output(config)
     print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
@@ -85,6 +84,14 @@ def fit(config: TrainConfig) -> Run:
     train_loader = data_loader(train_set, config.batch_size, shuffle=True, seed=config.seed, workers=workers)
     val_loader = data_loader(val_set, config.batch_size, workers=workers)
 
+    timed = config.epochs is None
+    if timed:
+        config, reasons = fit_to_minutes(config, model, train_set, val_set, device)
+        print("\n".join(reasons))
+    assert config.task is not None
+    assert config.lr is not None
+    assert config.epochs is not None
+    assert config.batch_size is not None
     optimizer = build_optimizer(
         model,
         name=config.optimizer or "sgd",
@@ -103,7 +110,8 @@ def fit(config: TrainConfig) -> Run:
     if not checkpoint:
         write_text(folder / "config.toml", to_toml(replace(config, output=str(folder))))
         write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
-    announce_time(model, train_loader, device, config, position)
+    if not timed:
+        announce_time(model, train_loader, device, config, position)
 
     scorable = config.task == "classify" or splits["val"].has_boxes
     if config.task == "keypoints" and scorable and not splits["val"].has_keypoints:
@@ -153,6 +161,8 @@ def fit(config: TrainConfig) -> Run:
             print(f"stopped early: no better validation number for {position.waited} epochs")
             break
 
+    if config.minutes is not None:
+        print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
     model.load_state_dict(load_checkpoint(folder / "best.safetensors").weights)
     model.eval()
     if best is None:  # resumed, and nothing better came

@@ -22,7 +22,7 @@ def row(
     epoch: int,
     stats: EpochStats,
     val_losses: dict[str, float],
-    metrics: Metrics,
+    metrics: Metrics | None,
     optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> Row:
@@ -34,7 +34,7 @@ def row(
         "images_per_second": round(stats.images / stats.seconds, 2),
         **{f"train_{name}": value for name, value in stats.losses.items()},
         **{f"val_{name}": value for name, value in val_losses.items()},
-        **metrics.scalars(),
+        **(metrics.scalars() if metrics else {}),
     }
 
 
@@ -54,6 +54,11 @@ def _by_field(row: Row, prefix: str) -> str:
     fields = [key.removeprefix("accuracy_") for key in row if key.startswith("accuracy_")]
     shown = [f"{name} {row[prefix + name]:.3f}" for name in fields if row.get(prefix + name) is not None]
     return f" ({', '.join(shown)})" if shown and len(fields) <= SHOWN_FIELDS else ""
+
+
+def minutes_of(rows: list[Row]) -> float:
+    """Wall minutes of training and evaluation in these epochs, whichever process they ran in."""
+    return float(sum(row["seconds"] for row in rows)) / 60
 
 
 def read_rows(path: Path, epochs: int) -> list[Row]:

@@ -315,16 +315,22 @@ def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
     model, report = loaded(like, ("bolt", "cat", "worker", "nut"), path, class_rows={"worker": "bee", "nut": ""})
     torch.manual_seed(5)
     fresh: Any = build_model(model.description)
-    features = torch.rand(7, 256)
+    features = torch.rand(7, like.roi_heads.box_predictor.cls_score.in_features)
     with torch.no_grad():
         old, new, random = (m.roi_heads.box_predictor(features) for m in (like, model, fresh))
         for one, other, start in zip(old, new, random, strict=True):  # logits, then box deltas
             one, other, start = (t.view(7, rows, -1) for t, rows in ((one, 4), (other, 5), (start, 5)))
             assert torch.equal(other[:, [0, 2, 3]], one[:, [0, 3, 2]])
-            assert torch.equal(other[:, [1, 4]], start[:, [1, 4]])
             assert not torch.equal(start[:, 2], other[:, 2])  # control
+            if one.shape[2] == 1:
+                assert torch.equal(other[:, [1, 4]], start[:, [1, 4]])
+            else:  # how a box is corrected is known for any class: the mean of ant, bee and cat
+                mean = one[:, 1:].mean(1, keepdim=True)
+                torch.testing.assert_close(other[:, [1, 4]], mean.expand(7, 2, 4), atol=1e-6, rtol=1e-5)
     masks, old_masks = (m.state_dict()["roi_heads.mask_predictor.mask_fcn_logits.weight"] for m in (model, like))
     assert torch.equal(masks[[0, 2, 3]], old_masks[[0, 3, 2]])
+    assert torch.equal(masks[1], masks[4])
+    torch.testing.assert_close(masks[1], old_masks[1:].mean(0))
     assert report.matched == (("cat", "cat"), ("worker", "bee"))
     assert len(report.by_class) == 6
     lines = report.lines()
@@ -369,7 +375,13 @@ def test_the_published_weights(stand_in: Any, place: str) -> None:
     for name, count in layers.items():
         ours, coco, start = (t[name].view(rows, count, -1) for t, rows in ((state, 4), (theirs, 91), (before, 4)))
         assert torch.equal(ours[[0, 2, 3]], coco[[0, 1, 72]])
-        assert torch.equal(ours[1], start[1])
+        if "cls_score" in name:
+            assert torch.equal(ours[1], start[1])
+        else:
+            known = [row for row, label in enumerate(COCO) if label != ""]
+            assert len(known) == 80
+            torch.testing.assert_close(ours[1], coco[known].mean(0))
+            assert not torch.allclose(ours[1], coco.mean(0), atol=1e-7)  # control: the gaps are no classes
         assert not torch.equal(ours[2], coco[2])  # control
 
 

@@ -35,3 +35,18 @@ def test_both_ways_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "plain torchvision" in capsys.readouterr().out
     assert main(["benchmark", "plain", str(parts), "--output", str(output), *TINY]) == 1
     assert "already holds a benchmark" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), "benchmark plain without data"),
+        (("DATA", "--budgets", "[3]"), "--budgets [3.0]: it belongs to transfer"),
+        (("DATA", "--minutes", "3"), "--minutes 3: both ways train for the same epochs"),
+    ],
+)
+def test_options_that_are_not_for_plain(
+    options: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "plain", *options]) == 1
+    assert named in capsys.readouterr().err

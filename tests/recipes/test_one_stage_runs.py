@@ -83,7 +83,7 @@ def test_picked_options(arch: str, options: dict[str, Any], expected: dict[str, 
 def test_the_demo_sets_options_leave_out_what_has_no_meaning() -> None:
     table = table_of([100.0])
     config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, torch.device("cpu"))
-    assert (config.rois_per_image, config.image_size) == (None, 192)
+    assert (config.rois_per_image, config.image_size) == (None, 240)
 
 
 def test_boxes_per_image_are_refused() -> None:

@@ -1,0 +1,39 @@
+"""The starting weights that come with this package: found without a network, and checked before they are used."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from detseg.errors import DataError
+
+BUNDLED = "bundled"
+"""Their name as ``--weights``."""
+
+BUNDLED_ARCH = "maskrcnn_mobilenet_v3_large_fpn_slim"
+
+FITTING = {
+    "segment": BUNDLED_ARCH,
+    "detect": "fasterrcnn_mobilenet_v3_large_fpn_slim",
+    "keypoints": "keypointrcnn_mobilenet_v3_large_fpn_slim",
+    "classify": "mobilenet_v3_large",
+}
+"""Task -> the architecture that takes the most of them."""
+
+SHA256 = "6a661efd5f8c7b823a9af7f000eeab628453e7e2c4417e4c7507053d05091b7e"
+"""Of the file; the card beside it says how it was made."""
+
+
+def bundled_path() -> Path:
+    """The weights file inside the installed package.
+
+    Raises:
+        DataError: it is missing or was changed.
+    """
+    path = Path(__file__).resolve().parents[1] / "weights" / f"{BUNDLED_ARCH}.safetensors"
+    if not path.is_file():
+        raise DataError(f"{path} is missing, though it comes with this package; install detseg anew")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != SHA256:
+        raise DataError(f"{path} was changed or damaged: its sha256 is {found}, not {SHA256}; install detseg anew")
+    return path

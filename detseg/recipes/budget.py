@@ -1,0 +1,116 @@
+"""How many epochs fit into a budget of minutes, measured on the model and the data themselves."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from detseg.config import TrainConfig
+from detseg.datasets import Dataset, data_loader
+from detseg.engine.evaluate import evaluate, validation_loss
+from detseg.engine.evaluator import make_evaluator
+from detseg.engine.optim import build_optimizer
+from detseg.engine.train import train_one_epoch
+from detseg.models import Model
+from detseg.recipes.defaults import follow_epochs
+
+BATCHES = 4
+"""Batches of a timed pass, spread over the data, whose pictures differ in size and in objects."""
+
+PASSES = 3
+"""Timed passes of which the median counts, after one to warm up: oneDNN and cuDNN plan for each new size of a batch."""
+
+SHARE = 0.05
+"""Of the budget: no further pass is begun once the timed ones took so much."""
+
+
+def fit_to_minutes(
+    config: TrainConfig, model: Model, train: Dataset, val: Dataset, device: torch.device
+) -> tuple[TrainConfig, list[str]]:
+    """Fill ``epochs`` by ``minutes``, and what follows from them. Returns the full config and lines for the terminal.
+
+    The minutes are those of the epochs: measuring, and what a run does once at its end, are not in them.
+    """
+    assert config.minutes is not None
+    learning, scoring = epoch_seconds(config, model, train, val, device)
+    budget, epoch = 60 * config.minutes, learning + scoring
+    epochs = max(1, int(budget / epoch))
+    config, more = follow_epochs(replace(config, epochs=epochs), len(train))
+    took = f"an epoch takes {epoch:.1f} s, {learning:.1f} to train and {scoring:.1f} to evaluate"
+    lines = [f"picked for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {took})", *more]
+    if epoch > budget:
+        lines.append(f"warning: one epoch takes {epoch / 60:.2g} minutes, more than --minutes; it is the least")
+    return config, lines
+
+
+def epoch_seconds(
+    config: TrainConfig, model: Model, train: Dataset, val: Dataset, device: torch.device
+) -> tuple[float, float]:
+    """Wall seconds of an epoch's training and of the evaluation after it, from a few batches of each, with loading.
+
+    A copy of the model learns, so weights and norm statistics stay as they are, and so do the global generators. A
+    detector finds other things once it has learned, so its evaluation may later take more or less.
+    """
+    assert config.lr is not None
+    assert config.minutes is not None
+    assert config.batch_size is not None
+    batch, workers, seed = config.batch_size, config.workers or 0, config.seed
+    model = copy.deepcopy(model)
+    optimizer = build_optimizer(
+        model,
+        name=config.optimizer or "sgd",
+        lr=1e-3 * config.lr,  # where warm-up begins: the copy must not learn so fast that it breaks
+        momentum=config.momentum,
+        weight_decay=config.weight_decay or 0.0,
+        body_lr=config.body_lr,
+    )
+    few_train, few_val = _few(train, batch), _few(val, batch)
+    train_loader = data_loader(few_train, batch, shuffle=True, seed=seed, workers=workers)
+    val_loader = data_loader(few_val, batch, workers=workers)
+    evaluator = make_evaluator(few_val.table, few_val.task, few_val.preprocessing)
+
+    def learn() -> None:
+        # not epoch 0, in which the loop would warm up by itself
+        train_one_epoch(model, optimizer, train_loader, device, 1, clip_norm=config.clip_norm or None, seed=seed)
+
+    def score() -> None:
+        if config.val_loss:
+            validation_loss(model, val_loader, device, seed=seed)
+        evaluator.reset()
+        evaluate(model, val_loader, device, evaluator=evaluator)
+
+    allowed = SHARE * 60 * config.minutes
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        learning = _seconds(learn, allowed) * len(train) / len(few_train)
+        scoring = _seconds(score, allowed) * len(val) / len(few_val)
+    return learning, scoring
+
+
+def _few(dataset: Dataset, batch_size: int) -> Dataset:
+    """A few batches of ``dataset``, all of it if there are not more."""
+    count = min(len(dataset), BATCHES * batch_size)
+    rows = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
+    return Dataset(
+        dataset.table.subset(rows),
+        dataset.preprocessing,
+        task=dataset.task,
+        augment=dataset.augment,
+        seed=dataset.seed,
+    )
+
+
+def _seconds(run: Callable[[], None], allowed: float) -> float:
+    """Median wall seconds of ``run`` after one to warm up; one timed run at least, more within ``allowed`` seconds."""
+    run()
+    times: list[float] = []
+    while len(times) < PASSES and sum(times) <= allowed:
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)

@@ -1,0 +1,58 @@
+"""The card of starting weights: what is in the file, how it was made, what it scored, what it is not for."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.engine.checkpoint import load_checkpoint
+from detseg.files import write_text
+from detseg.machine import machine
+from detseg.recipes.log import Row, minutes_of
+
+LICENCE = "Apache-2.0, as the project's code: everything was drawn and computed by it, from nobody's pictures"
+OWN_LICENCE = "that of the data that they were trained on allows; name it before you pass them on"
+
+
+def write_card(
+    weights: Path, *, title: str, data: str, command: str, licence: str, rows: list[Row], device: torch.device
+) -> Path:
+    """Write ``card.md`` beside ``weights``; returns its path.
+
+    Args:
+        weights: a checkpoint of this project.
+        title: what they are.
+        data: what they were trained on.
+        command: what makes them again.
+        rows: of the run's metrics.jsonl.
+        device: that they were trained on.
+    """
+    checkpoint = load_checkpoint(weights)
+    numbers = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    content = weights.read_bytes()
+    facts = {
+        "architecture": checkpoint.model["arch"],
+        "file": f"{weights.name}, {len(content) / 1e6:.2f} MB, {numbers:,} numbers in float16",
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "trained on": data,
+        "command": f"`{command}`",
+        "updates": f"{checkpoint.position.step:,}",
+        "cost": f"{minutes_of(rows):.0f} minutes on {machine(device)}",
+        "scores": _scores(checkpoint.metrics, rows),
+        "licence": licence,
+    }
+    lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
+    path = weights.with_name("card.md")
+    write_text(path, "\n".join(lines) + "\n")
+    return path
+
+
+def _scores(metrics: dict[str, Any], rows: list[Row]) -> str:
+    """The last epoch's numbers, which are those of the weights."""
+    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "accuracy")
+    scored = next((row for row in reversed(rows) if any(name in row for name in names)), {})
+    shown = [f"{name} {scored[name]:.3f}" for name in names if scored.get(name) is not None]
+    return ", ".join(shown) or "none"

@@ -1,0 +1,92 @@
+"""The weights inside the package: whole, small, known by their hash, and of use to every kind of model."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.models import build_model, bundled, describe
+from detseg.models.bundled import BUNDLED, FITTING, SHA256, bundled_path
+from detseg.models.state_files import read_description, read_state_dict
+from detseg.models.weights import LoadReport, load_weights
+from detseg.scenes import SHAPE_FAMILIES
+
+CLASSES = ClassMap.from_names(["bolt", "nut"])
+POINTS = KeypointSchema(("left", "right"))
+
+
+def filled(arch: str, **settings: Any) -> tuple[Any, LoadReport]:
+    model = build_model(describe(arch, CLASSES, weights=BUNDLED, **settings))
+    return model, load_weights(model, BUNDLED)
+
+
+def test_the_file_is_small_half_and_described() -> None:
+    path = bundled_path()
+    assert path.stat().st_size <= 10_000_000
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
+    assert SHA256 in (path.parent / "card.md").read_text(), "the card is of this file"
+    dtypes = {tensor.dtype for tensor in read_state_dict(BUNDLED).values()}
+    assert dtypes == {torch.float16, torch.int64}
+    description = read_description(BUNDLED)
+    assert description is not None
+    assert description.class_map.names == SHAPE_FAMILIES
+    assert all(torch.isfinite(tensor).all() for tensor in read_state_dict(BUNDLED).values())
+
+
+@pytest.mark.parametrize("task", sorted(FITTING))
+def test_every_task_has_a_model_that_takes_them(task: str) -> None:
+    model, report = filled(FITTING[task], keypoints=POINTS if task == "keypoints" else None)
+    parts = {part: (loaded, count) for part, loaded, count in report.by_part}
+    assert parts["stem"][0] == parts["stem"][1] > 0
+    assert parts["body"][0] == parts["body"][1] > 0
+    if task == "classify":
+        return
+    assert parts["neck"][0] == parts["neck"][1] > 0
+    assert parts["rpn"][0] == parts["rpn"][1] > 0
+    saved = read_description(BUNDLED)
+    assert saved is not None
+    assert model.description.anchor_sizes == saved.anchor_sizes
+    assert report.source.startswith("bundled (")
+
+
+def test_boxes_and_masks_of_new_classes_start_as_the_mean_of_all_shapes() -> None:
+    model, report = filled(FITTING["segment"])
+    state, saved = model.state_dict(), read_state_dict(BUNDLED)
+    for name in ("mask_predictor.mask_fcn_logits.weight", "box_predictor.bbox_pred.weight"):
+        ours, theirs = state[f"roi_heads.{name}"], saved[f"roi_heads.{name}"].float()
+        ours, theirs = ours.view(3, -1), theirs.view(1 + len(SHAPE_FAMILIES), -1)
+        torch.testing.assert_close(ours[1], theirs[1:].mean(0))
+        assert torch.equal(ours[1], ours[2])
+    assert report.matched == ()
+
+
+def test_another_network_is_refused() -> None:
+    with pytest.raises(DataError, match=r"bundled .*resnet18"):
+        filled("fasterrcnn_resnet18_fpn")
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "detseg"
+    (package / "models").mkdir(parents=True)
+    (package / "weights").mkdir()
+    monkeypatch.setattr(bundled, "__file__", str(package / "models" / "bundled.py"))
+    with pytest.raises(DataError, match=r"missing.*install detseg anew"):
+        bundled_path()
+    content = bytearray(BYTES)
+    (package / "weights" / NAME).write_bytes(content)
+    assert bundled_path() == package / "weights" / NAME, "control"
+    content[len(content) // 2] ^= 1
+    (package / "weights" / NAME).write_bytes(content)
+    with pytest.raises(DataError, match="changed or damaged: its sha256 is"):
+        describe(FITTING["detect"], CLASSES, weights=BUNDLED)
+
+
+NAME = f"{bundled.BUNDLED_ARCH}.safetensors"
+BYTES = (Path(bundled.__file__).parents[1] / "weights" / NAME).read_bytes()
