@@ -242,8 +242,8 @@ def _check_same_network(model: PartedModel, loaded: list[str], found: State, wan
     good = set(loaded)
     if not good.intersection(body) and any(name.startswith("backbone.body.") for name in found):
         raise DataError(
-            f"{source}: it has a body, but of another network than {arch}: none of its tensors fits. Choose the --model "
-            "that the file was made with"
+            f"{source}: it has a body, but of another network than {arch}: none of its tensors fits. Choose the "
+            "--model that the file was made with"
         )
     for names in (body, neck):
         bad = [name for name in names if name not in good]
