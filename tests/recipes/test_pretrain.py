@@ -116,3 +116,19 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     result = subprocess.run(refused, capture_output=True, text=True)
     assert result.returncode
     assert "cannot be divided among 2 processes" in result.stderr
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_from_a_labelled_set(parts: Path, tmp_path: Path) -> None:
+    """As ``train`` from scratch, and then the small file and its card; also when it goes on."""
+    options = replace(TINY, data=str(parts), output=str(tmp_path / "run"), epochs=1)
+    weights = pretrain(options)
+    checkpoint = load_checkpoint(weights)
+    assert {tensor.dtype for tensor in checkpoint.weights.values()} == {torch.float16, torch.int64}
+    assert ModelDescription.from_dict(checkpoint.model).class_map.names == ("bolt", "nut", "washer")
+    card = (tmp_path / "run" / "card.md").read_text()
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    assert "name it before you pass them on" in card, "whose licence that is"
+    before = weights.read_bytes()
+    weights.unlink()
+    assert pretrain(replace(TINY, resume=str(tmp_path / "run"))).read_bytes() == before
