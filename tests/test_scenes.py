@@ -73,7 +73,7 @@ def test_scenes_keep_their_contract() -> None:
         assert ((scene.labels >= 1) & (scene.labels <= len(scenes.SHAPE_FAMILIES))).all()
         counts.append(len(scene.labels))
         seen |= set(scene.labels.tolist())
-    assert 0 in counts or min(counts) >= 1
+    assert 1 <= counts.count(0) < 10, "some scenes hold nothing to find, most do"
     assert max(counts) >= 12
     assert len(seen) == len(scenes.SHAPE_FAMILIES), "every family is drawn"
 

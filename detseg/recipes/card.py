@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -41,7 +40,7 @@ def write_card(
         "command": f"`{command}`",
         "updates": f"{checkpoint.position.step:,}",
         "cost": f"{minutes_of(rows):.0f} minutes on {machine(device)}",
-        "scores": _scores(checkpoint.metrics, rows),
+        "scores": _scores(rows),
         "licence": licence,
     }
     lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
@@ -50,7 +49,7 @@ def write_card(
     return path
 
 
-def _scores(metrics: dict[str, Any], rows: list[Row]) -> str:
+def _scores(rows: list[Row]) -> str:
     """The last epoch's numbers, which are those of the weights."""
     names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "accuracy")
     scored = next((row for row in reversed(rows) if any(name in row for name in names)), {})

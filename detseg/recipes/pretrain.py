@@ -168,6 +168,7 @@ def _train(
     scheduler = schedule.attach(optimizer, position.step)
     shared = processes.share(model)
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
+    evaluator = evaluator_of(val_set) if processes.first else None  # draws every scene once for the truth
     for epoch in range(position.epoch, config.epochs):
         began = time.perf_counter()
         stats = train_one_epoch(
@@ -182,10 +183,11 @@ def _train(
         )
         position = replace(position, epoch=epoch + 1, step=position.step + stats.steps)
         last = epoch + 1 == config.epochs
-        if processes.first:
+        if evaluator is not None:
             metrics: Metrics | None = None
             if last or (epoch + 1) % config.eval_epochs == 0:
-                metrics = evaluate(model, val_loader, device, evaluator=evaluator_of(val_set))
+                evaluator.reset()
+                metrics = evaluate(model, val_loader, device, evaluator=evaluator)
             rows.append(row(epoch, stats, {}, metrics, optimizer, time.perf_counter() - began))
             print(line(rows[-1], config.epochs, last), flush=True)
             write_rows(folder / "metrics.jsonl", rows)
