@@ -172,6 +172,7 @@ class PretrainConfig:
     output: str = option("runs/pretrain", "folder to write. Default runs/pretrain")
     resume: str | None = option(None, "folder to continue from its last checkpoint")
     model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture. Default: the one that is bundled")
+    weights: str = option("none", "what to go on from: coco, imagenet, bundled or a file. Default none: from scratch")
     epochs: int = option(24, "rounds. Default 24: an hour on two cores")
     epoch_steps: int = option(200, "updates in a round, after which a checkpoint is written. Default 200")
     eval_epochs: int = option(8, "rounds between two evaluations. Default 8")

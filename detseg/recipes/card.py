@@ -17,9 +17,19 @@ OWN_LICENCE = "that of the data that they were trained on allows; name it before
 
 
 def write_card(
-    weights: Path, *, title: str, data: str, command: str, licence: str, rows: list[Row], device: torch.device
+    weights: Path,
+    *,
+    title: str,
+    data: str,
+    command: str,
+    licence: str,
+    rows: list[Row],
+    device: torch.device,
+    start: Path | None = None,
 ) -> Path:
     """Write ``card.md`` beside ``weights``; returns its path.
+
+    The card of the weights that these began with is appended, so that the whole history is told.
 
     Args:
         weights: a checkpoint of this project.
@@ -28,25 +38,32 @@ def write_card(
         command: what makes them again.
         rows: of the run's metrics.jsonl.
         device: that they were trained on.
+        start: the file that they began with; None for random numbers.
     """
     checkpoint = load_checkpoint(weights)
     numbers = sum(tensor.numel() for tensor in checkpoint.weights.values())
-    content = weights.read_bytes()
     facts = {
         "architecture": checkpoint.model["arch"],
-        "file": f"{weights.name}, {len(content) / 1e6:.2f} MB, {numbers:,} numbers in float16",
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "file": f"{weights.name}, {weights.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16",
+        "sha256": _sha256(weights),
         "trained on": data,
         "command": f"`{command}`",
+        "began with": "random numbers" if start is None else f"{start.name}, sha256 {_sha256(start)}",
         "updates": f"{checkpoint.position.step:,}",
         "cost": f"{minutes_of(rows):.0f} minutes on {machine(device)}",
         "scores": _scores(rows),
         "licence": licence,
     }
     lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
+    if start is not None and (before := start.with_name("card.md")).is_file():
+        lines += ["", f"## {start.name}, which it began with", "", *before.read_text("utf-8").splitlines()[2:]]
     path = weights.with_name("card.md")
     write_text(path, "\n".join(lines) + "\n")
     return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _scores(rows: list[Row]) -> str:

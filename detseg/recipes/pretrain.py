@@ -22,7 +22,8 @@ from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
 from detseg.errors import DataError
 from detseg.files import write_text
-from detseg.models import Model, ModelDescription, build_model, describe
+from detseg.models import Model, ModelDescription, build_model, describe, load_weights
+from detseg.models.bundled import BUNDLED, bundled_path
 from detseg.predictor import pick_device
 from detseg.recipes.card import LICENCE, OWN_LICENCE, write_card
 from detseg.recipes.fit import fit
@@ -64,7 +65,7 @@ def pretrain(config: PretrainConfig) -> Path:
                 f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
                 f"give a multiple of {processes.world}"
             )
-        model = _new_model(config, checkpoint, device)
+        model = _new_model(config, checkpoint, device, processes.first)
         _train(config, folder, model, checkpoint, processes)
         if processes.first:
             _write_card(config, folder, device, processes)
@@ -85,7 +86,7 @@ def _from_labelled(config: PretrainConfig) -> Path:
             data=config.data,
             output=config.output,
             model=config.model,
-            weights="none",
+            weights=config.weights,
             image_size=config.image_size,
             rois_per_image=config.rois_per_image,
             epochs=config.epochs,
@@ -109,6 +110,7 @@ def _from_labelled(config: PretrainConfig) -> Path:
         licence=OWN_LICENCE,
         rows=read_rows(run.folder / "metrics.jsonl", checkpoint.position.epoch),
         device=device,
+        start=_start(config.weights),
     )
     return weights
 
@@ -126,11 +128,19 @@ def _write_card(config: PretrainConfig, folder: Path, device: torch.device, proc
         licence=LICENCE,
         rows=read_rows(folder / "metrics.jsonl", config.epochs),
         device=device,
+        start=_start(config.weights),
     )
     print(f"wrote {folder / WEIGHTS} and {card.name}")
 
 
-def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device) -> Model:
+def _start(weights: str) -> Path | None:
+    """The file that ``--weights`` names, if it names one."""
+    if weights in ("none", "coco", "imagenet"):
+        return None
+    return bundled_path() if weights == BUNDLED else Path(weights)
+
+
+def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, first: bool) -> Model:
     torch.manual_seed(derive_seed(config.seed))
     if checkpoint:
         description = ModelDescription.from_dict(checkpoint.model)
@@ -138,11 +148,16 @@ def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: to
         description = describe(
             config.model,
             RenderedScenes(0, (1, 1)).class_map,
-            weights="none",
+            weights=config.weights,
             rois_per_image=config.rois_per_image,
-            anchor_sizes=ANCHOR_SIZES,
+            anchor_sizes=ANCHOR_SIZES if config.weights in ("none", "imagenet") else None,
         )
-    model = build_model(description).to(device)
+    model = build_model(description)
+    if checkpoint is None:
+        report = load_weights(model, config.weights)
+        if first:
+            print("\n".join(report.lines()))
+    model.to(device)
     return model.to(memory_format=torch.channels_last)
 
 

@@ -236,6 +236,51 @@ def _spiral(rng: Rng) -> Contour:
     return [_outline_of_band(line, float(rng.uniform(0.1, 0.2)) * np.linspace(0.6, 1.2, 90))]
 
 
+def _baluster(rng: Rng) -> Contour:
+    """A long turned body: three to six stretches along its axis, each of a thickness of its own."""
+    stretches = int(rng.integers(3, 7))
+    ends = np.cumsum(rng.uniform(0.3, 1.5, stretches))
+    thick = np.repeat(rng.uniform(0.12, 0.4, stretches), 2)
+    x = np.repeat(np.concatenate([[0.0], 2 * ends / ends[-1]]), 2)[1:-1]
+    half = np.stack([x, thick], axis=1)
+    return [_maybe_rounded(rng, np.concatenate([half, (half * (1, -1))[::-1]]), 0.2)]
+
+
+def _paddle(rng: Rng) -> Contour:
+    """A blade at the end of a handle."""
+    wide, long, grip = rng.uniform(0.25, 0.45), rng.uniform(0.3, 0.7), rng.uniform(0.05, 0.12)
+    angle = np.linspace(-np.pi + 0.5, np.pi - 0.5, 30)
+    blade = np.stack([long * np.cos(angle), wide * np.sin(angle)], axis=1)
+    return [np.concatenate([blade, [(-2 + long, grip), (-2 + long, -grip)]])]
+
+
+def torn_sheet(rng: Rng) -> Contour:
+    """No family: a scrap with straight and ragged edges, for clutter."""
+    corners = _regular(int(rng.integers(3, 6))) * rng.uniform(0.6, 1.2, (1, 2))
+    following = np.roll(corners, -1, axis=0)
+    t = np.linspace(0, 1, 14, endpoint=False)[:, None]
+    sides = []
+    for side, (start, end) in enumerate(zip(corners, following, strict=True)):
+        ragged = 0.05 if side == 0 else rng.choice([0.0, 0.05])  # without any it were a polygon of a family
+        sides.append(start + t * (end - start) + rng.normal(0, ragged, (14, 2)))
+    return [np.concatenate(sides)]
+
+
+def rod(rng: Rng) -> list[Contour]:
+    """No family: two to four collinear pieces about the origin, which is the middle of a length of 2, for clutter."""
+    pieces = int(rng.integers(2, 5))
+    ends = np.concatenate([[0.0], np.cumsum(rng.uniform(0.2, 1.0, pieces))])
+    ends = 2 * ends / ends[-1] - 1
+    thick = rng.uniform(0.03, 0.16, pieces)
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    boxes = [
+        np.array([[start, -wide], [end, -wide], [end, wide], [start, wide]])
+        for start, end, wide in zip(ends, ends[1:], thick, strict=False)
+    ]
+    return [[_maybe_rounded(rng, box, 0.3) @ turn] for box in boxes]
+
+
 _FAMILIES: dict[str, Callable[[Rng], Contour]] = {
     "triangle": _triangle,
     "box": _box,
@@ -261,6 +306,8 @@ _FAMILIES: dict[str, Callable[[Rng], Contour]] = {
     "wave": _wave,
     "tee": _tee,
     "spiral": _spiral,
+    "baluster": _baluster,
+    "paddle": _paddle,
 }
 
 SHAPE_FAMILIES = tuple(_FAMILIES)

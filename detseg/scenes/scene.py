@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.scenes.contours import SHAPE_FAMILIES, Rng, make_contour
+from detseg.scenes.contours import SHAPE_FAMILIES, Contour, Rng, make_contour, rod, torn_sheet
 from detseg.scenes.surface import (
     Colour,
     Lamp,
@@ -37,7 +37,7 @@ class Scene:
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
-        labels: int64 [N], 1..24 in the order of ``SHAPE_FAMILIES``.
+        labels: int64 [N], 1..K in the order of the K of ``SHAPE_FAMILIES``.
         masks: uint8 [N, H, W] in {0, 1}, the pixels of which an instance covers more than half and nothing above it
             does; each has some.
     """
@@ -88,16 +88,27 @@ def _ground(rng: Rng, size_hw: tuple[int, int], lamp: Lamp) -> Colour:
 
 
 def _sheets(rng: Rng, size_hw: tuple[int, int]) -> list[Place]:
-    """Up to two large bars or sheets under the shapes; unlabelled, and wider than the picture."""
+    """Up to three unlabelled things under the shapes: bars wider than the picture, torn sheets, rods of pieces."""
     places = []
-    for _ in range(int(rng.choice(3, p=[0.5, 0.35, 0.15]))):
-        half = rng.uniform(0.04, 0.3)
-        bar = np.array([[-1.5, -half], [1.5, -half], [1.5, half], [-1.5, half]])
-        angle = rng.uniform(0, np.pi)
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-        centre = rng.uniform(0, 1, 2) * size_hw[::-1]
-        places.append(coverage_of([bar @ turn], float(max(size_hw)), (float(centre[0]), float(centre[1]))))
+    side = float(max(size_hw))
+    for _ in range(int(rng.choice(4, p=[0.35, 0.3, 0.2, 0.15]))):
+        kind = rng.choice(["bar", "sheet", "rod"])
+        if kind == "bar":
+            contours, scale = [_bar(rng)], side
+        elif kind == "sheet":
+            contours, scale = [torn_sheet(rng)], side * rng.uniform(0.15, 0.5)
+        else:
+            contours, scale = rod(rng), side * rng.uniform(0.2, 0.8)
+        x, y = rng.uniform(0, 1, 2) * size_hw[::-1]
+        places += [coverage_of(contour, float(scale), (float(x), float(y))) for contour in contours]
     return places
+
+
+def _bar(rng: Rng) -> Contour:
+    half = rng.uniform(0.04, 0.3)
+    bar = np.array([[-1.5, -half], [1.5, -half], [1.5, half], [-1.5, half]])
+    angle = rng.uniform(0, np.pi)
+    return [bar @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])]
 
 
 def _lay_out(rng: Rng, size_hw: tuple[int, int]) -> tuple[list[Place], list[int]]:

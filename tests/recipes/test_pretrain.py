@@ -62,6 +62,21 @@ def test_it_is_reproducible(run: Path, tmp_path: Path) -> None:
     assert other.read_bytes() != again.read_bytes(), "control"
 
 
+def test_it_goes_on_from_weights(run: Path, tmp_path: Path) -> None:
+    start = run / "weights.safetensors"
+    later = pretrain(replace(TINY, output=str(tmp_path / "later"), weights=str(start), lr=0.0, seed=1))
+    first, second = (load_checkpoint(path).weights for path in (start, later))
+    learned = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(first[name], second[name]) for name in learned), "at no rate nothing is learned"
+    anew = pretrain(replace(TINY, output=str(tmp_path / "anew"), lr=0.0, seed=1))
+    assert not all(torch.equal(first[n], w) for n, w in load_checkpoint(anew).weights.items() if n in learned), (
+        "control"
+    )
+    card = (tmp_path / "later" / "card.md").read_text()
+    assert f"began with | weights.safetensors, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}" in card
+    assert card.count("| command |") == 2, "the start's own card follows"
+
+
 def test_it_goes_on_where_it_stopped(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from detseg.recipes import pretrain as recipe
 
