@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class ClassMap:
                 f"{len(self.names)} class names but {len(self.category_ids)} category ids; give one id a name"
             )
         for what, values in (("class name", self.names), ("category id", self.category_ids)):
-            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if twice:
                 raise DataError(f"{what} {', '.join(twice)} appears twice; rename or merge these classes in the source")
 

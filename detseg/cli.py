@@ -60,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"detseg: {command!r} is not a command; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     config = parse(command, rest)
+    from detseg.engine.interrupt import EXIT_CODE, Interrupted
+
     try:
         return _run(command, config)
+    except Interrupted as interrupted:
+        print(f"detseg {command}: left by {interrupted}", file=sys.stderr)
+        return EXIT_CODE
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"detseg {command}: {_message(error)}", file=sys.stderr)
         return 1
@@ -123,7 +128,7 @@ def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], requ
     try:
         with path.open("rb") as file:
             values = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"--config {path}: {error}")
     unknown = sorted(set(values) - known)
     if unknown:
@@ -134,6 +139,11 @@ def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], requ
 
 def _run(command: str, config: Any) -> int:
     if command == "train":
+        if config.replay:
+            from detseg.recipes.faults import replay
+
+            print("\n".join(replay(config.replay)))
+            return 0
         from detseg.recipes.fit import fit
 
         fit(config)

@@ -60,6 +60,10 @@ class TrainConfig(DataConfig):
 
     output: str | None = option(None, "run folder to write. Default: runs/<data>-<model>, numbered if that exists")
     resume: str | None = option(None, "run folder to continue from its last checkpoint")
+    replay: str | None = option(
+        None,
+        "show the losses of a saved batch that was not finite, image by image, and do nothing else. Default: train",
+    )
 
     task: Task | None = option(
         None,
@@ -132,7 +136,9 @@ class TrainConfig(DataConfig):
         "speeds that are measured before. Not together with --epochs. Default: no limit",
     )
     batch_size: int | None = option(
-        None, "images per update. Default: 4 on CUDA, 2 on CPU; classify: 32 and 16; never more than there are images"
+        None,
+        "images per step of a process; 0: as many as a GPU has memory for, measured. Default: 4 on CUDA, 2 on CPU; "
+        "classify: 32 and 16; never more than there are images",
     )
     optimizer: Literal["sgd", "adamw"] | None = option(
         None, "Default sgd, as all published R-CNN weights; adamw from scratch, where it needs no tuned rate"
@@ -155,6 +161,21 @@ class TrainConfig(DataConfig):
     )
     clip_norm: float = option(10.0, "limit of the gradient's norm, 0 for none. Default 10: only spikes are cut")
     patience: int = option(0, "stop after so many epochs without a better validation number. Default 0: never")
+    accumulate: int = option(1, "batches whose gradients are averaged for one update. Default 1")
+    precision: Literal["fp32", "bf16", "fp16"] = option(
+        "fp32", "what a step computes in; weights stay float32. Default fp32: the same numbers everywhere"
+    )
+    ema: float | None = option(
+        None,
+        "decay of an average of the weights, such as 0.999; it is what is evaluated and kept as best. Default: none",
+    )
+    skip_nonfinite: int = option(
+        0, "updates in a row that may be left out because a loss is not finite. Default 0: the run stops and says why"
+    )
+    checkpoint_every: str = option(
+        "10m", "steps (500) or minutes (10m) between checkpoints inside an epoch; 0 for none. Default 10m"
+    )
+    keep: int = option(2, "last checkpoints that are kept. Default 2: the newest, and one for when it is damaged")
     val_loss: bool = option(True, "compute the validation loss each epoch. Default true: it shows overfitting")
 
     workers: int | None = option(

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(
+    path: str | os.PathLike[str], *, before_replacing: Callable[[], None] | None = None
+) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path``; on leaving it is flushed, synced and put in its place in one step.
 
     If the body raises, ``path`` keeps its old content and the temporary file is removed. The order write, fsync,
     replace, fsync of the folder is that of Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014).
+
+    Args:
+        before_replacing: called when the new content is on disk and the old is still in its place.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,6 +32,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files; these are as open as any other
+        if before_replacing is not None:
+            before_replacing()
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

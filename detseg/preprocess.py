@@ -13,6 +13,8 @@ from detseg.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST = 16384
+"""Pixels a side that a network is given; more would be a slip or an attack."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class Preprocessing:
     stretch: bool = False
 
     def __post_init__(self) -> None:
+        if max(self.min_size, self.max_size) > LARGEST:
+            raise DataError(f"preprocessing: pictures of {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
         if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
             raise DataError(
                 f"preprocessing: min_size {self.min_size}, max_size {self.max_size}, crop {self.crop}: "

@@ -13,7 +13,10 @@ import torch.utils.data
 from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_pictures import LabelledPictures
 from detseg.datasets.rendered import RenderedScenes
-from detseg.datasets.sampler import EpochSampler, IndexSampler
+from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
+from detseg.errors import DataError
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
@@ -29,6 +32,8 @@ def data_loader(
     seed: int = 0,
     workers: int = 0,
     context: str | None = None,
+    rank: int = 0,
+    world: int = 1,
 ) -> torch.utils.data.DataLoader[Any]:
     """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
 
@@ -40,13 +45,22 @@ def data_loader(
         shuffle: shuffle anew in every epoch; tell the epoch by ``loader.sampler.set_epoch(epoch)``.
         seed: the run's seed; the order depends on (seed, epoch).
         workers: processes that load; 0 loads in this process. They stay alive between epochs.
+        rank, world: this process among those that share the data: each gets whole batches by their number. Shuffled
+            (for training) all get the same number of full ones, else every image goes to exactly one process.
         context: how workers start ("fork", "spawn", "forkserver"); None for the platform's default.
     """
+    shard = Shard(rank, world, batch_size, even=shuffle) if world > 1 else None
+    images = len(dataset)  # type: ignore[arg-type]
+    if shuffle and world > 1 and images < batch_size * world:
+        raise DataError(
+            f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
+            "or the number of processes"
+        )
     kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures, RenderedScenes)) else IndexSampler
-    return torch.utils.data.DataLoader(
+    return Loader(
         dataset,
         batch_size,
-        sampler=kind(len(dataset), seed=seed, shuffle=shuffle),  # type: ignore[arg-type]
+        sampler=kind(len(dataset), seed=seed, shuffle=shuffle, shard=shard),  # type: ignore[arg-type]
         collate_fn=collate_fn,
         num_workers=workers,
         worker_init_fn=_start_worker,
@@ -55,9 +69,21 @@ def data_loader(
     )
 
 
+class Loader(torch.utils.data.DataLoader[Any]):
+    """A DataLoader whose workers hear no SIGINT or SIGTERM, from their first moment on."""
+
+    def __iter__(self) -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a new process has its parent's mask
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker(worker: int) -> None:
     """One thread per worker, and no reaction to signals: the main process ends the workers when it has finished."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -27,6 +27,29 @@ class SampleKey(NamedTuple):
     occurrence: int = 0
 
 
+class Shard(NamedTuple):
+    """The share of one of several processes: whole batches, by their number, none twice.
+
+    Attributes:
+        rank, world: this process, and how many there are.
+        batch_size: images of a batch.
+        even: every process gets as many full batches as the others, for training; what is left over at the end of an
+            epoch's order is not seen in that epoch. Else every image is in exactly one share, for evaluation.
+    """
+
+    rank: int
+    world: int
+    batch_size: int
+    even: bool
+
+    def of(self, order: list[int]) -> list[int]:
+        size = self.batch_size
+        batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
+        if self.even:
+            batches = batches[: len(order) // (size * self.world) * self.world]
+        return [index for batch in batches[self.rank :: self.world] for index in batch]
+
+
 class EpochSampler(torch.utils.data.Sampler[SampleKey]):
     """All n samples once an epoch, in order or shuffled by (seed, epoch).
 
@@ -37,14 +60,19 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
         seed: the run's seed, >= 0.
         shuffle: shuffle anew in every epoch.
         epoch: the epoch to begin with; resuming in epoch 7 gives the order of epoch 7.
+        shard: of several processes, which share of the batches this one gets.
     """
 
-    def __init__(self, n: int, *, seed: int = 0, shuffle: bool = False, epoch: int = 0) -> None:
+    def __init__(
+        self, n: int, *, seed: int = 0, shuffle: bool = False, epoch: int = 0, shard: Shard | None = None
+    ) -> None:
         self.n, self.seed, self.shuffle, self.epoch = n, seed, shuffle, epoch
+        self.shard = shard
+        self.skip = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, skip: int = 0) -> None:
+        """Which epoch the next iteration is, and how many of its samples are left out at its begin: they are done."""
+        self.epoch, self.skip = epoch, skip
 
     def order(self) -> list[int]:
         """The rows 0..n-1 in this epoch's order."""
@@ -52,15 +80,19 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
             return list(range(self.n))
         return np.random.default_rng(derive_seed(self.seed, self.epoch)).permutation(self.n).tolist()
 
+    def own(self) -> list[int]:
+        """The rows of this process in this epoch's order."""
+        return self.order() if self.shard is None else self.shard.of(self.order())
+
     def __iter__(self) -> Iterator[SampleKey]:
-        return (SampleKey(index, self.epoch) for index in self.order())
+        return (SampleKey(index, self.epoch) for index in self.own()[self.skip :])
 
     def __len__(self) -> int:
-        return self.n
+        return self.n if self.shard is None else len(self.shard.of(list(range(self.n))))
 
 
 class IndexSampler(EpochSampler):
     """The same order as plain integers, for datasets that know no :class:`SampleKey`."""
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        return iter(self.order())
+        return iter(self.own()[self.skip :])

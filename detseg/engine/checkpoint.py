@@ -1,25 +1,35 @@
-"""Checkpoints: one safetensors file, JSON in its header, written whole or not at all. No pickle."""
+"""Checkpoints: one safetensors file, JSON in its header, written whole or not at all, and sealed. No pickle."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from detseg.engine.ema import Ema
 from detseg.engine.optim import load_optimizer_tensors, optimizer_tensors
-from detseg.errors import DataError
+from detseg.engine.precision import Precision
+from detseg.engine.train import EpochSums
+from detseg.errors import DataError, in_file
 from detseg.files import atomic_write
-from detseg.models.build import ModelDescription, build_model
+from detseg.models.build import Model, ModelDescription, build_model
+from detseg.models.state_files import no_number
+from detseg.seal import BLANK, is_whole, seal
 
-SCHEMA = 1
+SCHEMA = 2
+SEALED_SINCE = 2
+"""Files of schema 1 have no seal, no sums and no average; they are read as they are."""
+HEADER_LENGTH = 8
+"""Bytes before safetensors' JSON header that hold its length."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,12 @@ class Position:
 
     Attributes:
         epoch: epochs completed.
-        step: optimizer updates done in the whole run.
+        step: optimizer updates done in the whole run, those that were left out included.
         micro_batches: batches of the current epoch already consumed; 0 between epochs.
         best: best validation number so far; None before the first.
         best_epoch: epoch (from 0) that gave it.
         waited: epochs since then.
+        skipped: updates left out in a row because a number was not finite.
     """
 
     epoch: int = 0
@@ -41,6 +52,7 @@ class Position:
     best: float | None = None
     best_epoch: int = -1
     waited: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Checkpoint:
     """A checkpoint as read from its file.
 
     Attributes:
+        path: of the file.
         model: description that the model is rebuilt from; a user's own dict for a user's own module.
         weights: state dict of the model.
         optimizer: state by ``"<parameter>|<state>"``; empty in a checkpoint for use only.
@@ -56,8 +69,14 @@ class Checkpoint:
         versions: library versions that wrote the file.
         channels_last: whether the model computed in that memory format (the file's tensors are contiguous). It decides
             the order of sums, so a reloaded model is given the same.
+        ema: state dict of the average; empty without one.
+        ema_updates: weights that the average has taken in.
+        sums: of the current epoch, up to ``position.micro_batches``, one for each process that trained the model.
+        scaler: of float16's loss; empty without it.
+        data: what the run was trained on; see ``annotations/fingerprint.py``. May be empty.
     """
 
+    path: Path
     model: dict[str, Any]
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor] = field(default_factory=dict)
@@ -65,6 +84,11 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     channels_last: bool = False
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    ema_updates: int = 0
+    sums: tuple[EpochSums, ...] = (EpochSums(),)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(
@@ -76,6 +100,12 @@ def save_checkpoint(
     position: Position | None = None,
     metrics: Mapping[str, Any] | None = None,
     half: bool = False,
+    ema: Ema | None = None,
+    sums: Sequence[EpochSums] = (EpochSums(),),
+    precision: Precision | None = None,
+    data: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    before_replacing: Callable[[], None] | None = None,
 ) -> None:
     """Write ``model`` (and what a resumed run needs) to ``path``, atomically.
 
@@ -84,13 +114,18 @@ def save_checkpoint(
             module of your own pass any JSON-able dict that your ``build`` function understands.
         optimizer: saved by parameter name; leave out for a checkpoint that is only used.
         half: weights as float16, for a file of half the size that others start from.
+        ema, sums, precision, data: as in :class:`Checkpoint`.
+        tensors: more tensors under names of their own.
+        before_replacing: called when the new file is on disk beside the old one, which it then replaces.
 
     The learning-rate schedule needs no state of its own: it is a function of ``position.step``.
     """
     weights = {name: _halved(tensor) if half else tensor for name, tensor in model.state_dict().items()}
-    tensors = {f"model.{name}": tensor for name, tensor in weights.items()}
+    named = {f"model.{name}": tensor for name, tensor in weights.items()} | dict(tensors or {})
     if optimizer is not None:
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(model, optimizer).items()}
+        named |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(model, optimizer).items()}
+    if ema is not None:
+        named |= {f"ema.{name}": tensor for name, tensor in ema.weights.items()}
     if description is None:
         description = model.description.to_dict() if hasattr(model, "description") else {}  # type: ignore[operator,union-attr]
     header = {
@@ -100,12 +135,17 @@ def save_checkpoint(
         "metrics": dict(metrics or {}),
         "channels_last": any(_is_channels_last(tensor) for tensor in model.state_dict().values()),
         "versions": {"torch": torch.__version__},
+        "ema_updates": 0 if ema is None else ema.updates,
+        "sums": [asdict(one) for one in sums],
+        "scaler": {} if precision is None else precision.state(),
+        "data": dict(data or {}),
+        "sha256": BLANK,
     }
     # safetensors refuses views and shared storage; a copy has neither
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(header, allow_nan=False)
-    with atomic_write(path) as file:
-        file.write(safetensors.torch.save(plain, metadata={"detseg": text}))
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
+    content = safetensors.torch.save(plain, metadata={"detseg": json.dumps(header, allow_nan=False)})
+    with atomic_write(path, before_replacing=before_replacing) as file:
+        file.write(seal(content, _header_end(content)))
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -113,30 +153,60 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        DataError: it is not a checkpoint of this project, or damaged, or of a newer schema.
+        DataError: it is not a checkpoint of this project, or of a newer schema; :class:`Damaged` if it was one.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; a run writes best.safetensors and last.safetensors")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("detseg", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: damaged, or not a safetensors file ({error}); use another checkpoint") from error
-    if not isinstance(header, dict):
-        raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")
-    if header.get("schema") != SCHEMA:
-        raise DataError(f"{path}: schema {header.get('schema')} is not known (this version knows {SCHEMA}); upgrade")
+    header, tensors = read_sealed(path)
+    with in_file(path):
+        return _checkpoint(Path(path), header, tensors)
+
+
+def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    sums = msgspec.convert(header.get("sums", [{}]), tuple[EpochSums, ...])
+    if not sums:
+        raise DataError("its sums are of no process")
     return Checkpoint(
+        path=path,
         model=header["model"],
         weights=_under("model.", tensors),
         optimizer=_under("optimizer.", tensors),
-        position=Position(**header["position"]),
+        position=msgspec.convert(header["position"], Position),
         metrics=header["metrics"],
         versions=header["versions"],
         channels_last=header["channels_last"],
+        ema=_under("ema.", tensors),
+        ema_updates=header.get("ema_updates", 0),
+        sums=sums,
+        scaler=header.get("scaler", {}),
+        data=header.get("data", {}),
     )
+
+
+class Damaged(DataError):
+    """A file is not what was written."""
+
+
+def read_sealed(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """This project's header and all tensors of a file that is as it was written; errors as :func:`load_checkpoint`."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; a run writes best.safetensors and last.safetensors")
+    content = path.read_bytes()
+    end = _header_end(content)
+    try:
+        metadata = json.loads(content[HEADER_LENGTH:end]).get("__metadata__", {})
+        header = json.loads(metadata.get("detseg", "null"), parse_constant=no_number)
+        tensors = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, ValueError, AttributeError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Damaged(f"{path}: damaged, or not a safetensors file ({reason}); use another checkpoint") from error
+    if not isinstance(header, dict):
+        raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")
+    schema = header.get("schema")
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise DataError(f"{path}: schema {schema} is not known (this version knows {SCHEMA}); upgrade")
+    if (schema >= SEALED_SINCE or "sha256" in header) and not is_whole(content, end):
+        raise Damaged(f"{path}: damaged, its content is not what was written; use another checkpoint")
+    return header, tensors
 
 
 def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Module] | None = None) -> nn.Module:
@@ -148,17 +218,51 @@ def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Modu
     """
     path = Path(path)
     checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
-    model = build(checkpoint.model) if build else build_model(ModelDescription.from_dict(checkpoint.model))
-    model.load_state_dict(checkpoint.weights)
+    model = build(checkpoint.model) if build else described_model(checkpoint)
+    with in_file(checkpoint.path):
+        model.load_state_dict(checkpoint.weights)
     if checkpoint.channels_last:
         model.to(memory_format=torch.channels_last)
     return model.eval()
 
 
-def restore(checkpoint: Checkpoint, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put the saved weights and optimizer state into a model and an optimizer built as the run built them."""
-    model.load_state_dict(checkpoint.weights)
-    load_optimizer_tensors(model, optimizer, checkpoint.optimizer)
+def described_model(checkpoint: Checkpoint) -> Model:
+    """The model that a checkpoint describes, with random weights.
+
+    Raises:
+        DataError: its weights are not of this model. That is known before the memory for the model is taken.
+    """
+    with in_file(checkpoint.path):
+        description = ModelDescription.from_dict(checkpoint.model)
+        with torch.device("meta"):
+            wanted = {name: tensor.shape for name, tensor in build_model(description).state_dict().items()}
+        found = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+        wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+        if wrong:
+            raise DataError(f"its weights are not those of its {description.arch}: {wrong[0]}; use another file")
+        return build_model(description)
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    ema: Ema | None = None,
+    precision: Precision | None = None,
+) -> None:
+    """Put the saved state into a model, an optimizer, an average and a precision made as the run made them."""
+    with in_file(checkpoint.path):
+        model.load_state_dict(checkpoint.weights)
+        load_optimizer_tensors(model, optimizer, checkpoint.optimizer)
+        if ema is not None:
+            ema.restore(checkpoint.ema or checkpoint.weights, checkpoint.ema_updates)
+        if precision is not None:
+            precision.restore(checkpoint.scaler)
+
+
+def _header_end(content: bytes) -> int:
+    return HEADER_LENGTH + int.from_bytes(content[:HEADER_LENGTH], "little")
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

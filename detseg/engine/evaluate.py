@@ -8,6 +8,8 @@ import torch
 from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_of
+from detseg.engine.interrupt import Interruption
+from detseg.engine.processes import Processes
 from detseg.engine.train import to_device
 from detseg.models.loss_mode import loss_mode
 from detseg.seeds import derive_seed
@@ -32,7 +34,16 @@ class Metrics(Protocol):
 class Evaluator(Protocol):
     """Collects predictions of many batches, then computes metrics."""
 
+    @property
+    def images_seen(self) -> int: ...
+
     def update(self, targets: Any, outputs: Any) -> None: ...
+
+    def reset(self) -> None: ...
+
+    def to_bytes(self) -> bytes: ...
+
+    def add_bytes(self, content: bytes) -> None: ...
 
     def compute(self) -> Metrics: ...
 
@@ -44,6 +55,8 @@ def evaluate(
     device: torch.device | str,
     *,
     evaluator: Evaluator | None = None,
+    interruption: Interruption | None = None,
+    processes: Processes | None = None,
 ) -> Metrics:
     """Run ``model`` in eval mode over ``data_loader`` and score what it gives. The model's mode is restored.
 
@@ -52,21 +65,41 @@ def evaluate(
         evaluator: gets ``update(targets, outputs)`` per batch and ``compute()`` at the end. Without one it is chosen
             by ``data_loader.dataset`` (which must not augment; see ``evaluator_of``), and the table of results is
             printed, as torchvision's reference script does.
+        interruption: where a request to leave is looked for; it is raised between two batches.
+        processes: those that share the images (the loader gives each its own); all get the same metrics, those of all
+            images together, which do not depend on how many processes there are.
     """
     device = torch.device(device)
     scored: Evaluator = evaluator_of(data_loader.dataset) if evaluator is None else evaluator
     was_training = model.training
     model.eval()
     try:
-        for images, targets in tqdm(data_loader, desc="evaluate", unit="batch", disable=None, leave=False):
+        alone = processes is None or processes.world == 1
+        batches = data_loader if interruption is None else interruption.waiting(iter(data_loader), alone)
+        count = len(data_loader)
+        for images, targets in tqdm(batches, desc="evaluate", total=count, unit="batch", disable=None, leave=False):
             images, _ = to_device(images, [], device)
             scored.update(targets, model(images))
     finally:
         model.train(was_training)
+    if processes is not None and processes.world > 1:
+        _collect(scored, processes, len(data_loader.dataset))  # type: ignore[arg-type]
     metrics = scored.compute()
     if evaluator is None:
         print("\n".join(metrics.lines()))
     return metrics
+
+
+def _collect(evaluator: Evaluator, processes: Processes, images: int) -> None:
+    """Give every process the predictions of all."""
+    parts = processes.gather(evaluator.to_bytes())
+    for part in parts[1:]:
+        evaluator.add_bytes(part)
+    every = processes.from_first(evaluator.to_bytes() if processes.first else b"")
+    if not processes.first:
+        evaluator.reset()
+        evaluator.add_bytes(every)
+    assert evaluator.images_seen == images, "every image is scored once"
 
 
 def validation_loss(
@@ -75,6 +108,8 @@ def validation_loss(
     device: torch.device | str,
     *,
     seed: int = 0,
+    interruption: Interruption | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """Mean over images of each loss term and their sum ("loss"), without gradients and without touching the model.
 
@@ -82,16 +117,22 @@ def validation_loss(
     draws. The state of the global generators is put back afterwards.
     """
     device = torch.device(device)
+    processes = processes or Processes()
     sums: dict[str, float] = {}
     images_seen = 0
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), loss_mode(model):
-        progress = tqdm(data_loader, desc="validation loss", unit="batch", disable=None, leave=False)
+        alone = processes.world == 1
+        batches = data_loader if interruption is None else interruption.waiting(iter(data_loader), alone)
+        count = len(data_loader)
+        progress = tqdm(batches, desc="validation loss", total=count, unit="batch", disable=None, leave=False)
         for index, (images, targets) in enumerate(progress):
-            torch.manual_seed(derive_seed(seed, index))
+            torch.manual_seed(derive_seed(seed, processes.rank + index * processes.world))
             images, targets = to_device(images, targets, device)
             losses = {name: term.item() for name, term in model(images, targets).items()}
             images_seen += len(images)
             for name, value in {"loss": sum(losses.values()), **losses}.items():
                 sums[name] = sums.get(name, 0.0) + value * len(images)
-    return {name: value / images_seen for name, value in sums.items()} if images_seen else {}
+    names = sorted(sums) if processes.world > 1 else list(sums)  # the losses of a model are the same for every batch
+    total, *means = processes.sum([float(images_seen), *(sums[name] for name in names)])
+    return {name: value / total for name, value in zip(names, means, strict=True)} if total else {}

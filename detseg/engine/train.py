@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from detseg.engine.ema import Ema
+from detseg.engine.interrupt import Interrupted, Interruption
+from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
+from detseg.engine.precision import Precision
+from detseg.engine.processes import Processes
+from detseg.errors import DataError
 from detseg.seeds import derive_seed
 
 Target = dict[str, Any]
@@ -32,6 +40,62 @@ class EpochStats:
     steps: int
     images: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer update.
+
+    Attributes:
+        batches: batches of the epoch consumed so far, this update's included.
+        images: images of this update.
+        losses: mean over these images of the total and of each term.
+        updated: False if the update was left out because a number was not finite.
+    """
+
+    batches: int
+    images: int
+    losses: dict[str, float]
+    updated: bool = True
+
+
+@dataclass
+class EpochSums:
+    """Running sums of one epoch; what a checkpoint in the middle of an epoch keeps of its steps.
+
+    Attributes:
+        losses: sum over images of the total and of each term.
+        images, steps: images seen and updates done.
+        seconds: wall time, of all processes that worked on this epoch.
+    """
+
+    losses: dict[str, float] = field(default_factory=dict)
+    images: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def add(self, step: Step) -> None:
+        if not step.updated:
+            return
+        self.images += step.images
+        self.steps += 1
+        for name, value in step.losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value * step.images
+
+    @classmethod
+    def of_all(cls, parts: Sequence[EpochSums]) -> EpochSums:
+        """Those of several processes together; steps are the same for all."""
+        total = cls(steps=parts[0].steps, seconds=max(part.seconds for part in parts))
+        for part in parts:
+            total.images += part.images
+            for name, value in part.losses.items():
+                total.losses[name] = total.losses.get(name, 0.0) + value
+        return total
+
+    def stats(self) -> EpochStats:
+        """Means over images."""
+        means = {name: value / self.images for name, value in self.losses.items()} if self.images else {}
+        return EpochStats(means, self.steps, self.images, self.seconds)
 
 
 def train_one_epoch(
@@ -63,52 +127,165 @@ def train_one_epoch(
     Raises:
         FloatingPointError: the loss is not finite. Raised before the update, naming the loss terms and the images.
     """
-    device = torch.device(device)
-    sampler: Any = data_loader.sampler
-    if hasattr(sampler, "set_epoch"):
-        sampler.set_epoch(epoch)
     if scheduler is None and epoch == 0:
         scheduler = _reference_warmup(optimizer, len(data_loader))
-    model.train()
-    sums: dict[str, float] = {}
-    images_seen = 0
-    began = time.perf_counter()
-    progress = tqdm(data_loader, desc=f"epoch {epoch}", unit="step", disable=True if print_freq else None, leave=False)
-    for index, (images, targets) in enumerate(progress):
-        step = epoch * len(data_loader) + index
-        if seed is not None:
-            torch.manual_seed(derive_seed(seed, 0, step))
-        images, targets = to_device(images, targets, device)
-
-        losses = model(images, targets)
-        loss = torch.stack(list(losses.values())).sum()
-        values = {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(_not_finite(values, targets, optimizer, epoch, index))
-
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip_norm is not None:
-            norm = torch.nn.utils.clip_grad_norm_(_trainable(optimizer), clip_norm)
-            if not math.isfinite(norm.item()):
-                raise FloatingPointError(
-                    _not_finite({"gradient norm": norm.item(), **values}, targets, optimizer, epoch, index)
-                )
-        optimizer.step()
+    sums, began = EpochSums(), time.perf_counter()
+    steps = train_steps(
+        model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed
+    )
+    progress = tqdm(
+        steps, desc=f"epoch {epoch}", total=len(data_loader), unit="step", disable=True if print_freq else None,
+        leave=False,
+    )  # fmt: skip
+    for step in progress:
+        sums.add(step)
+        speed = sums.images / (time.perf_counter() - began)
         lr = optimizer.param_groups[-1]["lr"]
+        progress.set_postfix_str(f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
+        if print_freq and ((step.batches - 1) % print_freq == 0 or step.batches == len(data_loader)):
+            terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+            print(f"epoch {epoch} [{step.batches}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
+    sums.seconds = time.perf_counter() - began
+    return sums.stats()
+
+
+def train_steps(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data_loader: torch.utils.data.DataLoader[Any],
+    device: torch.device | str,
+    epoch: int,
+    *,
+    start: int = 0,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    clip_norm: float | None = None,
+    seed: int | None = None,
+    accumulate: int = 1,
+    precision: Precision | None = None,
+    ema: Ema | None = None,
+    skip_nonfinite: int = 0,
+    skipped: int = 0,
+    names: dict[int, str] | None = None,
+    interruption: Interruption | None = None,
+    processes: Processes | None = None,
+) -> Iterator[Step]:
+    """The updates of one epoch, one after the other.
+
+    At each yield the update is complete (weights, schedule, average), so what stands there can be saved, and a run that
+    goes on from it with ``start=step.batches`` draws the same numbers and ends with the same bits.
+
+    Args:
+        start: batches of this epoch that are already done. They are not loaded: the order is a function of (seed,
+            epoch), and the sampler begins behind them.
+        accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
+        precision: None for float32.
+        ema: an average of the weights that takes in each update.
+        skip_nonfinite: updates in a row that may be left out because a number is not finite.
+        skipped: how many were left out in a row before ``start``.
+        names: image_id -> what messages call the image.
+        interruption: where a request to leave is looked for.
+        processes: those that train this model together; ``model`` is then their shared one. They leave out updates and
+            leave the run together, whichever of them has the reason.
+
+    Raises:
+        NotFinite: a loss or gradient is not finite, once more than ``skip_nonfinite`` times in a row.
+        Interrupted: while waiting for data or between two updates. Nothing of the update that was begun remains.
+        DataError: ``start`` with a loader whose sampler cannot begin in the middle.
+    """
+    device = torch.device(device)
+    precision = precision or Precision("fp32", device)
+    processes = processes or Processes()
+    raw = getattr(model, "module", model) if processes.world > 1 else model
+    total = len(data_loader)
+    _begin_at(data_loader, epoch, start)
+    batches = iter(data_loader) if start < total else iter(())
+    loaded = interruption.waiting(batches, processes.world == 1) if interruption else batches
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    model.train()
+    done = start
+    while done < total:
+        count = min(accumulate, total - done)
+        statistics = norm_statistics(model)
+        optimizer.zero_grad(set_to_none=True)
+        update: list[Batch] = []
+        sums: dict[str, float] = {}
+        try:
+            for index in range(done, done + count):
+                images, targets = next(loaded)
+                update.append(Batch(images, targets, index))
+                if seed is not None:
+                    torch.manual_seed(derive_seed(seed, processes.rank, epoch * total + index))
+                together = index == done + count - 1 or processes.world == 1
+                with nullcontext() if together else model.no_sync():  # type: ignore[operator]
+                    values, loss = _forward(model, update[-1], device, precision)
+                    asked = interruption is not None and bool(interruption.asked)
+                    faulty, leaving = processes.any([not math.isfinite(values["loss"]), asked])
+                    if leaving and processes.world > 1:
+                        raise Interrupted(interruption.asked if interruption and asked else signal.SIGTERM)
+                    if not faulty:
+                        precision.backward(loss if count == 1 else loss / count)
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value * len(images)
+                if faulty:
+                    raise NotFinite(message(values, [update[-1]], names or {}, optimizer, epoch), update, values)
+            precision.unscale(optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(trainable, clip_norm if clip_norm is not None else math.inf).item()
+            seen = sum(len(batch.images) for batch in update)
+            means = {name: value / seen for name, value in sums.items()}
+            if not math.isfinite(norm) and not precision.may_overflow:
+                values = {"gradient norm": norm, **means}
+                raise NotFinite(message(values, update, names or {}, optimizer, epoch), update, values)
+        except NotFinite as fault:
+            put_back(statistics)
+            optimizer.zero_grad(set_to_none=True)
+            skipped += 1
+            if skipped > skip_nonfinite:
+                raise
+            tqdm.write(f"left out, {skipped} in a row: {fault}")
+            done += count
+            for _ in range(done - fault.batches[-1].index - 1):
+                next(loaded)  # the rest of the update that is left out
+            if scheduler is not None:
+                scheduler.step()
+            yield Step(done, sum(len(batch.images) for batch in update), fault.values, updated=False)
+            continue
+        except BaseException:
+            put_back(statistics)
+            raise
+        precision.step(optimizer)
         if scheduler is not None:
             scheduler.step()
+        if ema is not None:
+            ema.update(raw)
+        skipped = 0
+        done += count
+        yield Step(done, seen, means)
 
-        images_seen += len(images)
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value * len(images)
-        speed = images_seen / (time.perf_counter() - began)
-        progress.set_postfix_str(f"loss {values['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
-        if print_freq and (index % print_freq == 0 or index == len(data_loader) - 1):
-            terms = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-            print(f"epoch {epoch} [{index + 1}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
-    means = {name: value / images_seen for name, value in sums.items()} if images_seen else {}
-    return EpochStats(means, len(data_loader), images_seen, time.perf_counter() - began)
+
+def _forward(
+    model: torch.nn.Module, batch: Batch, device: torch.device, precision: Precision
+) -> tuple[dict[str, float], Tensor]:
+    """The loss of a batch and its terms as numbers, and the loss to go back from."""
+    images, targets = to_device(batch.images, batch.targets, device)
+    with precision.autocast():
+        losses = model(images, targets)
+        loss = torch.stack(list(losses.values())).sum()
+    return {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}, loss
+
+
+def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
+    """Tell the sampler the epoch, and how many of its samples are done."""
+    sampler = data_loader.sampler
+    if start == 0:
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        return
+    if not hasattr(sampler, "skip"):
+        raise DataError(
+            f"the loader's {type(sampler).__name__} cannot begin at batch {start}; use this project's data_loader, "
+            "or begin the epoch anew"
+        )
+    sampler.set_epoch(epoch, skip=start * data_loader.batch_size)
 
 
 def to_device(
@@ -122,28 +299,8 @@ def to_device(
     return [image.to(device) for image in images], moved
 
 
-def image_ids(targets: Sequence[Target]) -> list[int]:
-    """The ``image_id`` of each target that has one."""
-    return [int(target["image_id"]) for target in targets if "image_id" in target]
-
-
 def _reference_warmup(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler | None:
     length = min(1000, steps - 1)
     if length < 1:
         return None
     return torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1.0 / 1000, total_iters=length)
-
-
-def _trainable(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _not_finite(
-    values: dict[str, float], targets: Sequence[Target], optimizer: torch.optim.Optimizer, epoch: int, index: int
-) -> str:
-    terms = ", ".join(f"{name} {value}" for name, value in values.items())
-    return (
-        f"epoch {epoch}, step {index}: not finite ({terms}) on images with image_id {image_ids(targets)}; "
-        f"the learning rate is {optimizer.param_groups[-1]['lr']:.2g}. The weights were not updated. "
-        "Lower --lr or --clip-norm, or look at these images with tools/inspect_data.py"
-    )

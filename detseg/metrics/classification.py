@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -154,6 +155,25 @@ class ClassificationEvaluator:
             row = int(truth.reshape(-1)[0])
             self._confusion[row, output.class_index] += 1
             self._top5_hits += int(row in np.argsort(-probabilities, kind="stable")[:TOP])
+
+    def to_bytes(self) -> bytes:
+        """All answers, for the evaluator of another process; see :meth:`add_bytes`."""
+        return msgspec.msgpack.encode((self._confusion.tobytes(), self._top5_hits, sorted(self._seen), self.repeats))
+
+    def add_bytes(self, content: bytes) -> None:
+        """Add what another process collected with an evaluator of the same classes.
+
+        Raises:
+            DataError: both have seen an image, whose answers cannot be told apart any more.
+        """
+        confusion, hits, seen, repeats = msgspec.msgpack.decode(content, type=tuple[bytes, int, list[int], int])
+        both = sorted(self._seen & set(seen))
+        if both:
+            raise DataError(f"image {both[0]} was scored by two processes; give each image to one of them")
+        self._confusion += np.frombuffer(confusion, np.int64).reshape(self._confusion.shape)
+        self._top5_hits += hits
+        self._seen |= set(seen)
+        self.repeats += repeats
 
     def compute(self) -> ClassificationMetrics:
         """The numbers of everything so far."""

@@ -24,6 +24,7 @@ from detseg.metrics.scoring import (
     summarise,
     truth_index,
 )
+from detseg.metrics.wire import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction
@@ -98,6 +99,22 @@ class CocoEvaluator:
                 self.repeats += 1
             else:
                 self._predictions[image_id] = self._checked(image_id, output)
+
+    def to_bytes(self) -> bytes:
+        """All predictions, for the evaluator of another process; see :meth:`add_bytes`."""
+        return pack_predictions(self._predictions.items())
+
+    def add_bytes(self, content: bytes) -> None:
+        """Add what another process collected with an evaluator of the same ground truth."""
+        for image_id, prediction in unpack_predictions(content):
+            if image_id in self._predictions:
+                self.repeats += 1
+            else:
+                self._predictions[image_id] = prediction
+        # in the order of the truth, as if one process had seen them all
+        self._predictions = {
+            image_id: self._predictions[image_id] for image_id in self.truth.sizes if image_id in self._predictions
+        }
 
     def compute(self) -> CocoMetrics:
         """Score everything so far against all images of the ground truth; nothing is printed or changed."""

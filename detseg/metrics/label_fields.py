@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from detseg.classes import LabelField
 from detseg.errors import DataError
 from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
@@ -108,6 +110,20 @@ class FieldEvaluator:
                     f"{', '.join(output.fields)}, but the label fields are {', '.join(self.evaluators)}"
                 )
             self._add(target["image_id"], truth.tolist(), output)
+
+    def to_bytes(self) -> bytes:
+        """All answers, for the evaluator of another process; see :meth:`add_bytes`."""
+        fields = {name: evaluator.to_bytes() for name, evaluator in self.evaluators.items()}
+        return msgspec.msgpack.encode((fields, self.unlabelled, sorted(self._seen)))
+
+    def add_bytes(self, content: bytes) -> None:
+        """Add what another process collected with an evaluator of the same fields; errors as of one field."""
+        kind = tuple[dict[str, bytes], dict[str, int], list[int]]
+        fields, unlabelled, seen = msgspec.msgpack.decode(content, type=kind)
+        for name, evaluator in self.evaluators.items():
+            evaluator.add_bytes(fields[name])
+            self.unlabelled[name] += unlabelled[name]
+        self._seen |= set(seen)
 
     def compute(self) -> FieldMetrics:
         """The numbers of everything so far."""

@@ -60,7 +60,7 @@ class Classifier(PartedModel):
         Raises:
             DataError: an image or target that breaks this contract.
         """
-        check_images(images)
+        check_images(images, targets)
         if not self.training:
             with torch.no_grad():
                 return self._predictions(self.head(self.pooled_features(images)).float())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+import msgspec
+
 from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
@@ -109,15 +111,11 @@ class ModelDescription:
         wrong = sorted((set(value) - known) | (required - set(value)))
         if wrong:
             raise DataError(f"model description: key {wrong[0]!r} is unknown or missing; it is of another version")
-        made = ("class_map", "preprocessing", "keypoints", "label_fields")
-        plain = {key: _tuples(item) for key, item in value.items() if key not in made}
-        return cls(
-            class_map=ClassMap.from_dict(value["class_map"]),
-            preprocessing=Preprocessing.from_dict(value["preprocessing"]),
-            label_fields=tuple(LabelField.from_dict(field) for field in value.get("label_fields", ())),
-            keypoints=_schema(value.get("keypoints")),
-            **plain,
-        )
+        _schema(value.get("keypoints"))  # says more about what is wrong than the types below
+        try:
+            return msgspec.convert(value, cls)
+        except msgspec.ValidationError as error:
+            raise DataError(f"model description: {error}; it is of another version") from error
 
 
 def _schema(value: Any) -> KeypointSchema | None:

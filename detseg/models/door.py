@@ -16,16 +16,17 @@ FLOAT_RANGE = (-0.25, 1.25)
 """Bounds for float images: [0, 1] and some room for the overshoot of a bicubic resize."""
 
 
-def check_images(images: Sequence[Tensor]) -> None:
+def check_images(images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> None:
     """Every image must be uint8 or float32 in [0, 1], [3, H, W], with at least one pixel.
 
     Raises:
-        DataError: naming the position in the batch and the value.
+        DataError: naming the position in the batch, the image if ``targets`` tell it, and the value.
     """
     if not len(images):
         raise DataError("the batch holds no image; give at least one")
     for index, image in enumerate(images):
-        where = f"image {index} of the batch"
+        known = targets is not None and len(targets) > index and "image_id" in targets[index]
+        where = f"image {index} of the batch" + (f" ({name_of(targets[index])})" if known and targets else "")
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise DataError(f"{where}: shape {list(image.shape)} is not [3, H, W] with at least one pixel")
         if image.dtype not in (torch.uint8, torch.float32):
@@ -44,9 +45,10 @@ def check_targets(
 ) -> None:
     """Every target of a detector must have boxes, labels and, with ``masks``, masks that fit its image.
 
-    Boxes must be finite float [N, 4] with x1 < x2 and y1 < y2, at most one pixel outside the image; labels int64 [N] in
-    1..``num_labels``; masks [N, H, W] of the image's size; for a model of P = ``keypoints`` points (0: none) keypoints
-    finite float32 [N, P, 3]. On a GPU a good batch costs two synchronisations, with keypoints three.
+    Boxes must be finite float32 [N, 4] with x1 < x2 and y1 < y2, at most one pixel outside the image; labels int64 [N]
+    in 1..``num_labels``; masks uint8 or bool [N, H, W] of the image's size, of 0 and 1; for a model of P =
+    ``keypoints`` points (0: none) keypoints finite float32 [N, P, 3]. On a GPU a good batch costs two synchronisations,
+    with masks or keypoints three.
 
     Raises:
         DataError: naming the image and the value.
@@ -73,6 +75,13 @@ def check_targets(
             f"{where}: label {int(labels[row])} is outside 1..{num_labels} (0 is background and never stored); "
             f"the model was built for {num_labels} classes"
         )
+    if masks:
+        good = torch.stack([(target["masks"] <= 1).all() for target in targets])
+        if not bool(good.all()):
+            target = targets[int(good.int().argmin())]
+            raise DataError(
+                f"{name_of(target)}: masks hold the value {int(target['masks'].max())}; give 0 and 1, as masks > 0 does"
+            )
     if keypoints:
         good = torch.cat([target["keypoints"] for target in targets]).isfinite().flatten(1).all(1)
         if not bool(good.all()):
@@ -82,7 +91,10 @@ def check_targets(
 
 def name_of(target: Target) -> str:
     """How an error names the image of a target."""
-    return f"image_id {int(target['image_id'])}" if "image_id" in target else "a target without image_id"
+    if "image_id" not in target:
+        return "a target without image_id"
+    image_id = target["image_id"]
+    return f"image_id {image_id.item() if isinstance(image_id, Tensor) and image_id.numel() == 1 else image_id}"
 
 
 def _check_shapes(image: Tensor, target: Target, masks: bool, keypoints: int) -> None:
@@ -90,14 +102,19 @@ def _check_shapes(image: Tensor, target: Target, masks: bool, keypoints: int) ->
     for key in ("boxes", "labels", *(["masks"] if masks else []), *(["keypoints"] if keypoints else [])):
         if key not in target:
             raise DataError(f"{where}: target has no {key!r} but {sorted(target)}; this model trains on {key}")
+        if not isinstance(target[key], Tensor):
+            raise DataError(f"{where}: {key} are a {type(target[key]).__name__}; a tensor is needed")
     boxes, labels = target["boxes"], target["labels"]
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not boxes.is_floating_point():
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype != torch.float32:
         raise DataError(f"{where}: boxes are {boxes.dtype} {list(boxes.shape)}; float32 [N, 4] is needed")
     if labels.shape != boxes.shape[:1] or labels.dtype != torch.int64:
         raise DataError(f"{where}: labels are {labels.dtype} {list(labels.shape)}; int64 [{len(boxes)}] is needed")
-    if masks and target["masks"].shape != (len(boxes), *image.shape[1:]):
-        needed = [len(boxes), *image.shape[1:]]
-        raise DataError(f"{where}: masks are {list(target['masks'].shape)}; {needed} is needed, as the image and boxes")
+    if masks:
+        found, needed = target["masks"], [len(boxes), *image.shape[1:]]
+        if list(found.shape) != needed:
+            raise DataError(f"{where}: masks are {list(found.shape)}; {needed} is needed, as the image and boxes")
+        if found.dtype not in (torch.uint8, torch.bool):
+            raise DataError(f"{where}: masks are {found.dtype}; uint8 of 0 and 1 is needed")
     if keypoints:
         points = target["keypoints"]
         if points.shape != (len(boxes), keypoints, 3) or points.dtype != torch.float32:

@@ -102,7 +102,7 @@ class OneStageDetector(PartedModel):
         Raises:
             DataError: an image or target that breaks this contract, by its image_id.
         """
-        check_images(images)
+        check_images(images, targets)
         if not self.training:
             return self._predict(images)
         check_targets(images, targets, len(self.description.class_map), masks=False)

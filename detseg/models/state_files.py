@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from detseg.errors import DataError
+from detseg.errors import DataError, in_file
 from detseg.models.bundled import BUNDLED, bundled_path
 from detseg.models.description import ModelDescription
 
@@ -47,7 +48,8 @@ def read_description(path: str | os.PathLike[str]) -> ModelDescription | None:
     if path.suffix != ".safetensors":
         return None
     header = _read_safetensors(path, tensors=False)[0]
-    return None if header is None else ModelDescription.from_dict(header["model"])
+    with in_file(path):
+        return None if header is None else ModelDescription.from_dict(header["model"])
 
 
 def _find(path: str | os.PathLike[str]) -> Path:
@@ -71,12 +73,19 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any] 
             prefix = "" if text is None else "model."
             names = [name for name in file.keys() if name.startswith(prefix)] if tensors else []  # noqa: SIM118
             state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-            return (None if text is None else json.loads(text)), state
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+            return (None if text is None else json.loads(text, parse_constant=no_number)), state
+    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: damaged, or not a safetensors file ({error}); fetch it again") from error
 
 
+def no_number(name: str) -> float:
+    """For JSON's NaN and Infinity, which nothing here writes."""
+    raise ValueError(f"{name} is no number")
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    if _is_packed(path):
+        raise DataError(f"{path}: a compressed archive, which torch.save does not write; unpack it and save it again")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -99,3 +108,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"{path}: {strange[0]!r} is no tensor; give a state dict, bare or under {' or '.join(WRAPPERS)}"
         )
     return dict(content)
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a zip archive has members that become larger than they are in the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # torch will say what it is

@@ -16,6 +16,7 @@ from detseg.datasets import Dataset, data_loader
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.optim import build_optimizer
+from detseg.engine.processes import Processes
 from detseg.engine.train import train_one_epoch
 from detseg.models import Model
 from detseg.recipes.defaults import follow_epochs
@@ -31,17 +32,23 @@ SHARE = 0.05
 
 
 def fit_to_minutes(
-    config: TrainConfig, model: Model, train: Dataset, val: Dataset, device: torch.device
+    config: TrainConfig,
+    model: Model,
+    train: Dataset,
+    val: Dataset,
+    device: torch.device,
+    processes: Processes | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """Fill ``epochs`` by ``minutes``, and what follows from them. Returns the full config and lines for the terminal.
 
     The minutes are those of the epochs: measuring, and what a run does once at its end, are not in them.
     """
     assert config.minutes is not None
-    learning, scoring = epoch_seconds(config, model, train, val, device)
+    processes = processes or Processes()
+    learning, scoring = (seconds / processes.world for seconds in epoch_seconds(config, model, train, val, device))
     budget, epoch = 60 * config.minutes, learning + scoring
-    epochs = max(1, int(budget / epoch))
-    config, more = follow_epochs(replace(config, epochs=epochs), len(train))
+    epochs = int(processes.from_first(str(max(1, int(budget / epoch))).encode()))
+    config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)
     took = f"an epoch takes {epoch:.1f} s, {learning:.1f} to train and {scoring:.1f} to evaluate"
     lines = [f"picked for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {took})", *more]
     if epoch > budget:

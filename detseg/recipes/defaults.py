@@ -17,6 +17,7 @@ from detseg.models.build import architecture_of
 from detseg.models.bundled import BUNDLED, FITTING
 from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
+from detseg.recipes.keeper import Every
 from detseg.recipes.model import BOTH_FREEZES, published_weights
 from detseg.recipes.task import pick_task
 
@@ -38,7 +39,7 @@ DEMO: dict[str, Any] = {
 
 
 def resolve(
-    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device
+    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, world: int = 1
 ) -> tuple[TrainConfig, list[str]]:
     """Fill every option that is None. Returns the full config and a line for each choice.
 
@@ -48,6 +49,7 @@ def resolve(
     Args:
         table: all of the data.
         train: the part that is trained on.
+        world: processes that train together; each has batches of its own, and the rate is tied to all of their images.
 
     Raises:
         DataError: an option that cannot work, or data that cannot teach what is asked.
@@ -97,29 +99,30 @@ def resolve(
         pick("epochs", 10, "as the published Penn-Fudan run")
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
     batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
+    update = batch * config.accumulate * world
     optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
     if optimizer == "adamw":
         pick("lr", 5e-4, "usual for adamw")
     elif task == "detect" and _is_one_stage(arch):
-        rate = min(0.01, 0.00125 * batch)
-        pick("lr", rate, f"0.00125 for each of {batch} images, at most 0.01: half of R-CNN's, as published")
+        rate = min(0.01, 0.00125 * update)
+        pick("lr", rate, f"0.00125 for each of {update} images, at most 0.01: half of R-CNN's, as published")
     else:
-        pick("lr", min(0.02, 0.0025 * batch), f"0.0025 for each of {batch} images, at most 0.02")
+        pick("lr", min(0.02, 0.0025 * update), f"0.0025 for each of {update} images, at most 0.02")
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
     pick("workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training")
     config = replace(config, **{name: value for name, (value, _) in picked.items()})
     lines = [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
     if config.epochs is None:
         return config, lines
-    config, more = follow_epochs(config, len(train))
+    config, more = follow_epochs(config, len(train), world)
     return config, lines + more
 
 
-def follow_epochs(config: TrainConfig, images: int) -> tuple[TrainConfig, list[str]]:
+def follow_epochs(config: TrainConfig, images: int, world: int = 1) -> tuple[TrainConfig, list[str]]:
     """Fill what follows from the number of epochs, for so many training images: warm-up and milestones."""
     epochs, lines = config.epochs or 1, []
     if config.warmup_steps is None:
-        steps = -(-images // (config.batch_size or 1))
+        steps = -(-images // ((config.batch_size or 1) * config.accumulate * world))
         warm = min(1000, steps, steps * epochs // 10)
         lines.append(f"  warmup_steps {warm} (at most one epoch, a tenth of the run, 1000 steps)")
         config = replace(config, warmup_steps=warm)
@@ -149,6 +152,8 @@ def check_ranges(config: TrainConfig) -> None:
     """DataError for a number that cannot work, by the name of its option."""
     lowest = {
         **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
+        **dict.fromkeys(("accumulate", "keep"), 1),
+        "skip_nonfinite": 0,
         **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
         "image_size": 32,
     }
@@ -160,6 +165,9 @@ def check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
+    if config.ema is not None and not 0 < config.ema < 1:
+        raise DataError(f"--ema {config.ema}: a decay lies between 0 and 1, such as 0.999")
+    Every.parse(config.checkpoint_every)
     if config.minutes is not None and config.epochs is not None and not config.resume:
         raise DataError(
             f"--minutes {config.minutes:g} and --epochs {config.epochs}: the minutes pick the epochs, so give one of "

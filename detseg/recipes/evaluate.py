@@ -22,7 +22,7 @@ from detseg.engine.checkpoint import load
 from detseg.engine.evaluate import Metrics
 from detseg.engine.evaluate import evaluate as run_evaluation
 from detseg.engine.evaluator import AnyEvaluator, make_evaluator
-from detseg.errors import DataError
+from detseg.errors import DataError, in_file
 from detseg.files import write_json
 from detseg.metrics import CocoEvaluator, evaluate_files
 from detseg.models import ModelDescription
@@ -86,7 +86,8 @@ def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) ->
 def saved_options(run: Path) -> dict[str, Any]:
     """The options that a run was trained with; empty for a checkpoint that lies alone."""
     saved = _folder(run) / "config.toml"
-    return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+    with in_file(saved):
+        return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
 
 
 def select_part(config: EvaluateConfig, run: Path, own: dict[str, Any]) -> AnnotationTable:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import time
+import io
+import os
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,27 +13,36 @@ from typing import Any
 import torch
 
 from detseg.annotations import AnnotationTable, write_split
-from detseg.config import TrainConfig, to_toml
+from detseg.annotations.fingerprint import fingerprint
+from detseg.config import TrainConfig
 from detseg.datasets import Dataset, data_loader, preset
-from detseg.engine.checkpoint import Position, load_checkpoint, restore, save_checkpoint
-from detseg.engine.evaluate import Metrics, evaluate, validation_loss
+from detseg.engine.checkpoint import Position, load_checkpoint
+from detseg.engine.evaluate import Metrics, evaluate
 from detseg.engine.evaluator import make_evaluator
-from detseg.engine.optim import build_optimizer
-from detseg.engine.schedule import Schedule
-from detseg.engine.train import train_one_epoch
-from detseg.files import write_text
+from detseg.engine.interrupt import Interruption, catching_signals
+from detseg.engine.processes import Processes, joined_processes
+from detseg.errors import DataError
 from detseg.models import Model
 from detseg.models.class_rows import class_pairs
 from detseg.predictor import pick_device
+from detseg.recipes.batch_size import fitting_batch_size
 from detseg.recipes.budget import fit_to_minutes
 from detseg.recipes.data import describe_splits, describe_table, load_splits, load_table
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import evaluate_table, write_evaluation
-from detseg.recipes.log import line, minutes_of, read_rows, row, write_rows
+from detseg.recipes.log import minutes_of
 from detseg.recipes.model import create_model, with_body
 from detseg.recipes.pictures import write_pictures
-from detseg.recipes.resume import resumed_config, resumed_model, with_absolute_paths
+from detseg.recipes.resume import (
+    newest_checkpoint,
+    resumed_config,
+    resumed_line,
+    resumed_model,
+    with_absolute_paths,
+    write_options,
+)
+from detseg.recipes.training import BEST, Training
 from detseg.reports.curves import plot_curves
 from detseg.seeds import derive_seed
 
@@ -55,10 +67,24 @@ class Run:
 def fit(config: TrainConfig) -> Run:
     """Train, evaluate after every epoch, keep the best; print what is picked and what comes out.
 
+    SIGTERM and SIGINT are a request to save and leave. A run that goes on with ``resume`` ends with the same bits as
+    one that was never stopped.
+
     Raises:
         DataError: data or options that cannot work; the message says which and what to do.
-        FloatingPointError: the loss is not finite.
+        NotFinite: a loss or gradient is not finite; the batch is saved beside the run.
+        Interrupted: somebody asked to leave; a checkpoint was written.
     """
+    device = pick_device(config.device)
+    with (
+        catching_signals() as interruption,
+        joined_processes(device) as processes,
+        redirect_stdout(sys.stdout if processes.first else io.StringIO()),
+    ):
+        return _fit(config, device, interruption, processes)
+
+
+def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, processes: Processes) -> Run:
     resuming = Path(config.resume) if config.resume else None
     config = with_body(with_absolute_paths(config))
     if resuming:
@@ -66,111 +92,70 @@ def fit(config: TrainConfig) -> Run:
 
     table = load_table(config)
     splits = load_splits(config, table)
-    device = pick_device(config.device)
-    config, picked = resolve(config, table, splits["train"], device)
+    data = fingerprint(splits)
+    config = with_batch_size(config, table, splits["train"], device, processes)
+    config, picked = resolve(config, table, splits["train"], device, processes.world)
     assert config.task is not None
     assert config.batch_size is not None
-    folder = resuming or pick_output(config)
+    folder = resuming or Path(processes.from_first(os.fsencode(pick_output(config))).decode())
     print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
     print("\n".join(["picked:", *picked]) if picked else "every option is given")
 
-    checkpoint = load_checkpoint(resuming / "last.safetensors") if resuming else None
+    checkpoint = None
+    if resuming:
+        if not processes.first:
+            processes.wait()  # the first sets damaged ones aside
+        checkpoint = newest_checkpoint(resuming, data)
+        if processes.first:
+            processes.wait()
     model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
-    preprocessing = model.description.preprocessing
     augment = preset(config.augment or "none", config.task)
-    train_set = Dataset(splits["train"], preprocessing, task=config.task, augment=augment, seed=config.seed)
-    val_set = Dataset(splits["val"], preprocessing, task=config.task)
+    train_set = Dataset(splits["train"], model.preprocessing, task=config.task, augment=augment, seed=config.seed)
+    val_set = Dataset(splits["val"], model.preprocessing, task=config.task)
     workers = config.workers or 0
-    train_loader = data_loader(train_set, config.batch_size, shuffle=True, seed=config.seed, workers=workers)
-    val_loader = data_loader(val_set, config.batch_size, workers=workers)
+    rank, world = processes.rank, processes.world
+    train_loader = data_loader(
+        train_set, config.batch_size, shuffle=True, seed=config.seed, workers=workers, rank=rank, world=world
+    )
+    val_loader = data_loader(val_set, config.batch_size, workers=workers, rank=rank, world=world)
 
     timed = config.epochs is None
     if timed:
-        config, reasons = fit_to_minutes(config, model, train_set, val_set, device)
+        config, reasons = fit_to_minutes(config, model, train_set, val_set, device, processes)
         print("\n".join(reasons))
-    assert config.task is not None
-    assert config.lr is not None
-    assert config.epochs is not None
-    assert config.batch_size is not None
-    optimizer = build_optimizer(
-        model,
-        name=config.optimizer or "sgd",
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay or 0.0,
-        body_lr=config.body_lr,
+    loaders = (train_loader, val_loader)
+    training = Training(
+        config, folder, model, loaders, splits["val"], data=data, checkpoint=checkpoint, processes=processes
     )
-    position = Position()
-    if checkpoint:
-        restore(checkpoint, model, optimizer)
-        position = checkpoint.position
-        print(f"resuming {resuming} after epoch {position.epoch - 1}")
-    schedule = build_schedule(config, len(train_loader))
-    scheduler = schedule.attach(optimizer, position.step)
-    if not checkpoint:
-        write_text(folder / "config.toml", to_toml(replace(config, output=str(folder))))
+    if resuming:
+        print(resumed_line(resuming, training.position))
+    if processes.first:
+        write_options(config, folder)
+    if not checkpoint and processes.first:
         write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
     if not timed:
-        announce_time(model, train_loader, device, config, position)
+        announce_time(model, train_loader, device, config, training.position)
+    training.run(interruption)
+    assert config.task is not None
 
-    scorable = config.task == "classify" or splits["val"].has_boxes
-    if config.task == "keypoints" and scorable and not splits["val"].has_keypoints:
-        scorable = False
-        print("warning: no object of the validation images has a labelled keypoint")
-    if not scorable:
-        print(
-            "warning: the validation images hold no objects, so AP is not defined; the last epoch is kept as the best"
-        )
-    evaluator = make_evaluator(splits["val"], config.task, preprocessing)
-    best: Metrics | None = None
-    rows = read_rows(folder / "metrics.jsonl", position.epoch)
-    for epoch in range(position.epoch, config.epochs):
-        began = time.perf_counter()
-        stats = train_one_epoch(
-            model,
-            optimizer,
-            train_loader,
-            device,
-            epoch,
-            scheduler=scheduler,
-            clip_norm=config.clip_norm or None,
-            seed=config.seed,
-        )
-        val_losses = validation_loss(model, val_loader, device, seed=config.seed) if config.val_loss else {}
-        evaluator.reset()
-        metrics = evaluate(model, val_loader, device, evaluator=evaluator)
-
-        score = metrics.best()
-        is_best = position.best is None or score > position.best or not scorable
-        position = Position(
-            epoch=epoch + 1,
-            step=position.step + stats.steps,
-            best=score if is_best else position.best,
-            best_epoch=epoch if is_best else position.best_epoch,
-            waited=0 if is_best else position.waited + 1,
-        )
-        rows.append(row(epoch, stats, val_losses, metrics, optimizer, time.perf_counter() - began))
-        print(line(rows[-1], config.epochs, is_best))
-        write_rows(folder / "metrics.jsonl", rows)
-        if is_best:
-            best = metrics
-            save_checkpoint(folder / "best.safetensors", model, position=position, metrics=metrics.to_dict())
-            write_evaluation(folder, metrics, evaluator)
-        save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)
-        if config.patience and position.waited >= config.patience:
-            print(f"stopped early: no better validation number for {position.waited} epochs")
-            break
-
+    rows, position = training.rows, training.position
     if config.minutes is not None:
         print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
-    model.load_state_dict(load_checkpoint(folder / "best.safetensors").weights)
+    if processes.first:
+        model.load_state_dict(load_checkpoint(folder / BEST).weights)
+    processes.same(list(model.state_dict().values()))  # other machines may not see the folder
     model.eval()
+    best = training.best
     if best is None:  # resumed, and nothing better came
-        best = evaluate(model, val_loader, device, evaluator=make_evaluator(splits["val"], config.task, preprocessing))
+        evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
+        best = evaluate(model, val_loader, device, evaluator=evaluator, processes=processes)
     print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
+    if not processes.first:
+        processes.wait()
+        return Run(folder, config, best, model)
     if "test" in splits:
         test_metrics, test_evaluator = evaluate_table(
-            model, splits["test"], device, batch_size=config.batch_size, workers=workers
+            model, splits["test"], device, batch_size=config.batch_size or 1, workers=workers
         )
         write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
         print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
@@ -178,7 +163,27 @@ def fit(config: TrainConfig) -> Run:
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     write_pictures(folder, model, splits["val"], device, best)
     print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
+    processes.wait()
     return Run(folder, config, best, model)
+
+
+def with_batch_size(
+    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, processes: Processes
+) -> TrainConfig:
+    """``--batch-size 0`` as the number that fits on this GPU."""
+    if config.batch_size != 0:
+        return config
+    if device.type != "cuda":
+        raise DataError("--batch-size 0 measures the memory of a GPU, and there is none here; give a number")
+    draft, _ = resolve(replace(config, batch_size=1), table, train, device)
+    with redirect_stdout(io.StringIO()):
+        model = new_model(table, draft).to(device)
+    assert draft.task is not None
+    dataset = Dataset(train, model.preprocessing, task=draft.task)
+    size, found = fitting_batch_size(model, dataset, device)
+    size = int(processes.from_first(str(size).encode()))
+    print(f"batch size {size}: {found}")
+    return replace(config, batch_size=size)
 
 
 def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
@@ -203,20 +208,6 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
     if config.weights == "none":
         print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
     return created.model
-
-
-def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
-    """The learning-rate schedule in steps."""
-    total = (config.epochs or 1) * steps_per_epoch
-    every = steps_per_epoch * (config.step_epochs if config.schedule == "step" else 1)
-    return Schedule(
-        config.schedule,
-        total_steps=total,
-        warmup_steps=config.warmup_steps or 0,
-        every=every,
-        milestones=tuple(epoch * steps_per_epoch for epoch in config.milestones or ()),
-        gamma=config.gamma,
-    )
 
 
 def announce_time(

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from detseg.engine.train import train_one_epoch
+from detseg.engine.ema import Ema
+from detseg.engine.nonfinite import NotFinite
+from detseg.engine.precision import OVERFLOWS, Precision
+from detseg.engine.train import train_one_epoch, train_steps
 
 
 class Mean(nn.Module):
@@ -72,7 +75,7 @@ def test_gradient_is_clipped() -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_image(value: float) -> None:
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with pytest.raises(FloatingPointError, match=r"loss_mean (nan|inf).*image_id \[1\]") as caught:
+    with pytest.raises(FloatingPointError, match=r"loss_mean (nan|inf).*image_id 1;") as caught:
         train_one_epoch(model, optimizer, loader([2.0, value]), "cpu", 1)
     assert "--lr" in str(caught.value)
     assert model.value.item() == pytest.approx(0.4)  # the first, good step alone
@@ -119,3 +122,83 @@ def test_print_freq_prints_and_piped_runs_are_quiet_without_it(capsys: pytest.Ca
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+
+
+def test_accumulated_batches_are_one_larger_batch() -> None:
+    values = [1.0, 2.0, 5.0, 8.0, 3.0]
+    for accumulate, batch_size in ((2, 2), (1, 4)):
+        model = Mean()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        steps = list(train_steps(model, optimizer, loader(values, batch_size), "cpu", 1, accumulate=accumulate))
+        assert [step.images for step in steps] == [4, 1]
+        assert [step.batches for step in steps] == ([2, 3] if accumulate == 2 else [1, 2])
+        first = 0.1 * 2 * 4.0  # the mean of the first four
+        assert model.value.item() == pytest.approx(first + 0.1 * 2 * (3.0 - first))
+        assert steps[0].losses["loss"] == pytest.approx((1 + 4 + 25 + 64) / 4)
+
+
+def test_the_average_of_weights_follows_its_formula() -> None:
+    model = Mean()
+    average = Ema(model, 0.5)
+    expected = 0.0
+    for update, value in enumerate([4.0, 8.0, -2.0, 6.0], 1):
+        with torch.no_grad():
+            model.value.fill_(value)
+        average.update(model)
+        decay = min(0.5, (1 + update) / (10 + update))
+        expected = decay * expected + (1 - decay) * value
+        assert average.weights["value"].item() == pytest.approx(expected)
+    with torch.no_grad():
+        model.value.fill_(float("nan"))
+    average.update(model)
+    assert average.weights["value"].item() == pytest.approx(expected), "never poisoned"
+    assert average.updates == 4
+
+
+def test_16_bits_compute_and_32_learn() -> None:
+    seen = []
+
+    class Linear(Mean):
+        def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            product = images[0].flatten()[None] @ self.value.expand(12, 1)
+            seen.append(product.dtype)
+            return {"loss": product.float().sum()}
+
+    for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
+        model = Linear()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        precision = Precision(name, torch.device("cpu"))  # type: ignore[arg-type]
+        steps = 2 if name == "fp16" else 1  # at a scale of 65536 the first gradient overflows
+        list(train_steps(model, optimizer, loader([1.0] * steps), "cpu", 1, precision=precision))
+        assert seen[-1] == dtype
+        assert model.value.dtype == torch.float32
+        assert model.value.item() == pytest.approx(-6.0)
+
+
+def test_float16_lowers_its_scale_for_a_while_and_then_says_that_the_gradient_is_the_fault() -> None:
+    class Broken(Mean):
+        def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+            return {"loss": torch.sqrt(self.value)}  # finite at 0, but its gradient is not
+
+    model = Broken()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    precision = Precision("fp16", torch.device("cpu"))
+    steps = train_steps(model, optimizer, loader([1.0] * 40), "cpu", 1, precision=precision)
+    for _ in range(OVERFLOWS):
+        next(steps)
+    with pytest.raises(NotFinite, match="gradient norm"):
+        next(steps)
+    assert model.value.item() == 0.0
+
+
+def test_updates_that_are_not_finite_are_left_out_and_the_images_named(capsys: pytest.CaptureFixture[str]) -> None:
+    nan = float("nan")
+    model = Mean()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    values = [4.0, nan, nan, 4.0, nan, 4.0]
+    steps = list(train_steps(model, optimizer, loader(values), "cpu", 1, skip_nonfinite=2, names={1: "cat.jpg"}))
+    assert [step.updated for step in steps] == [True, False, False, True, False, True]
+    assert model.value.item() == pytest.approx(3.5)
+    assert "cat.jpg" in capsys.readouterr().out
+    with pytest.raises(NotFinite, match="image_id 2"):
+        list(train_steps(model, optimizer, loader(values), "cpu", 1, skip_nonfinite=1))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import detseg.recipes.fit as recipe
+import detseg.recipes.training as recipe
 from detseg.cli import main
 from detseg.engine import load_checkpoint
 

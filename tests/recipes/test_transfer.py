@@ -89,9 +89,9 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
 def test_an_interrupted_run_goes_on(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import detseg.recipes.fit as recipe
+    import detseg.recipes.training as recipe
 
-    output, learn = tmp_path / "out", recipe.train_one_epoch
+    output, learn = tmp_path / "out", recipe.train_steps
     call = ["benchmark", "transfer", str(parts), "--output", str(output), *TINY, "--arms", "scratch"]
     call += ["--budgets", "[0.5]", "--seeds", "[0]"]
 
@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on(
         return learn(*given, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "train_one_epoch", stop)
+        patch.setattr(recipe, "train_steps", stop)
         assert main(call) == 130
     assert json.loads((output / "transfer.json").read_text())["rows"] == []
     assert main(call) == 0

@@ -1,0 +1,70 @@
+"""Losses and gradients that are not finite: caught before they reach a weight, named, and kept to be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+Target = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass was given."""
+
+    images: Sequence[Tensor]
+    targets: Sequence[Target]
+    index: int
+
+
+class NotFinite(FloatingPointError):
+    """A loss or gradient is not finite. The weights and norm statistics are those before the update.
+
+    Attributes:
+        batches: of the update.
+        values: the numbers by name, such as {"loss": inf, "loss_mask": inf, ...}.
+    """
+
+    def __init__(self, message: str, batches: Sequence[Batch], values: dict[str, float]) -> None:
+        super().__init__(message)
+        self.batches, self.values = tuple(batches), values
+
+
+def norm_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    """Buffers that a forward pass in training mode moves, each with a copy of what it holds now."""
+    return [
+        (buffer, buffer.clone())
+        for module in model.modules()
+        if isinstance(module, _NormBase) and module.training and module.track_running_stats
+        for buffer in module.buffers(recurse=False)
+    ]
+
+
+@torch.no_grad()
+def put_back(statistics: list[tuple[Tensor, Tensor]]) -> None:
+    """Undo what forward passes did to the buffers since :func:`norm_statistics`."""
+    for buffer, before in statistics:
+        buffer.copy_(before)
+
+
+def message(
+    values: dict[str, float],
+    batches: Sequence[Batch],
+    names: dict[int, str],
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+) -> str:
+    """What happened, on which images, and what to do."""
+    terms = ", ".join(f"{name} {value}" for name, value in values.items())
+    ids = [int(target["image_id"]) for batch in batches for target in batch.targets if "image_id" in target]
+    shown = ", ".join(names.get(image_id, f"image_id {image_id}") for image_id in ids) or "unknown (no image_id)"
+    return (
+        f"epoch {epoch}, step {batches[-1].index}: not finite ({terms}) on images {shown}; "
+        f"the learning rate is {optimizer.param_groups[-1]['lr']:.2g}. The weights were not updated. "
+        "Lower --lr or --clip-norm, or look at these images with tools/inspect_data.py"
+    )

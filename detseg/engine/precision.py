@@ -1,0 +1,62 @@
+"""Mixed precision: what is computed in 16 bits, and the scaling that float16 needs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Name = Literal["fp32", "bf16", "fp16"]
+
+OVERFLOWS = 30
+"""In a row, that are taken for a scale that is still too high: so many halvings reach 1/16384 from 65536."""
+
+
+class Precision:
+    """How a step computes: "fp32"; "bf16"; or "fp16", whose loss is scaled so that small gradients do not vanish.
+
+    Weights, optimizer and norm statistics stay float32 (Micikevicius et al. 2018, "Mixed Precision Training").
+    """
+
+    def __init__(self, name: Name, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+        self._overflows = 0
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Around the forward pass."""
+        dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
+
+    def backward(self, loss: Tensor) -> None:
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Before the gradients are looked at."""
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The update; with "fp16" left out where a scaled gradient overflowed, and the scale is lowered."""
+        if self.scaler is None:
+            optimizer.step()
+            return
+        scale = self.scaler.get_scale()
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        self._overflows = self._overflows + 1 if self.scaler.get_scale() < scale else 0
+
+    @property
+    def may_overflow(self) -> bool:
+        """Whether a gradient that is not finite is part of the method: the scale is tried out, but not for ever."""
+        return self.scaler is not None and self._overflows < OVERFLOWS
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; numbers only."""
+        return {} if self.scaler is None else dict(self.scaler.state_dict())
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(state)

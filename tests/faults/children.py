@@ -1,0 +1,166 @@
+"""What the processes of a test do: they import it, so it cannot be in the test's own file."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from detseg.annotations import AnnotationTable
+from detseg.classes import ClassMap
+from detseg.cli import main
+from detseg.datasets import data_loader
+from detseg.engine.evaluate import evaluate
+from detseg.engine.processes import Processes, joined_processes
+from detseg.metrics import CocoEvaluator
+from detseg.models import build_model, describe
+from tests.faults.conftest import stopping_at
+
+Work = Callable[[Processes], bytes]
+LOST = 3
+"""Exit code of a process that lost the others."""
+DETECTOR = "fasterrcnn_mobilenet_v3_large_fpn_slim"
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["torch", "torchvision", "detseg.cli", "detseg.recipes.fit"])
+"""Forked from a process that has loaded everything and used nothing: hotcoco's threads do not survive a fork."""
+
+
+def begin(rank: int, world: int, port: int, work: Work, result: Path, timeout: float) -> Any:
+    """Process ``rank``, started."""
+    process = SERVER.Process(target=_main, args=(rank, world, port, work, result, timeout))
+    process.start()
+    return process
+
+
+def _main(rank: int, world: int, port: int, work: Work, result: Path, timeout: float) -> None:
+    _set_up(rank, world, port)
+    try:
+        with joined_processes(torch.device("cpu"), timeout) as processes:
+            result.write_bytes(work(processes))
+    except ConnectionError as error:
+        result.write_text(str(error))
+        sys.exit(LOST)
+
+
+def _set_up(rank: int, world: int, port: int) -> None:
+    """As ``torchrun`` does it."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def run_together(
+    world: int, arguments: list[str], folder: Path, stop: tuple[int, int] | None = None
+) -> tuple[list[int], str]:
+    """Exit codes of ``world`` processes that all run the command line, and what the first prints.
+
+    Args:
+        stop: (rank, step): this process alone is sent SIGTERM after this update.
+    """
+    port, text = free_port(), folder / "text"
+    children = [
+        SERVER.Process(target=_command, args=(rank, world, port, arguments, text, stop)) for rank in range(world)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    return [int(child.exitcode or 0) for child in children], text.read_text()
+
+
+def _command(rank: int, world: int, port: int, arguments: list[str], text: Path, stop: tuple[int, int] | None) -> None:
+    _set_up(rank, world, port)
+    out = os.open(text if rank == 0 else os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    if stop is not None and stop[0] == rank:
+        stopping_at(stop[1])()
+    sys.exit(main(arguments))
+
+
+class Pictures(torch.utils.data.Dataset[Any]):
+    """So many random pictures of 64 pixels with up to three squares each, some with none."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.class_map = ClassMap.from_names(["a", "b"])
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Any:
+        rng = np.random.default_rng(index)
+        count = int(rng.integers(0, 4))
+        corner, side = rng.integers(0, 40, (count, 2)), rng.integers(8, 24, (count, 1))
+        boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+        image = rng.integers(0, 90, (3, 64, 64)).astype(np.uint8)
+        masks = np.zeros((count, 64, 64), np.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int), strict=True):
+            mask[y1:y2, x1:x2] = 1
+            image[:, y1:y2, x1:x2] += 120
+        target = {"boxes": boxes, "labels": rng.integers(1, 3, count), "masks": masks}
+        tensors = {name: torch.from_numpy(value) for name, value in target.items()}
+        return torch.from_numpy(image), tensors | {"image_id": torch.tensor(index)}
+
+
+def make_detector() -> Any:
+    """A detector that finds something: random weights, and no score is too low."""
+    torch.manual_seed(0)
+    model: Any = build_model(describe(DETECTOR, ClassMap.from_names(["a", "b"]), weights="none", image_size=64))
+    model.roi_heads.score_thresh = 0.0
+    return model.eval()
+
+
+def scores(sizes: Sequence[int], processes: Processes, share: Processes | None = None) -> bytes:
+    """AP and AP50 of each number of pictures, float64 [sizes, 2]; ``share``: what the loader takes this process for."""
+    model, share = make_detector(), share or processes
+    found = []
+    for size in sizes:
+        pictures = Pictures(size)
+        table = AnnotationTable.from_dataset(pictures, pictures.class_map)
+        evaluator = CocoEvaluator(table, geometry=lambda _: model.preprocessing.geometry((64, 64)))
+        loader = data_loader(pictures, 2, rank=share.rank, world=share.world)
+        values = evaluate(model, loader, "cpu", evaluator=evaluator, processes=processes).scalars()
+        found.append([math.nan if values[name] is None else values[name] for name in ("bbox_AP", "bbox_AP50")])
+    return np.array(found, np.float64).tobytes()
+
+
+def graph(arch: str, processes: Processes) -> bytes:
+    """Names of the losses, and the sum of each parameter's gradient; the second process has no object to learn from."""
+    torch.manual_seed(0)
+    model = build_model(describe(arch, ClassMap.from_names(["a", "b"]), weights="none", image_size=64))
+    shared = processes.share(model.train())
+    images, targets = zip(*[Pictures(9)[index] for index in (1, 2)], strict=True)
+    if processes.rank == 1:
+        targets = tuple({k: v if v.ndim == 0 else v[:0] for k, v in target.items()} for target in targets)
+    losses = shared(list(images), list(targets))
+    torch.stack(list(losses.values())).sum().backward()
+    sums = [math.nan if p.grad is None else float(p.grad.double().abs().sum()) for p in model.parameters()]
+    return "|".join(losses).encode() + b"\0" + np.array(sums).tobytes()
+
+
+def steps_until(how: int, processes: Processes) -> bytes:
+    """Updates together, until the second process gets a signal in the fourth."""
+    shared = processes.share(torch.nn.Linear(2, 2))
+    for step in range(1000):
+        if processes.rank == 1 and step == 3:
+            os.kill(os.getpid(), how)
+        shared(torch.ones(1, 2)).sum().backward()
+        processes.any([False])
+    return b"done"

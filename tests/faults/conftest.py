@@ -1,0 +1,119 @@
+"""A run of seconds, in a process of its own that a test may kill. The processes are forked, with torch loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+import detseg.recipes.fit as fit_recipe
+from detseg.cli import main
+
+OPTIONS = (
+    *("--task", "classify", "--model", "mobilenet_v3_small", "--weights", "none", "--image-size", "40"),
+    *("--epochs", "2", "--batch-size", "2", "--augment", "light", "--ema", "0.9", "--device", "cpu"),
+    *("--optimizer", "adamw", "--val", "0.3", "--test", "0", "--patience", "9", "--keep", "2"),
+)
+STEPS = 2 * 6  # 11 training pictures in batches of two, two epochs
+FILES = ("last.safetensors", "best.safetensors", "metrics.json")
+
+
+class Runs:
+    """Starts runs on small pictures and compares what they leave."""
+
+    def __init__(self, pictures: Path, straight: Path) -> None:
+        self.pictures, self.straight = pictures, straight
+
+    def begin(self, output: Path, *options: str, before: Callable[[], None] | None = None) -> int:
+        """Run ``train`` in a forked process, after ``before`` there; its exit code, or minus the signal."""
+        return forked(["train", str(self.pictures), "--output", str(output), *OPTIONS, *options], before)
+
+    def go_on(self, run: Path, *options: str, before: Callable[[], None] | None = None) -> int:
+        """Run ``train --resume`` in the same way; a run that was killed before it had options begins anew."""
+        if not (run / "config.toml").exists():
+            return self.begin(run, *options, before=before)
+        return forked(["train", "--resume", str(run), *options], before)
+
+    def ends_equal(self, run: Path) -> bool:
+        """Whether a run ended with the bytes of the one that was never stopped."""
+        return rows_of(run) == rows_of(self.straight) and all(
+            (run / name).read_bytes() == (self.straight / name).read_bytes() for name in FILES
+        )
+
+
+def forked(arguments: list[str], before: Callable[[], None] | None = None) -> int:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            quiet = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(quiet, 1)
+            os.dup2(quiet, 2)
+            torch.set_num_threads(1)
+            fit_recipe.write_pictures = lambda *_: None  # type: ignore[assignment]
+            fit_recipe.plot_curves = lambda *_: True  # type: ignore[assignment]
+            if before is not None:
+                before()
+            code = main(arguments)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Two classes of eight pictures, 11 to train on and 5 to validate with, and a run that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    for name, base in (("dark", 40), ("light", 200)):
+        (folder / "pictures" / name).mkdir(parents=True)
+        for index in range(8):
+            pixels = np.clip(rng.normal(base, 30, (48, 44, 3)), 0, 255).astype(np.uint8)
+            PIL.Image.fromarray(pixels).save(folder / "pictures" / name / f"{index}.png")
+    found = Runs(folder / "pictures", folder / "straight")
+    assert found.begin(found.straight) == 0
+    return found
+
+
+def killed() -> None:
+    """SIGKILL to this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stopping_at(step: int) -> Callable[[], None]:
+    """Ask the process to leave, as a signal does, when so many updates are done."""
+
+    def before() -> None:
+        from detseg.recipes.keeper import Keeper
+
+        due = Keeper.due
+
+        def asked(self: Keeper, position: Any) -> bool:
+            if position.step == step:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return due(self, position)
+
+        Keeper.due = asked  # type: ignore[method-assign]
+
+    return before

@@ -1,0 +1,152 @@
+"""Runs that are killed at any moment and go on: the same bytes at the end. R1 of the scorecard, 200 moments."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import detseg.files as files
+from tests.faults.conftest import Runs, killed
+
+EVERY = ("--checkpoint-every", "2")
+PLACED, TIMED = 100, 100
+QUICK = 1
+
+
+def at_event(number: int, log: Path | None = None) -> Callable[[], None]:
+    """Kill at the n-th of: a file is opened, half written, synced (before, after), linked, replaced (before, after)."""
+
+    def before() -> None:
+        count = 0
+
+        def event(name: str) -> bool:
+            nonlocal count
+            count += 1
+            if log is not None:
+                with log.open("a") as file:
+                    file.write(name + "\n")
+            return count == number
+
+        fdopen, fsync, link, replace = os.fdopen, os.fsync, os.link, Path.replace
+
+        class Torn:
+            """A file whose writes stop in the middle, if it is their turn."""
+
+            def __init__(self, inner: Any) -> None:
+                self.inner = inner
+
+            def __enter__(self) -> Torn:
+                return self
+
+            def __exit__(self, *error: object) -> None:
+                self.inner.close()
+
+            def write(self, data: bytes) -> int:
+                if event("half written"):
+                    self.inner.write(data[: len(data) // 2])
+                    self.inner.flush()
+                    killed()
+                return int(self.inner.write(data))
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.inner, name)
+
+        def opening(*given: Any) -> Any:
+            if event("opened"):
+                killed()
+            return Torn(fdopen(*given))
+
+        def around(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+            def call(*given: Any) -> Any:
+                if event(f"before {name}"):
+                    killed()
+                result = function(*given)
+                if event(f"after {name}"):
+                    killed()
+                return result
+
+            return call
+
+        files.os.fdopen = opening  # type: ignore[attr-defined]
+        files.os.fsync = around(fsync, "fsync")  # type: ignore[attr-defined]
+        os.link = around(link, "link")  # type: ignore[assignment]
+        Path.replace = around(replace, "replace")  # type: ignore[assignment,method-assign]
+
+    return before
+
+
+def after(seconds: float) -> Callable[[], None]:
+    """Kill when so much time has passed."""
+
+    def before() -> None:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process as SIGKILL would: no handler, no clean-up
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    return before
+
+
+def survives(runs: Runs, folder: Path, before: Callable[[], None], kills: int = 1) -> bool:
+    """Whether a run that is killed ``kills`` times at this moment goes on and ends equal."""
+    shutil.rmtree(folder, ignore_errors=True)
+    code = runs.begin(folder, *EVERY, before=before)
+    for _ in range(kills - 1):
+        code = code and runs.go_on(folder, before=before)
+    return (code == 0 or runs.go_on(folder) == 0) and runs.ends_equal(folder)
+
+
+def events_of(runs: Runs, folder: Path) -> int:
+    log = folder.parent / "events"
+    assert runs.begin(folder, *EVERY, before=at_event(0, log)) == 0
+    return len(log.read_text().splitlines())
+
+
+def check(runs: Runs, folder: Path, placed: int, timed: int, tally: Any) -> None:
+    count = events_of(runs, folder / "events-run")
+    assert count > placed
+    moments = {f"event {n}": at_event(n) for n in np.linspace(1, count, placed).astype(int).tolist()}
+    began = time.perf_counter()
+    assert survives(runs, folder / "run", lambda: None)
+    length = time.perf_counter() - began
+    times = np.random.default_rng(0).uniform(0, length, timed).tolist()
+    moments |= {f"{seconds:.6f} s": after(seconds) for seconds in times}
+    assert len(moments) == placed + timed
+    lost = [name for name, before in moments.items() if not survives(runs, folder / "run", before)]
+    print(f"lost: {lost}")
+    tally("R1 killed at any moment, resumed to the same bytes", len(moments) - len(lost), len(moments))
+
+
+def test_some_moments(runs: Runs, tmp_path: Path, tally: Any) -> None:
+    check(runs, tmp_path, QUICK, QUICK, tally)
+
+
+@pytest.mark.faults
+def test_200_moments(runs: Runs, tmp_path: Path, tally: Any) -> None:
+    check(runs, tmp_path, PLACED, TIMED, tally)
+
+
+def test_control_a_writer_that_is_not_atomic_loses_runs(runs: Runs, tmp_path: Path) -> None:
+    """Written in place, a file is torn when the process dies in the middle."""
+
+    def in_place(before: Callable[[], None]) -> Callable[[], None]:
+        def patch() -> None:
+            files.tempfile.mkstemp = lambda dir, prefix, suffix: _open_in_place(dir, prefix)  # type: ignore[assignment]
+            before()
+
+        return patch
+
+    count = events_of(runs, tmp_path / "events-run")
+    moments = range(count // 2, count // 2 + 8)
+    assert any(not survives(runs, tmp_path / "run", in_place(at_event(n))) for n in moments)
+
+
+def _open_in_place(folder: Path, prefix: str) -> tuple[int, str]:
+    path = str(Path(folder) / prefix.strip("."))
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), path

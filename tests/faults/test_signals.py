@@ -1,0 +1,154 @@
+"""SIGTERM and SIGINT to the whole process group, in every phase: saved, left with code 75, resumed to the same bytes.
+
+R4 of the scorecard: 5 phases x {0, 4} workers x 10 moments.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import detseg.datasets.loader as loader_module
+import detseg.engine.checkpoint as checkpoint_module
+import detseg.engine.train as train_module
+from detseg.datasets import Dataset
+from detseg.engine.interrupt import EXIT_CODE
+from detseg.metrics import ClassificationEvaluator
+from tests.faults.conftest import Runs
+
+PHASES = ("first batch", "step", "data wait", "evaluation", "saving")
+MOMENTS = 10
+
+
+def group_signal(number: int) -> None:
+    os.killpg(os.getpgrp(), number)
+
+
+def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Callable[[], None]:
+    """In a process group of its own, signal the group at the n-th moment of a phase."""
+
+    def before() -> None:
+        os.setpgid(0, 0)
+        main, calls = os.getpid(), 0
+
+        def now(wanted: int) -> bool:
+            nonlocal calls
+            calls += 1
+            return calls >= wanted and bool(_read(once))
+
+        once, token = os.pipe()  # several loader processes count, each for itself, but one signals
+        os.set_blocking(once, False)
+        os.write(token, b"1")
+        if phase in ("first batch", "step"):
+            wanted, moved = 1 if phase == "first batch" else 2 + moment, train_module.to_device
+
+            def to_device(*given: Any) -> Any:
+                if now(wanted):
+                    group_signal(number)
+                return moved(*given)
+
+            train_module.to_device = to_device
+        elif phase == "data wait":
+            item = Dataset.__getitem__
+
+            def slow(self: Dataset, key: Any) -> Any:
+                if now(3 + moment if os.getpid() == main else 1 + moment // 4):
+                    group_signal(number)
+                    time.sleep(0.05)
+                return item(self, key)
+
+            Dataset.__getitem__ = slow  # type: ignore[method-assign]
+        elif phase == "evaluation":
+            update = ClassificationEvaluator.update
+
+            def updated(self: Any, *given: Any) -> None:
+                if now(1 + moment % 6):
+                    group_signal(number)
+                update(self, *given)
+
+            ClassificationEvaluator.update = updated  # type: ignore[method-assign]
+        else:
+            sealed = checkpoint_module.seal
+
+            def sealing(*given: Any) -> bytes:
+                if now(1 + moment % 8):
+                    group_signal(number)
+                return sealed(*given)
+
+            checkpoint_module.seal = sealing
+
+    return before
+
+
+def _read(pipe: int) -> bytes:
+    try:
+        return os.read(pipe, 1)
+    except BlockingIOError:
+        return b""
+
+
+def survives(runs: Runs, run: Path, before: Callable[[], None], workers: int) -> bool:
+    code = runs.begin(run, "--checkpoint-every", "2", "--workers", str(workers), before=before)
+    return code == EXIT_CODE and runs.go_on(run, "--workers", "0") == 0 and runs.ends_equal(run)
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "workers"),
+    [
+        pytest.param("first batch", signal.SIGTERM, 2, marks=pytest.mark.slow),
+        pytest.param("step", signal.SIGINT, 0, marks=pytest.mark.slow),
+        ("data wait", signal.SIGTERM, 2),
+        pytest.param("evaluation", signal.SIGTERM, 0, marks=pytest.mark.slow),
+        ("saving", signal.SIGINT, 0),
+    ],
+)
+def test_a_moment_of_each_phase(phase: str, number: int, workers: int, runs: Runs, tmp_path: Path) -> None:
+    assert survives(runs, tmp_path / "run", signalled_in(phase, 1, number), workers)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("workers", [0, 4])
+@pytest.mark.parametrize("phase", PHASES)
+def test_ten_moments_of_each_phase(phase: str, workers: int, runs: Runs, tmp_path: Path, tally: Any) -> None:
+    lost = [
+        moment
+        for moment in range(MOMENTS)
+        if not survives(runs, tmp_path / f"run-{moment}", signalled_in(phase, moment), workers)
+    ]
+    print(f"lost: {lost}")
+    tally("R4 SIGTERM to the process group in any phase", MOMENTS - len(lost), MOMENTS)
+
+
+def test_control_workers_that_hear_the_signal_lose_the_run(runs: Runs, tmp_path: Path) -> None:
+    def deaf_no_more() -> None:
+        start = loader_module._start_worker
+
+        def hearing(worker: int) -> None:
+            start(worker)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+        loader_module._start_worker = hearing
+        signalled_in("step", 2)()
+
+    assert not all(survives(runs, tmp_path / f"run-{n}", deaf_no_more, 4) for n in range(3))
+
+
+def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
+    def twice() -> None:
+        def slow(*given: Any) -> bytes:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+            return b""
+
+        checkpoint_module.seal = slow
+
+    began = time.monotonic()
+    assert runs.begin(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 20

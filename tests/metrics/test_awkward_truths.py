@@ -1,0 +1,128 @@
+"""Whoever finds everything gets AP 1.0, however awkward the file with the truth is. E2 of the scorecard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detseg.metrics import evaluate_files
+
+Truth = dict[str, Any]
+
+
+def plain(images: int = 2, objects: int = 3) -> Truth:
+    """Boxes side by side, two classes."""
+    return {
+        "images": [{"id": n + 1, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(images)],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [
+            {
+                "id": image * objects + n + 1,
+                "image_id": image + 1,
+                "category_id": 1 + n % 2,
+                "bbox": [5.0 + 6 * (n % 100), 10.0 + 40 * (n // 100), 5.0, 30.5],
+                "area": 152.5,
+                "iscrowd": 0,
+            }
+            for image in range(images)
+            for n in range(objects)
+        ],
+    }
+
+
+def changed(change: Callable[[int, dict[str, Any]], None], kind: str = "annotations", **sizes: int) -> Truth:
+    truth = plain(**sizes)
+    for number, entry in enumerate(truth[kind]):
+        change(number, entry)
+    return truth
+
+
+def renamed(kind: str, key: str, new: Callable[[int], Any]) -> Truth:
+    """Other ids of images or categories."""
+    truth = plain()
+    for entry in truth[kind]:
+        entry["id"] = new(entry["id"])
+    for annotation in truth["annotations"]:
+        annotation[key] = new(annotation[key])
+    return truth
+
+
+def with_crowd() -> Truth:
+    truth = plain()
+    crowd = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 640.0, 200.0], "area": 9e4, "iscrowd": 1}
+    return truth | {"annotations": [crowd, *truth["annotations"]]}
+
+
+def with_empty_ones() -> Truth:
+    truth = plain()
+    truth["images"].insert(0, {"id": 77, "file_name": "none.jpg", "width": 9, "height": 9})
+    truth["categories"].insert(0, {"id": 55, "name": "never"})
+    return truth
+
+
+AWKWARD: dict[str, Truth] = {
+    "an id of 0": changed(lambda number, entry: entry.update(id=number)),
+    "one id for all": changed(lambda number, entry: entry.update(id=7)),
+    "ids from 0 in each image": changed(lambda number, entry: entry.update(id=number % 3)),
+    "no ids": changed(lambda number, entry: entry.pop("id")),
+    "ids as large as they get": changed(lambda number, entry: entry.update(id=2**53 - number)),
+    "categories with gaps": renamed("categories", "category_id", lambda old: 900 * old + 7),
+    "a category 0": renamed("categories", "category_id", lambda old: old - 1),
+    "large image ids, unsorted": renamed("images", "image_id", lambda old: 2**33 - old),
+    "no area": changed(lambda number, entry: entry.pop("area")),
+    "no iscrowd": changed(lambda number, entry: entry.pop("iscrowd")),
+    "a crowd around": with_crowd(),
+    "images and categories without objects": with_empty_ones(),
+}
+
+
+def files(truth: Truth, folder: Path) -> tuple[Path, Path]:
+    """The truth, and a results file that finds all of it."""
+    found = [
+        {"image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"], "score": 0.9}
+        for entry in truth["annotations"]
+        if not entry.get("iscrowd")
+    ]
+    paths = folder / "truth.json", folder / "found.json"
+    for path, content in zip(paths, (truth, found), strict=True):
+        path.write_text(json.dumps(content))
+    return paths
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_everything_found_is_1(name: str, tmp_path: Path, tally: Any) -> None:
+    found = evaluate_files(*files(AWKWARD[name], tmp_path), iou_type="bbox").scalars()["bbox_AP"]
+    tally("E2 awkward truths, everything found: AP 1", int(found == pytest.approx(1)), 1)
+
+
+def test_control_pycocotools_misses_what_was_found(tmp_path: Path) -> None:
+    """By the ids of the file, which is what most evaluations do."""
+    scores = {}
+    for name, truth in AWKWARD.items():
+        given, found = files(truth, tmp_path)
+        with redirect_stdout(StringIO()):
+            try:
+                coco = COCO(str(given))
+                evaluation = COCOeval(coco, coco.loadRes(str(found)), "bbox")
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+                scores[name] = float(evaluation.stats[0])
+            except KeyError:
+                scores[name] = 0.0
+    wrong = [name for name, score in scores.items() if score < 0.999]
+    assert len(wrong) >= 4, scores
+
+
+def test_control_one_object_less_is_less(tmp_path: Path) -> None:
+    given, found = files(plain(), tmp_path)
+    found.write_text(json.dumps(json.loads(found.read_text())[1:]))
+    assert float(evaluate_files(given, found, iou_type="bbox").scalars()["bbox_AP"] or 0) < 0.9
