@@ -20,6 +20,8 @@ from detseg.cli import main
 from detseg.datasets import data_loader
 from detseg.engine.evaluate import evaluate
 from detseg.engine.processes import Processes, joined_processes
+from detseg.engine.train import train_steps
+from detseg.errors import DataError
 from detseg.metrics import CocoEvaluator
 from detseg.models import build_model, describe
 from tests.faults.conftest import stopping_at
@@ -139,6 +141,35 @@ def scores(sizes: Sequence[int], processes: Processes, share: Processes | None =
         values = evaluate(model, loader, "cpu", evaluator=evaluator, processes=processes).scalars()
         found.append([math.nan if values[name] is None else values[name] for name in ("bbox_AP", "bbox_AP50")])
     return np.array(found, np.float64).tobytes()
+
+
+class Mean(torch.nn.Module):
+    """Learns the mean of the pictures; a step takes no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images: Sequence[torch.Tensor], targets: object) -> dict[str, torch.Tensor]:
+        means = torch.stack([image.float().mean() for image in images])
+        return {"loss": (means - self.value).square().mean()}
+
+
+def epochs(sizes: Sequence[int], processes: Processes) -> bytes:
+    """Steps, images and the learned number of an epoch of each size, int64 and float64 as float64 [sizes, 3]."""
+    rows = []
+    for size in sizes:
+        model = Mean()
+        shared = processes.share(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        try:
+            loader = data_loader(Pictures(size), 2, shuffle=True, rank=processes.rank, world=processes.world)
+        except DataError:
+            rows.append([0.0, 0.0, 0.0])
+            continue
+        steps = list(train_steps(shared, optimizer, loader, "cpu", 1, seed=0, processes=processes))
+        rows.append([len(steps), sum(step.images for step in steps), model.value.item()])
+    return np.array(rows).tobytes()
 
 
 def graph(arch: str, processes: Processes) -> bytes:

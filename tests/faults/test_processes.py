@@ -20,7 +20,18 @@ import torch
 from detseg.engine.checkpoint import load_checkpoint
 from detseg.engine.interrupt import EXIT_CODE
 from detseg.engine.processes import Processes
-from tests.faults.children import DETECTOR, LOST, Work, begin, free_port, graph, run_together, scores, steps_until
+from tests.faults.children import (
+    DETECTOR,
+    LOST,
+    Work,
+    begin,
+    epochs,
+    free_port,
+    graph,
+    run_together,
+    scores,
+    steps_until,
+)
 from tests.faults.conftest import OPTIONS, Runs, rows_of
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +135,18 @@ def test_one_is_asked_to_leave_and_all_go_on_later(world: int, runs: Runs, tmp_p
     assert rows_of(straight) == rows_of(stopped)
     for name in ("last.safetensors", "best.safetensors"):
         assert (straight / name).read_bytes() == (stopped / name).read_bytes()
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_any_number_of_pictures_gives_all_processes_as_many_steps(world: int, tmp_path: Path, tally: Any) -> None:
+    parts = [np.frombuffer(part).reshape(-1, 3) for part in together(world, partial(epochs, SIZES), tmp_path)]
+    expected = [size // (2 * world) for size in SIZES]
+    good = [
+        all(part[row, 0] == steps and part[row, 1] == 2 * steps and part[row, 2] == parts[0][row, 2] for part in parts)
+        for row, steps in enumerate(expected)
+    ]
+    tally("G1 any number of pictures: as many steps for each process", sum(good), len(SIZES))
 
 
 @pytest.mark.parametrize(

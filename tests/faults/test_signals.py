@@ -152,3 +152,41 @@ def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
     began = time.monotonic()
     assert runs.begin(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_loader_processes_die_with_the_run(runs: Runs, tmp_path: Path) -> None:
+    """Killed without a chance to clean up, it leaves none behind."""
+    pids = tmp_path / "pids"
+
+    def killed_in_a_step() -> None:
+        start, moved = loader_module._start_worker, train_module.to_device
+
+        def noted(worker: int) -> None:
+            with pids.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            start(worker)
+
+        def to_device(*given: Any) -> Any:
+            if pids.exists() and len(pids.read_text().split()) >= 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return moved(*given)
+
+        loader_module._start_worker = noted
+        train_module.to_device = to_device
+
+    assert runs.begin(tmp_path / "run", "--workers", "2", before=killed_in_a_step) == -signal.SIGKILL
+    left = [int(pid) for pid in pids.read_text().split()]
+    deadline = time.monotonic() + 30
+    while left and time.monotonic() < deadline:
+        left = [pid for pid in left if not _is_gone(pid)]
+        time.sleep(0.2)
+    assert left == []
+
+
+def _is_gone(pid: int) -> bool:
+    """Whether a process ended; one that nobody has waited for yet did, too."""
+    try:
+        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True
