@@ -186,7 +186,8 @@ class Training:
         step = position.epoch * self._updates(len(self.train_loader)) + self._updates(batches)
         batch = (self.config.batch_size or 1) * self.config.accumulate
         print(
-            f"begun by {world} process{'es' if world > 1 else ''}, now {now}: an update has {batch * now} images instead of {batch * world}. "
+            f"begun by {world} process{'es' if world > 1 else ''}, now {now}: "
+            f"an update has {batch * now} images instead of {batch * world}. "
             "Weights, optimizer, average and the order of images go on as they were; the number of updates, and with "
             "it the schedule, and the last bits of every sum do not"
         )

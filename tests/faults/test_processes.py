@@ -159,10 +159,8 @@ def test_other_processes_go_on_and_say_what_is_not_equal(before: int, after: int
     assert codes == [EXIT_CODE] * before
     codes, text = run_together(after, ["train", "--resume", str(run)], tmp_path)
     assert codes == [0] * after
-    assert (
-        f"begun by {before} process{'es' if before > 1 else ''}, now {after}: an update has {after} images instead of {before}"
-        in text
-    )
+    begun = f"begun by {before} process{'es' if before > 1 else ''}, now {after}"
+    assert f"{begun}: an update has {after} images instead of {before}" in text
     assert len(rows_of(run)) == 2
     seen = 11 if after == 1 else 10
     assert load_checkpoint(run / "last.safetensors").position.step == 2 * (seen // after)
