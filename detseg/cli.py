@@ -20,6 +20,7 @@ from detseg.config import (
     PretrainConfig,
     TrainConfig,
 )
+from detseg.leaving import EXIT_CODE, Interrupted
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -60,8 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"detseg: {command!r} is not a command; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     config = parse(command, rest)
-    from detseg.engine.interrupt import EXIT_CODE, Interrupted
-
     try:
         return _run(command, config)
     except Interrupted as interrupted:

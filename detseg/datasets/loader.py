@@ -15,8 +15,7 @@ from detseg.datasets.labelled_pictures import LabelledPictures
 from detseg.datasets.rendered import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
 from detseg.errors import DataError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from detseg.leaving import SIGNALS
 
 
 def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
@@ -60,7 +59,7 @@ def data_loader(
     return Loader(
         dataset,
         batch_size,
-        sampler=kind(len(dataset), seed=seed, shuffle=shuffle, shard=shard),  # type: ignore[arg-type]
+        sampler=kind(images, seed=seed, shuffle=shuffle, shard=shard),
         collate_fn=collate_fn,
         num_workers=workers,
         worker_init_fn=_start_worker,

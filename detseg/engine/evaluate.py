@@ -70,19 +70,19 @@ def evaluate(
             images together, which do not depend on how many processes there are.
     """
     device = torch.device(device)
+    processes, interruption = processes or Processes(), interruption or Interruption()
     scored: Evaluator = evaluator_of(data_loader.dataset) if evaluator is None else evaluator
     was_training = model.training
     model.eval()
     try:
-        alone = processes is None or processes.world == 1
-        batches = data_loader if interruption is None else interruption.waiting(iter(data_loader), alone)
+        batches = interruption.waiting(iter(data_loader), processes.world == 1)
         count = len(data_loader)
         for images, targets in tqdm(batches, desc="evaluate", total=count, unit="batch", disable=None, leave=False):
             images, _ = to_device(images, [], device)
             scored.update(targets, model(images))
     finally:
         model.train(was_training)
-    if processes is not None and processes.world > 1:
+    if processes.world > 1:
         _collect(scored, processes, len(data_loader.dataset))  # type: ignore[arg-type]
     metrics = scored.compute()
     if evaluator is None:
@@ -117,13 +117,12 @@ def validation_loss(
     draws. The state of the global generators is put back afterwards.
     """
     device = torch.device(device)
-    processes = processes or Processes()
+    processes, interruption = processes or Processes(), interruption or Interruption()
     sums: dict[str, float] = {}
     images_seen = 0
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), loss_mode(model):
-        alone = processes.world == 1
-        batches = data_loader if interruption is None else interruption.waiting(iter(data_loader), alone)
+        batches = interruption.waiting(iter(data_loader), processes.world == 1)
         count = len(data_loader)
         progress = tqdm(batches, desc="validation loss", total=count, unit="batch", disable=None, leave=False)
         for index, (images, targets) in enumerate(progress):

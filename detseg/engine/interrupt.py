@@ -10,18 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: not done, nothing wrong, go on later."""
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-class Interrupted(Exception):
-    """The process was asked to leave; ``signal`` says by which signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.signal = number
+from detseg.leaving import SIGNALS, Interrupted
 
 
 class Interruption:

@@ -15,11 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detseg.engine.ema import Ema
-from detseg.engine.interrupt import Interrupted, Interruption
+from detseg.engine.interrupt import Interruption
 from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
 from detseg.engine.precision import Precision
 from detseg.engine.processes import Processes
 from detseg.errors import DataError
+from detseg.leaving import Interrupted
 from detseg.seeds import derive_seed
 
 Target = dict[str, Any]
@@ -194,12 +195,12 @@ def train_steps(
     """
     device = torch.device(device)
     precision = precision or Precision("fp32", device)
-    processes = processes or Processes()
+    processes, interruption = processes or Processes(), interruption or Interruption()
     raw = getattr(model, "module", model) if processes.world > 1 else model
     total = len(data_loader)
     _begin_at(data_loader, epoch, start)
     batches = iter(data_loader) if start < total else iter(())
-    loaded = interruption.waiting(batches, processes.world == 1) if interruption else batches
+    loaded = interruption.waiting(batches, processes.world == 1)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     model.train()
     done = start
@@ -218,10 +219,9 @@ def train_steps(
                 together = index == done + count - 1 or processes.world == 1
                 with nullcontext() if together else model.no_sync():  # type: ignore[operator]
                     values, loss = _forward(model, update[-1], device, precision)
-                    asked = interruption is not None and bool(interruption.asked)
-                    faulty, leaving = processes.any([not math.isfinite(values["loss"]), asked])
+                    faulty, leaving = processes.any([not math.isfinite(values["loss"]), bool(interruption.asked)])
                     if leaving and processes.world > 1:
-                        raise Interrupted(interruption.asked if interruption and asked else signal.SIGTERM)
+                        raise Interrupted(interruption.asked or signal.SIGTERM)
                     if not faulty:
                         precision.backward(loss if count == 1 else loss / count)
                 for name, value in values.items():

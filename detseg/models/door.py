@@ -25,8 +25,9 @@ def check_images(images: Sequence[Tensor], targets: Sequence[Target] | None = No
     if not len(images):
         raise DataError("the batch holds no image; give at least one")
     for index, image in enumerate(images):
-        known = targets is not None and len(targets) > index and "image_id" in targets[index]
-        where = f"image {index} of the batch" + (f" ({name_of(targets[index])})" if known and targets else "")
+        where = f"image {index} of the batch"
+        if targets is not None and index < len(targets) and "image_id" in targets[index]:
+            where += f" ({name_of(targets[index])})"
         if image.ndim != 3 or image.shape[0] != 3 or not image.numel():
             raise DataError(f"{where}: shape {list(image.shape)} is not [3, H, W] with at least one pixel")
         if image.dtype not in (torch.uint8, torch.float32):

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from detseg.annotations import AnnotationTable
 from detseg.config import TrainConfig
-from detseg.engine.checkpoint import Position, read_sealed, save_checkpoint
+from detseg.engine.checkpoint import Position, load, read_sealed, save_checkpoint
 from detseg.engine.nonfinite import NotFinite
 from detseg.errors import DataError, in_file
-from detseg.models import ModelDescription, build_model
 from detseg.models.loss_mode import loss_mode
 from detseg.reports.table import align
 
@@ -56,8 +55,7 @@ def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> li
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("batch.")})
     if not numbers:
         raise DataError(f"{path}: holds no batch; --replay takes the {FAULT} of a run")
-    model = build_model(ModelDescription.from_dict(header["model"]))
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    model = load(path)
     rows, names = [], []
     for number in numbers:
         prefix = f"batch.{number}.target."

@@ -61,7 +61,7 @@ class Keeper:
         self.folder, self.model, self.optimizer = folder, model, optimizer
         self.every, self.keep = every, keep
         self.ema, self.precision, self.data = ema, precision, data
-        self._saved_at, self._saved_step = time.monotonic(), -1
+        self._saved_at = time.monotonic()
 
     def due(self, position: Position) -> bool:
         """Whether a checkpoint is to be written in the middle of the epoch."""
@@ -78,8 +78,8 @@ class Keeper:
                 f"Lower --lr, and go on from the last checkpoint with --resume {self.folder}"
             )
 
-    def save(self, position: Position, sums: Sequence[EpochSums], *, insist: bool = False) -> bool:
-        """Write the state of the run; whether that worked.
+    def save(self, position: Position, sums: Sequence[EpochSums], *, insist: bool = False) -> None:
+        """Write the state of the run; say so where that does not work.
 
         Args:
             sums: of each process.
@@ -100,13 +100,10 @@ class Keeper:
                 tqdm.write(
                     f"warning: step {position.step} was not saved ({error}); the last checkpoint is whole, {again}"
                 )
-                if pause is None:
-                    return False
-                time.sleep(pause)
+                time.sleep(pause or 0)
             else:
-                self._saved_at, self._saved_step = time.monotonic(), position.step
-                return True
-        return False
+                self._saved_at = time.monotonic()
+                return
 
     def _write(self, position: Position, sums: Sequence[EpochSums]) -> None:
         save_checkpoint(

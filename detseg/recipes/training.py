@@ -20,7 +20,7 @@ from detseg.engine.checkpoint import Checkpoint, Position, restore, save_checkpo
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
-from detseg.engine.interrupt import Interrupted, Interruption
+from detseg.engine.interrupt import Interruption
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.optim import build_optimizer
 from detseg.engine.precision import Precision
@@ -28,11 +28,12 @@ from detseg.engine.processes import Processes
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import EpochStats, EpochSums, Step, train_steps
 from detseg.errors import DataError
+from detseg.leaving import Interrupted
 from detseg.models import Model
 from detseg.recipes.evaluate import write_evaluation
 from detseg.recipes.faults import out_of_memory, write_fault
 from detseg.recipes.keeper import Every, Keeper
-from detseg.recipes.log import Row, line, read_rows, row, write_rows
+from detseg.recipes.log import line, read_rows, row, write_rows
 
 BEST = "best.safetensors"
 
@@ -257,7 +258,7 @@ class Training:
             waited=0 if is_best else before.waited + 1,
         )
         self.sums = EpochSums()
-        self.rows.append(self._row(epoch, stats, val_losses, metrics, time.perf_counter() - began))
+        self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - began))
         print(line(self.rows[-1], self.epochs, is_best))
         self.best = metrics if is_best else self.best
         if is_best and self.processes.first:
@@ -268,11 +269,6 @@ class Training:
         stopping = bool(self.config.patience) and self.position.waited >= self.config.patience
         self._save(insist=stopping or epoch + 1 == self.epochs)
         return stopping
-
-    def _row(
-        self, epoch: int, stats: EpochStats, val_losses: dict[str, float], metrics: Metrics, seconds: float
-    ) -> Row:
-        return row(epoch, stats, val_losses, metrics, self.optimizer, seconds)
 
 
 def own_sums(sums: Sequence[EpochSums], processes: Processes) -> EpochSums:

@@ -24,12 +24,11 @@ from detseg.engine.train import train_steps
 from detseg.errors import DataError
 from detseg.metrics import CocoEvaluator
 from detseg.models import build_model, describe
-from tests.faults.conftest import stopping_at
+from tests.faults.conftest import DETECTORS, stopping_at
 
 Work = Callable[[Processes], bytes]
 LOST = 3
 """Exit code of a process that lost the others."""
-DETECTOR = "fasterrcnn_mobilenet_v3_large_fpn_slim"
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["torch", "torchvision", "detseg.cli", "detseg.recipes.fit"])
@@ -124,7 +123,7 @@ class Pictures(torch.utils.data.Dataset[Any]):
 def make_detector() -> Any:
     """A detector that finds something: random weights, and no score is too low."""
     torch.manual_seed(0)
-    model: Any = build_model(describe(DETECTOR, ClassMap.from_names(["a", "b"]), weights="none", image_size=64))
+    model: Any = build_model(describe(DETECTORS[0], ClassMap.from_names(["a", "b"]), weights="none", image_size=64))
     model.roi_heads.score_thresh = 0.0
     return model.eval()
 

@@ -24,6 +24,14 @@ OPTIONS = (
     *("--epochs", "2", "--batch-size", "2", "--augment", "light", "--ema", "0.9", "--device", "cpu"),
     *("--optimizer", "adamw", "--val", "0.3", "--test", "0", "--patience", "9", "--keep", "2"),
 )
+DETECTORS = (
+    "fasterrcnn_mobilenet_v3_large_fpn_slim",
+    "maskrcnn_mobilenet_v3_large_fpn_slim",
+    "retinanet_mobilenet_v2_fpn_slim",
+    "fcos_mobilenet_v2_fpn_slim",
+    "ssdlite320_mobilenet_v3_large",
+)
+"""One of each kind."""
 STEPS = 2 * 6  # 11 training pictures in batches of two, two epochs
 FILES = ("last.safetensors", "best.safetensors", "metrics.json")
 
@@ -94,6 +102,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     found = Runs(folder / "pictures", folder / "straight")
     assert found.begin(found.straight) == 0
     return found
+
+
+class Events:
+    """Numbers what happens in a process, 1, 2, ..., and writes the names down."""
+
+    def __init__(self, log: Path | None) -> None:
+        self.count, self.log = 0, log
+
+    def number(self, name: str) -> int:
+        """The number of this event."""
+        self.count += 1
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(name + "\n")
+        return self.count
 
 
 def killed() -> None:

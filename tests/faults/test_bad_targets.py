@@ -21,6 +21,7 @@ import detseg.models.one_stage as one_stage_module
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.models import build_model, describe
+from tests.faults.conftest import DETECTORS
 
 Target = dict[str, torch.Tensor]
 
@@ -86,13 +87,6 @@ GOOD = {"boxes in 0..1"}
 """Cells that train: a box within the first pixel may be right, one that is cut at the corner of its image. A whole
 data set of them is refused when it is read (annotations/plausible.py)."""
 
-ARCHS = (
-    "fasterrcnn_mobilenet_v3_large_fpn_slim",
-    "maskrcnn_mobilenet_v3_large_fpn_slim",
-    "retinanet_mobilenet_v2_fpn_slim",
-    "fcos_mobilenet_v2_fpn_slim",
-    "ssdlite320_mobilenet_v3_large",
-)
 CELLS = 129
 
 
@@ -164,7 +158,7 @@ def kind_of(message: str) -> str:
     return re.sub(r"-?\b(\d[\d.e+]*|nan|inf)\b", "#", message)
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", DETECTORS)
 def test_each_is_refused_by_the_images_id(arch: str, tally: Callable[[str, int, int], None]) -> None:
     found = outcomes(arch)
     print({name: text for name, text in found.items() if not is_right(name, text)})
@@ -180,7 +174,7 @@ def without_the_door() -> None:
         module.check_targets = lambda *given, **more: None  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", DETECTORS)
 def test_control_without_the_door_most_are_silent_or_worse(arch: str) -> None:
     found = outcomes(arch, without_the_door)
     bad = {name: text for name, text in found.items() if name not in GOOD}
@@ -192,4 +186,4 @@ def test_control_without_the_door_most_are_silent_or_worse(arch: str) -> None:
 
 def test_there_are_129() -> None:
     assert len(BAD_TARGETS) == 25
-    assert sum(len(catalogue_of(arch)) for arch in ARCHS) == CELLS
+    assert sum(len(catalogue_of(arch)) for arch in DETECTORS) == CELLS

@@ -14,7 +14,7 @@ import pytest
 import detseg.files as files
 import detseg.recipes.keeper as keeper
 from detseg.engine.generations import latest_checkpoint
-from tests.faults.conftest import Runs
+from tests.faults.conftest import Events, Runs
 
 ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS")}
 PLACES = 15
@@ -25,15 +25,10 @@ def failing(first: int, last: float, number: int, log: Path | None = None) -> Ca
     """File operations ``first`` to ``last`` fail with this error: temporary file, write, fsync, replace."""
 
     def before() -> None:
-        count = 0
+        events = Events(log)
 
         def event(name: str) -> None:
-            nonlocal count
-            count += 1
-            if log is not None:
-                with log.open("a") as file:
-                    file.write(name + "\n")
-            if first <= count <= last:
+            if first <= events.number(name) <= last:
                 raise OSError(number, os.strerror(number))
 
         def checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ import torch
 
 import detseg.engine.train as train_module
 from detseg.engine.checkpoint import read_sealed
-from detseg.engine.interrupt import EXIT_CODE
+from detseg.leaving import EXIT_CODE
 from detseg.seal import BLANK, seal
 from tests.faults.conftest import FILES, Runs, rows_of, stopping_at
 

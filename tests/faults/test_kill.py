@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import detseg.files as files
-from tests.faults.conftest import Runs, killed
+from tests.faults.conftest import Events, Runs, killed
 
 EVERY = ("--checkpoint-every", "2")
 PLACED, TIMED = 100, 100
@@ -25,15 +25,10 @@ def at_event(number: int, log: Path | None = None) -> Callable[[], None]:
     """Kill at the n-th of: a file is opened, half written, synced (before, after), linked, replaced (before, after)."""
 
     def before() -> None:
-        count = 0
+        events = Events(log)
 
         def event(name: str) -> bool:
-            nonlocal count
-            count += 1
-            if log is not None:
-                with log.open("a") as file:
-                    file.write(name + "\n")
-            return count == number
+            return events.number(name) == number
 
         fdopen, fsync, link, replace = os.fdopen, os.fsync, os.link, Path.replace
 

@@ -26,17 +26,10 @@ from detseg.models import build_model, describe
 from detseg.predictor import Predictor
 from detseg.structures import Prediction
 from tests.faults.children import run_together
-from tests.faults.conftest import rows_of
+from tests.faults.conftest import DETECTORS, rows_of
 
 sys.path.append(str(Path(__file__).parents[2]))  # where the new processes find tests.faults.children
 
-ARCHS = (
-    "fasterrcnn_mobilenet_v3_large_fpn_slim",
-    "maskrcnn_mobilenet_v3_large_fpn_slim",
-    "retinanet_mobilenet_v2_fpn_slim",
-    "fcos_mobilenet_v2_fpn_slim",
-    "ssdlite320_mobilenet_v3_large",
-)
 SIZES = ((1, 1), (1, 2), (2, 1), (3, 3), (31, 33), (1, 2000), (2000, 1), (1, 20000), (20000, 1), (3000, 4000))
 """Width and height."""
 QUICK = ((1, 1), (31, 33), (1, 2000))
@@ -148,11 +141,11 @@ def sizes_lost(arch: str, path: Path, sizes: tuple[tuple[int, int], ...]) -> lis
 
 
 def test_some_sizes(tmp_path: Path) -> None:
-    assert sizes_lost(ARCHS[0], write_pictures(tmp_path / "data", QUICK), QUICK) == []
+    assert sizes_lost(DETECTORS[0], write_pictures(tmp_path / "data", QUICK), QUICK) == []
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", DETECTORS)
 def test_100_sizes(arch: str, tmp_path: Path, tally: Callable[[str, int, int], None]) -> None:
     lost = sizes_lost(arch, write_pictures(tmp_path / "data", SIZES), SIZES)
     print(lost)
@@ -173,7 +166,7 @@ def command(world: int, arguments: list[str], folder: Path) -> tuple[list[int], 
 def what_happens(images: int, batch: int, world: int, folder: Path) -> str:
     """``trained`` if so few pictures train, evaluate and resume; else the error, or what broke."""
     data, run = str(write_pictures(folder / "data", ((64, 64),) * images)), folder / "run"
-    model = ("--task", "detect", "--model", ARCHS[0], "--weights", "none", "--image-size", "64", "--device", "cpu")
+    model = ("--task", "detect", "--model", DETECTORS[0], "--weights", "none", "--image-size", "64", "--device", "cpu")
     options = (*model, "--val-annotations", data, "--epochs", "1", "--batch-size", str(batch), "--output", str(run))
     codes, text = command(world, ["train", data, *options], folder)
     last = text.splitlines()[-1]

@@ -18,10 +18,9 @@ import pytest
 import torch
 
 from detseg.engine.checkpoint import load_checkpoint
-from detseg.engine.interrupt import EXIT_CODE
 from detseg.engine.processes import Processes
+from detseg.leaving import EXIT_CODE
 from tests.faults.children import (
-    DETECTOR,
     LOST,
     Work,
     begin,
@@ -32,19 +31,12 @@ from tests.faults.children import (
     scores,
     steps_until,
 )
-from tests.faults.conftest import OPTIONS, Runs, rows_of
+from tests.faults.conftest import DETECTORS, OPTIONS, Runs, rows_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))  # where the new processes find tests.faults.children
 WORLDS = (1, 2, 3, 4, 8)
 SIZES = range(1, 18)
-ARCHS = (
-    DETECTOR,
-    "maskrcnn_mobilenet_v3_large_fpn_slim",
-    "retinanet_mobilenet_v2_fpn_slim",
-    "fcos_mobilenet_v2_fpn_slim",
-    "ssdlite320_mobilenet_v3_large",
-)
 
 
 def together(world: int, work: Work, folder: Path, timeout: float = 60.0) -> list[bytes]:
@@ -90,7 +82,7 @@ def test_control_a_share_alone_scores_otherwise(tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("arch", DETECTORS)
 def test_a_process_whose_images_are_all_negative_has_the_same_graph(arch: str, tmp_path: Path, tally: Any) -> None:
     """The same losses by name, the same gradients, and one for every parameter."""
     first, second = together(2, partial(graph, arch), tmp_path)

@@ -18,7 +18,7 @@ import detseg.datasets.loader as loader_module
 import detseg.engine.checkpoint as checkpoint_module
 import detseg.engine.train as train_module
 from detseg.datasets import Dataset
-from detseg.engine.interrupt import EXIT_CODE
+from detseg.leaving import EXIT_CODE
 from detseg.metrics import ClassificationEvaluator
 from tests.faults.conftest import Runs
 
