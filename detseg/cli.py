@@ -36,7 +36,7 @@ COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "benchmark": (
         BenchmarkConfig,
         (("what", ""), ("data", "?")),
-        "Compare with the plain torchvision loop on the same data, or starting weights at equal minutes.",
+        "Compare with the plain torchvision loop, starting weights at equal minutes, or speed part by part.",
     ),
 }
 """Verb -> its config, the options that are given by position, and one line of help."""
@@ -166,10 +166,14 @@ def _run(command: str, config: Any) -> int:
         from detseg.recipes.transfer import transfer
 
         transfer(config)
-    elif command == "benchmark":
+    elif command == "benchmark" and config.what == "plain":
         from detseg.recipes.benchmark import benchmark
 
         benchmark(config)
+    elif command == "benchmark":
+        from detseg.recipes.speed.compare import compare
+
+        compare(config)
     else:
         from detseg.recipes.inspect import inspect
 

@@ -178,6 +178,37 @@ class TrainConfig(DataConfig):
     keep: int = option(2, "last checkpoints that are kept. Default 2: the newest, and one for when it is damaged")
     val_loss: bool = option(True, "compute the validation loss each epoch. Default true: it shows overfitting")
 
+    recipe: Literal["once", "probe-then-tune"] = option(
+        "once",
+        "probe-then-tune: first the heads on a frozen body, whose features are computed once, then what --freeze "
+        "leaves at a lower rate. Default once: all epochs alike",
+    )
+    probe_epochs: int | None = option(None, "epochs of the probe. Default: half of all")
+    tune_lr: float = option(0.1, "factor on the learning rate after the probe. Default 0.1")
+    cache: Literal["auto", "memory", "disk", "off"] = option(
+        "auto",
+        "where features of a frozen body are kept, so that it runs once for each view of an image. Default auto: in "
+        "memory if they fit, else on disk; on disk other runs find them too",
+    )
+    cached_views: int = option(
+        0, "views drawn from --augment that are kept besides the plain and the mirrored one. Default 0"
+    )
+    cache_dtype: Literal["float16", "float32"] = option(
+        "float16", "of the features that are kept. Default float16: half the memory; float32 changes no number"
+    )
+    cache_limit: float | None = option(
+        None,
+        "GB of features that are kept; the rest is computed in every step. Default: half of the free memory; on disk "
+        "20, and at most half of what is free",
+    )
+    cache_dir: str | None = option(None, "folder of the features on disk. Default: ~/.cache/detseg/features")
+
+    decoded_limit: float = option(
+        4.0,
+        "GB of decoded pictures in a file that the run's loader processes share, 0 for none. Default 4; the rest is "
+        "decoded in every epoch",
+    )
+
     workers: int | None = option(
         None, "loader processes. Default: cores minus one, at most 4; 0 on CPU, which has none to spare"
     )
@@ -273,9 +304,10 @@ class ConvertConfig(DataConfig):
 class BenchmarkConfig(TrainConfig):
     """Options of ``benchmark``: those of ``train``, and what to compare with."""
 
-    what: Literal["plain", "transfer"] = option(
+    what: Literal["plain", "transfer", "frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
         "plain",
-        "what to compare. Default plain: with the plain torchvision loop; transfer: starting weights at equal budgets",
+        "what to compare. Default plain: AP with the plain torchvision loop; transfer: starting weights at equal "
+        "budgets; the others: speed with the plain way of each, on data that are made for it; all: of all these",
     )
     seeds: list[int] | None = option(None, "one run each, such as [0,1]. Default [0,1,2]")
     budgets: list[float] | None = option(None, "transfer: minutes of training, each for every arm. Default [3,20]")

@@ -141,15 +141,35 @@ def decode_image(
             defined range (floating point, LAB).
         OSError: the file cannot be opened.
     """
-    data, name = _read(source, name)
-    image = _open(io.BytesIO(data), name)
-    header = _header(image)
-    if min_hw is not None and upright and header.orientation >= 5:
-        min_hw = (min_hw[1], min_hw[0])
-    pixels = _decode_cv2(data, header, min_hw, name) if _suits_cv2(image) else _decode_pillow(image, name)
-    if upright and header.orientation != 1:
-        pixels = orient_image(pixels, header.orientation)
-    return np.ascontiguousarray(pixels)
+    return EncodedImage(source, name=name).decode(upright=upright, min_hw=min_hw)
+
+
+class EncodedImage:
+    """An image file of which the header is read and no pixel yet, for who must look at the header first.
+
+    Arguments and errors are those of :func:`decode_image`.
+
+    Attributes:
+        header: what :func:`read_header` gives.
+    """
+
+    def __init__(self, source: Source, *, name: str = "") -> None:
+        self._data, self._name = _read(source, name)
+        self._image = _open(io.BytesIO(self._data), self._name)
+        self.header = _header(self._image)
+
+    def decode(self, *, upright: bool = True, min_hw: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+        """The pixels, uint8 [H, W, 3] RGB, contiguous."""
+        header = self.header
+        if min_hw is not None and upright and header.orientation >= 5:
+            min_hw = (min_hw[1], min_hw[0])
+        if _suits_cv2(self._image):
+            pixels = _decode_cv2(self._data, header, min_hw, self._name)
+        else:
+            pixels = _decode_pillow(self._image, self._name)
+        if upright and header.orientation != 1:
+            pixels = orient_image(pixels, header.orientation)
+        return np.ascontiguousarray(pixels)
 
 
 def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.integer]:

@@ -1,4 +1,4 @@
-"""What something was measured on."""
+"""The machine: what something was measured on, and how much memory is left."""
 
 from __future__ import annotations
 
@@ -22,3 +22,16 @@ def machine(device: torch.device) -> str:
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     cores = len(os.sched_getaffinity(0))
     return f"{name}, {cores} cores, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+
+
+def free_memory() -> int:
+    """Bytes that can be taken without swapping, below the limit of a container; half of all where that is not told."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        free = int(lines["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in lines else free
+    limit, used = (Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory.current"))
+    if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(0, free)

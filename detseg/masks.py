@@ -7,6 +7,7 @@ uninitialised memory (cocoapi #380). So ``check_polygons`` and ``check_rle`` com
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -25,6 +26,8 @@ Outline = list[Ring] | RLE
 MAX_PIXELS = 2**31 - 1
 """Pixels of one mask: pycocotools counts in 32 bits."""
 
+_NO_RUNS = np.zeros(0, np.int64)
+
 REACH = 4
 """A polygon's coordinates may lie this many image sides away; pycocotools' time and memory grow with the distance."""
 
@@ -36,7 +39,37 @@ def mask_to_rle(mask: npt.NDArray[Any]) -> RLE:
 
 def rle_to_mask(rle: RLE) -> UInt8:
     """Compressed RLE (checked before, or our own) -> uint8 [H, W] in {0, 1}, contiguous."""
-    return np.ascontiguousarray(coco_mask.decode(rle))
+    crop, top, left = rle_crop(rle)
+    mask = np.zeros(rle["size"], np.uint8)
+    mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+    return mask
+
+
+def rle_crop(rle: RLE) -> tuple[UInt8, int, int]:
+    """The pixels of a compressed RLE (checked before, or our own) inside the smallest box around them.
+
+    Only the columns of the box are ever decoded.
+
+    Returns:
+        uint8 [h, w] in {0, 1}, and the row and column of its top left corner; [0, 0] for a mask without a pixel.
+    """
+    height, width = rle["size"]
+    text = rle["counts"]
+    runs = _decoded_counts(text.encode() if isinstance(text, str) else text, "RLE") if height and width else _NO_RUNS
+    if len(runs) < 2:
+        return np.zeros((0, 0), np.uint8), 0, 0
+    if not runs[1:].all():  # a run of no pixels: allowed, seldom, and pycocotools' box would be too large
+        mask = np.asarray(coco_mask.decode(rle), np.uint8)
+        x1, y1, x2, y2 = masks_to_boxes(mask[None])[0].astype(int).tolist()
+        return np.ascontiguousarray(mask[y1:y2, x1:x2]), y1, x1
+    left, top, columns, rows = (int(number) for number in coco_mask.toBbox(rle))
+    runs[0] -= left * height
+    if len(runs) % 2:  # zeros at the end
+        runs[-1] -= (width - left - columns) * height
+    values = np.zeros(len(runs), np.uint8)
+    values[1::2] = 1
+    pixels = np.repeat(values, runs).reshape(columns, height)
+    return np.asarray(cv2.transpose(pixels[:, top : top + rows]), np.uint8), top, left
 
 
 def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int], where: str) -> RLE:
@@ -162,16 +195,57 @@ def rasterise(segmentation: Outline, from_hw: tuple[int, int], to_hw: tuple[int,
     Args:
         segmentation: checked polygons, or a compressed RLE of size ``from_hw``.
     """
-    if isinstance(segmentation, dict):
-        mask = rle_to_mask(segmentation)
-        assert mask.shape == tuple(from_hw), f"RLE of {mask.shape} in an image of {tuple(from_hw)}"
-        if mask.shape == tuple(to_hw):
-            return mask
-        return cv2.resize(mask, (to_hw[1], to_hw[0]), interpolation=cv2.INTER_NEAREST_EXACT)
-    if tuple(from_hw) != tuple(to_hw):
-        scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
-        segmentation = [ring * scale for ring in segmentation]
-    return rle_to_mask(segmentation_to_rle(segmentation, to_hw))
+    return rasterise_all([segmentation], from_hw, to_hw)[0][0]
+
+
+def rasterise_all(
+    segmentations: Sequence[Outline], from_hw: tuple[int, int], to_hw: tuple[int, int]
+) -> tuple[UInt8, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The masks of N outlines as :func:`rasterise` makes each, with their boxes and areas.
+
+    Only the box around each outline is decoded, resized and measured.
+
+    Returns:
+        uint8 [N, H, W] in {0, 1}, float32 [N, 4] as :func:`masks_to_boxes` gives them, float32 [N] pixels.
+    """
+    masks = np.zeros((len(segmentations), *to_hw), np.uint8)
+    boxes, areas = np.zeros((len(masks), 4), np.float32), np.zeros(len(masks), np.float32)
+    for i, segmentation in enumerate(segmentations):
+        crop, top, left = _crop(segmentation, tuple(from_hw), tuple(to_hw))
+        height, width = crop.shape
+        if crop.size:
+            masks[i, top : top + height, left : left + width] = crop
+            boxes[i] = left, top, left + width, top + height
+            areas[i] = cv2.countNonZero(crop)
+    return masks, boxes, areas
+
+
+def _crop(segmentation: Outline, from_hw: tuple[int, ...], to_hw: tuple[int, ...]) -> tuple[UInt8, int, int]:
+    """The pixels of the resized mask inside the smallest box around them, and the box's top and left."""
+    if not isinstance(segmentation, dict):
+        if from_hw != to_hw:
+            scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
+            segmentation = [ring * scale for ring in segmentation]
+        return rle_crop(segmentation_to_rle(segmentation, (to_hw[0], to_hw[1])))
+    size = tuple(segmentation["size"])
+    assert size == from_hw, f"RLE of {size} in an image of {from_hw}"
+    crop, top, left = rle_crop(segmentation)
+    if from_hw == to_hw or not crop.size:
+        return crop, top, left
+    rows, columns = _nearest(from_hw[0], to_hw[0]), _nearest(from_hw[1], to_hw[1])
+    y1, y2 = np.searchsorted(rows, (top, top + crop.shape[0])).tolist()
+    x1, x2 = np.searchsorted(columns, (left, left + crop.shape[1])).tolist()
+    resized = crop[rows[y1:y2, None] - top, columns[x1:x2] - left]
+    # what is thin may vanish at an edge
+    inner_x1, inner_y1, inner_x2, inner_y2 = masks_to_boxes(resized[None])[0].astype(int).tolist()
+    return np.ascontiguousarray(resized[inner_y1:inner_y2, inner_x1:inner_x2]), y1 + inner_y1, x1 + inner_x1
+
+
+@lru_cache(maxsize=256)
+def _nearest(before: int, after: int) -> npt.NDArray[np.int32]:
+    """int32 [after], ascending: which of ``before`` pixels in a row each pixel of the resized row shows."""
+    ramp = np.arange(before, dtype=np.int32)[None]
+    return cv2.resize(ramp, (after, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
 
 
 def segmentation_area(segmentation: Outline, size_hw: tuple[int, int]) -> float:
@@ -200,11 +274,14 @@ def masks_to_boxes(masks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     boxes = np.zeros((number, 4), np.float32)
     if not boxes.size or not height or not width:
         return boxes
-    columns, rows = np.asarray(masks.any(axis=1)), np.asarray(masks.any(axis=2))
-    boxes[:, 0], boxes[:, 1] = columns.argmax(axis=1), rows.argmax(axis=1)
-    boxes[:, 2] = width - columns[:, ::-1].argmax(axis=1)
-    boxes[:, 3] = height - rows[:, ::-1].argmax(axis=1)
-    boxes[~columns.any(axis=1)] = 0
+    if masks.dtype != np.bool_ and masks.dtype != np.uint8:
+        masks = masks != 0
+    touched = masks.view(np.uint8).max(axis=2)  # what lies in one row is searched ten times faster than a column
+    for box, mask, in_row in zip(boxes, masks.view(np.uint8), touched, strict=True):
+        rows = np.flatnonzero(in_row)
+        if len(rows):
+            columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].max(axis=0))
+            box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     return boxes
 
 
@@ -215,8 +292,13 @@ def pack_bits(masks: npt.NDArray[Any]) -> UInt8:
     """
     masks = np.asarray(masks)
     planes = np.zeros((-(-len(masks) // 8), *masks.shape[1:]), np.uint8)
-    for i, mask in enumerate(masks):  # five times faster than np.packbits along this axis
-        planes[i // 8] |= (mask != 0).view(np.uint8) << np.uint8(i % 8)
+    there = np.empty(masks.shape[1:], np.bool_)
+    # Doubled and the next bit set, from the last mask to the first: 30 times faster than np.packbits along this axis.
+    for i in reversed(range(len(masks))):
+        plane = planes[i // 8]
+        np.add(plane, plane, out=plane)
+        np.not_equal(masks[i], 0, out=there)
+        np.bitwise_or(plane, there.view(np.uint8), out=plane)
     return planes
 
 

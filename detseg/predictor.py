@@ -14,7 +14,7 @@ from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField
 from detseg.engine.checkpoint import load
 from detseg.errors import DataError
-from detseg.images import decode_image, read_header
+from detseg.images import EncodedImage
 from detseg.orientation import upright_hw
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
@@ -81,11 +81,10 @@ class Predictor:
             geometry = self.preprocessing.geometry((picture.shape[0], picture.shape[1]))
             return self.preprocessing.apply(picture, geometry), geometry
         name = "picture" if isinstance(picture, bytes) else Path(picture).name
-        data = picture if isinstance(picture, bytes) else Path(picture).read_bytes()
-        header = read_header(data, name=name)
-        size_hw = upright_hw(header.size_hw, header.orientation)
-        geometry = self.preprocessing.geometry(size_hw, header.orientation)
-        image = decode_image(data, min_hw=geometry.resized_hw, name=name)
+        encoded = EncodedImage(picture, name=name)
+        size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
+        geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
+        image = encoded.decode(min_hw=geometry.resized_hw)
         return self.preprocessing.apply(image, geometry), geometry
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from detseg import images
 from detseg.errors import DataError
-from detseg.images import decode_image, decode_label_png, read_header
+from detseg.images import EncodedImage, decode_image, decode_label_png, read_header
 
 
 def picture(size_hw: tuple[int, int] = (48, 64), seed: int = 0) -> np.ndarray:
@@ -40,6 +40,23 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"") -> b
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_header_first_and_pixels_later(tmp_path: Path) -> None:
+    """In two steps the same as in one, from a path and from bytes; the name is in the message."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture((80, 120)), "JPEG", exif=exif)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    for source in (path, data):
+        opened = EncodedImage(source)
+        assert opened.header == read_header(source)
+        for options in ({}, {"upright": False}, {"min_hw": (50, 35)}):
+            np.testing.assert_array_equal(opened.decode(**options), decode_image(source, **options))
+    assert EncodedImage(data).decode(min_hw=(50, 35)).shape == (60, 40, 3)
+    with pytest.raises(DataError, match=r"^here: "):
+        EncodedImage(data[:300], name="here").decode()
 
 
 # Plain files

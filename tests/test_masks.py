@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
@@ -18,6 +19,8 @@ from detseg.masks import (
     masks_to_boxes,
     pack_bits,
     rasterise,
+    rasterise_all,
+    rle_crop,
     rle_to_mask,
     segmentation_area,
     segmentation_box,
@@ -244,6 +247,62 @@ def test_rle_is_resized_by_pixel_centres() -> None:
     mask[:, 3:5] = 1  # symmetric about the middle
     half = rasterise(mask_to_rle(mask), (8, 8), (6, 6))
     np.testing.assert_array_equal(half, half[:, ::-1])
+
+
+def plainly_rasterised(segmentation: Any, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    """Of the whole picture, by pycocotools and OpenCV alone."""
+    if isinstance(segmentation, dict):
+        return cv2.resize(coco_mask.decode(segmentation), to_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
+    flat = [(ring * scale if from_hw != to_hw else ring).ravel().tolist() for ring in segmentation]
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, *to_hw)))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_masks_made_in_their_boxes_equal_whole_ones(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    from_hw, to_hw = ((int(rng.integers(1, 60)), int(rng.integers(1, 60))) for _ in range(2))
+    to_hw = from_hw if seed % 3 == 0 else to_hw
+    pixels = from_hw[0] * from_hw[1]
+    cuts = np.sort(rng.integers(0, pixels + 1, int(rng.integers(0, 6))))  # runs without a pixel among them
+    counts = np.diff([0, *cuts, pixels]).tolist()
+    segmentations: list[Any] = [
+        random_polygons(seed, from_hw),
+        [ring * 0.3 for ring in random_polygons(seed + 100, from_hw)],
+        *(mask_to_rle(rng.random(from_hw) < share) for share in (0, 0.01, 0.3, 0.9, 1)),
+        coco_mask.frPyObjects({"size": list(from_hw), "counts": counts}, *from_hw),
+    ]
+    masks, boxes, areas = rasterise_all(segmentations, from_hw, to_hw)
+    assert masks.flags.c_contiguous
+    for i, segmentation in enumerate(segmentations):
+        expected = plainly_rasterised(segmentation, from_hw, to_hw)
+        np.testing.assert_array_equal(masks[i], expected)
+        np.testing.assert_array_equal(rasterise(segmentation, from_hw, to_hw), expected)
+        assert areas[i] == expected.sum()
+    np.testing.assert_array_equal(boxes, masks_to_boxes(masks))
+    for kind in (bool, np.float32, np.int64):
+        np.testing.assert_array_equal(masks_to_boxes(masks.astype(kind)), boxes)
+    for segmentation in segmentations[2:]:
+        expected = coco_mask.decode(segmentation)
+        np.testing.assert_array_equal(rle_to_mask(segmentation), expected)
+        crop, top, left = rle_crop(segmentation)
+        np.testing.assert_array_equal(crop, expected[top : top + crop.shape[0], left : left + crop.shape[1]])
+        assert crop.sum() == expected.sum()
+        assert not crop.size or (crop[[0, -1]].any(axis=1).all() and crop[:, [0, -1]].any(axis=0).all())
+
+
+def test_no_outlines() -> None:
+    masks, boxes, areas = rasterise_all([], HW, (10, 15))
+    assert (masks.shape, boxes.shape, areas.shape) == ((0, 10, 15), (0, 4), (0,))
+
+
+@pytest.mark.parametrize("sides", [(1, 7), (7, 1), (1280, 640), (1333, 800), (480, 1066), (3000, 4096)])
+def test_large_rles_are_resized_in_their_boxes(sides: tuple[int, int]) -> None:
+    before, after = sides
+    mask = (np.random.default_rng(before).random((3, before)) < 0.5).astype(np.uint8)
+    for one, from_hw, to_hw in ((mask, (3, before), (2, after)), (mask.T, (before, 3), (after, 2))):
+        expected = plainly_rasterised(mask_to_rle(one), from_hw, to_hw)
+        np.testing.assert_array_equal(rasterise(mask_to_rle(one), from_hw, to_hw), expected)
 
 
 @pytest.mark.parametrize(

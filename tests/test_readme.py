@@ -72,7 +72,8 @@ def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
             of_a_run = any(argument.startswith("runs/") for argument in after(arguments, "--weights"))
             weights = [] if of_a_run else ["--weights", "none"]
             timed = ["--epochs", "null", "--minutes", "0.01"] if "--minutes" in arguments else []
-            arguments += SMALL + weights + timed
+            two = ["--epochs", "2"] if "--recipe" in arguments else []
+            arguments += SMALL + weights + timed + two
         assert main([verb, *arguments]) == 0, command
     assert {"best.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json", "predictions.json",
             "predictions.jpg"} <= {path.name for path in (place / "runs" / "cells").iterdir()}  # fmt: skip

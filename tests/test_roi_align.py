@@ -87,6 +87,26 @@ def test_equals_torchvisions(boxes: list[Tensor], levels: int, bins: int, ratio:
     assert error(our_gradient, [one.double() for one in their_gradient]) < 4e-6
 
 
+@pytest.mark.parametrize("boxes", ODD.values(), ids=ODD.keys())
+@pytest.mark.parametrize(("levels", "bins", "ratio"), [(3, 7, 2), (1, 14, 2), (2, 5, 3)])
+def test_maps_with_channels_last_give_torchvisions_values(
+    boxes: list[Tensor], levels: int, bins: int, ratio: int
+) -> None:
+    last = [one.to(memory_format=torch.channels_last) for one in maps(levels)]
+    assert not any(one.is_contiguous() for one in last)
+    features = {str(level): one for level, one in enumerate(last)}
+    ours, theirs = (pooler(kind, levels, bins, ratio)(features, boxes, [IMAGE] * 3) for kind in POOLERS)
+    # in float64 too: an address that float32 rounds is no error of either
+    exact, exact_boxes = {name: one.double() for name, one in features.items()}, [one.double() for one in boxes]
+    truth, our_exact = (
+        pooler(kind, levels, bins, ratio)(exact, exact_boxes, [IMAGE] * 3) for kind in (MultiScaleRoIAlign, POOLERS[0])
+    )
+    assert ours.shape == theirs.shape
+    if len(ours):
+        assert error([our_exact], [truth]) < 1e-14
+        assert error([ours], [theirs.double()]) < 4e-6
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 2)])
 def test_maps_of_one_pixel(size: tuple[int, int]) -> None:
     features = [torch.randn(3, 4, *size)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.columns import ROUNDING, InstanceColumns
+from detseg.annotations.instances import Instances
+from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.notes import Notes
 from detseg.annotations.plausible import check_plausible
-from detseg.annotations.segmentation import Segmentation, SegmentationColumn
+from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, KeypointSchema
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
@@ -23,9 +25,6 @@ from detseg.orientation import upright_hw
 
 MAX_SIDE = 1_000_000
 """Pixels. A longer side is a damaged number, not a picture."""
-
-ROUNDING = 1e-9
-"""Pixels by which x + width may pass the frame unclipped: decimals of a file do not add up exactly in binary."""
 
 
 class TableBuilder:
@@ -83,20 +82,8 @@ class TableBuilder:
         self._orientation: list[int] = []
         self._stored_frame: list[bool] = []
         self._class_index: list[Sequence[int]] = []
-        self._start: list[int] = []
 
-        self._boxes = array("d")
-        self._label: list[int] = []
-        self._area: list[float] = []
-        self._iscrowd: list[bool] = []
-        self._ignore: list[bool] = []
-        self._difficult: list[bool] = []
-        self._annotation_id: list[int] = []
-        self._segmentation: list[Segmentation] = []
-        self._keypoints: list[npt.NDArray[np.float64]] = []
-
-        self._given_boxes = array("d")  # as given, dropped ones too: evidence for check_plausible
-        self._given_image = array("q")
+        self._instances = Instances(0 if keypoint_schema is None else len(keypoint_schema.names))
 
     def add_image(
         self,
@@ -169,7 +156,42 @@ class TableBuilder:
         self._orientation.append(orientation)
         self._stored_frame.append(stored_frame)
         self._class_index.append(class_index)
-        self._start.append(len(self._label))
+
+    def add_images(
+        self,
+        media: Sequence[str],
+        stored_hw: Sequence[tuple[int, int]],
+        image_id: Sequence[int],
+        *,
+        orientation: Sequence[int],
+        stored_frame: Sequence[bool],
+        split: str = "",
+    ) -> None:
+        """As :meth:`add_image` for many files.
+
+        Raises:
+            DataError: see there; ids must fit 64 bits.
+        """
+        first, number = len(self._names), len(media)
+        sizes = np.array(stored_hw, np.int64).reshape(-1, 2)
+        known = self._row_of_id.keys() | set(image_id)
+        if ((sizes < 1) | (sizes > MAX_SIDE)).any() or len(known) < first + number:
+            for name, hw, own_id in zip(media, stored_hw, image_id, strict=True):
+                self.add_image(name, hw, image_id=own_id)  # one of them is refused
+        self._row_of_id.update(zip(image_id, range(first, first + number), strict=True))
+        self._names.extend([name or f"image {first + i}" for i, name in enumerate(media)])
+        self._media.extend(media)
+        self._member.extend([""] * number)
+        self._group.extend([""] * number)
+        self._split.extend([split] * number)
+        self._stored.extend(stored_hw)
+        self._upright.extend(
+            [hw if turn == 1 else upright_hw(hw, turn) for hw, turn in zip(stored_hw, orientation, strict=True)]
+        )
+        self._frame.extend([-1] * number)
+        self._orientation.extend(orientation)
+        self._stored_frame.extend(stored_frame)
+        self._class_index.extend([[-1] * len(self._field_sizes)] * number)
 
     def add_instance(
         self,
@@ -184,8 +206,9 @@ class TableBuilder:
         annotation_id: int = -1,
         keypoints: npt.NDArray[np.floating] | None = None,
         where: str = "",
+        image: int = -1,
     ) -> bool:
-        """Add one instance to the last image; True if it was kept, False if it was dropped (and noted).
+        """Add one instance; True if it was kept, False if it was dropped (and noted).
 
         Args:
             box_xywh: x, y, width, height in upright absolute pixels; None takes it from ``segmentation``.
@@ -197,61 +220,71 @@ class TableBuilder:
             annotation_id: the source's own id, for messages.
             keypoints: [P, 3] x, y, visibility 0..2 in upright pixels; None for none labelled.
             where: what messages call the instance; made from the source, the id and the image if empty.
+            image: row of the image that it belongs to; -1 for the last one.
 
         Raises:
             DataError: numbers that are not finite, an unknown label, keypoints or an RLE of another size, no box and
                 no segmentation; with ``bad_instances="error"`` also a box that is empty or outside the frame.
         """
-        row = len(self._names) - 1
-        assert row >= 0, "add_image comes before add_instance"
+        row = image if image >= 0 else len(self._names) - 1
+        assert 0 <= row < len(self._names), "add_image comes before add_instance"
+        where = where or self._called(annotation_id, row)
         height, width = self._upright[row]
         if not 1 <= label <= self._num_labels:
-            raise DataError(f"{self._where(where, annotation_id)}: label {label} is outside 1..{self._num_labels}")
+            raise DataError(f"{where}: label {label} is outside 1..{self._num_labels}")
         if isinstance(segmentation, dict) and tuple(segmentation["size"]) != (height, width):
             raise DataError(
-                f"{self._where(where, annotation_id)}: RLE of size {list(segmentation['size'])} in an upright image of "
+                f"{where}: RLE of size {list(segmentation['size'])} in an upright image of "
                 f"height {height} and width {width}; make both the same"
             )
         if box_xywh is None:
             if segmentation is None:
-                raise DataError(f"{self._where(where, annotation_id)}: neither box nor segmentation; give one of them")
+                raise DataError(f"{where}: neither box nor segmentation; give one of them")
             box_xywh = segmentation_box(segmentation)
         x, y, w, h = (float(value) for value in box_xywh)
         if not (isfinite(x + y + w + h) and (area is None or isfinite(area))):
             raise DataError(
-                f"{self._where(where, annotation_id)}: box {_shown(x, y, w, h)}, area {area}: not all of these numbers "
+                f"{where}: box {_shown(x, y, w, h)}, area {area}: not all of these numbers "
                 "are finite; correct or remove the instance"
             )
-        self._given_boxes.extend((x, y, w, h))
-        self._given_image.append(row)
-
+        self._instances.give(row, (x, y, w, h))
         problem = _problem(x, y, w, h, height, width)
         if problem:
             if self._strict:
-                raise DataError(
-                    f"{self._where(where, annotation_id)}: box {_shown(x, y, w, h)} {problem}; remove it or pass "
-                    "--bad-instances drop"
-                )
-            self.notes.add(f"box that {problem} dropped", f"{self._where(where, annotation_id)} {_shown(x, y, w, h)}")
+                raise DataError(f"{where}: box {_shown(x, y, w, h)} {problem}; remove it or pass --bad-instances drop")
+            self.notes.add(f"box that {problem} dropped", f"{where} {_shown(x, y, w, h)}")
             return False
         if x < 0 or y < 0 or w > width - x + ROUNDING or h > height - y + ROUNDING:
-            self.notes.add("box clipped at the frame", f"{self._where(where, annotation_id)} {_shown(x, y, w, h)}")
+            self.notes.add("box clipped at the frame", f"{where} {_shown(x, y, w, h)}")
             x, w = (0.0, x + w) if x < 0 else (x, w)
             y, h = (0.0, y + h) if y < 0 else (y, h)
             w, h = min(w, width - x), min(h, height - y)
+        points = None
         if self._schema is not None:
-            self._keypoints.append(self._checked_keypoints(keypoints, (height, width), where, annotation_id))
+            points = check_keypoints(keypoints, self._schema, (height, width), where, self.notes)
         if area is None:
             area = w * h if segmentation is None else segmentation_area(segmentation, (height, width))
-        self._boxes.extend((x, y, w, h))
-        self._label.append(int(label))
-        self._area.append(float(area))
-        self._iscrowd.append(bool(iscrowd))
-        self._ignore.append(bool(ignore))
-        self._difficult.append(bool(difficult))
-        self._annotation_id.append(annotation_id)
-        self._segmentation.append(segmentation)
+        flags = bool(iscrowd), bool(ignore), bool(difficult)
+        self._instances.append(row, (x, y, w, h), label, area, flags, annotation_id, segmentation, points)
         return True
+
+    def add_instances(
+        self, columns: InstanceColumns, regular: npt.NDArray[np.bool_], add: Callable[[int], object]
+    ) -> None:
+        """Add many instances at once, to any images; within an image they keep their order.
+
+        Args:
+            columns: N instances. Their keypoints have been checked.
+            regular: bool [N], those that are taken as they are: at most ``columns.regular(self.sizes_hw, K)``.
+            add: called with the number of each other one, by ascending image: adds it by :meth:`add_instance`, or
+                leaves it out.
+        """
+        self._instances.extend(columns, regular, add)
+
+    @property
+    def sizes_hw(self) -> npt.NDArray[np.int64]:
+        """int64 [I, 2]: upright height and width of the images so far."""
+        return np.array(self._upright, np.int64).reshape(-1, 2)
 
     def build(self) -> AnnotationTable:
         """The table of everything that was added.
@@ -260,16 +293,12 @@ class TableBuilder:
             DataError: the boxes as a whole cannot be pixels x, y, width, height of these images
                 (``annotations/plausible.py``).
         """
-        sizes = np.array(self._upright, np.int64).reshape(-1, 2)
-        given_image = np.array(self._given_image, np.int64)
-        check_plausible(_rows_of_four(self._given_boxes), sizes[given_image], self.source)
+        boxes, image = self._instances.given()
+        check_plausible(boxes, self.sizes_hw[image], self.source)
+        instances, number = self._instances.in_order(), len(self._names)
+        per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
+        stop = np.cumsum(per_image)
         stored = np.array(self._stored, np.int32).reshape(-1, 2)
-        number = len(self._names)
-        stop = [*self._start[1:], len(self._label)] if number else []
-        schema = self._schema
-        keypoints = None
-        if schema is not None:
-            keypoints = np.array(self._keypoints, np.float64).reshape(len(self._label), len(schema.names), 3)
         return AnnotationTable(
             class_map=self.class_map,
             root=self.root,
@@ -285,52 +314,26 @@ class TableBuilder:
             group=_strings(self._group),
             split=_strings(self._split),
             class_index=np.array(self._class_index, np.int64).reshape(number, len(self._field_sizes)),
-            start=np.array(self._start, np.int64),
-            stop=np.array(stop, np.int64),
-            boxes_xywh=_rows_of_four(self._boxes),
-            label=np.array(self._label, np.int32),
-            area=np.array(self._area, np.float64),
-            iscrowd=np.array(self._iscrowd, np.bool_),
-            ignore=np.array(self._ignore, np.bool_),
-            difficult=np.array(self._difficult, np.bool_),
-            annotation_id=np.array(self._annotation_id, np.int64),
-            segmentation=SegmentationColumn.from_list(self._segmentation),
-            keypoints=keypoints,
-            keypoint_schema=schema,
+            start=stop - per_image,
+            stop=stop,
+            boxes_xywh=instances.boxes_xywh,
+            label=instances.label,
+            area=instances.area,
+            iscrowd=instances.iscrowd,
+            ignore=instances.ignore,
+            difficult=instances.difficult,
+            annotation_id=instances.annotation_id,
+            segmentation=instances.segmentation,
+            keypoints=None if self._schema is None else instances.keypoints,
+            keypoint_schema=self._schema,
             label_fields=self._label_fields,
             source=self.source,
             notes=self.notes,
         )
 
-    def _checked_keypoints(
-        self, keypoints: npt.NDArray[np.floating] | None, size_hw: tuple[int, int], where: str, annotation_id: int
-    ) -> npt.NDArray[np.float64]:
-        assert self._schema is not None
-        shape = (len(self._schema.names), 3)
-        if keypoints is None:
-            return np.zeros(shape)
-        points = np.asarray(keypoints, np.float64)
-        if points.shape != shape or not np.isfinite(points).all():
-            raise DataError(
-                f"{self._where(where, annotation_id)}: keypoints {points.tolist()} are not {shape[0]} points of finite "
-                "x, y, visibility"
-            )
-        if not np.isin(points[:, 2], (0, 1, 2)).all():
-            raise DataError(
-                f"{self._where(where, annotation_id)}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not "
-                "labelled), 1 (hidden) and 2 (visible)"
-            )
-        inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
-        for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
-            what = f"{self._schema.names[index]} {points[index, :2].tolist()}"
-            self.notes.add("keypoint outside the picture not trained on", f"{self._where(where, annotation_id)} {what}")
-        return points
-
-    def _where(self, where: str, annotation_id: int) -> str:
-        if where:
-            return where
+    def _called(self, annotation_id: int, row: int) -> str:
         number = f", annotation {annotation_id}" if annotation_id >= 0 else ""
-        return f"{self.source}{number} ({self._names[-1]})"
+        return f"{self.source}{number} ({self._names[row]})"
 
 
 def _problem(x: float, y: float, w: float, h: float, height: int, width: int) -> str:
@@ -351,10 +354,6 @@ def _relative(media: os.PathLike[str], root: Path) -> str:
 
 def _strings(values: list[str]) -> Any:  # Strings; numpy's stubs cannot say so
     return np.array(values, dtype=np.dtypes.StringDType())
-
-
-def _rows_of_four(numbers: array[float]) -> npt.NDArray[np.float64]:
-    return np.array(numbers, np.float64).reshape(-1, 4)
 
 
 def _shown(*numbers: float) -> str:

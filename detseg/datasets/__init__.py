@@ -8,9 +8,10 @@ from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_pictures import LabelledPictures
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.sampler import EpochSampler, SampleKey
+from detseg.datasets.views import Views
 
 if TYPE_CHECKING:
-    from detseg.datasets.augment import PRESETS, Augment, preset
+    from detseg.datasets.augment import PRESETS, Augment, fixed_views, preset
 
 __all__ = [
     "PRESETS",
@@ -19,14 +20,16 @@ __all__ = [
     "EpochSampler",
     "LabelledPictures",
     "SampleKey",
+    "Views",
     "check_sample",
     "collate_fn",
     "data_loader",
+    "fixed_views",
     "preset",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("PRESETS", "Augment", "preset"):
+    if name in ("PRESETS", "Augment", "fixed_views", "preset"):
         return getattr(importlib.import_module("detseg.datasets.augment"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

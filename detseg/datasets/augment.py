@@ -130,9 +130,8 @@ class Augment:
             boxes = masks_to_boxes(moved["masks"])[keep]
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         keep, boxes = keep[solid], boxes[solid]
-        for key in INSTANCE_KEYS:
-            if key in moved:
-                moved[key] = moved[key][keep]
+        if not np.array_equal(keep, np.arange(len(target["boxes"]))):  # else all masks would be copied for nothing
+            moved |= {key: moved[key][keep] for key in INSTANCE_KEYS if key in moved}
         moved["area"] = _areas(target, keep, boxes, moved.get("masks"))
         moved["boxes"] = boxes
         return image, moved
@@ -294,6 +293,17 @@ _BUILDERS: dict[str, Callable[[Task], list[Any]]] = {"flip": _flip, "light": _li
 
 PRESETS = ("none", *_BUILDERS)
 """Names that :func:`preset` knows, from nothing to much."""
+
+
+def fixed_views(name: str, task: Task, drawn: int) -> list[Augment | None]:
+    """What the views of a picture are under preset ``name``: plain, mirrored, and ``drawn`` of the preset's own.
+
+    With "none" plain is the only one.
+    """
+    augment = preset(name, task)
+    if augment is None:
+        return [None]
+    return [None, Augment([A.HorizontalFlip(p=1.0)]), *[augment] * drawn]
 
 
 def preset(name: str, task: Task) -> Augment | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,12 +12,12 @@ import torch.utils.data
 
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
-from detseg.datasets.area import mask_areas
 from detseg.datasets.check import check_sample
+from detseg.datasets.decoded import DecodedImages
 from detseg.datasets.sampler import SampleKey
 from detseg.errors import DataError
-from detseg.images import decode_image, read_header
-from detseg.masks import masks_to_boxes, rasterise
+from detseg.images import EncodedImage
+from detseg.masks import rasterise_all
 from detseg.orientation import orient_image
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.seeds import derive_seed
@@ -44,9 +45,12 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             instance without any has P points of visibility 0) or "classify" (``class_index``).
         augment: random transforms; None for evaluation.
         seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
+        decoded: keeps pictures that were decoded, for later epochs; made of the same table and preprocessing. The
+            samples are the same with and without.
 
     Raises:
-        DataError: the table lacks what the task needs, or the preprocessing does not fit it.
+        DataError: the table lacks what the task needs, the preprocessing does not fit it, or ``decoded`` is another
+            table's.
     """
 
     def __init__(
@@ -57,13 +61,20 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         task: Task,
         augment: Augment | None = None,
         seed: int = 0,
+        decoded: DecodedImages | None = None,
     ) -> None:
         _check_task(table, preprocessing, task)
+        if decoded is not None and (decoded.table is not table or decoded.preprocessing != preprocessing):
+            raise DataError(
+                f"{table.source or 'the table'}: the decoded pictures are those of another table or preprocessing; "
+                "make them of the dataset's own"
+            )
         self.table = table
         self.preprocessing = preprocessing
         self.task = task
         self.augment = augment
         self.seed = seed
+        self.decoded = decoded
 
     def __len__(self) -> int:
         return len(self.table)
@@ -84,7 +95,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         index, epoch, occurrence = key if isinstance(key, SampleKey) else SampleKey(int(key))
         record = self.table[index]
         geometry = self.preprocessing.geometry(record.size_hw, record.orientation)
-        image = self.preprocessing.apply(_picture(record, geometry), geometry)
+        image = self._image(index, record, geometry)
         target = self._class_target(record) if self.task == "classify" else self._instance_target(record, geometry)
         if self.augment is not None:
             image, target = self._augmented(self.augment, image, target, record, (epoch, occurrence))
@@ -92,10 +103,20 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         tensors["image_id"] = torch.tensor(record.image_id, dtype=torch.int64)
         if self.task == "classify" and len(record.class_index) == 1:
             tensors["class_index"] = tensors["class_index"][0]
-        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        pixels = torch.from_numpy(_channels_first(image))
         sizes = tuple(len(field) for field in self.table.label_fields)
         check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name, field_sizes=sizes)
         return pixels, tensors
+
+    def _image(self, index: int, record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
+        """uint8 [h, w, 3] at the network's size, before any augmentation."""
+        kept = None if self.decoded is None else self.decoded.get(index)
+        if kept is not None:
+            return kept if self.augment is None else kept.copy()  # a transform may write into what it is given
+        image = self.preprocessing.apply(_picture(record, geometry), geometry)
+        if self.decoded is not None:
+            self.decoded.put(index, image)
+        return image
 
     def _class_target(self, record: Record) -> dict[str, npt.NDArray[Any]]:
         return {"class_index": record.class_index.astype(np.int64)}
@@ -113,16 +134,15 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             "iscrowd": np.zeros(len(rows), np.uint8),
         }
         if self.task == "segment":
-            masks = np.zeros((len(rows), *to_hw), np.uint8)
-            for mask, row, box in zip(masks, rows, boxes, strict=True):
-                segmentation = record.segmentations[row]
-                assert segmentation is not None  # looked at when the dataset was built
-                mask[...] = rasterise(segmentation, from_hw, to_hw)
-                if not mask.any():
-                    x, y = (box[:2] + box[2:]) / 2
-                    mask[min(int(y), to_hw[0] - 1), min(int(x), to_hw[1] - 1)] = 1
-            target |= {"masks": masks, "boxes": masks_to_boxes(masks)}
-            target["area"] = mask_areas(masks)
+            # every instance has one: looked at when the dataset was built
+            outlines = [outline for row in rows if (outline := record.segmentations[row]) is not None]
+            masks, inside, areas = rasterise_all(outlines, from_hw, to_hw)
+            for i in np.flatnonzero(areas == 0):
+                x, y = (boxes[i, :2] + boxes[i, 2:]) / 2
+                column, row = min(int(x), to_hw[1] - 1), min(int(y), to_hw[0] - 1)
+                masks[i, row, column] = areas[i] = 1
+                inside[i] = column, row, column + 1, row + 1
+            target |= {"masks": masks, "boxes": inside, "area": areas}
         if self.task == "keypoints":
             assert record.keypoints is not None  # looked at when the dataset was built
             target["keypoints"] = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw)
@@ -184,8 +204,9 @@ def _picture(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3]: the upright picture, perhaps decoded smaller, but not smaller than the network wants it."""
     if record.member or record.frame >= 0:
         raise DataError(f"{record.name}: pictures inside archives and videos are not read; extract them to files")
-    data, where = record.path.read_bytes(), str(record.path)
-    stored_hw = read_header(data, name=where).size_hw
+    where = str(record.path)
+    encoded = EncodedImage(record.path, name=where)
+    stored_hw = encoded.header.size_hw
     if stored_hw != record.stored_hw:
         raise DataError(
             f"{where}: the file is {stored_hw[1]} x {stored_hw[0]} pixels, the table says {record.stored_hw[1]} x "
@@ -194,8 +215,15 @@ def _picture(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
     height, width = geometry.resized_hw
     needed = (height, width) if record.orientation < 5 else (width, height)
     # The table's orientation rules, not the file's: the annotations were turned by it.
-    pixels = decode_image(data, upright=False, min_hw=needed, name=where)
+    pixels = encoded.decode(upright=False, min_hw=needed)
     return orient_image(pixels, record.orientation)
+
+
+def _channels_first(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3] -> [3, H, W], contiguous; eight times faster than a transposed copy."""
+    planes = np.empty((3, *image.shape[:2]), np.uint8)
+    cv2.split(image, list(planes))  # into them: they have the size and type that it would make
+    return planes
 
 
 def _scaled_boxes(

@@ -14,6 +14,7 @@ from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_pictures import LabelledPictures
 from detseg.datasets.rendered import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
+from detseg.datasets.views import Views
 from detseg.errors import DataError
 from detseg.leaving import SIGNALS
 
@@ -37,7 +38,7 @@ def data_loader(
     """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
 
     Args:
-        dataset: a :class:`Dataset`, :class:`LabelledPictures` or :class:`RenderedScenes`, which is asked with
+        dataset: a :class:`Dataset`, :class:`LabelledPictures`, :class:`RenderedScenes` or :class:`Views`, asked with
             :class:`SampleKey` so that it knows the epoch; or anybody's dataset of ``(image, target)``, which is asked
             with integers and draws its own random numbers.
         batch_size: images per batch; the last batch may be smaller.
@@ -55,7 +56,7 @@ def data_loader(
             f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
             "or the number of processes"
         )
-    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures, RenderedScenes)) else IndexSampler
+    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures, RenderedScenes, Views)) else IndexSampler
     return Loader(
         dataset,
         batch_size,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,26 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from detseg.engine.ema import Ema
 from detseg.engine.optim import load_optimizer_tensors, optimizer_tensors
 from detseg.engine.precision import Precision
+from detseg.engine.sealed import read_sealed, write_sealed
 from detseg.engine.train import EpochSums
 from detseg.errors import DataError, in_file
-from detseg.files import atomic_write
 from detseg.models.build import Model, ModelDescription, build_model
-from detseg.models.state_files import no_number
-from detseg.seal import BLANK, is_whole, seal
-
-SCHEMA = 2
-SEALED_SINCE = 2
-"""Files of schema 1 have no seal, no sums and no average; they are read as they are."""
-HEADER_LENGTH = 8
-"""Bytes before safetensors' JSON header that hold its length."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,6 @@ def save_checkpoint(
     if description is None:
         description = model.description.to_dict() if hasattr(model, "description") else {}  # type: ignore[operator,union-attr]
     header = {
-        "schema": SCHEMA,
         "model": dict(description),
         "position": asdict(position or Position()),
         "metrics": dict(metrics or {}),
@@ -139,13 +127,8 @@ def save_checkpoint(
         "sums": [asdict(one) for one in sums],
         "scaler": {} if precision is None else precision.state(),
         "data": dict(data or {}),
-        "sha256": BLANK,
     }
-    # safetensors refuses views and shared storage; a copy has neither
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in named.items()}
-    content = safetensors.torch.save(plain, metadata={"detseg": json.dumps(header, allow_nan=False)})
-    with atomic_write(path, before_replacing=before_replacing) as file:
-        file.write(seal(content, _header_end(content)))
+    write_sealed(path, header, named, before_replacing=before_replacing)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -179,34 +162,6 @@ def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
         scaler=header.get("scaler", {}),
         data=header.get("data", {}),
     )
-
-
-class Damaged(DataError):
-    """A file is not what was written."""
-
-
-def read_sealed(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """This project's header and all tensors of a file that is as it was written; errors as :func:`load_checkpoint`."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; a run writes best.safetensors and last.safetensors")
-    content = path.read_bytes()
-    end = _header_end(content)
-    try:
-        metadata = json.loads(content[HEADER_LENGTH:end]).get("__metadata__", {})
-        header = json.loads(metadata.get("detseg", "null"), parse_constant=no_number)
-        tensors = safetensors.torch.load(content)
-    except (safetensors.SafetensorError, ValueError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise Damaged(f"{path}: damaged, or not a safetensors file ({reason}); use another checkpoint") from error
-    if not isinstance(header, dict):
-        raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")
-    schema = header.get("schema")
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-        raise DataError(f"{path}: schema {schema} is not known (this version knows {SCHEMA}); upgrade")
-    if (schema >= SEALED_SINCE or "sha256" in header) and not is_whole(content, end):
-        raise Damaged(f"{path}: damaged, its content is not what was written; use another checkpoint")
-    return header, tensors
 
 
 def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Module] | None = None) -> nn.Module:
@@ -259,10 +214,6 @@ def restore(
             ema.restore(checkpoint.ema or checkpoint.weights, checkpoint.ema_updates)
         if precision is not None:
             precision.restore(checkpoint.scaler)
-
-
-def _header_end(content: bytes) -> int:
-    return HEADER_LENGTH + int.from_bytes(content[:HEADER_LENGTH], "little")
 
 
 def _is_channels_last(tensor: Tensor) -> bool:

@@ -48,7 +48,7 @@ def build_optimizer(
         for (body, decays), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], not item[0][1]))
     ]
     if name == "sgd":
-        return torch.optim.SGD(settings, lr=lr, momentum=momentum)
+        return torch.optim.SGD(settings, lr=lr, momentum=momentum, fused=True)
     return torch.optim.AdamW(settings, lr=lr, fused=True)
 
 

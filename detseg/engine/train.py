@@ -291,12 +291,19 @@ def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
 def to_device(
     images: Sequence[Tensor], targets: Sequence[Target], device: torch.device
 ) -> tuple[list[Tensor], list[Target]]:
-    """Images and every tensor of the targets on ``device``; other values of a target are passed as they are."""
+    """Images and every tensor of the targets on ``device``; other values of a target are passed as they are.
+
+    Copies from a loader's pinned memory to a GPU do not wait for each other; what the GPU computes waits for them.
+    """
+    ahead = device.type == "cuda"
     moved = [
-        {key: value.to(device) if isinstance(value, Tensor) else value for key, value in target.items()}
+        {
+            key: value.to(device, non_blocking=ahead) if isinstance(value, Tensor) else value
+            for key, value in target.items()
+        }
         for target in targets
     ]
-    return [image.to(device) for image in images], moved
+    return [image.to(device, non_blocking=ahead) for image in images], moved
 
 
 def _reference_warmup(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler | None:

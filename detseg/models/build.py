@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
@@ -20,13 +20,18 @@ from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture, octaves
 from detseg.models.bodies import build_backbone, norm_layer
+from detseg.models.channels import channels_last
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription, Norm
 from detseg.models.detector import Detector
+from detseg.models.folded_norm import fold_norms
+from detseg.models.heads import LeanRoIHeads
+from detseg.models.kept_anchors import KeptAnchors
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
 from detseg.models.own_classifier import OWN
 from detseg.models.roi_align import GatheringRoIAlign
+from detseg.models.sampled_rpn import SampledRPN
 from detseg.models.state_files import read_description, read_state_dict
 from detseg.models.timm_body import FAMILIES, PREFIX, body_of, timm_architecture
 from detseg.preprocess import Preprocessing
@@ -137,7 +142,13 @@ def build_model(description: ModelDescription) -> Model:
         return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
     _fix_scales(rcnn.roi_heads, body.strides)
+    _make_lean(rcnn)
     return Detector(rcnn, body, description)
+
+
+def plain_rcnn(description: ModelDescription) -> Any:
+    """torchvision's own ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN`` of a description; nothing is changed in it."""
+    return _rcnn(architecture_of(description.arch), description)
 
 
 def architecture_of(arch: str) -> Architecture:
@@ -239,6 +250,23 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
             pooler.scales = [1 / stride for stride in strides]
             pooler.map_levels = LevelMapper(levels[0], levels[-1])
             setattr(roi_heads, name, pooler)
+
+
+def _make_lean(rcnn: Any) -> None:
+    """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
+    kept = KeptAnchors(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
+    rcnn.rpn.anchor_generator = kept
+    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads)
+    fold_norms(rcnn.backbone)
+    for part in (rcnn.backbone.body, rcnn.backbone.fpn):
+        part.register_forward_pre_hook(_last)
+
+
+def _last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Images or maps with channels last, for a module that learns; what is frozen gives the same bits in any run."""
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return inputs
+    return tuple(channels_last(one) if isinstance(one, dict) else channels_last({"": one})[""] for one in inputs)
 
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:

@@ -12,6 +12,7 @@ from detseg.errors import DataError
 from detseg.models.bodies import Body
 from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, name_of
+from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
 from detseg.models.padding import size_of
 from detseg.models.parts import PartedModel
 from detseg.structures import ClassPrediction, FieldPredictions
@@ -27,7 +28,8 @@ class Classifier(PartedModel):
     the last layer are then the linear heads of the fields, one after the other.
 
     :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen body the features of an image depend on
-    that image alone (it is run by itself, without gradients) and can be computed once and kept.
+    that image alone (it is run by itself, without gradients) and can be computed once and kept
+    (:meth:`frozen_features`).
     """
 
     def __init__(self, network: nn.Module, body: Body, description: ModelDescription) -> None:
@@ -48,12 +50,13 @@ class Classifier(PartedModel):
         return tuple(tuple(f"{self._body.prefix}{name}" for name in stage) for stage in self._body.stages)
 
     def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
+        self, images: Sequence[Image], targets: Sequence[Target] | None = None
     ) -> Losses | list[ClassPrediction] | list[FieldPredictions]:
         """The loss in training mode, predictions in eval mode.
 
         Args:
-            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the body is frozen.
+            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the body is frozen. Or what
+                :meth:`frozen_features` gave for them, while the body is frozen.
             targets: needed in training mode: class_index int64 [] in 0..K-1; with T label fields [T], each in its own
                 0..K-1, or -1 for none, which adds nothing to the loss of that field.
 
@@ -74,8 +77,38 @@ class Classifier(PartedModel):
             for column, (field, part) in enumerate(zip(self._fields, self._by_field(logits), strict=True))
         }
 
-    def pooled_features(self, images: Sequence[Tensor]) -> Tensor:
+    def levels(self) -> tuple[str, ...]:
+        return ("pooled",) if self.is_frozen("stem", "body") else ()
+
+    @torch.no_grad()
+    def frozen_features(
+        self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
+    ) -> list[FrozenFeatures]:
+        """What the frozen body makes of each image; given back in its place, it gives the same bits.
+
+        In training mode, and where sizes differ, each image is run by itself; else all together, as for predictions.
+
+        Args:
+            level: "pooled", the only one.
+            alone: run each by itself; None for training mode.
+        """
+        alone = self.training if alone is None else alone
+        groups = [[image] for image in images] if alone else [images]
+        rows = torch.cat([self.pooled_features(group) for group in groups])
+        level = level or self.levels()[0]
+        return [
+            FrozenFeatures(level, {"pooled": row[None]}, size_of(image))
+            for image, row in zip(images, rows, strict=True)
+        ]
+
+    def pooled_features(self, images: Sequence[Image]) -> Tensor:
         """float32 [N, D]: the last body map of each image, averaged over the picture."""
+        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        if features:
+            return torch.cat([as_float(one.maps)["pooled"] for one in features])
+        return self._pooled_pictures(pictures)
+
+    def _pooled_pictures(self, images: Sequence[Tensor]) -> Tensor:
         if self.training and self.is_frozen("stem", "body"):
             with torch.no_grad():
                 return torch.cat([self._pooled(self.normalise(image)[None]) for image in images])
@@ -116,7 +149,7 @@ class Classifier(PartedModel):
             for rows in zip(*parts, strict=True)
         ]
 
-    def _class_indices(self, images: Sequence[Tensor], targets: Sequence[Target] | None) -> Tensor:
+    def _class_indices(self, images: Sequence[Image], targets: Sequence[Target] | None) -> Tensor:
         """int64 [N, T] of the targets, checked."""
         if targets is None or len(targets) != len(images):
             given = "no targets" if targets is None else f"{len(targets)} targets"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from detseg.models.bodies import Body
 from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, check_targets
+from detseg.models.features import FrozenFeatures, Image, as_float, of_each, pictures_or_features
 from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
@@ -33,10 +35,9 @@ class Detector(PartedModel):
     same keys for every batch, also one without any instance or labelled keypoint. Called in eval mode it gives one
     :class:`RawPrediction` per image.
 
-    The way of an image: ``body_maps -> neck_maps -> frozen_proposals -> losses_from_*``. What is frozen is computed
-    image by image, so that it depends on the image alone and can be computed once and kept; the first trainable part
-    gets the batch. With everything trainable, or only the stem frozen, the images are padded to the largest of the
-    batch as torchvision does.
+    What is frozen is computed image by image, so that it depends on the image alone and can be computed once and kept
+    (:meth:`frozen_features`); the first trainable part gets the batch. With everything trainable, or only the stem
+    frozen, the images are padded to the largest of the batch as torchvision does.
 
     Random numbers: training draws anchors and RoIs from torch's global generator; the caller seeds it.
 
@@ -88,13 +89,17 @@ class Detector(PartedModel):
         stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in self._stages]
         return tuple(stage for stage in stages if stage)
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> Losses | list[RawPrediction]:
+    def levels(self) -> tuple[str, ...]:
+        if not self.is_frozen("stem", "body"):
+            return ()
+        return ("neck", "body") if self.is_frozen("neck") else ("body",)
+
+    def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
         """Losses in training mode, predictions in eval mode.
 
         Args:
-            images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel.
+            images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. Or what
+                :meth:`frozen_features` gave for them, while the body is frozen.
             targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K, masks uint8 [N, H, W] for
                 a mask head, keypoints float32 [N, P, 3] (x, y, visibility; 0 is not labelled and not learned from) for
                 a keypoint head; N = 0 is a negative image.
@@ -103,77 +108,79 @@ class Detector(PartedModel):
             DataError: an image or target that breaks this contract, by its image_id.
         """
         check_images(images, targets)
+        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
         if not self.training:
             return self._predict(images)
         check_targets(images, targets, len(self.description.class_map), self.has_masks, keypoints=self.num_keypoints)
         assert targets is not None
         self.keep_frozen()
-        sizes_hw = [size_of(image) for image in images]
-        if self.is_frozen("stem", "body"):
-            return self.losses_from_body([self.body_maps(image) for image in images], sizes_hw, targets)
-        self.check_norms_can_learn(images)
-        maps = self.backbone(stack_padded([self.normalise(image) for image in images]))
-        return self._losses(maps, self._proposals_and_losses(maps, sizes_hw, targets), sizes_hw, targets)
-
-    # What frozen parts make of one image. None of it depends on other images.
+        if self.levels():
+            return self.losses_from_features(features or self.frozen_features(pictures), targets)
+        self.check_norms_can_learn(pictures)
+        maps = self.backbone(stack_padded([self.normalise(image) for image in pictures]))
+        return self._losses(maps, None, [size_of(image) for image in pictures], targets)
 
     @torch.no_grad()
-    def body_maps(self, image: Tensor) -> FeatureMaps:
-        """The body's maps [1, C, h, w] of one image [3, H, W], padded alone."""
-        return dict(self.backbone.body(stack_padded([self.normalise(image)])))
+    def frozen_features(
+        self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
+    ) -> list[FrozenFeatures]:
+        """What the frozen parts make of each image; given back in its place, it gives the same bits.
 
-    @torch.no_grad()
-    def neck_maps(self, body_maps: FeatureMaps) -> FeatureMaps:
-        """The FPN's maps [1, 256, h, w] from the body's maps of one image."""
-        return dict(self.backbone.fpn(body_maps))
+        In training mode each image is run by itself, so that its features depend on it alone; with a frozen RPN they
+        hold its proposals, by eval-mode settings. In eval mode images of equal padded size are run together, as for
+        predictions, and their features belong together.
 
-    @torch.no_grad()
-    def frozen_proposals(self, neck_maps: FeatureMaps, size_hw: SizeHW) -> Tensor:
-        """The RPN's proposals float32 [P, 4] xyxy for one image, by eval-mode settings; for a frozen RPN."""
-        return self.rpn(frame_of([size_hw]), neck_maps, None)[0][0]
-
-    # The losses of a batch, from whatever is already known of its images.
-
-    def losses_from_body(
-        self, body_maps: Sequence[FeatureMaps], sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
-    ) -> Losses:
-        """Losses from the frozen body's maps of each image (:meth:`body_maps`)."""
-        if self.is_frozen("neck"):
-            return self.losses_from_neck([self.neck_maps(maps) for maps in body_maps], sizes_hw, targets)
-        maps = dict(self.backbone.fpn(stack_maps(body_maps)))
-        return self._losses(maps, self._proposals_and_losses(maps, sizes_hw, targets), sizes_hw, targets)
-
-    def losses_from_neck(
-        self,
-        neck_maps: Sequence[FeatureMaps],
-        sizes_hw: Sequence[SizeHW],
-        targets: Sequence[Target],
-        proposals: list[Tensor] | None = None,
-    ) -> Losses:
-        """Losses from the frozen FPN's maps of each image (:meth:`neck_maps`).
-
-        ``proposals``: of each image (:meth:`frozen_proposals`), for a frozen RPN; computed here if not given.
+        Args:
+            level: of :meth:`levels`; None for the last.
+            alone: run each by itself; None for training mode.
         """
-        maps = stack_maps(neck_maps)
-        if not self.is_frozen("rpn"):
-            return self._losses(maps, self._proposals_and_losses(maps, sizes_hw, targets), sizes_hw, targets)
-        if proposals is None:
-            proposals = [self.frozen_proposals(*image) for image in zip(neck_maps, sizes_hw, strict=True)]
-        return self._losses(maps, (proposals, {}), sizes_hw, targets)
+        level = level or self.levels()[0]
+        alone = self.training if alone is None else alone
 
-    def _proposals_and_losses(
-        self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
-    ) -> tuple[list[Tensor], Losses]:
-        return self.rpn(frame_of(sizes_hw), maps, list(targets))
+        def compute(group: Sequence[Tensor]) -> tuple[str, FeatureMaps]:
+            maps = dict(self.backbone.body(stack_padded([self.normalise(image) for image in group])))
+            return level, dict(self.backbone.fpn(maps)) if level == "neck" else maps
+
+        found = of_each(images, compute, alone=alone)
+        if not (alone and self.is_frozen("rpn")):
+            return found
+        return [replace(one, proposals=self._frozen_proposals(one)) for one in found]
+
+    @torch.no_grad()
+    def _frozen_proposals(self, features: FrozenFeatures) -> Tensor:
+        """The RPN's proposals float32 [P, 4] xyxy for one image, by eval-mode settings; for a frozen RPN."""
+        maps = as_float(features.maps)
+        maps = maps if features.level == "neck" else dict(self.backbone.fpn(maps))
+        proposals: Tensor = self.rpn(frame_of([features.size_hw]), maps, None)[0][0]
+        return proposals
+
+    def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
+        """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
+        proposals = None
+        if self.is_frozen("rpn"):
+            proposals = [self._frozen_proposals(one) if one.proposals is None else one.proposals for one in features]
+        return self._losses(self._neck_of(features), proposals, [one.size_hw for one in features], targets)
+
+    def _neck_of(self, features: Sequence[FrozenFeatures]) -> FeatureMaps:
+        """The FPN's maps [N, C, h, w], with gradients if it learns. A frozen one runs image by image in training."""
+        maps = [as_float(one.maps) for one in features]
+        if features[0].level == "body" and self.training and self.is_frozen("neck"):
+            maps = [dict(self.backbone.fpn(one)) for one in maps]
+        elif features[0].level == "body":
+            return dict(self.backbone.fpn(stack_maps(maps)))
+        return stack_maps(maps)
 
     def _losses(
         self,
         maps: FeatureMaps,
-        proposals_and_losses: tuple[list[Tensor], Losses],
+        proposals: list[Tensor] | None,
         sizes_hw: Sequence[SizeHW],
         targets: Sequence[Target],
     ) -> Losses:
-        proposals, rpn_losses = proposals_and_losses
+        """``proposals``: of a frozen RPN, which then has no loss; None to ask it."""
+        rpn_losses: Losses = {}
+        if proposals is None:
+            proposals, rpn_losses = self.rpn(frame_of(sizes_hw), maps, list(targets))
         proposals = [_at_least_one(*image) for image in zip(proposals, sizes_hw, targets, strict=True)]
         _, head_losses = self.roi_heads(maps, proposals, list(sizes_hw), list(targets))
         return {**head_losses, **rpn_losses}
@@ -181,11 +188,15 @@ class Detector(PartedModel):
     # Predictions.
 
     @torch.no_grad()
-    def _predict(self, images: Sequence[Tensor]) -> list[RawPrediction]:
+    def _predict(self, images: Sequence[Image]) -> list[RawPrediction]:
         return padded_alone(images, self._predict_equal)
 
-    def _predict_equal(self, images: Sequence[Tensor]) -> list[RawPrediction]:
-        maps = self.backbone(stack_padded([self.normalise(image) for image in images]))
+    def _predict_equal(self, images: Sequence[Image]) -> list[RawPrediction]:
+        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        if features:
+            maps = self._neck_of(features)
+        else:
+            maps = self.backbone(stack_padded([self.normalise(image) for image in pictures]))
         return self.predictions_from_neck(maps, [size_of(image) for image in images])
 
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
+from detseg.models.features import FrozenFeatures, Image
 
 Target = Mapping[str, Any]
 
@@ -16,8 +17,8 @@ FLOAT_RANGE = (-0.25, 1.25)
 """Bounds for float images: [0, 1] and some room for the overshoot of a bicubic resize."""
 
 
-def check_images(images: Sequence[Tensor], targets: Sequence[Target] | None = None) -> None:
-    """Every image must be uint8 or float32 in [0, 1], [3, H, W], with at least one pixel.
+def check_images(images: Sequence[Image], targets: Sequence[Target] | None = None) -> None:
+    """Every image must be uint8 or float32 in [0, 1], [3, H, W], with at least one pixel, or features of one.
 
     Raises:
         DataError: naming the position in the batch, the image if ``targets`` tell it, and the value.
@@ -25,6 +26,8 @@ def check_images(images: Sequence[Tensor], targets: Sequence[Target] | None = No
     if not len(images):
         raise DataError("the batch holds no image; give at least one")
     for index, image in enumerate(images):
+        if isinstance(image, FrozenFeatures):
+            continue
         where = f"image {index} of the batch"
         if targets is not None and index < len(targets) and "image_id" in targets[index]:
             where += f" ({name_of(targets[index])})"
@@ -42,7 +45,7 @@ def check_images(images: Sequence[Tensor], targets: Sequence[Target] | None = No
 
 
 def check_targets(
-    images: Sequence[Tensor], targets: Sequence[Target] | None, num_labels: int, masks: bool, *, keypoints: int = 0
+    images: Sequence[Image], targets: Sequence[Target] | None, num_labels: int, masks: bool, *, keypoints: int = 0
 ) -> None:
     """Every target of a detector must have boxes, labels and, with ``masks``, masks that fit its image.
 
@@ -98,7 +101,7 @@ def name_of(target: Target) -> str:
     return f"image_id {image_id.item() if isinstance(image_id, Tensor) and image_id.numel() == 1 else image_id}"
 
 
-def _check_shapes(image: Tensor, target: Target, masks: bool, keypoints: int) -> None:
+def _check_shapes(image: Image, target: Target, masks: bool, keypoints: int) -> None:
     where = name_of(target)
     for key in ("boxes", "labels", *(["masks"] if masks else []), *(["keypoints"] if keypoints else [])):
         if key not in target:
@@ -134,7 +137,7 @@ def _owner(row: int, targets: Sequence[Target]) -> tuple[str, int]:
     raise AssertionError(row)
 
 
-def _name_bad_box(row: int, images: Sequence[Tensor], targets: Sequence[Target]) -> None:
+def _name_bad_box(row: int, images: Sequence[Image], targets: Sequence[Target]) -> None:
     box = torch.cat([target["boxes"] for target in targets])[row].tolist()
     where, index = _owner(row, targets)
     height, width = images[index].shape[1:]

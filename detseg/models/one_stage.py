@@ -13,6 +13,7 @@ from torchvision.ops import box_iou
 from detseg.models.bodies import Stages
 from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, check_targets
+from detseg.models.features import FrozenFeatures, Image, as_float, of_each, pictures_or_features
 from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
@@ -44,8 +45,8 @@ class OneStageDetector(PartedModel):
     Labels are 1..K. The heads have K + 1 rows as torchvision's, so that published weights fit; row 0 is the background
     in SSD's softmax, and never a target in the other two, whose detections of it are left out.
 
-    The way of an image: ``body_maps -> neck_maps -> head``. What is frozen is computed image by image, so that it
-    depends on the image alone and can be computed once and kept; the first trainable part gets the batch.
+    What is frozen is computed image by image, so that it depends on the image alone and can be computed once and kept
+    (:meth:`frozen_features`); the first trainable part gets the batch.
 
     Attributes:
         backbone, head: torchvision's modules. The neck is ``backbone.fpn``, in SSDLite ``backbone.extra``.
@@ -89,60 +90,71 @@ class OneStageDetector(PartedModel):
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 
-    def forward(
-        self, images: Sequence[Tensor], targets: Sequence[Target] | None = None
-    ) -> Losses | list[RawPrediction]:
+    def levels(self) -> tuple[str, ...]:
+        if not self.is_frozen("stem", "body"):
+            return ()
+        return ("neck", "body") if self.is_frozen("neck") else ("body",)
+
+    def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
         """Losses in training mode, predictions in eval mode.
 
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. (SSDLite's
-                default boxes are shares of the image, so it wants all of one size, the one of its preprocessing.)
+                default boxes are shares of the image, so it wants all of one size, the one of its preprocessing.) Or
+                what :meth:`frozen_features` gave for them, while the body is frozen.
             targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K; N = 0 is a negative image.
 
         Raises:
             DataError: an image or target that breaks this contract, by its image_id.
         """
         check_images(images, targets)
+        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
         if not self.training:
             return self._predict(images)
         check_targets(images, targets, len(self.description.class_map), masks=False)
         assert targets is not None
         self.keep_frozen()
-        sizes_hw = [size_of(image) for image in images]
-        if self.is_frozen("stem", "body"):
-            return self.losses_from_body([self.body_maps(image) for image in images], sizes_hw, targets)
+        if self.levels():
+            return self.losses_from_features(features or self.frozen_features(pictures), targets)
         if not self._is_ssd:  # whose norm layers look after themselves
-            self.check_norms_can_learn(images)
-        maps = self._body(stack_padded([self.normalise(image) for image in images]))
-        return self._losses(self._neck(maps), sizes_hw, targets)
-
-    # What frozen parts make of one image. None of it depends on other images.
+            self.check_norms_can_learn(pictures)
+        maps = self._body(stack_padded([self.normalise(image) for image in pictures]))
+        return self._losses(self._neck(maps), [size_of(image) for image in pictures], targets)
 
     @torch.no_grad()
-    def body_maps(self, image: Tensor) -> FeatureMaps:
-        """The body's maps [1, C, h, w] of one image [3, H, W], padded alone."""
-        return self._body(stack_padded([self.normalise(image)]))
+    def frozen_features(
+        self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
+    ) -> list[FrozenFeatures]:
+        """What the frozen parts make of each image; given back in its place, it gives the same bits.
 
-    @torch.no_grad()
-    def neck_maps(self, body_maps: FeatureMaps) -> FeatureMaps:
-        """The neck's maps [1, C, h, w] from the body's maps of one image."""
-        return self._neck(body_maps)
+        In training mode each image is run by itself, so that its features depend on it alone. In eval mode images of
+        equal padded size are run together, as for predictions, and their features belong together.
 
-    # The losses of a batch, from whatever is already known of its images.
+        Args:
+            level: of :meth:`levels`; None for the last.
+            alone: run each by itself; None for training mode.
+        """
+        level = level or self.levels()[0]
+        alone = self.training if alone is None else alone
 
-    def losses_from_body(
-        self, body_maps: Sequence[FeatureMaps], sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
-    ) -> Losses:
-        """Losses from the frozen body's maps of each image (:meth:`body_maps`)."""
-        if self.is_frozen("neck"):
-            return self.losses_from_neck([self.neck_maps(maps) for maps in body_maps], sizes_hw, targets)
-        return self._losses(self._neck(stack_maps(body_maps)), sizes_hw, targets)
+        def compute(group: Sequence[Tensor]) -> tuple[str, FeatureMaps]:
+            maps = self._body(stack_padded([self.normalise(image) for image in group]))
+            return level, self._neck(maps) if level == "neck" else maps
 
-    def losses_from_neck(
-        self, neck_maps: Sequence[FeatureMaps], sizes_hw: Sequence[SizeHW], targets: Sequence[Target]
-    ) -> Losses:
-        """Losses from the frozen neck's maps of each image (:meth:`neck_maps`)."""
-        return self._losses(stack_maps(neck_maps), sizes_hw, targets)
+        return of_each(images, compute, alone=alone)
+
+    def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
+        """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
+        return self._losses(self._neck_of(features), [one.size_hw for one in features], targets)
+
+    def _neck_of(self, features: Sequence[FrozenFeatures]) -> FeatureMaps:
+        """The neck's maps [N, C, h, w], with gradients if it learns. A frozen one runs image by image in training."""
+        maps = [as_float(one.maps) for one in features]
+        if features[0].level == "body" and self.training and self.is_frozen("neck"):
+            maps = [self._neck(one) for one in maps]
+        elif features[0].level == "body":
+            return self._neck(stack_maps(maps))
+        return stack_maps(maps)
 
     def _body(self, batch: Tensor) -> FeatureMaps:
         if not self._is_ssd:
@@ -193,11 +205,15 @@ class OneStageDetector(PartedModel):
     # Predictions.
 
     @torch.no_grad()
-    def _predict(self, images: Sequence[Tensor]) -> list[RawPrediction]:
+    def _predict(self, images: Sequence[Image]) -> list[RawPrediction]:
         return padded_alone(images, self._predict_equal)
 
-    def _predict_equal(self, images: Sequence[Tensor]) -> list[RawPrediction]:
-        maps = self._neck(self._body(stack_padded([self.normalise(image) for image in images])))
+    def _predict_equal(self, images: Sequence[Image]) -> list[RawPrediction]:
+        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        if features:
+            maps = self._neck_of(features)
+        else:
+            maps = self._neck(self._body(stack_padded([self.normalise(image) for image in pictures])))
         return self.predictions_from_neck(maps, [size_of(image) for image in images])
 
     @torch.no_grad()

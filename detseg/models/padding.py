@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,7 +16,14 @@ FeatureMaps = dict[str, Tensor]
 """Feature maps float32 [N, C, h, w] by name, highest resolution first."""
 
 
-def size_of(image: Tensor) -> SizeHW:
+class Shaped(Protocol):
+    """A tensor, or what stands for one."""
+
+    @property
+    def shape(self) -> torch.Size: ...
+
+
+def size_of(image: Shaped) -> SizeHW:
     """Height and width of a [..., H, W] tensor."""
     return int(image.shape[-2]), int(image.shape[-1])
 
@@ -45,7 +53,7 @@ def stack_maps(maps: Sequence[FeatureMaps]) -> FeatureMaps:
     return stacked
 
 
-def by_padded_size(images: Sequence[Tensor]) -> list[list[int]]:
+def by_padded_size(images: Sequence[Shaped]) -> list[list[int]]:
     """Indices of the images, grouped by the size that each gets when it is padded alone."""
     groups: dict[SizeHW, list[int]] = {}
     for index, image in enumerate(images):

@@ -77,6 +77,10 @@ class PartedModel(nn.Module, ABC):
         names = self.parts()
         return all(module in self.frozen_modules for part in parts for module in names[part])
 
+    def levels(self) -> tuple[str, ...]:
+        """Where features of an image can be taken and kept: behind which parts all is frozen, the last first."""
+        return ()
+
     def part_of(self, name: str) -> str:
         """The part that a parameter or buffer belongs to, by its name in the state dict."""
         for part, modules in self.parts().items():

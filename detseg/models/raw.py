@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
+from detseg.models.features import Image
 from detseg.models.padding import SizeHW, by_padded_size, padded_hw
 from detseg.structures import RawPrediction
 
@@ -21,10 +22,10 @@ def frame_of(sizes_hw: Sequence[SizeHW]) -> ImageList:
 
 
 def padded_alone(
-    images: Sequence[Tensor], predict: Callable[[Sequence[Tensor]], list[RawPrediction]]
+    images: Sequence[Image], predict: Callable[[Sequence[Image]], list[RawPrediction]]
 ) -> list[RawPrediction]:
-    """Predictions of images of any sizes: each is padded alone, and only those that are then of equal size share a
-    batch of ``predict``. No image changes the prediction of another."""
+    """Predictions of images of any sizes, or of their features: each is padded alone, and only those that are then of
+    equal size share a batch of ``predict``. No image changes the prediction of another."""
     predictions: dict[int, RawPrediction] = {}
     for group in by_padded_size(images):
         predictions |= dict(zip(group, predict([images[index] for index in group]), strict=True))

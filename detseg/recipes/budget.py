@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from detseg.annotations import AnnotationTable
 from detseg.config import TrainConfig
-from detseg.datasets import Dataset, data_loader
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.optim import build_optimizer
@@ -20,6 +20,7 @@ from detseg.engine.processes import Processes
 from detseg.engine.train import train_one_epoch
 from detseg.models import Model
 from detseg.recipes.defaults import follow_epochs
+from detseg.recipes.feed import Feed
 
 BATCHES = 4
 """Batches of a timed pass, spread over the data, whose pictures differ in size and in objects."""
@@ -34,18 +35,19 @@ SHARE = 0.05
 def fit_to_minutes(
     config: TrainConfig,
     model: Model,
-    train: Dataset,
-    val: Dataset,
-    device: torch.device,
+    train: AnnotationTable,
+    val: AnnotationTable,
+    feed: Feed,
     processes: Processes | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """Fill ``epochs`` by ``minutes``, and what follows from them. Returns the full config and lines for the terminal.
 
-    The minutes are those of the epochs: measuring, and what a run does once at its end, are not in them.
+    The minutes are those of the epochs: measuring, features that are computed once, and what a run does once at its
+    end are not in them.
     """
     assert config.minutes is not None
     processes = processes or Processes()
-    learning, scoring = (seconds / processes.world for seconds in epoch_seconds(config, model, train, val, device))
+    learning, scoring = (seconds / processes.world for seconds in epoch_seconds(config, model, train, val, feed))
     budget, epoch = 60 * config.minutes, learning + scoring
     epochs = int(processes.from_first(str(max(1, int(budget / epoch))).encode()))
     config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)
@@ -57,7 +59,7 @@ def fit_to_minutes(
 
 
 def epoch_seconds(
-    config: TrainConfig, model: Model, train: Dataset, val: Dataset, device: torch.device
+    config: TrainConfig, model: Model, train: AnnotationTable, val: AnnotationTable, feed: Feed
 ) -> tuple[float, float]:
     """Wall seconds of an epoch's training and of the evaluation after it, from a few batches of each, with loading.
 
@@ -67,7 +69,8 @@ def epoch_seconds(
     assert config.lr is not None
     assert config.minutes is not None
     assert config.batch_size is not None
-    batch, workers, seed = config.batch_size, config.workers or 0, config.seed
+    batch, seed = config.batch_size, config.seed
+    device = next(model.parameters()).device
     model = copy.deepcopy(model)
     optimizer = build_optimizer(
         model,
@@ -78,9 +81,8 @@ def epoch_seconds(
         body_lr=config.body_lr,
     )
     few_train, few_val = _few(train, batch), _few(val, batch)
-    train_loader = data_loader(few_train, batch, shuffle=True, seed=seed, workers=workers)
-    val_loader = data_loader(few_val, batch, workers=workers)
-    evaluator = make_evaluator(few_val.table, few_val.task, few_val.preprocessing)
+    train_loader, val_loader = feed.train_loader(few_train, alone=True), feed.val_loader(few_val, alone=True)
+    evaluator = make_evaluator(few_val, feed.task, model.preprocessing)
 
     def learn() -> None:
         # not epoch 0, in which the loop would warm up by itself
@@ -99,17 +101,10 @@ def epoch_seconds(
     return learning, scoring
 
 
-def _few(dataset: Dataset, batch_size: int) -> Dataset:
-    """A few batches of ``dataset``, all of it if there are not more."""
-    count = min(len(dataset), BATCHES * batch_size)
-    rows = np.linspace(0, len(dataset) - 1, count).round().astype(np.int64)
-    return Dataset(
-        dataset.table.subset(rows),
-        dataset.preprocessing,
-        task=dataset.task,
-        augment=dataset.augment,
-        seed=dataset.seed,
-    )
+def _few(table: AnnotationTable, batch_size: int) -> AnnotationTable:
+    """A few batches of ``table``, all of it if there are not more."""
+    count = min(len(table), BATCHES * batch_size)
+    return table.subset(np.linspace(0, len(table) - 1, count).round().astype(np.int64))
 
 
 def _seconds(run: Callable[[], None], allowed: float) -> float:

@@ -19,6 +19,7 @@ from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
 from detseg.recipes.keeper import Every
 from detseg.recipes.model import BOTH_FREEZES, published_weights
+from detseg.recipes.phases import PROBE_AND_TUNE
 from detseg.recipes.task import pick_task
 
 CPU_IMAGE_SIZE = 480
@@ -84,6 +85,8 @@ def resolve(
     if config.trainable_layers is None:
         if scratch:
             pick("freeze", "none", "there is nothing pretrained to keep")
+        elif config.recipe == PROBE_AND_TUNE:
+            pick("freeze", "stem", "after the probe")
         else:
             pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
     if task != "classify" and not cuda and architecture_of(arch).family != "ssdlite":
@@ -97,6 +100,9 @@ def resolve(
     pick("augment", "light", "small sets overfit without")
     if config.minutes is None:
         pick("epochs", 10, "as the published Penn-Fudan run")
+    if config.recipe == PROBE_AND_TUNE and config.minutes is None:
+        epochs = config.epochs or picked.get("epochs", (10, ""))[0]
+        pick("probe_epochs", max(1, epochs // 2), "half of all")
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
     batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
     update = batch * config.accumulate * world
@@ -152,16 +158,18 @@ def check_ranges(config: TrainConfig) -> None:
     """DataError for a number that cannot work, by the name of its option."""
     lowest = {
         **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
-        **dict.fromkeys(("accumulate", "keep"), 1),
+        **dict.fromkeys(("accumulate", "keep", "probe_epochs"), 1),
+        "cached_views": 0,
         "skip_nonfinite": 0,
         **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
+        "decoded_limit": 0,
         "image_size": 32,
     }
     for name, least in lowest.items():
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
-    for name in ("lr", "body_lr", "gamma", "minutes"):
+    for name in ("lr", "body_lr", "gamma", "minutes", "cache_limit", "tune_lr"):
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from detseg.engine.feature_loader import FeatureLoader
 from detseg.engine.train import to_device
 from detseg.models.loss_mode import loss_mode
 
@@ -17,9 +18,7 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
     Norm statistics, weights and the global generators stay as they are; gradients are dropped again. Loading is not
     counted: it runs beside training.
     """
-    dataset, collate = data_loader.dataset, data_loader.collate_fn
-    count = min(data_loader.batch_size or 1, len(dataset))
-    images, targets = collate([dataset[index] for index in range(count)])
+    images, targets = _first_batch(data_loader)
     images, targets = to_device(images, targets, device)
     times = []
     devices = [device] if device.type == "cuda" else []
@@ -32,3 +31,11 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
             times.append(time.perf_counter() - began)
             model.zero_grad(set_to_none=True)
     return sorted(times[1:])[len(times[1:]) // 2]
+
+
+def _first_batch(data_loader: Any) -> Any:
+    """The first rows of the data, whatever the loader's order."""
+    if isinstance(data_loader, FeatureLoader):
+        return data_loader.first_batch()
+    dataset, collate = data_loader.dataset, data_loader.collate_fn
+    return collate([dataset[index] for index in range(min(data_loader.batch_size or 1, len(dataset)))])

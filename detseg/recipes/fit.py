@@ -15,7 +15,7 @@ import torch
 from detseg.annotations import AnnotationTable, write_split
 from detseg.annotations.fingerprint import fingerprint
 from detseg.config import TrainConfig
-from detseg.datasets import Dataset, data_loader, preset
+from detseg.datasets import Dataset
 from detseg.engine.checkpoint import Position, load_checkpoint
 from detseg.engine.evaluate import Metrics, evaluate
 from detseg.engine.evaluator import make_evaluator
@@ -31,8 +31,10 @@ from detseg.recipes.data import describe_splits, describe_table, load_splits, lo
 from detseg.recipes.defaults import pick_output, resolve
 from detseg.recipes.estimate import seconds_per_step
 from detseg.recipes.evaluate import evaluate_table, write_evaluation
+from detseg.recipes.feed import Feed
 from detseg.recipes.log import minutes_of
-from detseg.recipes.model import create_model, with_body
+from detseg.recipes.model import create_model, freeze_as, with_body
+from detseg.recipes.phases import phases_of
 from detseg.recipes.pictures import write_pictures
 from detseg.recipes.resume import (
     newest_checkpoint,
@@ -109,33 +111,36 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
         if processes.first:
             processes.wait()
     model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
-    augment = preset(config.augment or "none", config.task)
-    train_set = Dataset(splits["train"], model.preprocessing, task=config.task, augment=augment, seed=config.seed)
-    val_set = Dataset(splits["val"], model.preprocessing, task=config.task)
-    workers = config.workers or 0
-    rank, world = processes.rank, processes.world
-    train_loader = data_loader(
-        train_set, config.batch_size, shuffle=True, seed=config.seed, workers=workers, rank=rank, world=world
-    )
-    val_loader = data_loader(val_set, config.batch_size, workers=workers, rank=rank, world=world)
-
-    timed = config.epochs is None
-    if timed:
-        config, reasons = fit_to_minutes(config, model, train_set, val_set, device, processes)
-        print("\n".join(reasons))
-    loaders = (train_loader, val_loader)
-    training = Training(
-        config, folder, model, loaders, splits["val"], data=data, checkpoint=checkpoint, processes=processes
-    )
-    if resuming:
-        print(resumed_line(resuming, training.position))
-    if processes.first:
-        write_options(config, folder)
-    if not checkpoint and processes.first:
-        write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
-    if not timed:
-        announce_time(model, train_loader, device, config, training.position)
-    training.run(interruption)
+    phases = phases_of(config)
+    begun = checkpoint.position.epoch if checkpoint else 0
+    done = sum(begun >= (phase.config.epochs or 0) for phase in phases[:-1])
+    training: Training | None = None
+    for phase in phases[done:]:
+        if phase.line:
+            print(phase.line)
+        freeze_as(model, phase.config.freeze, phase.config.trainable_layers)
+        feed = Feed(phase.config, model, processes, folder)
+        feed.prepare(splits["train"], interruption)
+        options, timed = phase.config, config.epochs is None
+        if timed:
+            options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], feed, processes)
+            config = options
+            print("\n".join(reasons))
+        loaders = (feed.train_loader(splits["train"]), feed.val_loader(splits["val"]))
+        training = Training(
+            options, folder, model, loaders, splits["val"], data=data, checkpoint=None if training else checkpoint,
+            processes=processes, first_epoch=phase.first_epoch, before=training,
+        )  # fmt: skip
+        if resuming and phase is phases[done]:
+            print(resumed_line(resuming, training.position))
+        if processes.first and phase is phases[done]:
+            write_options(config, folder)
+            if not checkpoint:
+                write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
+        if not timed:
+            announce_time(model, loaders[0], device, options, training.position)
+        training.run(interruption)
+    assert training is not None
     assert config.task is not None
 
     rows, position = training.rows, training.position
@@ -148,14 +153,14 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
     best = training.best
     if best is None:  # resumed, and nothing better came
         evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
-        best = evaluate(model, val_loader, device, evaluator=evaluator, processes=processes)
+        best = evaluate(model, training.val_loader, device, evaluator=evaluator, processes=processes)
     print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
     if not processes.first:
         processes.wait()
         return Run(folder, config, best, model)
     if "test" in splits:
         test_metrics, test_evaluator = evaluate_table(
-            model, splits["test"], device, batch_size=config.batch_size or 1, workers=workers
+            model, splits["test"], device, batch_size=config.batch_size or 1, workers=config.workers or 0
         )
         write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
         print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))

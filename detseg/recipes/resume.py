@@ -16,14 +16,17 @@ from detseg.files import write_text
 from detseg.models import Model
 from detseg.recipes.model import freeze_as
 
-MAY_CHANGE = ("epochs", "resume", "device", "workers", "checkpoint_every", "keep")
+MAY_CHANGE = (
+    *("epochs", "resume", "device", "workers", "checkpoint_every", "keep"),
+    *("cache_dir", "cache_limit", "decoded_limit"),
+)
 """Options that a resumed run may be given anew. On a CPU all but the first leave its result as it is, to the bit."""
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same, with paths that a later command can use from any folder."""
 
-    names = ("data", "images", "val_annotations", "split_file")
+    names = ("data", "images", "val_annotations", "split_file", "cache_dir")
     paths = {name: getattr(config, name) for name in names if getattr(config, name)}
     absolute: dict[str, Any] = {name: str(Path(path).resolve()) for name, path in paths.items()}
     return replace(config, **absolute)
@@ -90,5 +93,6 @@ def resumed_line(run: Path, position: Position) -> str:
 def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Model:
     """The model that a checkpoint describes, frozen as the run froze it."""
     model = described_model(checkpoint)
+    model.load_state_dict(checkpoint.weights)  # before anything is computed from the frozen ones
     freeze_as(model, config.freeze, config.trainable_layers)
     return model

@@ -59,8 +59,19 @@ class Training:
         data: dict[str, Any],
         checkpoint: Checkpoint | None = None,
         processes: Processes | None = None,
+        first_epoch: int = 0,
+        before: Training | None = None,
     ) -> None:
-        """``loaders``: of training and of validation; ``data``: the fingerprint; ``checkpoint``: to go on from."""
+        """A run, or a phase of one.
+
+        Args:
+            config: ``epochs`` is where this phase ends, counted from the run's begin.
+            loaders: of training and of validation.
+            data: the fingerprint.
+            checkpoint: to go on from. At the very begin of a phase only its weights and its position are taken.
+            first_epoch: where this phase begins; the optimizer and the schedule begin there.
+            before: the phase before this one, whose end is this one's begin.
+        """
         assert config.task is not None
         assert config.lr is not None
         assert config.epochs is not None
@@ -81,14 +92,18 @@ class Training:
         self.ema = Ema(model, config.ema) if config.ema is not None else None
         self.scored_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model
         self.precision = Precision(config.precision, self.device)
-        self.position, self.sums = Position(), EpochSums()
+        self.position: Position = before.position if before else Position()
+        self.sums = EpochSums()
         if checkpoint:
-            restore(checkpoint, model, self.optimizer, ema=self.ema, precision=self.precision)
+            within = (checkpoint.position.epoch, checkpoint.position.micro_batches) > (first_epoch, 0)
+            if within or not first_epoch:
+                restore(checkpoint, model, self.optimizer, ema=self.ema, precision=self.precision)
             self.position, self.sums = checkpoint.position, own_sums(checkpoint.sums, self.processes)
             if len(checkpoint.sums) != self.processes.world:
                 self.position = self._position_of_others(len(checkpoint.sums))
-        self.schedule = build_schedule(config, self._updates(len(self.train_loader)))
-        self.scheduler = self.schedule.attach(self.optimizer, self.position.step)
+        updates = self._updates(len(self.train_loader))
+        self.schedule = build_schedule(replace(config, epochs=self.epochs - first_epoch), updates)
+        self.scheduler = self.schedule.attach(self.optimizer, self.position.step - first_epoch * updates)
         self.rows = read_rows(folder / "metrics.jsonl", self.position.epoch)
         self.keeper = Keeper(
             folder,
@@ -102,7 +117,7 @@ class Training:
         )
         self.scorable = is_scorable(val, config.task)
         self.evaluator = make_evaluator(val, config.task, model.preprocessing)
-        self.best: Metrics | None = None
+        self.best: Metrics | None = before.best if before else None
         self._names: dict[int, str] = {record.image_id: record.name for record in self.train_loader.dataset.table}
 
     def run(self, interruption: Interruption) -> None:

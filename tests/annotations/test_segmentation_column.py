@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detseg.annotations.segmentation import Segmentation, SegmentationColumn
+from detseg.annotations.segmentation import Segmentation, SegmentationColumn, packed, pixels
 from detseg.masks import mask_to_rle
 
 TRIANGLE = np.array([[0.25, 1], [5, 1], [5, 6.125]])
@@ -34,10 +34,11 @@ def same(a: Segmentation, b: Segmentation) -> bool:
 def test_round_trip(segmentations: list[Any]) -> None:
     column = SegmentationColumn.from_list(segmentations)
     assert len(column) == len(segmentations)
-    assert column.points.dtype == np.float64
     assert column.counts.dtype == np.uint8
     for i, segmentation in enumerate(segmentations):
-        assert same(column[i], segmentation)
+        found = column[i]
+        assert same(found, segmentation)
+        assert all(ring.dtype == np.float64 for ring in (found if isinstance(found, list) else []))
     assert column.present().tolist() == [segmentation is not None for segmentation in segmentations]
 
 
@@ -49,3 +50,37 @@ def test_concatenated_columns_equal_one(cut: int) -> None:
     for name in ("points", "ring_start", "rings", "counts", "counts_start", "rle_hw"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
         assert getattr(joined, name).dtype == getattr(whole, name).dtype
+
+
+@pytest.mark.parametrize("rows", [[], [0], [4, 3, 2, 1, 0], [1, 2, 4], [0, 1, 2, 3, 4], [2, 2, 0]])
+def test_take(rows: list[int]) -> None:
+    segmentations: list[Any] = [[TRIANGLE, SQUARE], None, RLE, [SQUARE], RLE]
+    taken = SegmentationColumn.from_list(segmentations).take(np.array(rows, np.int64))
+    assert len(taken) == len(rows)
+    assert all(same(taken[i], segmentations[row]) for i, row in enumerate(rows))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "dtype"),
+    [
+        ([], np.int32),
+        ([[485.56, 0.1], [1e6, -3.07]], np.int32),
+        ([[0.125, 1]], np.float64),
+        ([[1 / 3, 1]], np.float64),
+        ([[1e8, 1]], np.float64),  # hundredths of it do not fit
+        ([[np.nan, 1]], np.float64),
+        ([[0.1 + 0.2, 1]], np.float64),
+    ],
+)
+def test_the_smaller_form_only_where_it_is_exact(numbers: list[list[float]], dtype: type) -> None:
+    points = np.array(numbers, np.float64).reshape(-1, 2)
+    made = packed(points)
+    assert made.dtype == dtype
+    np.testing.assert_array_equal(pixels(made), points)
+
+
+def test_every_number_of_two_decimals_comes_back() -> None:
+    hundredths = np.arange(-200_000, 2_000_000)
+    read = np.array([float(f"{value / 100:.2f}") for value in hundredths[::7].tolist()])
+    np.testing.assert_array_equal(hundredths[::7] / 100, read)
+    assert packed(read.reshape(-1, 1)).dtype == np.int32

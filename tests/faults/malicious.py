@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from detseg.classes import ClassMap
-from detseg.engine.checkpoint import SCHEMA
+from detseg.engine.sealed import SCHEMA
 from detseg.models import build_model, describe
 from detseg.seal import BLANK, seal
 

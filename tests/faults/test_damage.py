@@ -12,9 +12,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from detseg.engine import checkpoint as checkpoint_module
-from detseg.engine.checkpoint import Damaged, Position, load_checkpoint, save_checkpoint
+from detseg.engine import sealed as sealed_module
+from detseg.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from detseg.engine.generations import generation, latest_checkpoint, shift
+from detseg.engine.sealed import Damaged
 from detseg.errors import DataError
 
 TRUNCATIONS, FLIPS = 50, 100
@@ -49,9 +50,9 @@ def newer(content: bytes) -> bytes:
     """The same as a version to come might write it: another schema, sealed."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8:end])["__metadata__"]["detseg"])
-    header |= {"schema": checkpoint_module.SCHEMA + 1, "sha256": checkpoint_module.BLANK}
+    header |= {"schema": sealed_module.SCHEMA + 1, "sha256": sealed_module.BLANK}
     again = safetensors.torch.save(safetensors.torch.load(content), metadata={"detseg": json.dumps(header)})
-    return checkpoint_module.seal(again, 8 + int.from_bytes(again[:8], "little"))
+    return sealed_module.seal(again, 8 + int.from_bytes(again[:8], "little"))
 
 
 def survived(folder: Path, damage: bytes | None) -> bool:
@@ -83,7 +84,7 @@ def test_every_damage_is_found_and_the_one_before_is_used(tmp_path: Path, tally:
 def test_control_without_the_seal_flipped_bits_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, (1, 2))
     ways = damages(generation(tmp_path, 0).read_bytes())
-    monkeypatch.setattr(checkpoint_module, "is_whole", lambda content, end: True)
+    monkeypatch.setattr(sealed_module, "is_whole", lambda content, end: True)
     missed = []
     for name, damage in ways:
         try:

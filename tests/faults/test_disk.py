@@ -105,10 +105,10 @@ def test_control_a_plain_writer_leaves_a_torn_file(runs: Runs, tmp_path: Path) -
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        import detseg.engine.checkpoint as checkpoint_module
+        import detseg.engine.sealed as sealed_module
 
         keeper.PAUSES = ()
-        checkpoint_module.atomic_write = broken
+        sealed_module.atomic_write = broken
 
     run = tmp_path / "run"
     assert runs.begin(run, *EVERY, before=plain) == 1

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 import detseg.engine.train as train_module
-from detseg.engine.checkpoint import read_sealed
+from detseg.engine.sealed import read_sealed
 from detseg.leaving import EXIT_CODE
 from detseg.seal import BLANK, seal
 from tests.faults.conftest import FILES, Runs, rows_of, stopping_at

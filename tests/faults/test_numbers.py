@@ -19,10 +19,10 @@ import detseg.engine.train as train_module
 import detseg.recipes.keeper as keeper_module
 from detseg.classes import ClassMap
 from detseg.datasets import data_loader
-from detseg.engine.checkpoint import read_sealed
 from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.optim import build_optimizer, optimizer_tensors
+from detseg.engine.sealed import read_sealed
 from detseg.errors import DataError
 from detseg.models import build_model, describe
 from detseg.recipes.training import Training

@@ -5,6 +5,7 @@ E1 and G1 of the scorecard, with gloo on a CPU.
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -127,6 +128,21 @@ def test_one_is_asked_to_leave_and_all_go_on_later(world: int, runs: Runs, tmp_p
     assert rows_of(straight) == rows_of(stopped)
     for name in ("last.safetensors", "best.safetensors"):
         assert (straight / name).read_bytes() == (stopped / name).read_bytes()
+
+
+def test_two_processes_fill_one_folder_of_features(runs: Runs, tmp_path: Path) -> None:
+    """Each computes its share; both train on all of it, as one process would with the same batches."""
+    folder = tmp_path / "features"
+    train = ["train", str(runs.pictures), *OPTIONS, "--freeze", "body", "--cache-dtype", "float32"]
+    train += ["--augment", "none", "--batch-size", "1", "--cache-dir", str(folder)]
+    codes, text = run_together(2, [*train, "--output", str(tmp_path / "cached")], tmp_path)
+    assert codes == [0, 0]
+    assert f"in {folder}; 1 s to compute, once" in text
+    split = json.loads((tmp_path / "cached" / "split.json").read_text())
+    assert len(list(folder.glob("*/*.safetensors"))) == len(split["splits"]["train"])
+    assert run_together(2, [*train, "--cache", "off", "--output", str(tmp_path / "plain")], tmp_path)[0] == [0, 0]
+    cached, plain = (load_checkpoint(tmp_path / name / "last.safetensors").weights for name in ("cached", "plain"))
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in cached.items())
 
 
 @pytest.mark.faults

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import detseg.datasets.loader as loader_module
-import detseg.engine.checkpoint as checkpoint_module
+import detseg.engine.sealed as sealed_module
 import detseg.engine.train as train_module
 from detseg.datasets import Dataset
 from detseg.leaving import EXIT_CODE
@@ -74,14 +74,14 @@ def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Calla
 
             ClassificationEvaluator.update = updated  # type: ignore[method-assign]
         else:
-            sealed = checkpoint_module.seal
+            sealed = sealed_module.seal
 
             def sealing(*given: Any) -> bytes:
                 if now(1 + moment % 8):
                     group_signal(number)
                 return sealed(*given)
 
-            checkpoint_module.seal = sealing
+            sealed_module.seal = sealing
 
     return before
 
@@ -147,7 +147,7 @@ def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
             time.sleep(30)
             return b""
 
-        checkpoint_module.seal = slow
+        sealed_module.seal = slow
 
     began = time.monotonic()
     assert runs.begin(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM

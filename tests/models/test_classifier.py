@@ -82,6 +82,24 @@ def test_a_frozen_body_sees_each_image_alone(small: Any) -> None:
     assert torch.isfinite(kept)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_kept_features_give_the_same_bits(small: Any, training: bool) -> None:
+    model = small.classifier("resnet18").train(training)
+    freeze(model, "body")
+    images, _ = small.batch([(64, 64), (64, 64), (64, 64)])
+    targets = indices(0, 1, 2) if training else None
+
+    def outputs(given: Any) -> Any:
+        torch.manual_seed(4)
+        found = model(given, targets)
+        return found["loss_classifier"].item() if training else [one.probabilities.tolist() for one in found]
+
+    features = model.frozen_features(images)
+    assert features[0].maps["pooled"].shape == (1, 512)
+    assert outputs(features) == outputs(images)
+    assert outputs([one.with_maps(torch.float16) for one in features]) != outputs(images)  # control
+
+
 def test_sizes_may_differ_in_eval_mode_only(small: Any) -> None:
     model = small.classifier()
     images, _ = small.batch([(64, 64), (64, 96)])

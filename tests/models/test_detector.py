@@ -14,6 +14,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detseg.errors import DataError
 from detseg.models import Detector, build_model, freeze
+from detseg.models.features import FrozenFeatures
 from detseg.structures import RawPrediction
 
 RCNN = ["fasterrcnn_resnet18_fpn", "maskrcnn_resnet18_fpn"]
@@ -168,27 +169,50 @@ def test_no_proposal_at_all_gives_finite_losses(small: Any) -> None:
 
 
 @pytest.mark.parametrize("level", ["body", "neck", "rpn"])
-def test_losses_from_kept_maps_are_the_same_bits(small: Any, level: str) -> None:
+@pytest.mark.parametrize("kept", ["body", "neck"])
+def test_losses_from_kept_features_are_the_same_bits(small: Any, level: str, kept: str) -> None:
     model = small.detector("maskrcnn_resnet18_fpn")
     freeze(model, level)
     images, targets = small.batch([(40, 64), (128, 96)])
-    sizes = [(40, 64), (128, 96)]
 
-    def seeded(losses: Any, *arguments: Any) -> dict[str, float]:
+    def losses(given: Any) -> dict[str, float]:
         torch.manual_seed(5)
-        return {name: value.item() for name, value in losses(*arguments).items()}
+        return {name: value.item() for name, value in model(given, targets).items()}
 
-    usual = seeded(model, images, targets)
-    body = [model.body_maps(image) for image in images]
-    assert seeded(model.losses_from_body, body, sizes, targets) == usual
-    assert not any(tensor.requires_grad for maps in body for tensor in maps.values())
-    neck = [model.neck_maps(maps) for maps in body]
-    if level != "body":
-        assert seeded(model.losses_from_neck, neck, sizes, targets) == usual
+    if kept not in model.levels():
+        with pytest.raises(DataError, match="it was given features of level neck"):
+            model([replace(one, level=kept) for one in model.frozen_features(images)], targets)
+        return
+    features = model.frozen_features(images, kept)
+    assert not any(tensor.requires_grad for one in features for tensor in one.tensors().values())
+    assert losses(features) == losses(images)
+    assert losses([one.with_maps(torch.float16) for one in features]) != losses(images)  # control
+    assert [one.proposals is not None for one in features] == [level == "rpn"] * 2
     if level == "rpn":
-        proposals = [model.frozen_proposals(*image) for image in zip(neck, sizes, strict=True)]
-        assert seeded(model.losses_from_neck, neck, sizes, targets, proposals) == usual
-        assert all(len(p) <= model.description.rpn_post_nms_top_n[1] for p in proposals)
+        assert all(len(one.proposals) <= model.description.rpn_post_nms_top_n[1] for one in features)
+    for one in features:
+        shuffled = dict(sorted(one.tensors().items(), reverse=True))
+        assert list(FrozenFeatures.from_tensors(kept, one.size_hw, shuffled).maps) == list(one.maps)
+    with pytest.raises(DataError, match="1 of 2 images of the batch are features"):
+        model([images[0], features[1]], targets)
+    freeze(model, "none")
+    with pytest.raises(DataError, match="none, as its body is not frozen"):
+        model(features, targets)
+
+
+@pytest.mark.parametrize("level", ["body", "neck", "rpn"])
+@pytest.mark.parametrize("sizes", [[(40, 64), (128, 96)], [(64, 64), (64, 64), (60, 50)]])
+def test_predictions_from_kept_features_are_the_same_bits(small: Any, level: str, sizes: Any) -> None:
+    model = small.detector("maskrcnn_resnet18_fpn").eval()
+    freeze(model, level)
+    images, _ = small.batch(sizes)
+    for kept in model.levels():
+        features = model.frozen_features(images, kept)
+        for one, other in zip(model(features), model(images), strict=True):
+            assert np.array_equal(one.boxes, other.boxes)
+            assert np.array_equal(one.scores, other.scores)
+            assert np.array_equal(one.mask_probs, other.mask_probs)
+            assert len(one.scores)
 
 
 def test_frozen_body_maps_do_not_depend_on_batch_mates(small: Any) -> None:

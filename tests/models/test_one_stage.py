@@ -140,12 +140,17 @@ def test_losses_from_kept_maps_are_the_same_bits(small: Any, arch: str, level: s
     sizes = [(96, 96), (96, 96)] if arch == SSD else [(40, 64), (128, 96)]
     images, targets = small.batch(sizes)
     usual = deepcopy(model)(images, targets)
-    body = [model.body_maps(image) for image in images]
-    assert not any(tensor.requires_grad for maps in body for tensor in maps.values())
-    assert deepcopy(model).losses_from_body(body, sizes, targets) == usual
-    if level == "neck":
-        neck = [model.neck_maps(maps) for maps in body]
-        assert deepcopy(model).losses_from_neck(neck, sizes, targets) == usual
+    assert model.levels() == (("neck", "body") if level == "neck" else ("body",))
+    for kept in model.levels():
+        features = model.train().frozen_features(images, kept)
+        assert not any(tensor.requires_grad for one in features for tensor in one.tensors().values())
+        assert deepcopy(model)(features, targets) == usual
+        moved = [replace(one, maps={name: tensor + 1 for name, tensor in one.maps.items()}) for one in features]
+        assert deepcopy(model)(moved, targets) != usual  # control
+        model.eval()
+        for one, other in zip(model(model.frozen_features(images, kept)), model(images), strict=True):
+            assert np.array_equal(one.boxes, other.boxes)
+            assert np.array_equal(one.scores, other.scores)
 
 
 def test_heads_start_with_the_focal_prior() -> None:

@@ -73,6 +73,12 @@ def whole(name: str, **options: Any) -> Any:
     return network.eval()
 
 
+def body_maps(model: Any, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    freeze(model, "body")
+    maps: dict[str, torch.Tensor] = model.eval().frozen_features([image])[0].maps
+    return maps
+
+
 def save(network: nn.Module, path: Path) -> str:
     torch.save(network.state_dict(), path)
     return str(path)
@@ -95,11 +101,11 @@ def test_body_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
     expected = list(theirs(model.normalise(image)[None]))
     if name == "test_mambaout":
         expected = [level.permute(0, 3, 1, 2) for level in expected]
-    maps = model.eval().body_maps(image)
+    maps = body_maps(model, image)
     assert list(maps) == ["0", "1", "2", "3"]
     for found, wanted in zip(maps.values(), expected[-4:], strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    control = detector(name, weights=path if frozen else "none").eval().body_maps(image)
+    control = body_maps(detector(name, weights=path if frozen else "none"), image)
     assert not torch.allclose(control["3"], expected[-1], atol=1e-3)
 
 

@@ -15,9 +15,11 @@ import torch
 from detseg.annotations import read
 from detseg.cli import main
 from detseg.config import TrainConfig
-from detseg.datasets import Dataset, preset
 from detseg.engine import load_checkpoint
+from detseg.engine.interrupt import Interruption
+from detseg.models import freeze
 from detseg.recipes import budget
+from detseg.recipes.feed import Feed
 from detseg.recipes.model import create_model
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -115,27 +117,29 @@ def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
 ) -> None:
     monkeypatch.setattr(budget, "epoch_seconds", lambda *given: (4.0, 1.0))
     config = TrainConfig(minutes=minutes, batch_size=4, schedule="multistep")
-    picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), torch.device("cpu"))  # type: ignore[arg-type]
+    picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
     assert (picked.epochs, picked.warmup_steps, picked.milestones) == (epochs, warmup, milestones)
     assert f"epochs {epochs} (measured: an epoch takes 5.0 s, 4.0 to train and 1.0 to evaluate)" in "\n".join(lines)
     assert ("warning" in lines[-1]) == (minutes == 0.01)
     given = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
-    picked, _ = budget.fit_to_minutes(given, None, range(25), range(5), torch.device("cpu"))  # type: ignore[arg-type]
+    picked, _ = budget.fit_to_minutes(given, None, range(25), range(5), None)  # type: ignore[arg-type]
     assert picked.warmup_steps == 3
 
 
-def test_measuring_leaves_no_trace(parts: Path) -> None:
+@pytest.mark.parametrize("level", ["none", "body"])
+def test_measuring_leaves_no_trace(parts: Path, level: str) -> None:
     table = read(parts)
     model = create_model(
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
     ).model
-    train = Dataset(table, model.preprocessing, task="segment", augment=preset("light", "segment"))
-    val = Dataset(table, model.preprocessing, task="segment")
+    freeze(model, level)
+    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
+    feed = Feed(config, model)
+    feed.prepare(table, Interruption())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
-    config = TrainConfig(minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
-    assert min(budget.epoch_seconds(config, model, train, val, torch.device("cpu"))) > 0
+    assert min(budget.epoch_seconds(config, model, table, table, feed)) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert [module.training for module in model.modules()] == modes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,15 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.coco_json import (
-    CocoAnnotation,
-    CocoCategory,
-    CocoFile,
-    CocoImage,
-    CocoRle,
-    load_coco_json,
-    whole,
-)
+from detseg.annotations.columns import InstanceColumns
+from detseg.annotations.formats.coco_ids import checked_annotations, checked_categories, checked_images, without_group
+from detseg.annotations.formats.coco_json import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
+from detseg.annotations.formats.coco_outlines import CocoRle, Outline
 from detseg.annotations.frame import Frame, is_stored_frame
 from detseg.annotations.keypoints import keypoint_schema, unnamed
 from detseg.annotations.listing import split_of
@@ -32,7 +26,7 @@ from detseg.annotations.table import AnnotationTable, KeypointSchema
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.files import atomic_write
-from detseg.masks import check_polygons, check_rle
+from detseg.masks import MAX_PIXELS, REACH, check_polygons, check_rle
 from detseg.orientation import upright_hw
 
 HW = tuple[int, int]
@@ -69,50 +63,106 @@ def read_coco(
     source = f"{path.parent.name}/{path.name}" if split_of(path.parent.name) else path.name  # train/x.json, val/x.json
     data = load_coco_json(path, source)
     notes = Notes()
-    categories = _checked_categories(_without_group(data, source, notes), source)
+    categories = checked_categories(without_group(data, source, notes), source)
     everything = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
     class_map = everything.select(classes, source)
+    row_of = checked_images(data.images, source)
+    rows, category_ids, annotation_ids = checked_annotations(data, row_of, categories, source, notes)
     label_of = class_map.labels_by_category_id()
-    by_image = _by_image(data, categories, source, notes)
-    selected = [category for category in categories if category.id in label_of]
-    schema = _schema(selected, [a for a in data.annotations if a.category_id in label_of], notes, source)
+    label_of_each = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
+    labels = label_of_each[np.searchsorted([int(category.id) for category in categories], category_ids)]
+    schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
     root, names, sizes = _pictures(data.images, path, source, images, split)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
-    for image, name, (stored_hw, orientation, stored_frame) in zip(data.images, names, sizes, strict=True):
-        image_id = int(image.id)
-        builder.add_image(
-            name, stored_hw, image_id=image_id, orientation=orientation, stored_frame=stored_frame, split=split
+    builder.add_images(
+        names,
+        [size[0] for size in sizes],
+        list(row_of),
+        orientation=[size[1] for size in sizes],
+        stored_frame=[size[2] for size in sizes],
+        split=split,
+    )
+    listed, order = data.annotations, data.annotations.order
+    columns = _columns(listed, rows[order], labels[order], annotation_ids[order], schema)
+
+    def add(i: int) -> None:
+        """One instance to which there is something to do or to say."""
+        position, row, label, number = (
+            int(column[i]) for column in (order, columns.image, columns.label, columns.annotation_id)
         )
-        frame = Frame(stored_hw, orientation if stored_frame else 1)
-        own_hw = stored_hw if stored_frame else upright_hw(stored_hw, orientation)
-        for annotation in by_image.get(image_id, ()):
-            where = f"{source}, annotation {int(annotation.id or 0)} ({name})"
-            label = label_of.get(int(annotation.category_id))
-            if label is None:
-                builder.notes.add("instance of a class that was not selected left out", where)
-                continue
-            if annotation.area is not None and annotation.area < 0:
-                raise DataError(f"{where}: area {annotation.area:g} is negative; correct or remove it")
-            box, segmentation, keypoints = frame.upright(
-                None if annotation.bbox is None else np.array(annotation.bbox),
-                _segmentation(annotation.segmentation, own_hw, where, builder.notes),
-                _keypoints(annotation.keypoints, schema, where),
-            )
-            builder.add_instance(
-                None if box is None else box.tolist(),
-                label,
-                segmentation=segmentation,
-                area=annotation.area,
-                iscrowd=bool(annotation.iscrowd),
-                ignore=bool(annotation.ignore) and not annotation.difficult,
-                difficult=bool(annotation.difficult),
-                annotation_id=int(annotation.id or 0),
-                keypoints=keypoints,
-                where=where,
-            )
+        where = f"{source}, annotation {number} ({names[row]})"
+        if not label:
+            builder.notes.add("instance of a class that was not selected left out", where)
+            return
+        area, given = float(listed.area[position]), listed.bbox[position]
+        if area < 0:
+            raise DataError(f"{where}: area {area:g} is negative; correct or remove it")
+        stored_hw, orientation, stored_frame = sizes[row]
+        box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).upright(
+            None if np.isnan(given[0]) else given,
+            _segmentation(listed.outlines[i], _own_hw(sizes[row]), where, builder.notes),
+            _keypoints(listed.keypoints.get(position), schema, where),
+        )
+        builder.add_instance(
+            None if box is None else box.tolist(),
+            label,
+            segmentation=segmentation,
+            area=None if np.isnan(area) else area,
+            iscrowd=bool(columns.iscrowd[i]),
+            ignore=bool(columns.ignore[i]),
+            difficult=bool(columns.difficult[i]),
+            annotation_id=number,
+            keypoints=keypoints,
+            where=where,
+            image=row,
+        )
+
+    turned = np.array([stored_frame and orientation != 1 for _, orientation, stored_frame in sizes], np.bool_)
+    own_hw = np.array([_own_hw(size) for size in sizes], np.int64).reshape(-1, 2)
+    regular = columns.regular(builder.sizes_hw, len(class_map)) & (columns.area >= 0) & ~turned[columns.image]
+    regular &= listed.outlines.reach <= REACH * own_hw.max(axis=1, initial=0)[columns.image]
+    regular &= (own_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
+    regular[list(listed.outlines.others)] = False
+    if schema is not None:
+        regular &= ~np.isin(order, list(listed.keypoints))
+    builder.add_instances(columns, regular, add)
     return builder.build()
+
+
+def _columns(
+    listed: CocoAnnotations,
+    image: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int32],
+    annotation_ids: npt.NDArray[np.int64],
+    schema: KeypointSchema | None,
+) -> InstanceColumns:
+    """The annotations as they are given, in ``listed.order``; without keypoints, and without the outlines of another
+    form."""
+    number, order = len(listed), listed.order
+    boxes, area = listed.bbox[order], listed.area[order]
+    outlined = listed.outlines.column.present()
+    outlined[list(listed.outlines.others)] = True
+    area = np.where(np.isnan(area) & ~outlined, boxes[:, 2] * boxes[:, 3], area)
+    return InstanceColumns(
+        image=image,
+        boxes_xywh=boxes,
+        label=labels,
+        area=area,
+        iscrowd=listed.iscrowd[order],
+        ignore=(listed.ignore & ~listed.difficult)[order],
+        difficult=listed.difficult[order],
+        annotation_id=annotation_ids,
+        segmentation=listed.outlines.column,
+        keypoints=np.zeros((number, 0 if schema is None else len(schema.names), 3)),
+    )
+
+
+def _own_hw(size: tuple[HW, int, bool]) -> HW:
+    """Height and width in which the file speaks, of stored size, orientation, and whether it means stored pixels."""
+    stored_hw, orientation, stored_frame = size
+    return stored_hw if stored_frame or orientation == 1 else upright_hw(stored_hw, orientation)
 
 
 def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
@@ -180,85 +230,12 @@ def _written(segmentation: Segmentation) -> Any:
     return [ring.ravel().tolist() for ring in segmentation]
 
 
-def _without_group(data: CocoFile, source: str, notes: Notes) -> list[CocoCategory]:
-    """The categories without Roboflow's id 0 of the whole project: no annotation uses it, and it is the supercategory
-    of all others (it may have the name of one of them)."""
-    groups = [category for category in data.categories if category.id == 0]
-    others = [category for category in data.categories if category.id != 0]
-    if len(groups) != 1 or not others or any(annotation.category_id == 0 for annotation in data.annotations):
-        return data.categories
-    if any(category.supercategory != groups[0].name for category in others):
-        return data.categories
-    notes.add("unused category 0, the supercategory of all others, left out", f"{source}: {groups[0].name}")
-    return others
-
-
-def _checked_categories(categories: list[CocoCategory], source: str) -> list[CocoCategory]:
-    """Categories by ascending id; DataError for an id or a name that occurs twice."""
-    for category in categories:
-        category.id = whole(category.id, "id", f"{source}, category {category.name!r}")
-    for what, values in (
-        ("name", [category.name for category in categories]),
-        ("id", [category.id for category in categories]),
-    ):
-        value, times = max(Counter(values).items(), key=lambda item: item[1], default=("", 0))
-        if times > 1:
-            double = ", ".join(f"{c.id} {c.name!r}" for c in categories if value in (c.id, c.name))
-            raise DataError(
-                f"{source}: {times} categories have the {what} {value!r} (ids and names: {double}); rename one, or "
-                "give the annotations of both one id"
-            )
-    return sorted(categories, key=lambda category: category.id)
-
-
-def _by_image(
-    data: CocoFile, categories: list[CocoCategory], source: str, notes: Notes
-) -> dict[int, list[CocoAnnotation]]:
-    """Annotations of each image id, in the file's order; ids are checked here."""
-    known = {category.id for category in categories}
-    names: dict[int, str] = {}
-    for image in data.images:
-        image_id = whole(image.id, "image id", f"{source} ({image.file_name})")
-        if image_id in names:
-            raise DataError(
-                f"{source}: image id {image_id} is used by {names[image_id]} and by {image.file_name}; give every "
-                "image an id of its own"
-            )
-        names[image_id] = image.file_name
-    by_image: dict[int, list[CocoAnnotation]] = {}
-    seen: set[int] = set()
-    for position, annotation in enumerate(data.annotations):
-        place = f"{source}, annotation number {position}"
-        number = position if annotation.id is None else whole(annotation.id, "id", place)
-        annotation.id = number
-        image_name = names.get(whole(annotation.image_id, "image_id", place))
-        if image_name is None:
-            raise DataError(
-                f"{source}, annotation {number}: image_id {annotation.image_id} is not among the images; add the image "
-                "or remove the annotation"
-            )
-        where = f"{source}, annotation {number} ({image_name})"
-        if whole(annotation.category_id, "category_id", where) not in known:
-            ids = first_few([str(category.id) for category in categories]) or "none"
-            remedy = "add the category or remove the annotation"
-            if not categories:
-                remedy = "captions have no categories: give the file of the instances, or add the categories"
-            raise DataError(
-                f"{where}: category_id {annotation.category_id} is not among the categories ({ids}); {remedy}"
-            )
-        if number in seen:
-            notes.add("annotation id used before (ids are not used further)", where)
-        seen.add(number)
-        by_image.setdefault(int(annotation.image_id), []).append(annotation)
-    return by_image
-
-
 def _pictures(
     images: list[CocoImage], path: Path, source: str, folder: str | os.PathLike[str] | Literal[False] | None, split: str
 ) -> tuple[Path, list[str], list[tuple[HW, int, bool]]]:
     """Root folder, file names in it, and (stored size, orientation, whether the file speaks of stored pixels)."""
     names = [image.file_name for image in images]
-    annotated = [_annotated_hw(image, source) for image in images]
+    annotated = _annotated_hw(images, source)
     if folder is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
@@ -282,14 +259,22 @@ def _pictures(
     return root, names, sizes
 
 
-def _annotated_hw(image: CocoImage, source: str) -> HW | None:
-    if image.width is None or image.height is None:
-        return None
-    where = f"{source} ({image.file_name})"
-    return whole(image.height, "height", where), whole(image.width, "width", where)
+def _annotated_hw(images: list[CocoImage], source: str) -> list[HW | None]:
+    heights, widths = [image.height for image in images], [image.width for image in images]
+    given = np.array([heights, widths])
+    if given.dtype == np.int64:
+        return list(zip(heights, widths, strict=True))  # type: ignore[arg-type]
+    found: list[HW | None] = []
+    for image in images:
+        if image.width is None or image.height is None:
+            found.append(None)
+            continue
+        where = f"{source} ({image.file_name})"
+        found.append((whole(image.height, "height", where), whole(image.width, "width", where)))
+    return found
 
 
-def _segmentation(value: list[list[float]] | CocoRle | None, size_hw: HW, where: str, notes: Notes) -> Segmentation:
+def _segmentation(value: Outline, size_hw: HW, where: str, notes: Notes) -> Segmentation:
     """The checked outline; rings of fewer than three points are left out with a note."""
     if not value:
         return None
@@ -305,7 +290,11 @@ def _segmentation(value: list[list[float]] | CocoRle | None, size_hw: HW, where:
 
 
 def _schema(
-    categories: list[CocoCategory], annotations: list[CocoAnnotation], notes: Notes, source: str
+    categories: list[CocoCategory],
+    keypoints: dict[int, list[float]],
+    labels: npt.NDArray[np.int32],
+    notes: Notes,
+    source: str,
 ) -> KeypointSchema | None:
     """The one keypoint schema of the selected categories; None if they have no keypoints."""
     described = [category for category in categories if category.keypoints]
@@ -328,7 +317,7 @@ def _schema(
                 "each a number above 0, such as 0.05, or leave them out"
             )
         return keypoint_schema(names, [(a - 1, b - 1) for a, b in skeleton], sigmas)
-    number = max((len(annotation.keypoints or ()) for annotation in annotations), default=0) // 3
+    number = max((len(values) for i, values in keypoints.items() if labels[i]), default=0) // 3
     if not number:
         return None
     notes.add(f"keypoints without names, called point 1 to point {number}", source)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from detseg.annotations.formats.coco_outlines import Outline, Outlines, read_outlines
 from detseg.errors import DataError
 
 Whole = int | float
 """A whole number; some exporters write 3.0."""
+
+Ids = npt.NDArray[np.int64]
+
+TABLE = 4_000_000
+"""Ids of images that lie this close together are looked up in a table; COCO's go to 600,000."""
 
 
 class CocoImage(msgspec.Struct, gc=False):
@@ -35,13 +46,6 @@ class CocoCategory(msgspec.Struct, gc=False):
     supercategory: Any = None
 
 
-class CocoRle(msgspec.Struct, gc=False):
-    """Run lengths, column by column: a list, or COCO's compressed string. ``size`` is height, width."""
-
-    size: tuple[int, int]
-    counts: list[int] | str
-
-
 class CocoAnnotation(msgspec.Struct, gc=False):
     """One of ``annotations``. Without ``bbox`` the box is that of the segmentation."""
 
@@ -53,16 +57,64 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     iscrowd: Whole | bool | None = None
     ignore: Whole | bool | None = None
     difficult: Whole | bool | None = None
-    segmentation: list[list[float]] | CocoRle | None = None
+    segmentation: Outline = None
     keypoints: list[float] | None = None
 
 
-class CocoFile(msgspec.Struct, gc=False):
+class _QuickAnnotation(CocoAnnotation, gc=False):
+    segmentation: msgspec.Raw = msgspec.Raw(b"")  # type: ignore[assignment]  # read by another reader
+
+
+class _File(msgspec.Struct, gc=False):
     """A whole file. ``annotations`` may be missing: lists of pictures without truth are published without them."""
 
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: list[CocoAnnotation] = []
+
+
+class _QuickFile(msgspec.Struct, gc=False):
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+    annotations: list[_QuickAnnotation] = []
+
+
+@dataclass
+class CocoAnnotations:
+    """N annotations as the file has them, each key in a column (see :class:`CocoAnnotation`).
+
+    Attributes:
+        image_id, category_id, id: int64 [N], or a list where not all are written as whole numbers of 64 bits.
+        bbox, area: float64 [N, 4] and [N]; NaN where there is none.
+        iscrowd, ignore, difficult: bool [N].
+        keypoints: those that are there, by position.
+        order: int64 [N], positions in the file by the row of their image; those of unknown images come first.
+        outlines: in that order.
+    """
+
+    image_id: Ids | list[Whole]
+    category_id: Ids | list[Whole]
+    id: Ids | list[Whole | None]
+    bbox: npt.NDArray[np.float64]
+    area: npt.NDArray[np.float64]
+    iscrowd: npt.NDArray[np.bool_]
+    ignore: npt.NDArray[np.bool_]
+    difficult: npt.NDArray[np.bool_]
+    keypoints: dict[int, list[float]]
+    order: Ids
+    outlines: Outlines
+
+    def __len__(self) -> int:
+        return len(self.image_id)
+
+
+@dataclass
+class CocoFile:
+    """A whole file."""
+
+    images: list[CocoImage]
+    categories: list[CocoCategory]
+    annotations: CocoAnnotations
 
 
 def load_coco_json(path: Path, source: str) -> CocoFile:
@@ -76,11 +128,45 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
     """
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
-        return msgspec.json.decode(raw, type=CocoFile)
+        file = msgspec.json.decode(raw, type=_QuickFile)
+        image_id = _numbers([annotation.image_id for annotation in file.annotations])
+        order = np.argsort(rows_of(image_id, [image.id for image in file.images]), kind="stable")
+        texts = [annotation.segmentation for annotation in file.annotations]
+        texts = [texts[i] for i in order.tolist()]
+        outlines = read_outlines(texts)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise _refusal(raw, source) from None
+    del raw, texts
+    number, listed, nothing = len(file.annotations), file.annotations, (np.nan,) * 4
+    corners = chain.from_iterable([nothing if a.bbox is None else a.bbox for a in listed])
+    annotations = CocoAnnotations(
+        image_id=image_id,
+        category_id=_numbers([a.category_id for a in listed]),
+        id=_numbers([a.id for a in listed]),
+        bbox=np.fromiter(corners, np.float64, 4 * number).reshape(-1, 4),
+        area=np.array([a.area for a in listed], np.float64),  # None becomes NaN
+        iscrowd=np.fromiter([bool(a.iscrowd) for a in listed], np.bool_, number),
+        ignore=np.fromiter([bool(a.ignore) for a in listed], np.bool_, number),
+        difficult=np.fromiter([bool(a.difficult) for a in listed], np.bool_, number),
+        keypoints={i: a.keypoints for i, a in enumerate(listed) if a.keypoints},
+        order=order,
+        outlines=outlines,
+    )
+    return CocoFile(file.images, file.categories, annotations)
+
+
+def _refusal(raw: bytes, source: str) -> DataError:
+    """What is wrong with a file, by the reader that looks at everything in the order of the file."""
+    try:
+        msgspec.json.decode(raw, type=_File)
     except msgspec.ValidationError as error:
-        raise DataError(_misfit(raw, str(error), source)) from None
+        try:
+            return DataError(_misfit(raw, str(error), source))
+        except json.JSONDecodeError as broken:  # further on
+            return DataError(f"{source}: {broken}; write the file again")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{source}: {error}{_around(raw, str(error))}; write the file again") from None
+        return DataError(f"{source}: {error}{_around(raw, str(error))}; write the file again")
+    raise AssertionError(f"{source}: refused in parts and accepted as a whole")
 
 
 def whole(value: Whole, what: str, where: str) -> int:
@@ -90,6 +176,30 @@ def whole(value: Whole, what: str, where: str) -> int:
     if not -(2**63) <= value < 2**63:
         raise DataError(f"{where}: {what} {value} does not fit 64 bits")
     return int(value)
+
+
+def rows_of(values: Ids | Sequence[Whole], among: Sequence[Whole]) -> Ids:
+    """int64 [N]: the position of each of ``values`` in ``among``, the last one of equals; -1 where there is none."""
+    known = _numbers(list(among))
+    if not isinstance(values, np.ndarray) or not isinstance(known, np.ndarray):
+        position = {value: i for i, value in enumerate(among)}
+        return np.array([position.get(value, -1) for value in values], np.int64)
+    if not len(known):
+        return np.full(len(values), -1)
+    lowest, highest = int(known.min()), int(known.max())
+    if highest - lowest < TABLE:  # one look into a table, in place of twenty comparisons
+        table = np.full(highest - lowest + 2, -1)
+        table[known - lowest] = np.arange(len(known))
+        return table[np.where((values >= lowest) & (values <= highest), values - lowest, -1)]
+    order = np.argsort(known, kind="stable")
+    nearest = order[np.searchsorted(known, values, side="right", sorter=order) - 1]
+    return np.where(known[nearest] == values, nearest, -1)
+
+
+def _numbers(values: list[Any]) -> Any:
+    """int64 [N] if all are written as whole numbers and fit; else the list."""
+    array = np.array(values) if values else np.zeros(0, np.int64)
+    return array if array.dtype == np.int64 else values
 
 
 def _around(raw: bytes, message: str) -> str:

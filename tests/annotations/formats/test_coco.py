@@ -25,6 +25,9 @@ def image(**changes: Any) -> dict[str, Any]:
     return {"id": 1, "file_name": "a.png", "width": HW[1], "height": HW[0], **changes}
 
 
+TWO = [image(), image(id=2, file_name="b.png")]
+
+
 def annotation(**changes: Any) -> dict[str, Any]:
     value = {"id": 17, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 6], "area": 60, "iscrowd": 0, **changes}
     return {key: item for key, item in value.items() if item is not ...}  # ... leaves a key out
@@ -147,9 +150,38 @@ def test_repeated_annotation_ids_are_noted(tmp_path: Path) -> None:
     assert table.notes.counts == {"annotation id used before (ids are not used further)": 2}
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
+@pytest.mark.parametrize("chunk", [1, 2, 1024])
+def test_annotations_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[int], chunk: int
+) -> None:
+    monkeypatch.setattr("detseg.annotations.formats.coco_outlines.CHUNK", chunk)
+    kinds: list[Any] = [
+        {"segmentation": [RING], "area": ...},  # to be worked out
+        {"segmentation": {"size": [20, 30], "counts": [100, 50, 450]}, "iscrowd": 1},
+        {"bbox": [28, 3, 10, 6]},  # clipped
+        {"segmentation": [[value + 0.125 for value in RING], RING]},  # more decimals than two
+        {"bbox": [2, 3, 0, 6]},  # dropped
+        {"segmentation": []},
+    ]
+    annotations = [annotation(id=10 + i, image_id=1 + i % 2, **kind) for i, kind in enumerate(kinds)]
+    table = read(tmp_path, coco(*[annotations[i] for i in order], images=TWO))
+    assert [record.image_id for record in table] == [1, 2]
+    ids = [table.annotation_id[first:last].tolist() for first, last in zip(table.start, table.stop, strict=True)]
+    kept = [i for i in order if i != 4]
+    assert ids == [[10 + i for i in kept if i % 2 == 0], [10 + i for i in kept if i % 2 == 1]]
+    by_id = dict(zip(table.annotation_id.tolist(), range(5), strict=True))
+    assert table.boxes_xywh[by_id[12]].tolist() == [28, 3, 2, 6]
+    assert table.area[by_id[10]] == 60
+    rings = table.segmentation[by_id[13]]
+    assert isinstance(rings, list)
+    assert [ring.ravel().tolist() for ring in rings] == [[value + 0.125 for value in RING], RING]
+    outlined = [isinstance(table.segmentation[by_id[10 + i]], kind) for i, kind in ((0, list), (1, dict), (3, list))]
+    assert all(outlined)
+    assert table.notes.counts == {"box clipped at the frame": 1, "box that has no width dropped": 1}
 
-TWO = [image(), image(id=2, file_name="b.png")]
+
+# --- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -161,6 +193,7 @@ TWO = [image(), image(id=2, file_name="b.png")]
         (b'{"images": [}', r"malformed.* line 1, at '}'"),
         (b'{"images": [],\n "categories": [NaN]}', "malformed.* line 2, at 'NaN"),
         (b'{"images": [\xff]}', "instances.json"),
+        (json.dumps(coco(annotation(id="3")))[:-1].encode(), r"instances.json: .*line 1.*write the file again"),
         (coco(annotation(id="3")), r'annotation "3" \(a.png\).*\$.annotations\[0\].id, value "3"'),
         (coco(annotation(), annotation(id=4, bbox=[1, 2, 3])), r"annotation 4 \(a.png\).*length 4.*value \[1, 2, 3\]"),
         (coco(annotation(bbox=[1, 2, 3, "x"])), r'annotations\[0\].bbox\[3\], value "x"'),

@@ -1,0 +1,58 @@
+"""Frozen norm layers as part of the convolution before them: the large maps are not gone over once more.
+
+A frozen norm layer is ``x * scale + shift`` with constants, so ``norm(conv(x))`` is a convolution with scaled weights.
+The weights and the constants stay where they are, under their names, and learn or load as before.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor, nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+__all__ = ["FoldedConv2d", "FoldedNorm", "fold_norms"]
+
+IN_ORDER = (nn.Sequential, BasicBlock, Bottleneck, ResNet, IntermediateLayerGetter)
+"""Modules that call a norm layer right after the convolution that stands before it, and on its result."""
+
+
+class FoldedConv2d(nn.Conv2d):
+    """A convolution with the scale and shift of ``norms[0]``, which stays a child of another module."""
+
+    norms: tuple[FrozenBatchNorm2d]
+
+    def forward(self, input: Tensor) -> Tensor:
+        norm = self.norms[0]
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        if self.bias is not None:
+            shift = shift + self.bias * scale
+        return self._conv_forward(input, self.weight * scale[:, None, None, None], shift)
+
+
+class FoldedNorm(FrozenBatchNorm2d):
+    """A frozen norm layer whose work the convolution before it has done."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold every frozen norm layer of ``network`` that stands behind a convolution into it, in place."""
+    for module in list(network.modules()):
+        if isinstance(module, IN_ORDER):
+            for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
+                if type(conv) is nn.Conv2d and type(norm) is FrozenBatchNorm2d:
+                    _fold(module, name, norm_name)
+
+
+def _fold(parent: nn.Module, name: str, norm_name: str) -> None:
+    # Any: a module takes no attribute that is neither tensor nor module, by its types
+    conv: Any = parent.get_submodule(name)
+    norm: Any = parent.get_submodule(norm_name)
+    conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm
+    conv.norms = (norm,)  # in a tuple, so that it is no child of the convolution

@@ -1,0 +1,134 @@
+"""What a step leaves out, against torchvision's modules: the same proposals, losses and gradients."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import FrozenBatchNorm2d
+
+from detseg.models import sampled_rpn
+from detseg.models.folded_norm import FoldedConv2d, fold_norms
+from detseg.models.kept_anchors import MOST, KeptAnchors
+from detseg.models.raw import frame_of
+from detseg.models.sampled_rpn import SampledRPN
+
+SIZES_HW = [(64, 96), (50, 90)]
+LEVELS = [(16, 24), (8, 12), (4, 6), (1, 1)]
+BOXES = {
+    "none": [torch.zeros(0, 4), torch.zeros(0, 4)],
+    "one": [torch.tensor([[5.0, 6, 30, 40]]), torch.zeros(0, 4)],
+    "some": [torch.tensor([[5.0, 6, 30, 40], [40, 2, 90, 60]]), torch.tensor([[0.0, 0, 9, 9], [20, 10, 80, 45]])],
+}
+
+
+def rpns(depth: int = 1) -> tuple[RegionProposalNetwork, SampledRPN]:
+    torch.manual_seed(0)
+    sizes, ratios = tuple((8 * 2**level,) for level in range(len(LEVELS))), ((0.5, 1.0, 2.0),) * len(LEVELS)
+    head = RPNHead(8, 3, conv_depth=depth)
+    for parameter in head.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    limits = {"training": 60, "testing": 30}
+    plain = RegionProposalNetwork(AnchorGenerator(sizes, ratios), head, 0.7, 0.3, 40, 0.5, limits, limits, 0.7)
+    return plain, SampledRPN.like(deepcopy(plain))
+
+
+def maps(learn: bool = True) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(2, 8, *size, generator=generator).requires_grad_(learn) for size in LEVELS]
+
+
+def run(rpn: RegionProposalNetwork, given: list[Tensor], boxes: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    torch.manual_seed(3)
+    features = {str(number): one for number, one in enumerate(given)}
+    found: Any = rpn(frame_of(SIZES_HW), features, [{"boxes": one} for one in boxes])
+    return found
+
+
+@pytest.mark.parametrize("boxes", BOXES.values(), ids=BOXES.keys())
+@pytest.mark.parametrize(("depth", "learn"), [(1, True), (1, False), (2, True)])
+def test_rpn_equals_torchvisions(boxes: list[Tensor], depth: int, learn: bool) -> None:
+    results = []
+    for rpn in rpns(depth):
+        given = maps(learn)
+        proposals, losses = run(rpn, given, boxes)
+        sum(losses.values(), torch.zeros(())).backward()
+        gradients = [one.grad for one in (*rpn.parameters(), *given)]
+        results.append((proposals, losses, gradients))
+    theirs, ours = results
+    torch.testing.assert_close(ours[:2], theirs[:2], rtol=1e-5, atol=1e-5)
+    assert any(gradient is not None and gradient.abs().max() > 1e-3 for gradient in ours[2])
+    for mine, other in zip(ours[2], theirs[2], strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+
+
+def test_rpn_in_eval_mode_and_without_gradients() -> None:
+    for evaluate in (True, False):
+        with torch.no_grad():
+            theirs, ours = (run(rpn.train(not evaluate), maps(), BOXES["some"]) for rpn in rpns())
+        assert ours[1] == theirs[1]
+        assert all(torch.equal(mine, other) for mine, other in zip(ours[0], theirs[0], strict=True))
+
+
+def test_control_a_wrong_place_gives_another_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradient(rpn: RegionProposalNetwork) -> Tensor:
+        given = maps()
+        sum(run(rpn, given, BOXES["some"])[1].values(), torch.zeros(())).backward()
+        assert given[0].grad is not None
+        return given[0].grad
+
+    plain, ours = rpns()
+    truth = gradient(plain)
+    whole = sampled_rpn.Places.of
+
+    def mirrored(*args: Any) -> sampled_rpn.Places:
+        places = whole(*args)
+        return sampled_rpn.Places(places.level, 1 - places.image, places.y, places.x, places.anchor, places.positives)
+
+    monkeypatch.setattr(sampled_rpn.Places, "of", mirrored)
+    assert not torch.allclose(gradient(ours), truth, rtol=1e-2, atol=1e-4)
+
+
+def test_kept_anchors_are_torchvisions_and_few() -> None:
+    sizes, ratios = ((8,), (16,)), ((0.5, 1.0, 2.0),) * 2
+    plain, kept = AnchorGenerator(sizes, ratios), KeptAnchors(sizes, ratios)
+    for side in (*range(2, 2 + 2 * MOST), 5):
+        features = [torch.zeros(2, 1, side, side), torch.zeros(2, 1, side // 2, side // 2)]
+        frame = frame_of([(side * 4, side * 4)] * 2)
+        theirs, ours = plain(frame, features), kept(frame, features)
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+        assert kept(frame, features)[0] is ours[1]
+        assert len(kept._kept) <= MOST
+
+
+def test_folded_norms_compute_and_learn_the_same() -> None:
+    torch.manual_seed(0)
+    plain = resnet18(norm_layer=FrozenBatchNorm2d)
+    for module in plain.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            for name, buffer in module.named_buffers():
+                nn.init.uniform_(buffer, 0.5, 1.0) if name in ("weight", "running_var") else nn.init.normal_(buffer)
+    folded = deepcopy(plain)
+    fold_norms(folded)
+    assert folded.state_dict().keys() == plain.state_dict().keys()
+    copy = deepcopy(folded)
+    assert sum(isinstance(module, FoldedConv2d) for module in copy.modules()) == 20
+    images = torch.randn(2, 3, 64, 64)
+    for network in (plain, folded, copy):
+        network(images).square().sum().backward()
+    for other in (folded, copy):
+        torch.testing.assert_close(other(images), plain(images), rtol=1e-4, atol=1e-4)
+        for mine, theirs in zip(other.parameters(), plain.parameters(), strict=True):
+            assert mine.grad is not None
+            assert theirs.grad is not None
+            assert (mine.grad - theirs.grad).abs().max() <= 1e-4 * theirs.grad.abs().max()
+    with torch.no_grad():  # the copy has norm layers of its own, and they are the ones that count
+        copy.bn1.weight.mul_(2)
+    assert not torch.allclose(copy(images), folded(images), rtol=1e-2)
+    torch.testing.assert_close(folded(images), plain(images), rtol=1e-4, atol=1e-4)
