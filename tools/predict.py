@@ -9,4 +9,5 @@ import sys
 
 from detseg.cli import main
 
-sys.exit(main(["predict", *sys.argv[1:]]))
+if __name__ == "__main__":  # a process that loads or measures may import this file
+    sys.exit(main(["predict", *sys.argv[1:]]))

@@ -15,6 +15,7 @@ from detseg.datasets.views import EveryView, Place, Views
 from detseg.engine.feature_store import FeatureStore, Sample, Target
 from detseg.engine.interrupt import Interruption
 from detseg.engine.train import to_device
+from detseg.errors import in_file
 from detseg.models import Model
 from detseg.models.features import FrozenFeatures
 
@@ -43,6 +44,7 @@ def fill(
 
     Raises:
         Interrupted: there was one.
+        DataError: a number is too large for the store's dtype; names the image.
     """
     device = next(model.parameters()).device
     every = EveryView(views)
@@ -60,7 +62,8 @@ def fill(
             place = every.place(item)
             if not store.keep_found(place, image, target) and not found_only:
                 features = model.frozen_features([image.to(device)], level)[0]
-                store.keep(place, image, target, features)
+                with in_file(views.table[item // len(views.views)].name):
+                    store.keep(place, image, target, features)
             if store.full:
                 break
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -30,7 +31,7 @@ class FeatureStore:
 
     Attributes:
         nbytes: features kept so far.
-        full: whether one was left out for the limit; from then on all are.
+        full: whether one was left out for the limit, or for a full disk; from then on all are.
         found: files that were there already.
         damaged: files that were not as they were written.
     """
@@ -49,7 +50,7 @@ class FeatureStore:
         self.nbytes = 0
         self.full = False
         self.found = self.damaged = 0
-        self._others = 0 if folder is None else _size_of(folder)
+        self._taken = 0 if folder is None else _size_of(folder)
         self._features: dict[Place, FrozenFeatures | Path] = {}
         self._targets: dict[Place, PackedTarget] = {}
 
@@ -83,19 +84,25 @@ class FeatureStore:
     def keep(self, place: Place, image: Tensor, target: Target, features: FrozenFeatures) -> None:
         """Keep ``features`` of ``image``, unless that is over the limit."""
         rounded = self.rounded(features)
-        if self.full or self._others + self.nbytes + rounded.nbytes > self.limit:
+        if self.full or self._taken + rounded.nbytes > self.limit:
             self.full = True
             return
         path = self.file_of(image)
-        if path is not None:
-            header = {"level": rounded.level, "size_hw": rounded.size_hw}
-            write_sealed(path, {"features": header}, rounded.tensors())
+        if path is not None and not _written(path, rounded):
+            self.full = True
+            return
+        self._taken += rounded.nbytes
         self.nbytes += rounded.nbytes
         self._features[place], self._targets[place] = path or rounded, PackedTarget.of(target)
 
     def rounded(self, features: FrozenFeatures) -> FrozenFeatures:
         """``features`` on the CPU as they come back from here; what is not kept is rounded too, so that the limit
-        changes no number."""
+        changes no number.
+
+        Raises:
+            DataError: a number is too large for ``dtype``.
+        """
+        features.check_fits(self.dtype)
         return features.to("cpu").with_maps(self.dtype)
 
     def sample(self, place: Place) -> Sample:
@@ -133,6 +140,18 @@ def _add(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
     for key, tensor in module.state_dict().items():
         digest.update(f"{name}.{key} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def _written(path: Path, features: FrozenFeatures) -> bool:
+    """Whether there was room for the file of ``features``."""
+    header = {"level": features.level, "size_hw": features.size_hw}
+    try:
+        write_sealed(path, {"features": header}, features.tensors())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
 
 
 def _read(path: Path) -> FrozenFeatures:

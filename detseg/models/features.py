@@ -59,20 +59,19 @@ class FrozenFeatures:
         return FrozenFeatures.from_tensors(self.level, self.size_hw, moved)
 
     def with_maps(self, dtype: torch.dtype) -> FrozenFeatures:
-        """The same with maps of ``dtype``, and memory of their own; proposals stay float32.
+        """The same with maps of ``dtype`` in memory of their own; proposals stay float32."""
+        layout = torch.contiguous_format
+        maps = {name: tensor.to(dtype, copy=True, memory_format=layout) for name, tensor in self.maps.items()}
+        return replace(self, maps=maps)
 
-        Raises:
-            DataError: a number is too large for ``dtype``.
-        """
-        maps = {name: tensor.to(dtype, copy=True, memory_format=torch.contiguous_format) for name, tensor in
-                self.maps.items()}  # fmt: skip
-        for name, tensor in maps.items():
-            if not bool(tensor.isfinite().all()):
-                largest = float(self.maps[name].abs().max())
+    def check_fits(self, dtype: torch.dtype) -> None:
+        """Raise DataError for a finite number that is too large for ``dtype``."""
+        for name, tensor in self.maps.items():
+            largest = float(tensor.abs().amax()) if tensor.numel() else 0.0
+            if torch.finfo(dtype).max < largest < torch.inf:
                 raise DataError(
                     f"a feature of map {name!r} is {largest:.4g}, more than {dtype} holds; give --cache-dtype float32"
                 )
-        return replace(self, maps=maps)
 
 
 Image = Tensor | FrozenFeatures

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,33 +65,39 @@ class Feed:
         """
         if self.level is None or not len(train):
             return
-        config, processes = self.config, self.processes
+        config, world = self.config, self.processes.world
         views = self._views(train)
         dtype = getattr(torch, config.cache_dtype)
         device = next(self.model.parameters()).device
         self.level, each, seconds = _measured(self.model, views, self.level, dtype)
-        total = each * len(views) * len(self.views)
-        place, limit, folder = _place(config, total, processes.world)
-        source = source_of(self.model, self.level, dtype, device)
-        share = max(1, limit // processes.world) if folder else limit
-        self._store = FeatureStore(dtype=dtype, limit=share, source=source, folder=folder)
+        count = len(views) * len(self.views)
+        place, limit, folder = _place(config, each * count, world)
         names = ["plain", *["mirrored"] * (len(self.views) > 1)]
         names += [f"{config.cached_views} drawn from {config.augment}"] * bool(config.cached_views)
-        kept = f", of which {_size(limit)} are kept" if total > limit else ""
-        time_left = _duration(seconds * len(views) * len(self.views) / processes.world)
+        kept = f", of which {_size(limit)} are kept" if each * count > limit else ""
+        computed = seconds * count / (world if folder else 1)
         print(
-            f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about {_size(total)} of "
-            f"{config.cache_dtype} {place}{kept}; {time_left} to compute, once"
+            f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about {_size(each * count)} of "
+            f"{config.cache_dtype} {place}{kept}; {_duration(computed)} to compute, once"
         )
-        workers = config.workers or 0
-        own = (processes.rank, processes.world)
-        fill(self._store, self.model, views, self.level, workers=workers, share=own, interruption=interruption)
-        if processes.world > 1:
-            processes.wait()
-            self._store = FeatureStore(dtype=dtype, limit=share, source=source, folder=folder)
-            fill(self._store, self.model, views, self.level, workers=workers, found_only=True)
+        source = source_of(self.model, self.level, dtype, device)
+        empty = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
+        self._store = self._filled(views, empty, interruption)
         self._say(self._store)
-        self._val_limit = max(0, free_memory() // 2) // processes.world
+        self._val_limit = free_memory() // 2 // world
+
+    def _filled(self, views: Views, empty: Callable[[], FeatureStore], interruption: Interruption) -> FeatureStore:
+        """The store of all views. Several processes each compute their share of a folder, then take all of it."""
+        assert self.level is not None
+        store, processes, workers = empty(), self.processes, self.config.workers or 0
+        share = (processes.rank, processes.world) if store.folder else (0, 1)
+        fill(store, self.model, views, self.level, workers=workers, share=share, interruption=interruption)
+        if share[1] == 1:
+            return store
+        processes.wait()
+        store = empty()
+        fill(store, self.model, views, self.level, workers=workers, found_only=True)
+        return store
 
     def train_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
         """Shuffled batches of ``table``, all of which was prepared; ``alone``: not shared with other processes."""

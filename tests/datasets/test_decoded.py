@@ -47,7 +47,13 @@ def samples(dataset: Dataset, *, workers: int = 0, context: str | None = None, e
 
 @pytest.mark.parametrize(
     ("workers", "context", "name"),
-    [(0, None, "none"), (0, None, "strong"), (2, "fork", "none"), (2, "fork", "strong"), (2, "spawn", "none")],
+    [
+        (0, None, "none"),
+        (0, None, "strong"),
+        (2, "fork", "none"),
+        (2, "fork", "strong"),
+        pytest.param(2, "spawn", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_samples_are_the_same_with_and_without(
     table: AnnotationTable, tmp_path: Path, workers: int, context: str | None, name: str

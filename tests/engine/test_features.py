@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import itertools
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from detseg.annotations import AnnotationTable, read
 from detseg.annotations.table import AnnotationTable as Table
 from detseg.classes import ClassMap
 from detseg.datasets import Dataset, Views, data_loader, fixed_views
+from detseg.engine import feature_store
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.feature_loader import EvaluationFeatures, FeatureLoader, fill
@@ -192,7 +195,30 @@ def test_a_folder_has_one_limit_for_all_runs(demo: AnnotationTable, tmp_path: Pa
     files = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
     second = filled(model, views, "pooled", folder=tmp_path, source="b" * 16, limit=files + first.nbytes // 2)
     assert 0 < len(second) < len(first)
+    again = filled(model, views, "pooled", folder=tmp_path, source="a" * 16, limit=1)
+    assert (again.found, again.full) == (len(first), False)  # what is there takes no more room
     assert {path.parent.name for path in tmp_path.glob("*/*")} == {"a" * 16, "b" * 16}
+
+
+def test_a_full_disk_ends_the_keeping_and_changes_no_number(
+    demo: AnnotationTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = model_for("detect", demo, "body")
+    views = views_of(model, "detect", demo)
+    usual = trained(model, FeatureLoader(filled(model, views, "body"), model, views, "body", 3, seed=5))
+    written = itertools.count()
+    write = feature_store.write_sealed
+
+    def limited(*given: Any) -> None:
+        if next(written) >= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*given)
+
+    monkeypatch.setattr(feature_store, "write_sealed", limited)
+    views = views_of(model, "detect", demo)
+    store = filled(model, views, "body", folder=tmp_path, source="s")
+    assert (len(store), store.full) == (4, True)
+    assert same(trained(model, FeatureLoader(store, model, views, "body", 3, seed=5)), usual)
 
 
 def test_a_removed_file_is_said(demo: AnnotationTable, tmp_path: Path) -> None:
@@ -205,12 +231,17 @@ def test_a_removed_file_is_said(demo: AnnotationTable, tmp_path: Path) -> None:
         next(iter(FeatureLoader(store, model, views, "body", 2, seed=5)))
 
 
-def test_too_large_for_float16(demo: AnnotationTable) -> None:
+def test_too_large_for_float16(demo: AnnotationTable, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_for("detect", demo, "body")
-    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
-    features = model.frozen_features([image], "body")[0]
-    name = next(iter(features.maps))
-    features.maps[name][0, 0, 0, 0] = 1e6
-    with pytest.raises(DataError, match=r"a feature of map '0' is 1e\+06.*--cache-dtype float32"):
-        features.with_maps(torch.float16)
-    assert features.with_maps(torch.float32).maps[name][0, 0, 0, 0] == 1e6
+    views = views_of(model, "detect", demo)
+    compute = type(model).frozen_features
+
+    def large(self: Any, *given: Any, **options: Any) -> Any:
+        found = compute(self, *given, **options)
+        found[0].maps["0"][0, 0, 0, 0] = 1e6
+        return found
+
+    monkeypatch.setattr(type(model), "frozen_features", large)
+    with pytest.raises(DataError, match=rf"{demo[0].name}.*a feature of map '0' is 1e\+06.*--cache-dtype float32"):
+        filled(model, views, "body", dtype=torch.float16)
+    assert len(filled(model, views, "body", dtype=torch.float32)) == 3 * len(demo)

@@ -143,6 +143,9 @@ def test_two_processes_fill_one_folder_of_features(runs: Runs, tmp_path: Path) -
     assert run_together(2, [*train, "--cache", "off", "--output", str(tmp_path / "plain")], tmp_path)[0] == [0, 0]
     cached, plain = (load_checkpoint(tmp_path / name / "last.safetensors").weights for name in ("cached", "plain"))
     assert all(torch.equal(tensor, plain[name]) for name, tensor in cached.items())
+    assert run_together(2, [*train, "--cache", "memory", "--output", str(tmp_path / "memory")], tmp_path)[0] == [0, 0]
+    memory = load_checkpoint(tmp_path / "memory" / "last.safetensors").weights
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in memory.items())
 
 
 @pytest.mark.faults

@@ -37,6 +37,7 @@ def cached(parts: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) 
     return train(parts, tmp_path_factory.mktemp("cached") / "run", *FROZEN)
 
 
+@pytest.mark.slow
 def test_in_memory_on_disk_and_over_the_limit_are_one_run(
     cached: Path, parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,6 +97,7 @@ def test_resumed_anywhere_it_ends_with_the_same_bits(
         assert equal(again, whole)
 
 
+@pytest.mark.slow
 def test_probe_then_tune(parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(parts, tmp_path / "run", *PROBE, "--lr", "0.002", "--tune-lr", "0.5", "--freeze", "none")
     said = capsys.readouterr().out

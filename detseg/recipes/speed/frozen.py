@@ -67,7 +67,7 @@ def detector(
 ) -> Comparison:
     """An epoch over ``images`` of which the features are there already; the peer's images are of that size too."""
     samples = drawn_samples(images, size_hw, instances=8, num_labels=len(CLASSES))
-    model, peer = _pair(case, case.level, samples, size_hw, device)
+    model, peer = _pair(case, case.level, samples, device)
     ours, theirs = _cached_epoch(model, samples, device), _plain_epoch(peer, samples, device)
     difference = _checked(ours(), theirs())
     return in_turn(
@@ -86,8 +86,8 @@ def against_full(
 ) -> Comparison:
     """The same against plain fine-tuning of all parts."""
     samples = drawn_samples(images, size_hw, instances=8, num_labels=len(CLASSES))
-    model, _ = _pair(case, case.level, samples, size_hw, device)
-    _, full = _pair(case, "none", samples, size_hw, device)
+    model, _ = _pair(case, case.level, samples, device)
+    _, full = _pair(case, "none", samples, device)
     return in_turn(
         f"{case.title} against full fine-tuning, {size_hw[0]} x {size_hw[1]}",
         _cached_epoch(model, samples, device),
@@ -162,9 +162,7 @@ def classifier(
     )
 
 
-def _pair(
-    case: Case, level: str, samples: list[tuple[Tensor, Target]], size_hw: tuple[int, int], device: torch.device
-) -> tuple[Any, Any]:
+def _pair(case: Case, level: str, samples: list[tuple[Tensor, Target]], device: torch.device) -> tuple[Any, Any]:
     """Ours, and torchvision's with the same weights and the same parts frozen."""
     torch.manual_seed(0)
     # norm layers as with pretrained weights
@@ -175,7 +173,7 @@ def _pair(
         if name.endswith("running_var"):
             buffer.fill_(3.0)
     model.load_state_dict(state)
-    peer = plain_peer(model, size_hw)
+    peer = plain_peer(model)
     for one in (model, peer):
         one.rpn = SkilledRpn(one.rpn, samples)
     freeze(model, level)
@@ -214,10 +212,12 @@ def _checked(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _cached_epoch(model: Any, samples: list[tuple[Tensor, Target]], device: torch.device) -> Callable[[], list[float]]:
-    """Epochs on features, computed here and once."""
+    """Epochs on features, computed here and once, and kept in float16 as a run keeps them."""
     level = model.levels()[0]
     _restart(model)
-    kept = [model.frozen_features([image.to(device)], level)[0].to("cpu") for image, _ in samples]
+    kept = [
+        model.frozen_features([image.to(device)], level)[0].to("cpu").with_maps(torch.float16) for image, _ in samples
+    ]
     batches = [(features, target) for features, (_, target) in zip(kept, samples, strict=True)]
     optimizer = build_optimizer(model, lr=LR)
 

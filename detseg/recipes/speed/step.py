@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from detseg.classes import ClassMap
 from detseg.engine.optim import build_optimizer
 from detseg.engine.train import train_steps
-from detseg.models import Detector, ModelDescription, build_model, describe, freeze, load_weights
-from detseg.models.build import plain_rcnn
+from detseg.models import Detector, build_model, describe, freeze, load_weights
+from detseg.recipes.speed.drawn import drawn_samples
+from detseg.recipes.speed.peer import plain_peer
 from detseg.recipes.speed.turns import Comparison, in_turn
 from detseg.seeds import derive_seed
 
@@ -80,7 +81,7 @@ def compare(device: torch.device, cases: tuple[Case, ...] = CASES) -> list[Compa
 
 def _compare(case: Case, device: torch.device) -> Comparison:
     model, plain = both(case)
-    samples = [scene(index, case.size_hw, model.has_masks) for index in range(BATCH)]
+    samples = drawn_samples(BATCH, case.size_hw, instances=INSTANCES, num_labels=len(CLASSES))
     ours, theirs = our_step(model.to(device), samples, device), plain_step(plain.to(device), samples, device, case)
     found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     height, width = case.size_hw
@@ -131,21 +132,11 @@ def both(case: Case) -> tuple[Detector, nn.Module]:
     load_weights(model, case.weights)
     if case.weights == "none":
         _calm(model)
-    plain = _plain(description)
-    plain.load_state_dict(model.state_dict())
+    plain = plain_peer(model)
     if case.frozen:
         freeze(model, "body")
         plain.backbone.body.requires_grad_(False)
     return model, plain
-
-
-def _plain(description: ModelDescription) -> Any:
-    network = plain_rcnn(description)
-    # images come in the network's size on both sides, so that torchvision need not resize them and their masks
-    network.transform._skip_resize = True
-    network.transform.image_mean = list(description.preprocessing.mean)
-    network.transform.image_std = list(description.preprocessing.std)
-    return network
 
 
 @torch.no_grad()
@@ -199,30 +190,6 @@ def plain_step(
         return {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}
 
     return step
-
-
-def scene(index: int, size_hw: tuple[int, int], masks: bool) -> tuple[Tensor, dict[str, Tensor]]:
-    """A dark picture, uint8 [3, H, W], with bright ellipses, and its target."""
-    random = torch.Generator().manual_seed(index)
-    height, width = size_hw
-    image = torch.randint(0, 80, (3, *size_hw), generator=random, dtype=torch.uint8)
-    shapes = []
-    for _ in range(INSTANCES):
-        radius_y, radius_x = ((0.04 + 0.12 * torch.rand(2, generator=random)) * min(size_hw)).tolist()
-        share_y, share_x = torch.rand(2, generator=random).tolist()
-        y = torch.arange(height)[:, None] - radius_y - share_y * (height - 2 * radius_y)
-        x = torch.arange(width) - radius_x - share_x * (width - 2 * radius_x)
-        shapes.append((y / radius_y) ** 2 + (x / radius_x) ** 2 < 1)
-        image[:, shapes[-1]] = torch.randint(90, 255, (3, 1), generator=random, dtype=torch.uint8)
-    boxes = [[x.min(), y.min(), x.max() + 1, y.max() + 1] for y, x in (shape.nonzero().unbind(1) for shape in shapes)]
-    target = {
-        "boxes": torch.tensor(boxes, dtype=torch.float32),
-        "labels": torch.arange(INSTANCES) % len(CLASSES) + 1,
-        "image_id": torch.tensor(index),
-    }
-    if masks:
-        target["masks"] = torch.stack(shapes).to(torch.uint8)
-    return image, target
 
 
 def _wait(device: torch.device) -> None:

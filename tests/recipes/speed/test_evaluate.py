@@ -10,6 +10,8 @@ from detseg.errors import DataError
 from detseg.masks import mask_to_rle
 from detseg.recipes.speed.evaluate import check_masks, check_scores, pasting, scoring
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("detections", [1, 20])
 def test_pasting(detections: int) -> None:

@@ -25,6 +25,7 @@ def test_both_ways_do_the_same(arch: str, level: str) -> None:
     assert "full fine-tuning" in full.name
 
 
+@pytest.mark.slow
 def test_a_whole_run_of_a_classifier() -> None:
     found = frozen.classifier(CPU, size=64, images=10, epochs=2, turns=1)
     assert found.ratio > 0

@@ -12,6 +12,8 @@ import pytest
 from detseg.errors import DataError
 from detseg.recipes.speed.index import check_equal, compare, measure, write_index
 
+pytestmark = pytest.mark.slow
+
 
 def test_rows_of_a_small_index() -> None:
     rows = compare(None, images=200, instances=1000, turns=1, workers=1)

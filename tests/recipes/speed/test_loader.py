@@ -12,6 +12,8 @@ from detseg.errors import DataError
 from detseg.recipes.speed.loader import Ours, Plain, again, check_samples, loading
 from detseg.recipes.speed.scenes_set import boxes, scene_set
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:

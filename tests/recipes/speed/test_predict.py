@@ -11,6 +11,8 @@ from detseg.errors import DataError
 from detseg.recipes.speed.predict import Ours, Plain, check_results, predicting
 from detseg.recipes.speed.scenes_set import write_picture
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

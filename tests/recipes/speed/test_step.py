@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from detseg.recipes.speed import step
+from detseg.recipes.speed.drawn import drawn_samples
 from detseg.recipes.speed.step import Case, compare, largest_difference
+
+pytestmark = pytest.mark.slow
 
 TINY = Case("slim", "maskrcnn_mobilenet_v3_large_fpn_slim", "bundled", (96, 128), turns=1)
 CPU = torch.device("cpu")
@@ -49,7 +52,7 @@ def test_losses_that_differ(ours: dict[str, float], theirs: dict[str, float], fi
 
 
 def test_scenes_have_boxes_of_their_masks() -> None:
-    image, target = step.scene(0, (64, 96), masks=True)
+    ((image, target),) = drawn_samples(1, (64, 96), instances=4, num_labels=3)
     assert image.shape == (3, 64, 96)
     assert image.dtype == torch.uint8
     for mask, box in zip(target["masks"], target["boxes"], strict=True):
