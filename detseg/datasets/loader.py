@@ -34,6 +34,7 @@ def data_loader(
     context: str | None = None,
     rank: int = 0,
     world: int = 1,
+    pin: bool = False,
 ) -> torch.utils.data.DataLoader[Any]:
     """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
 
@@ -47,6 +48,7 @@ def data_loader(
         workers: processes that load; 0 loads in this process. They stay alive between epochs.
         rank, world: this process among those that share the data: each gets whole batches by their number. Shuffled
             (for training) all get the same number of full ones, else every image goes to exactly one process.
+        pin: put batches into page-locked memory, from which a GPU copies while it computes; only with a GPU.
         context: how workers start ("fork", "spawn", "forkserver"); None for the platform's default.
     """
     shard = Shard(rank, world, batch_size, even=shuffle) if world > 1 else None
@@ -66,6 +68,7 @@ def data_loader(
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         multiprocessing_context=context if workers > 0 else None,
+        pin_memory=pin,
     )
 
 

@@ -114,8 +114,9 @@ class Feed:
             table, self.model.preprocessing, task=self.task, augment=augment, seed=config.seed, decoded=decoded
         )
         return data_loader(
-            dataset, batch, shuffle=True, seed=config.seed, workers=workers, rank=processes.rank, world=processes.world
-        )
+            dataset, batch, shuffle=True, seed=config.seed, workers=workers, pin=self._on_gpu,
+            rank=processes.rank, world=processes.world,
+        )  # fmt: skip
 
     def val_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
         """Batches of ``table`` in its order, without augmentation; ``alone``: not shared with other processes."""
@@ -123,11 +124,16 @@ class Feed:
         decoded = None if self._store else self._decoded(table)
         dataset = Dataset(table, self.model.preprocessing, task=self.task, decoded=decoded)
         loader = data_loader(
-            dataset, config.batch_size or 1, workers=config.workers or 0, rank=processes.rank, world=processes.world
-        )
+            dataset, config.batch_size or 1, workers=config.workers or 0, pin=self._on_gpu,
+            rank=processes.rank, world=processes.world,
+        )  # fmt: skip
         if self._store is None or self.level is None:
             return loader
         return EvaluationFeatures(self.model, loader, self.level, self._val_limit)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return next(self.model.parameters()).device.type == "cuda"
 
     def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
         """Room for the pictures of ``table``, where each is loaded more than once."""
