@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,14 +16,19 @@ from detseg.datasets.views import EveryView, Place, Views
 from detseg.engine.feature_store import FeatureStore, Sample, Target
 from detseg.engine.interrupt import Interruption
 from detseg.engine.train import to_device
-from detseg.errors import in_file
+from detseg.errors import DataError
 from detseg.models import Model
 from detseg.models.features import FrozenFeatures
 
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
-@torch.no_grad()
+def _features_of(model: Model, image: Tensor, level: str) -> FrozenFeatures:
+    """Of one image, run by itself."""
+    device = next(model.parameters()).device
+    return model.frozen_features([image.to(device)], level, alone=True)[0]
+
+
 def fill(
     store: FeatureStore,
     model: Model,
@@ -46,28 +52,21 @@ def fill(
         Interrupted: there was one.
         DataError: a number is too large for the store's dtype; names the image.
     """
-    device = next(model.parameters()).device
     every = EveryView(views)
     items = range(share[0], len(every), share[1])
     loader = data_loader(torch.utils.data.Subset(every, items), 1, workers=workers)
     interruption = interruption or Interruption()
-    was_training = model.training
-    model.train()
-    try:
-        waiting = interruption.waiting(iter(loader), True)
-        progress = tqdm(
-            waiting, desc="features of frozen parts", total=len(items), unit="image", disable=None, leave=False
-        )
-        for item, ((image,), (target,)) in zip(items, progress, strict=True):
-            place = every.place(item)
-            if not store.keep_found(place, image, target) and not found_only:
-                features = model.frozen_features([image.to(device)], level)[0]
-                with in_file(views.table[item // len(views.views)].name):
-                    store.keep(place, image, target, features)
-            if store.full:
-                break
-    finally:
-        model.train(was_training)
+    loaded = interruption.waiting(iter(loader))
+    progress = tqdm(loaded, desc="features of frozen parts", total=len(items), unit="image", disable=None, leave=False)
+    model.keep_frozen()
+    for item, ((image,), (target,)) in zip(items, progress, strict=True):
+        compute = partial(_features_of, model, image, level)
+        try:
+            store.keep(every.place(item), image, target, None if found_only else compute)
+        except DataError as error:
+            raise DataError(f"{views.table[item // len(views.views)].name}: {error}") from error
+        if store.full:
+            break
 
 
 class FeatureLoader:
@@ -120,9 +119,7 @@ class FeatureLoader:
         if isinstance(first, Place):
             return self.store.sample(first)
         assert target is not None
-        device = next(self._model.parameters()).device
-        features = self._model.frozen_features([first.to(device)], self._level, alone=True)[0]
-        return self.store.rounded(features), target
+        return self.store.rounded(_features_of(self._model, first, self._level)), target
 
 
 class EvaluationFeatures:
@@ -144,10 +141,9 @@ class EvaluationFeatures:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        done = 0
         for features, packed in self._kept:
-            done += 1
             yield features, tuple(target.target() for target in packed)
+        done = len(self._kept)
         if done == len(self._loader):
             return
         self.sampler.set_epoch(0, skip=done * (self.batch_size or 1))  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import safetensors
@@ -62,14 +63,23 @@ class FeatureStore:
         """What is kept."""
         return frozenset(self._features)
 
-    def file_of(self, image: Tensor) -> Path | None:
-        """Where the features of ``image`` would be; None in memory."""
-        return None if self.folder is None else self.folder / f"{key_of(image)}.safetensors"
+    def keep(self, place: Place, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
+        """Keep the features of ``image``: those in the folder if a whole file of them is there, else computed ones,
+        unless they are over the limit. Without ``compute`` only those that are there.
 
-    def keep_found(self, place: Place, image: Tensor, target: Target) -> bool:
-        """Take the features of ``image`` from the folder, if a whole file is there."""
-        path = self.file_of(image)
-        if path is None or not path.is_file():
+        Raises:
+            DataError: a number is too large for ``dtype``.
+        """
+        path = None if self.folder is None else self.folder / f"{key_of(image)}.safetensors"
+        kept: FrozenFeatures | Path | None = path if path is not None and self._found(path) else None
+        if kept is None and compute is not None:
+            kept = self._taken_in(self.rounded(compute()), path)
+        if kept is not None:
+            self._features[place], self._targets[place] = kept, PackedTarget.of(target)
+
+    def _found(self, path: Path) -> bool:
+        """Whether there is a whole file."""
+        if not path.is_file():
             return False
         try:
             _, tensors = read_sealed(path)
@@ -78,22 +88,17 @@ class FeatureStore:
             return False
         self.nbytes += sum(tensor.nbytes for tensor in tensors.values())
         self.found += 1
-        self._features[place], self._targets[place] = path, PackedTarget.of(target)
         return True
 
-    def keep(self, place: Place, image: Tensor, target: Target, features: FrozenFeatures) -> None:
-        """Keep ``features`` of ``image``, unless that is over the limit."""
-        rounded = self.rounded(features)
-        if self.full or self._taken + rounded.nbytes > self.limit:
+    def _taken_in(self, features: FrozenFeatures, path: Path | None) -> FrozenFeatures | Path | None:
+        """The features, or the file that now holds them; None where there is no room."""
+        no_room = self.full or self._taken + features.nbytes > self.limit
+        if no_room or (path is not None and not _written(path, features)):
             self.full = True
-            return
-        path = self.file_of(image)
-        if path is not None and not _written(path, rounded):
-            self.full = True
-            return
-        self._taken += rounded.nbytes
-        self.nbytes += rounded.nbytes
-        self._features[place], self._targets[place] = path or rounded, PackedTarget.of(target)
+            return None
+        self._taken += features.nbytes
+        self.nbytes += features.nbytes
+        return path or features
 
     def rounded(self, features: FrozenFeatures) -> FrozenFeatures:
         """``features`` on the CPU as they come back from here; what is not kept is rounded too, so that the limit

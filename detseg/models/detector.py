@@ -12,22 +12,20 @@ from torch import Tensor
 from detseg.models.bodies import Body
 from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, check_targets
-from detseg.models.features import FrozenFeatures, Image, as_float, of_each, pictures_or_features
+from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
 from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
     size_of,
-    stack_maps,
-    stack_padded,
 )
-from detseg.models.parts import PartedModel
-from detseg.models.raw import frame_of, padded_alone, raw_prediction
+from detseg.models.pyramid import PyramidModel
+from detseg.models.raw import frame_of, raw_prediction
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]
 
 
-class Detector(PartedModel):
+class Detector(PyramidModel):
     """A two-stage detector. Its state dict has the keys of torchvision's detector of the same name.
 
     Called in training mode it gives losses: "loss_classifier", "loss_box_reg", "loss_objectness" and
@@ -47,7 +45,6 @@ class Detector(PartedModel):
     """
 
     # Any: torchvision's modules come without types
-    backbone: Any
     rpn: Any
     roi_heads: Any
 
@@ -57,7 +54,9 @@ class Detector(PartedModel):
         self.backbone = network.backbone
         self.rpn = network.rpn
         self.roi_heads = network.roi_heads
-        self._stages = body.stages
+        present = set(dict(self.backbone.body.named_modules()))
+        stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in body.stages]
+        self._stages = tuple(stage for stage in stages if stage)
         self._add_normalisation()
 
     @property
@@ -85,14 +84,7 @@ class Detector(PartedModel):
         return parts
 
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
-        present = set(dict(self.backbone.body.named_modules()))
-        stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in self._stages]
-        return tuple(stage for stage in stages if stage)
-
-    def levels(self) -> tuple[str, ...]:
-        if not self.is_frozen("stem", "body"):
-            return ()
-        return ("neck", "body") if self.is_frozen("neck") else ("body",)
+        return self._stages
 
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
         """Losses in training mode, predictions in eval mode.
@@ -117,31 +109,16 @@ class Detector(PartedModel):
         if self.levels():
             return self.losses_from_features(features or self.frozen_features(pictures), targets)
         self.check_norms_can_learn(pictures)
-        maps = self.backbone(stack_padded([self.normalise(image) for image in pictures]))
+        maps = self._neck(self._body(self._batch(pictures)))
         return self._losses(maps, None, [size_of(image) for image in pictures], targets)
 
     @torch.no_grad()
     def frozen_features(
         self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
     ) -> list[FrozenFeatures]:
-        """What the frozen parts make of each image; given back in its place, it gives the same bits.
-
-        In training mode each image is run by itself, so that its features depend on it alone; with a frozen RPN they
-        hold its proposals, by eval-mode settings. In eval mode images of equal padded size are run together, as for
-        predictions, and their features belong together.
-
-        Args:
-            level: of :meth:`levels`; None for the last.
-            alone: run each by itself; None for training mode.
-        """
-        level = level or self.levels()[0]
+        """With a frozen RPN, features of images run by themselves hold its proposals, by eval-mode settings."""
         alone = self.training if alone is None else alone
-
-        def compute(group: Sequence[Tensor]) -> tuple[str, FeatureMaps]:
-            maps = dict(self.backbone.body(stack_padded([self.normalise(image) for image in group])))
-            return level, dict(self.backbone.fpn(maps)) if level == "neck" else maps
-
-        found = of_each(images, compute, alone=alone)
+        found = super().frozen_features(images, level, alone=alone)
         if not (alone and self.is_frozen("rpn")):
             return found
         return [replace(one, proposals=self._frozen_proposals(one)) for one in found]
@@ -150,7 +127,7 @@ class Detector(PartedModel):
     def _frozen_proposals(self, features: FrozenFeatures) -> Tensor:
         """The RPN's proposals float32 [P, 4] xyxy for one image, by eval-mode settings; for a frozen RPN."""
         maps = as_float(features.maps)
-        maps = maps if features.level == "neck" else dict(self.backbone.fpn(maps))
+        maps = maps if features.level == "neck" else self._neck(maps)
         proposals: Tensor = self.rpn(frame_of([features.size_hw]), maps, None)[0][0]
         return proposals
 
@@ -160,15 +137,6 @@ class Detector(PartedModel):
         if self.is_frozen("rpn"):
             proposals = [self._frozen_proposals(one) if one.proposals is None else one.proposals for one in features]
         return self._losses(self._neck_of(features), proposals, [one.size_hw for one in features], targets)
-
-    def _neck_of(self, features: Sequence[FrozenFeatures]) -> FeatureMaps:
-        """The FPN's maps [N, C, h, w], with gradients if it learns. A frozen one runs image by image in training."""
-        maps = [as_float(one.maps) for one in features]
-        if features[0].level == "body" and self.training and self.is_frozen("neck"):
-            maps = [dict(self.backbone.fpn(one)) for one in maps]
-        elif features[0].level == "body":
-            return dict(self.backbone.fpn(stack_maps(maps)))
-        return stack_maps(maps)
 
     def _losses(
         self,
@@ -184,20 +152,6 @@ class Detector(PartedModel):
         proposals = [_at_least_one(*image) for image in zip(proposals, sizes_hw, targets, strict=True)]
         _, head_losses = self.roi_heads(maps, proposals, list(sizes_hw), list(targets))
         return {**head_losses, **rpn_losses}
-
-    # Predictions.
-
-    @torch.no_grad()
-    def _predict(self, images: Sequence[Image]) -> list[RawPrediction]:
-        return padded_alone(images, self._predict_equal)
-
-    def _predict_equal(self, images: Sequence[Image]) -> list[RawPrediction]:
-        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
-        if features:
-            maps = self._neck_of(features)
-        else:
-            maps = self.backbone(stack_padded([self.normalise(image) for image in pictures]))
-        return self.predictions_from_neck(maps, [size_of(image) for image in images])
 
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
         """Predictions from FPN maps [N, 256, h, w] of N images of equal padded size."""

@@ -13,16 +13,14 @@ from torchvision.ops import box_iou
 from detseg.models.bodies import Stages
 from detseg.models.description import ModelDescription
 from detseg.models.door import Target, check_images, check_targets
-from detseg.models.features import FrozenFeatures, Image, as_float, of_each, pictures_or_features
+from detseg.models.features import FrozenFeatures, Image, pictures_or_features
 from detseg.models.padding import (
     FeatureMaps,
     SizeHW,
     size_of,
-    stack_maps,
-    stack_padded,
 )
-from detseg.models.parts import PartedModel
-from detseg.models.raw import frame_of, padded_alone, raw_prediction
+from detseg.models.pyramid import PyramidModel
+from detseg.models.raw import frame_of, raw_prediction
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]
@@ -35,7 +33,7 @@ LOSS_NAMES = {
 """torchvision's names of the losses, and ours, which are those of the two-stage detectors."""
 
 
-class OneStageDetector(PartedModel):
+class OneStageDetector(PyramidModel):
     """A detector without proposals. Its state dict has the keys of torchvision's detector of the same name.
 
     Called in training mode it gives the losses "loss_classifier" and "loss_box_reg", with FCOS also "loss_centerness";
@@ -54,7 +52,6 @@ class OneStageDetector(PartedModel):
     """
 
     # Any: torchvision's modules come without types
-    backbone: Any
     head: Any
 
     def __init__(self, network: Any, stages: Stages, description: ModelDescription) -> None:
@@ -90,11 +87,6 @@ class OneStageDetector(PartedModel):
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 
-    def levels(self) -> tuple[str, ...]:
-        if not self.is_frozen("stem", "body"):
-            return ()
-        return ("neck", "body") if self.is_frozen("neck") else ("body",)
-
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
         """Losses in training mode, predictions in eval mode.
 
@@ -118,56 +110,24 @@ class OneStageDetector(PartedModel):
             return self.losses_from_features(features or self.frozen_features(pictures), targets)
         if not self._is_ssd:  # whose norm layers look after themselves
             self.check_norms_can_learn(pictures)
-        maps = self._body(stack_padded([self.normalise(image) for image in pictures]))
-        return self._losses(self._neck(maps), [size_of(image) for image in pictures], targets)
-
-    @torch.no_grad()
-    def frozen_features(
-        self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
-    ) -> list[FrozenFeatures]:
-        """What the frozen parts make of each image; given back in its place, it gives the same bits.
-
-        In training mode each image is run by itself, so that its features depend on it alone. In eval mode images of
-        equal padded size are run together, as for predictions, and their features belong together.
-
-        Args:
-            level: of :meth:`levels`; None for the last.
-            alone: run each by itself; None for training mode.
-        """
-        level = level or self.levels()[0]
-        alone = self.training if alone is None else alone
-
-        def compute(group: Sequence[Tensor]) -> tuple[str, FeatureMaps]:
-            maps = self._body(stack_padded([self.normalise(image) for image in group]))
-            return level, self._neck(maps) if level == "neck" else maps
-
-        return of_each(images, compute, alone=alone)
+        maps = self._neck(self._body(self._batch(pictures)))
+        return self._losses(maps, [size_of(image) for image in pictures], targets)
 
     def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
         """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
         return self._losses(self._neck_of(features), [one.size_hw for one in features], targets)
 
-    def _neck_of(self, features: Sequence[FrozenFeatures]) -> FeatureMaps:
-        """The neck's maps [N, C, h, w], with gradients if it learns. A frozen one runs image by image in training."""
-        maps = [as_float(one.maps) for one in features]
-        if features[0].level == "body" and self.training and self.is_frozen("neck"):
-            maps = [self._neck(one) for one in maps]
-        elif features[0].level == "body":
-            return self._neck(stack_maps(maps))
-        return stack_maps(maps)
-
     def _body(self, batch: Tensor) -> FeatureMaps:
         if not self._is_ssd:
-            return dict(self.backbone.body(batch))
+            return super()._body(batch)
         maps = {}
         for name, block in self.backbone.features.named_children():
             maps[name] = batch = block(batch)
         return maps
 
     def _neck(self, body_maps: FeatureMaps) -> FeatureMaps:
-        """The maps that the head sees, finest first."""
         if not self._is_ssd:
-            return dict(self.backbone.fpn(body_maps))
+            return super()._neck(body_maps)
         maps = dict(body_maps)
         last = list(maps.values())[-1]
         for block in self.backbone.extra:
@@ -202,23 +162,8 @@ class OneStageDetector(PartedModel):
             return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
         return self.network.proposal_matcher(box_iou(target["boxes"], anchors))
 
-    # Predictions.
-
-    @torch.no_grad()
-    def _predict(self, images: Sequence[Image]) -> list[RawPrediction]:
-        return padded_alone(images, self._predict_equal)
-
-    def _predict_equal(self, images: Sequence[Image]) -> list[RawPrediction]:
-        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
-        if features:
-            maps = self._neck_of(features)
-        else:
-            maps = self._neck(self._body(stack_padded([self.normalise(image) for image in pictures])))
-        return self.predictions_from_neck(maps, [size_of(image) for image in images])
-
     @torch.no_grad()
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
-        """Predictions from the neck's maps [N, C, h, w] of N images of equal padded size."""
         outputs, anchors, counts = self._head(maps, sizes_hw)
         if self._is_ssd:
             detections = self.network.postprocess_detections(outputs, anchors, list(sizes_hw))
