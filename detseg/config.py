@@ -126,10 +126,12 @@ class TrainConfig(DataConfig):
     split_file: str | None = option(None, "a split.json of an earlier run, to divide the data in the same way")
     subset: int | None = option(None, "train on this many images only. Default: all")
 
-    augment: Literal["none", "flip", "light", "strong"] | None = option(
-        None, "augmentation preset. Default light: small sets overfit without; mirrored left and right"
+    augment: Literal["none", "flip", "light", "overhead", "strong"] | None = option(
+        None,
+        "augmentation preset. Default light: small sets overfit without; it mirrors left and right. overhead turns as "
+        "well, for what is seen from above and has no upper side (demo)",
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 7")
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 8")
     minutes: float | None = option(
         None,
         "wall minutes for training and the evaluation after each epoch: picks as many epochs, at least 1, as fit by "

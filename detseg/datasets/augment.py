@@ -260,6 +260,15 @@ def _flip(task: Task) -> list[A.BasicTransform]:
 
 def _light(task: Task) -> list[A.BasicTransform]:
     """Mirror, a little brightness and contrast, a little size and place."""
+    return [A.HorizontalFlip(p=0.5), *_small_changes(task)]
+
+
+def _overhead(task: Task) -> list[A.BasicTransform]:
+    """As light, and every one of a picture's eight positions: for what is seen from above and has no upper side."""
+    return [A.D4(p=1.0), *_small_changes(task)]
+
+
+def _small_changes(task: Task) -> list[A.BasicTransform]:
     moves = (
         _RandomZoom(scale=(0.5, 1.0))
         if task == "classify"
@@ -268,7 +277,7 @@ def _light(task: Task) -> list[A.BasicTransform]:
             rotate_method="ellipse", p=0.5,
         )
     )  # fmt: skip
-    return [A.HorizontalFlip(p=0.5), moves, A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
+    return [moves, A.RandomBrightnessContrast(0.15, 0.15, p=0.5)]
 
 
 def _strong(task: Task) -> list[A.BasicTransform | BaseCompose]:
@@ -289,7 +298,12 @@ def _strong(task: Task) -> list[A.BasicTransform | BaseCompose]:
     ]
 
 
-_BUILDERS: dict[str, Callable[[Task], list[Any]]] = {"flip": _flip, "light": _light, "strong": _strong}
+_BUILDERS: dict[str, Callable[[Task], list[Any]]] = {
+    "flip": _flip,
+    "light": _light,
+    "overhead": _overhead,
+    "strong": _strong,
+}
 
 PRESETS = ("none", *_BUILDERS)
 """Names that :func:`preset` knows, from nothing to much."""
@@ -307,7 +321,7 @@ def fixed_views(name: str, task: Task, drawn: int) -> list[Augment | None]:
 
 
 def preset(name: str, task: Task) -> Augment | None:
-    """A ready :class:`Augment`; None for "none". Presets keep the size of the image.
+    """A ready :class:`Augment`; None for "none". Presets keep the size of the image, but for turns of "overhead".
 
     Raises:
         DataError: a name that is not in :data:`PRESETS`.

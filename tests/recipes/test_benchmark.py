@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from detseg.cli import main
+from detseg.recipes.benchmark import seconds_to
 
 TINY = (
     *("--model", "fasterrcnn_mobilenet_v2_fpn_slim", "--weights", "none", "--image-size", "64", "--epochs", "1"),
@@ -32,9 +33,18 @@ def test_both_ways_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     rows = json.loads((output / "benchmark.json").read_text())
     assert [(row["way"], row["seed"]) for row in rows] == [("detseg", 3), ("plain torchvision", 3)]
     assert all(row["minutes"] > 0 and 0 <= row["AP50"] <= 1 for row in rows)
+    assert all(row["minutes_to_plain_AP"] is None or row["minutes_to_plain_AP"] >= row["minutes"] for row in rows)
     assert "plain torchvision" in capsys.readouterr().out
     assert main(["benchmark", "plain", str(parts), "--output", str(output), *TINY]) == 1
     assert "already holds a benchmark" in capsys.readouterr().err
+
+
+def test_seconds_to_a_score() -> None:
+    """Setup counts, and so does every epoch up to the first that is good enough, with its evaluation."""
+    epochs = [{"seconds": 10.0, "bbox_AP": 0.2}, {"seconds": 12.0, "bbox_AP": 0.5}, {"seconds": 11.0, "bbox_AP": 0.4}]
+    assert seconds_to(0.1, epochs, 40.0) == pytest.approx(17)
+    assert seconds_to(0.5, epochs, 40.0) == pytest.approx(29)
+    assert seconds_to(0.51, epochs, 40.0) is None
 
 
 @pytest.mark.parametrize(
