@@ -18,7 +18,7 @@ from detseg.models.build import architecture_of
 from detseg.predictor import pick_device
 from detseg.recipes.data import load_table
 from detseg.recipes.fit import fit
-from detseg.recipes.log import Row, minutes_of, read_rows
+from detseg.recipes.log import Row, read_rows
 from detseg.recipes.plain import train_plainly
 from detseg.reports.table import align
 
@@ -95,7 +95,7 @@ def seconds_to(score: float | None, epochs: Sequence[Row], wall: float) -> float
         epochs: rows of its metrics.jsonl.
         wall: seconds of the whole run; what is not in an epoch counts as before the first.
     """
-    done = wall - 60 * minutes_of(list(epochs))
+    done = wall - sum(row["seconds"] for row in epochs)
     for row in epochs:
         done += row["seconds"]
         if score is not None and row["bbox_AP"] >= score:
