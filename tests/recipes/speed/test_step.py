@@ -40,7 +40,7 @@ def test_control_another_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "fine"),
-    [({}, {}, True), ({"loss": 2.0}, {"loss": 2.001}, True), ({"loss": 2.0}, {"loss": 2.1}, False),
+    [({}, {}, True), ({"loss": 2.0}, {"loss": 2.0008}, True), ({"loss": 2.0}, {"loss": 2.1}, False),
      ({"loss": float("nan")}, {"loss": float("nan")}, False)],
 )  # fmt: skip
 def test_losses_that_differ(ours: dict[str, float], theirs: dict[str, float], fine: bool) -> None:
