@@ -109,6 +109,11 @@ class TrainConfig(DataConfig):
     rois_per_image: int | None = option(
         None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
     )
+    box_passes: int | None = option(
+        None,
+        "how often a box goes through the box head, each time from where it came out: better boxes where pretraining "
+        "gave poor proposals. Default 1, torchvision's; demo: 2",
+    )
     detections_per_image: int | None = option(
         None, "most detections an image. Default: 100, or 1.5 times the most crowded training image; demo: 30"
     )
@@ -178,7 +183,10 @@ class TrainConfig(DataConfig):
         "10m", "steps (500) or minutes (10m) between checkpoints inside an epoch; 0 for none. Default 10m"
     )
     keep: int = option(2, "last checkpoints that are kept. Default 2: the newest, and one for when it is damaged")
-    val_loss: bool = option(True, "compute the validation loss each epoch. Default true: it shows overfitting")
+    eval_epochs: int = option(
+        1, "epochs between two evaluations on the validation images; the last is always evaluated. Default 1"
+    )
+    val_loss: bool = option(True, "compute the validation loss at each evaluation. Default true: it shows overfitting")
 
     recipe: Literal["once", "probe-then-tune"] = option(
         "once",

@@ -39,6 +39,21 @@ INSTANCE_KEYS = ("boxes", "labels", "masks", "keypoints", "area", "iscrowd")
 
 KNOWN_VERSION = "2.0.8"
 
+
+class _EightPositions(A.D4):
+    """All eight positions of a square; of other pictures the four that make them lie or stand as ``lying`` says.
+
+    Pictures of one epoch then share their shape, and a batch is padded as little as if nothing had been turned.
+    """
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        height, width = params["shape"][:2]
+        if height == width or data.get("lying") is None:
+            return {}
+        elements = ("e", "r180", "h", "v") if (width > height) == data["lying"] else ("r90", "r270", "t", "hvt")
+        return {"group_element": elements[int(self.random_generator.integers(4))]}
+
+
 # Transforms whose masks are moved pixel by pixel (nearest neighbour) and never looked at, so that eight masks can
 # travel as the bits of one uint8 plane. Exact types: a subclass may do anything.
 _MOVES_PIXELS: frozenset[type] = frozenset(
@@ -48,7 +63,7 @@ _MOVES_PIXELS: frozenset[type] = frozenset(
         A.PadIfNeeded, A.Perspective, A.PiecewiseAffine, A.RandomCrop, A.RandomCropFromBorders, A.RandomGridShuffle,
         A.RandomResizedCrop, A.RandomRotate90, A.RandomScale, A.RandomSizedBBoxSafeCrop, A.RandomSizedCrop, A.Resize,
         A.Rotate, A.SafeRotate, A.ShiftScaleRotate, A.SmallestMaxSize, A.SquareSymmetry, A.ThinPlateSpline,
-        A.TimeReverse, A.Transpose, A.VerticalFlip,
+        A.TimeReverse, A.Transpose, A.VerticalFlip, _EightPositions,
     }
 )  # fmt: skip
 _GROUPS: frozenset[type] = frozenset({A.Compose, A.OneOf, A.OneOrOther, A.RandomOrder, A.Sequential, A.SomeOf})
@@ -83,7 +98,13 @@ class Augment:
         self._composes: dict[tuple[bool, bool], A.Compose] = {}
 
     def __call__(
-        self, image: Image, target: Target, seed: int, *, swaps: Sequence[tuple[int, int]] = ()
+        self,
+        image: Image,
+        target: Target,
+        seed: int,
+        *,
+        swaps: Sequence[tuple[int, int]] = (),
+        lying: bool | None = None,
     ) -> tuple[Image, Target]:
         """Transform one sample; the arguments are not changed.
 
@@ -93,6 +114,7 @@ class Augment:
                 masks uint8 [N, H, W], keypoints float32 [N, P, 3], area, iscrowd; or no boxes (classification).
             seed: 32-bit seed; the same seed gives the same result in any process.
             swaps: keypoint index pairs (left, right) that change places when the picture is mirrored.
+            lying: whether "overhead" leaves pictures wider than high, or the other way; None for either.
 
         Returns:
             The new image uint8 [H', W', 3] and the new target, same keys, M <= N instances, boxes inside the frame.
@@ -101,7 +123,7 @@ class Augment:
             DataError: the transforms return something else than a uint8 RGB image.
         """
         keypoints = target.get("keypoints")
-        arguments: dict[str, Any] = {"image": image}
+        arguments: dict[str, Any] = {"image": image, "lying": lying}
         if "boxes" in target:
             arguments |= {"bboxes": clip_xyxy(target["boxes"], image.shape[:2]), "idx": np.arange(len(target["boxes"]))}
         if keypoints is not None:
@@ -265,7 +287,7 @@ def _light(task: Task) -> list[A.BasicTransform]:
 
 def _overhead(task: Task) -> list[A.BasicTransform]:
     """As light, and every one of a picture's eight positions: for what is seen from above and has no upper side."""
-    return [A.D4(p=1.0), *_small_changes(task)]
+    return [_EightPositions(p=1.0), *_small_changes(task)]
 
 
 def _small_changes(task: Task) -> list[A.BasicTransform]:

@@ -164,6 +164,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
                 target,
                 derive_seed(self.seed, epoch, record.record, occurrence),
                 swaps=schema.swaps if schema else (),
+                lying=bool((self.seed + epoch) % 2),
             )
         except DataError as error:
             raise DataError(f"{record.name}: {error}") from error

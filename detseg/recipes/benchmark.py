@@ -98,7 +98,7 @@ def seconds_to(score: float | None, epochs: Sequence[Row], wall: float) -> float
     done = wall - sum(row["seconds"] for row in epochs)
     for row in epochs:
         done += row["seconds"]
-        if score is not None and row["bbox_AP"] >= score:
+        if score is not None and row.get("bbox_AP", -1.0) >= score:
             return done
     return None
 

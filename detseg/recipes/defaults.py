@@ -32,11 +32,15 @@ DEMO: dict[str, Any] = {
     "batch_size": 4,
     "optimizer": "adamw",
     "lr": 1e-3,
-    "rois_per_image": 64,
+    "rois_per_image": 32,
+    "box_passes": 2,
     "detections_per_image": 30,
     "augment": "overhead",
 }
 """The no-argument run: small enough to end in under 3 minutes on two cores."""
+
+TWO_STAGE = ("rois_per_image", "box_passes")
+"""Options that have no meaning for one-stage detectors."""
 
 
 def resolve(
@@ -71,7 +75,7 @@ def resolve(
     if not config.data:
         one_stage = config.model is not None and _is_one_stage(config.model)
         for name, value in DEMO.items():
-            if (name == "rois_per_image" and one_stage) or (name == "epochs" and config.minutes is not None):
+            if (name in TWO_STAGE and one_stage) or (name == "epochs" and config.minutes is not None):
                 continue
             if name == "weights" and config.model not in (None, *FITTING.values()):
                 value = "none"  # the bundled ones do not fit, and others need a network
@@ -158,7 +162,7 @@ def check_ranges(config: TrainConfig) -> None:
     """DataError for a number that cannot work, by the name of its option."""
     lowest = {
         **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
-        **dict.fromkeys(("accumulate", "keep", "probe_epochs"), 1),
+        **dict.fromkeys(("accumulate", "keep", "probe_epochs", "eval_epochs"), 1),
         "cached_views": 0,
         "skip_nonfinite": 0,
         **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
@@ -183,8 +187,10 @@ def check_ranges(config: TrainConfig) -> None:
         )
     if config.freeze is not None and config.trainable_layers is not None:
         raise DataError(BOTH_FREEZES)
-    if config.rois_per_image is not None and config.model is not None and _is_one_stage(config.model):
-        raise DataError(f"--rois-per-image {config.rois_per_image}: {config.model} has one stage and samples no boxes")
+    for name in TWO_STAGE:
+        if getattr(config, name) is not None and config.model is not None and _is_one_stage(config.model):
+            option = f"--{name.replace('_', '-')} {getattr(config, name)}"
+            raise DataError(f"{option}: {config.model} has one stage and samples no boxes")
 
 
 def pick_output(config: TrainConfig) -> Path:

@@ -245,8 +245,39 @@ class Training:
                 progress.update(step.batches - progress.n)
 
     def _score(self, epoch: int, stats: EpochStats, began: float, interruption: Interruption) -> bool:
-        """Evaluate, log, and write what is best and last; whether the run is to stop early."""
+        """Evaluate if it is time, log, and write what is best and last; whether the run is to stop early."""
         self.keeper.check(self.position)
+        last = epoch + 1 == self.epochs
+        metrics: Metrics | None = None
+        val_losses: dict[str, float] = {}
+        if last or (epoch + 1) % self.config.eval_epochs == 0:
+            metrics, val_losses = self._evaluate(interruption)
+        before = self.position
+        score = -1.0 if metrics is None else metrics.best()
+        is_best = metrics is not None and (before.best is None or score > before.best or not self.scorable)
+        self.position = replace(
+            before,
+            epoch=epoch + 1,
+            micro_batches=0,
+            best=score if is_best else before.best,
+            best_epoch=epoch if is_best else before.best_epoch,
+            waited=0 if is_best else before.waited + 1,
+        )
+        self.sums = EpochSums()
+        self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - began))
+        print(line(self.rows[-1], self.epochs, is_best))
+        self.best = metrics if is_best else self.best
+        if is_best and metrics is not None and self.processes.first:
+            save_checkpoint(self.folder / BEST, self.scored_model, position=self.position, metrics=metrics.to_dict())
+            write_evaluation(self.folder, metrics, self.evaluator)
+        if self.processes.first:
+            write_rows(self.folder / "metrics.jsonl", self.rows)
+        stopping = metrics is not None and 0 < self.config.patience <= self.position.waited
+        self._save(insist=stopping or last)
+        return stopping
+
+    def _evaluate(self, interruption: Interruption) -> tuple[Metrics, dict[str, float]]:
+        """Metrics and losses on the validation images, of the average where there is one."""
         if self.ema:
             self.scored_model.load_state_dict(self.ema.weights)
         # weights are equal, but each process has norm statistics of its own images
@@ -262,28 +293,7 @@ class Training:
             self.scored_model, self.val_loader, self.device, evaluator=self.evaluator,
             interruption=interruption, processes=self.processes,
         )  # fmt: skip
-        score, before = metrics.best(), self.position
-        is_best = before.best is None or score > before.best or not self.scorable
-        self.position = replace(
-            before,
-            epoch=epoch + 1,
-            micro_batches=0,
-            best=score if is_best else before.best,
-            best_epoch=epoch if is_best else before.best_epoch,
-            waited=0 if is_best else before.waited + 1,
-        )
-        self.sums = EpochSums()
-        self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - began))
-        print(line(self.rows[-1], self.epochs, is_best))
-        self.best = metrics if is_best else self.best
-        if is_best and self.processes.first:
-            save_checkpoint(self.folder / BEST, self.scored_model, position=self.position, metrics=metrics.to_dict())
-            write_evaluation(self.folder, metrics, self.evaluator)
-        if self.processes.first:
-            write_rows(self.folder / "metrics.jsonl", self.rows)
-        stopping = bool(self.config.patience) and self.position.waited >= self.config.patience
-        self._save(insist=stopping or epoch + 1 == self.epochs)
-        return stopping
+        return metrics, val_losses
 
 
 def own_sums(sums: Sequence[EpochSums], processes: Processes) -> EpochSums:

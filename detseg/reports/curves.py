@@ -24,8 +24,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
 
     Args:
         rows: one dict an epoch: ``epoch``, ``train_loss``, ``train_<term>``, ``val_loss``, ``val_<term>``, ``lr``,
-            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``; None or
-            a missing key is a gap.
+            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``; None is
+            a gap, epochs without the key are passed over.
     """
     try:
         from matplotlib.figure import Figure
@@ -38,10 +38,9 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
     for number, (title, lines) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)
         for label, key, colour, dashed in lines:
-            values = [_number(row.get(key)) for row in rows]
+            points = [(row["epoch"], _number(row[key])) for row in rows if key in row]
             axes.plot(
-                epochs,
-                values,
+                *zip(*points, strict=True),
                 color=_COLOURS[colour % len(_COLOURS)],
                 linestyle="--" if dashed else "-",
                 linewidth=1.3 if dashed else 1.9,

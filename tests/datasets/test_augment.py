@@ -105,6 +105,7 @@ PACKED: dict[str, A.BasicTransform] = {
     "TimeReverse": ODD[2],
     "Transpose": A.Transpose(p=1),
     "VerticalFlip": A.VerticalFlip(p=1),
+    "_EightPositions": module._EightPositions(p=1),
 }
 
 
@@ -186,6 +187,22 @@ def test_presets_keep_the_contract_and_the_size(name: str, n: int) -> None:
         assert all((target[key] == before[key]).all() for key in before)  # the arguments stay as they are
     upright, turned = image.shape, (image.shape[1], image.shape[0], 3)
     assert shapes == ({upright, turned} if name == "overhead" else {upright})
+
+
+@pytest.mark.parametrize("lying", [True, False])
+@pytest.mark.parametrize("size_hw", [(40, 60), (60, 40), (50, 50)])
+def test_overhead_turns_all_pictures_one_way(size_hw: tuple[int, int], lying: bool) -> None:
+    """Four positions of a picture lie and four stand; a square has eight whatever is asked."""
+    augment = Augment([module._EightPositions(p=1)])
+    image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    seen = {augment(image, {}, seed, lying=lying)[0].tobytes() for seed in range(200)}
+    shapes = {augment(image, {}, seed, lying=lying)[0].shape[:2] for seed in range(200)}
+    either = {augment(image, {}, seed)[0].tobytes() for seed in range(200)}
+    other = {augment(image, {}, seed, lying=not lying)[0].tobytes() for seed in range(200)}
+    assert len(either) == 8
+    assert seen | other == either
+    assert len(seen) == (8 if size_hw == (50, 50) else 4)
+    assert shapes == {(max(size_hw), min(size_hw)) if not lying else (min(size_hw), max(size_hw))}
 
 
 @pytest.mark.parametrize("n", [1, 20])

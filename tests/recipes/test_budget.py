@@ -126,6 +126,16 @@ def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
     assert picked.warmup_steps == 3
 
 
+def test_fewer_evaluations_leave_room_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: (4.0, 8.0))
+    counts = []
+    for every in (1, 4):
+        config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=every)
+        picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
+        counts.append(picked.epochs)
+    assert counts == [5, 10]
+
+
 @pytest.mark.parametrize("level", ["none", "body"])
 def test_measuring_leaves_no_trace(parts: Path, level: str) -> None:
     table = read(parts)

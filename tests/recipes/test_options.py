@@ -78,6 +78,20 @@ def test_patience_stops_early(colours: Path, tmp_path: Path, rows: Any, capsys: 
     assert len(rows(tmp_path / "control")) == 4
 
 
+def test_evaluations_between_some_epochs(colours: Path, tmp_path: Path, rows: Any) -> None:
+    """Every second epoch and the last; early stopping looks at no other."""
+    options = ("--epochs", "5", "--lr", "1e-9", "--schedule", "constant", "--eval-epochs", "2")
+    assert classify(colours, tmp_path / "run", *options) == 0
+    found = rows(tmp_path / "run")
+    assert [row["epoch"] for row in found if "accuracy" in row] == [1, 3, 4]
+    assert [row["epoch"] for row in found if "val_loss" in row] == [1, 3, 4]
+    assert all("train_loss" in row for row in found)
+    assert classify(colours, tmp_path / "patient", *options, "--patience", "1") == 0
+    assert len(rows(tmp_path / "patient")) == 4  # the first evaluation, and one that is no better
+    assert classify(colours, tmp_path / "control", *options[:-2]) == 0
+    assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [0, 1, 2, 3, 4]
+
+
 def test_groups_stay_on_one_side(colours: Path, tmp_path: Path) -> None:
     def films(run: Path) -> list[set[str]]:
         return [{name.split("_")[0] for name in names} for names in files(run).values()]

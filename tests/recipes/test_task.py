@@ -95,6 +95,7 @@ def test_classes_need_two() -> None:
         ({"epochs": 0}, "--epochs 0"),
         ({"batch_size": 0}, "--batch-size 0"),
         ({"workers": -1}, "--workers -1"),
+        ({"eval_epochs": 0}, "--eval-epochs 0: it must be at least 1"),
         ({"image_size": 4}, "--image-size 4: it must be at least 32"),
         ({"lr": 0.0}, "--lr 0.0"),
         ({"lr": float("nan")}, "--lr nan"),

@@ -42,6 +42,7 @@ def picture(path: Path) -> np.ndarray:
         [CLASSIFICATION] * 40,
         [FIELDS] * 2,
         [{}, DETECTION],
+        [{"train_loss": 1.5}, DETECTION, {"train_loss": 1.5}, DETECTION],
         [{"train_loss": float("nan")}],
         [{"train_loss": 0.0, "lr": 0.0}],
         [{"train_loss": None, "bbox_AP": None}],
