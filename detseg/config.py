@@ -109,11 +109,6 @@ class TrainConfig(DataConfig):
     rois_per_image: int | None = option(
         None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
     )
-    box_passes: int | None = option(
-        None,
-        "how often a box goes through the box head, each time from where it came out: better boxes where pretraining "
-        "gave poor proposals. Default 1, torchvision's; demo: 2",
-    )
     detections_per_image: int | None = option(
         None, "most detections an image. Default: 100, or 1.5 times the most crowded training image; demo: 30"
     )
@@ -136,7 +131,7 @@ class TrainConfig(DataConfig):
         "augmentation preset. Default light: small sets overfit without; it mirrors left and right. overhead turns as "
         "well, for what is seen from above and has no upper side (demo)",
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 8")
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 12")
     minutes: float | None = option(
         None,
         "wall minutes for training and the evaluation after each epoch: picks as many epochs, at least 1, as fit by "
@@ -183,8 +178,9 @@ class TrainConfig(DataConfig):
         "10m", "steps (500) or minutes (10m) between checkpoints inside an epoch; 0 for none. Default 10m"
     )
     keep: int = option(2, "last checkpoints that are kept. Default 2: the newest, and one for when it is damaged")
-    eval_epochs: int = option(
-        1, "epochs between two evaluations on the validation images; the last is always evaluated. Default 1"
+    eval_epochs: int | None = option(
+        None,
+        "epochs between two evaluations; the last epoch is always evaluated. Default 1; demo: 4",
     )
     val_loss: bool = option(True, "compute the validation loss at each evaluation. Default true: it shows overfitting")
 

@@ -53,7 +53,6 @@ def describe(
     weights: str = "coco",
     image_size: int | None = None,
     rois_per_image: int = 128,
-    box_passes: int = 1,
     detections_per_image: int = 100,
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None,
     keypoints: KeypointSchema | None = None,
@@ -69,7 +68,7 @@ def describe(
         image_size: length of the shorter side in pixels (of the square crop for classifiers); None for what
             torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
             that a picture is stretched to), or 224.
-        rois_per_image, box_passes: have no meaning for one-stage detectors.
+        rois_per_image: has no meaning for one-stage detectors.
         anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own. For RetinaNet a single
             side stands for the three of its octave.
         label_fields: of a classifier that gives a class for each of them; ``class_map`` is then their ``joined`` one.
@@ -97,7 +96,6 @@ def describe(
         norm_eps=norm_eps,
         anchor_sizes=anchor_sizes,
         rois_per_image=rois_per_image,
-        box_passes=box_passes,
         rpn_pre_nms_top_n=architecture.rpn_pre_nms_top_n,
         rpn_post_nms_top_n=_room_for(detections_per_image, architecture.rpn_post_nms_top_n),
         rpn_score_threshold=architecture.rpn_score_threshold,
@@ -144,7 +142,7 @@ def build_model(description: ModelDescription) -> Model:
         return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
     _fix_scales(rcnn.roi_heads, body.strides)
-    _make_lean(rcnn, description)
+    _make_lean(rcnn)
     return Detector(rcnn, body, description)
 
 
@@ -254,11 +252,11 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
             setattr(roi_heads, name, pooler)
 
 
-def _make_lean(rcnn: Any, description: ModelDescription) -> None:
-    """Leave out of a step what its losses do not need; with one box pass nothing is learned otherwise. Names stay."""
+def _make_lean(rcnn: Any) -> None:
+    """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
     kept = KeptAnchors(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
     rcnn.rpn.anchor_generator = kept
-    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads, description.box_passes)
+    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads)
     fold_norms(rcnn.backbone)
     for part in (rcnn.backbone.body, rcnn.backbone.fpn):
         part.register_forward_pre_hook(_last)

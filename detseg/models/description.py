@@ -32,8 +32,6 @@ class ModelDescription:
         anchor_ratios: height / width of the anchors.
         rois_per_image: boxes sampled per image for the loss of the heads. torchvision samples 512; 128 halves a
             training step on a CPU (Fast R-CNN, Girshick 2015, sampled 64) and small sets gain nothing from more.
-        box_passes: how often a proposal goes through the box head, each time as the box that came out before; 1 to 3.
-            torchvision's is 1.
         rpn_batch_size_per_image: anchors sampled per image for the loss of the RPN. torchvision's 256: they cost
             nothing, because the RPN computes all anchors anyway.
         rpn_pre_nms_top_n: proposals of each level that go into NMS, in training and in eval mode.
@@ -59,7 +57,6 @@ class ModelDescription:
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rois_per_image: int = 128
-    box_passes: int = 1
     rpn_batch_size_per_image: int = 256
     rpn_pre_nms_top_n: tuple[int, int] = (2000, 1000)
     rpn_post_nms_top_n: tuple[int, int] = (2000, 1000)
@@ -88,8 +85,6 @@ class ModelDescription:
         for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image", "topk_candidates"):
             if getattr(self, name) < 1:
                 raise DataError(f"{self.arch}: {name} is {getattr(self, name)}; it must be at least 1")
-        if not 1 <= self.box_passes <= 3:
-            raise DataError(f"{self.arch}: box_passes is {self.box_passes}; it must be 1, 2 or 3")
         if self.norm not in ("frozen", "batch") or self.norm_eps < 0:
             raise DataError(
                 f"{self.arch}: norm {self.norm!r} with eps {self.norm_eps} is not known; frozen and batch are"

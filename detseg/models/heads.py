@@ -1,4 +1,4 @@
-"""The RoI heads in training without what their losses do not need; and more than one box pass."""
+"""The RoI heads in training without what their losses do not need; the losses are torchvision's up to rounding."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from torchvision.models.detection.roi_heads import (
     fastrcnn_loss,
     keypointrcnn_loss,
 )
-from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from detseg.models.channels import channels_last
-from detseg.models.loss_mode import eval_mode
 from detseg.models.mask_targets import mask_targets
 
 __all__ = ["LeanRoIHeads"]
@@ -23,28 +21,14 @@ __all__ = ["LeanRoIHeads"]
 Losses = dict[str, Tensor]
 
 
-REFINED_IN_TRAINING = 100
-"""Proposals of an image, the best, that are refined for another pass in training."""
-
-
 class LeanRoIHeads(RoIHeads):
-    """torchvision's RoI heads; in eval mode and on other devices than a CPU they are unchanged with one box pass.
+    """torchvision's RoI heads; in eval mode, on other devices than a CPU and in a trace they are unchanged.
 
     In training the mask of each box is computed for its own class only, and compared with :func:`mask_targets`.
-
-    With more passes proposals are replaced by what the box head makes of them, before it judges them: iterative box
-    regression (Gidaris and Komodakis, "Object detection via a multi-region and semantic segmentation-aware CNN model",
-    2015). In training refined boxes join the proposals that RoIs are drawn from, so that the head has met such boxes,
-    as in Cascade R-CNN (Cai and Vasconcelos, 2018), but it is one head with one set of weights.
-
-    Attributes:
-        box_passes: how often a box goes through the box head.
     """
 
-    box_passes: int = 1
-
     @classmethod
-    def like(cls, heads: RoIHeads, box_passes: int = 1) -> LeanRoIHeads:
+    def like(cls, heads: RoIHeads) -> LeanRoIHeads:
         """Heads of the modules and settings of ``heads``."""
         matcher, sampler = heads.proposal_matcher, heads.fg_bg_sampler
         new = cls(
@@ -63,7 +47,6 @@ class LeanRoIHeads(RoIHeads):
         for name in ("mask", "keypoint"):
             for part in ("roi_pool", "head", "predictor"):
                 setattr(new, f"{name}_{part}", getattr(heads, f"{name}_{part}"))
-        new.box_passes = box_passes
         return new.train(heads.training)
 
     def forward(
@@ -73,13 +56,10 @@ class LeanRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        lean = self.training and targets is not None and all(one.device.type == "cpu" for one in proposals)
-        features = channels_last(features) if lean else features
-        if self.box_passes > 1:
-            proposals = self._passed(features, proposals, image_shapes)
-        if not lean or targets is None:
+        if not self.training or targets is None or any(one.device.type != "cpu" for one in proposals):
             found: Any = super().forward(features, proposals, image_shapes, targets)
             return found
+        features = channels_last(features)
         proposals, matched, labels, aims = self.select_training_samples(proposals, targets)
         pooled = self.box_roi_pool(features, proposals, image_shapes)
         logits, boxes = self.box_predictor(self.box_head(pooled))
@@ -97,38 +77,6 @@ class LeanRoIHeads(RoIHeads):
             points = [one["keypoints"] for one in targets]
             losses["loss_keypoint"] = keypointrcnn_loss(found.contiguous(), chosen, points, matched)
         return [], losses
-
-    @torch.no_grad()
-    def _passed(
-        self, features: dict[str, Tensor], proposals: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> list[Tensor]:
-        """What the last pass is given: in eval mode refined boxes, in training those and the proposals [P, 4]."""
-        if not self.training:
-            for _ in range(self.box_passes - 1):
-                proposals = self._refined(features, proposals, image_shapes)
-            return proposals
-        refined = [one[:REFINED_IN_TRAINING] for one in proposals]
-        with eval_mode(self.box_head):  # norm layers are not to count these boxes
-            for _ in range(self.box_passes - 1):
-                refined = self._refined(features, refined, image_shapes)
-                proposals = [torch.cat(pair) for pair in zip(proposals, refined, strict=True)]
-        return proposals
-
-    def _refined(
-        self, features: dict[str, Tensor], boxes: list[Tensor], image_shapes: list[tuple[int, int]]
-    ) -> list[Tensor]:
-        """Each box [P, 4] moved as its most likely class would; boxes that leave the image are dropped."""
-        if not any(len(one) for one in boxes):
-            return boxes
-        pooled = self.box_roi_pool(features, boxes, image_shapes)
-        logits, deltas = self.box_predictor(self.box_head(pooled))
-        label = logits[:, 1:].argmax(1) + 1
-        moved = self.box_coder.decode(deltas, boxes)[torch.arange(len(label), device=label.device), label]
-        found = []
-        for one, size_hw in zip(moved.split([len(one) for one in boxes]), image_shapes, strict=True):
-            one = clip_boxes_to_image(one, size_hw)
-            found.append(one[remove_small_boxes(one, 1.0)])
-        return found
 
     def _mask_loss(
         self, pooled: Tensor, labels: Tensor, boxes: list[Tensor], matched: list[Tensor], masks: list[Tensor]

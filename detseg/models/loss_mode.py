@@ -11,18 +11,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 @contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Inside, ``module`` is in eval mode. On leaving, each of its modules has the mode that it had before."""
-    modes = [(one, one.training) for one in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for one, mode in modes:
-            one.training = mode
-
-
-@contextmanager
 def loss_mode(model: nn.Module, *, gradients: bool = False) -> Iterator[nn.Module]:
     """Inside, ``model(images, targets)`` gives losses as in training, but nothing in the model changes.
 

@@ -48,7 +48,7 @@ def fit_to_minutes(
     assert config.minutes is not None
     processes = processes or Processes()
     learning, scoring = (seconds / processes.world for seconds in epoch_seconds(config, model, train, val, feed))
-    scoring /= config.eval_epochs
+    scoring /= config.eval_epochs or 1
     budget, epoch = 60 * config.minutes, learning + scoring
     epochs = int(processes.from_first(str(max(1, int(budget / epoch))).encode()))
     config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)

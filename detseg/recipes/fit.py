@@ -203,7 +203,6 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
         trainable_layers=config.trainable_layers,
         image_size=config.image_size,
         rois_per_image=config.rois_per_image or 128,
-        box_passes=config.box_passes or 1,
         detections_per_image=config.detections_per_image or 100,
         anchor_sizes=config.anchor_sizes,
         keypoints=table.keypoint_schema if config.task == "keypoints" else None,

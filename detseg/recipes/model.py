@@ -42,7 +42,6 @@ def create_model(
     trainable_layers: int | None = None,
     image_size: int | None = None,
     rois_per_image: int = 128,
-    box_passes: int = 1,
     detections_per_image: int = 100,
     anchor_sizes: Sequence[int] | None = None,
     keypoints: KeypointSchema | None = None,
@@ -59,7 +58,6 @@ def create_model(
             any of this architecture, else ImageNet's.
         freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
-        box_passes: how often a proposal of an R-CNN goes through the box head, 1 to 3.
         anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
             for the architecture's own.
         keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; other models take none.
@@ -76,7 +74,6 @@ def create_model(
         weights=weights,
         image_size=image_size,
         rois_per_image=rois_per_image,
-        box_passes=box_passes,
         detections_per_image=detections_per_image,
         anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
         keypoints=keypoints,

@@ -250,7 +250,7 @@ class Training:
         last = epoch + 1 == self.epochs
         metrics: Metrics | None = None
         val_losses: dict[str, float] = {}
-        if last or (epoch + 1) % self.config.eval_epochs == 0:
+        if last or (epoch + 1) % (self.config.eval_epochs or 1) == 0:
             metrics, val_losses = self._evaluate(interruption)
         before = self.position
         score = -1.0 if metrics is None else metrics.best()

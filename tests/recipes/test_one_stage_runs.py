@@ -83,14 +83,13 @@ def test_picked_options(arch: str, options: dict[str, Any], expected: dict[str, 
 def test_the_demo_sets_options_leave_out_what_has_no_meaning() -> None:
     table = table_of([100.0])
     config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, torch.device("cpu"))
-    assert (config.rois_per_image, config.box_passes, config.image_size) == (None, None, 240)
+    assert (config.rois_per_image, config.image_size) == (None, 240)
 
 
-@pytest.mark.parametrize("option", ["rois_per_image", "box_passes"])
-def test_options_of_two_stages_are_refused(option: str) -> None:
+def test_boxes_per_image_are_refused() -> None:
     table = table_of([100.0])
-    with pytest.raises(DataError, match=f"--{option.replace('_', '-')} 2: {FCOS} has one stage"):
-        resolve(TrainConfig(data="x", model=FCOS, **{option: 2}), table, table, torch.device("cpu"))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="one stage"):
+        resolve(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
