@@ -37,7 +37,7 @@ DEMO: dict[str, Any] = {
     "detections_per_image": 30,
     "augment": "overhead",
 }
-"""The no-argument run: small enough to end in under 3 minutes on two cores."""
+"""The no-argument run: small enough to end in three minutes on two good cores, in five on slow ones."""
 
 
 def resolve(
