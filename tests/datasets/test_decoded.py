@@ -109,7 +109,7 @@ def test_orientation_and_crop_are_part_of_what_is_kept(make_table: Make, tmp_pat
 def test_augmentation_does_not_write_into_what_is_kept(table: AnnotationTable, tmp_path: Path) -> None:
     """Control: the view itself refuses to be written to."""
 
-    def paint(image: np.ndarray, target: Any, seed: int, *, swaps: Any = ()) -> Any:
+    def paint(image: np.ndarray, target: Any, seed: int, *, swaps: Any = (), lying: Any = None) -> Any:
         image[:] = seed % 256
         return image, target
 
