@@ -93,7 +93,7 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
             parser.add_argument(item.name, type=str, nargs="+", help=text)
         elif item.name in numbers:
             parser.add_argument(item.name, type=types[item.name], help=text)
-        elif types[item.name] is bool:
+        elif types[item.name] in (bool, bool | None):
             switch = jsonargparse.ActionYesNo(yes_prefix="", no_prefix="no-")
             parser.add_argument(flag, action=switch, default=item.default, help=text)
         else:

@@ -98,6 +98,11 @@ class TrainConfig(DataConfig):
     trainable_layers: int | None = option(
         None, "torchvision's way to say the same: 0 to 5 body layers are trained. Not together with --freeze"
     )
+    norm_eval: bool | None = option(
+        None,
+        "the body's norm layers keep their statistics while their weights learn, which also takes less time. Default: "
+        "true for pretrained detectors in batches below 16, from which BatchNorm learns badly; else false",
+    )
     image_size: int | None = option(
         None, "length of the shorter side in pixels. Default: what the weights were trained with, 480 on CPU"
     )
@@ -108,6 +113,11 @@ class TrainConfig(DataConfig):
     )
     rois_per_image: int | None = option(
         None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
+    )
+    mask_rois_per_image: int | None = option(
+        None,
+        "most of these boxes, at random, whose masks are in the loss: those of one object teach nearly the same. "
+        "Default: all that match an object, torchvision's way; demo: 6",
     )
     detections_per_image: int | None = option(
         None, "most detections an image. Default: 100, or 1.5 times the most crowded training image; demo: 30"
@@ -152,6 +162,16 @@ class TrainConfig(DataConfig):
     momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
     weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")
     body_lr: float = option(1.0, "factor on the body's learning rate. Default 1: torchvision's way")
+    last_lr: float | None = option(
+        None,
+        "factor on the learning rate of the last layers, whose rows for new classes start from scratch. Default 1: "
+        "torchvision's way; demo: 3",
+    )
+    beta2: float | None = option(
+        None,
+        "of adamw: it forgets gradients after about 1/(1-beta2) updates. Default 0.999, usual; demo: 0.98, its run has "
+        "a few hundred updates",
+    )
     schedule: Literal["constant", "step", "multistep", "exponential", "cosine"] = option(
         "cosine", "of the learning rate. Default cosine: no milestones to tune"
     )

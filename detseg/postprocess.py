@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import cv2
+import math
+
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
@@ -38,7 +39,9 @@ def finish(raw: RawPrediction, geometry: Geometry) -> Prediction:
         boxes,
         raw.labels[order].astype(np.int64),
         raw.scores[order].astype(np.float32),
-        None if raw.mask_probs is None else paste_masks(raw.mask_probs[order], boxes, geometry.original_hw),
+        None
+        if raw.mask_probs is None
+        else paste_masks(raw.mask_probs[order], boxes, geometry.original_hw, tuple(factor.tolist())),
         keypoints,
     )
 
@@ -55,35 +58,52 @@ def check_finite(prediction: RawPrediction | Prediction, where: str = "predictio
             )
 
 
-def paste_masks(mask_probs: Float32, boxes: Float32, size_hw: tuple[int, int]) -> list[RLE]:
+def paste_masks(
+    mask_probs: Float32, boxes: Float32, size_hw: tuple[int, int], scale_xy: tuple[float, float] = (1, 1)
+) -> list[RLE]:
     """Masks of the whole image from the small masks inside their boxes.
 
-    The formula is torchvision's ``paste_masks_in_image``: the mask gets a border of one zero pixel, the box grows by
-    the same share, its corners are cut to whole pixels, the mask is resized bilinearly and is 1 above 0.5. Only the
-    pixels of the box are ever computed.
+    The inverse of what the mask head learnt from, to a fraction of a pixel: its targets are averages over the bins of
+    a RoIAlign whose coordinate c is the centre of pixel c (``aligned=False``), so the centre of bin i of S lies at
+    x1 + (i + 0.5) (x2 - x1) / S. Each pixel reads between the bins around it, the outermost of which reach to the edge
+    of the box, and is 1 above 0.5. (torchvision's ``paste_masks_in_image`` cuts the corners of the box to whole pixels
+    and so moves and widens masks by half a pixel.) Only the pixels of the box are ever computed.
 
     Args:
         mask_probs: float32 [M, S, S] in [0, 1].
         boxes: float32 [M, 4] xyxy in pixels of the image.
         size_hw: height and width of the image.
+        scale_xy: pixels of the image in one pixel of the network's input.
 
     Returns:
         M COCO RLEs of ``size_hw``.
     """
-    if not len(boxes):
-        return []
     side = mask_probs.shape[-1]
-    corners = _expand(np.asarray(boxes, np.float32), (side + 2) / side).astype(np.int64)
     height, width = size_hw
     rles = []
-    # Transposed: run lengths go down the columns, so each column of the picture is kept as one piece of memory.
-    padded = np.pad(np.asarray(mask_probs, np.float32).transpose(0, 2, 1), ((0, 0), (1, 1), (1, 1)))
-    for columns, (x1, y1, x2, y2) in zip(padded, corners.tolist(), strict=True):
-        resized = cv2.resize(columns, (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1)), interpolation=cv2.INTER_LINEAR)
-        left, right, top, bottom = max(x1, 0), min(x2 + 1, width), max(y1, 0), min(y2 + 1, height)
-        inside = resized[left - x1 : max(right, left) - x1, top - y1 : max(bottom, top) - y1] > 0.5
-        rles.append(crop_rle(inside.T, top, left, size_hw))
+    for probs, (x1, y1, x2, y2) in zip(mask_probs, boxes.astype(np.float64).tolist(), strict=True):
+        left, columns = _reading(x1, x2, scale_xy[0], side, width)
+        top, rows = _reading(y1, y2, scale_xy[1], side, height)
+        # Transposed: run lengths go down the columns, so each column of the picture is kept as one piece of memory.
+        rles.append(crop_rle((columns @ probs.T @ rows.T > 0.5).T, top, left, size_hw))
     return rles
+
+
+def _reading(start: float, end: float, scale: float, bins: int, size: int) -> tuple[int, Float32]:
+    """Along one axis: the first pixel of a box's window, and what each of its pixels reads of each bin [window, bins].
+
+    Args:
+        start: in pixels of the image, as is ``end``.
+        scale: pixels of the image in one of the network's input, where a box is at least one pixel long.
+        size: length of the image.
+    """
+    first = max(math.floor(start) - 1, 0)
+    centres = np.arange(first, min(math.ceil(end + scale) + 1, size)) + 0.5
+    at = (centres - 0.5 * scale - start) * (bins / max(end - start, scale))
+    inside = (at > 0) & (at < bins)
+    near = (at - 0.5).clip(0, bins - 1)
+    weights = np.maximum(0, 1 - np.abs(near[:, None] - np.arange(bins))) * inside[:, None]
+    return first, weights.astype(np.float32)
 
 
 def crop_rle(crop: npt.NDArray[np.bool_], top: int, left: int, size_hw: tuple[int, int]) -> RLE:
@@ -139,10 +159,3 @@ def to_stored_frame(prediction: Prediction, stored_hw: tuple[int, int], orientat
         None if rles is None else [unorient_rle(rle, orientation) for rle in rles],
         keypoints,
     )
-
-
-def _expand(boxes: Float32, scale: float) -> Float32:
-    """[M, 4] xyxy boxes grown around their centre, in float32 and in the order of torchvision's ``expand_boxes``."""
-    half = (boxes[:, 2:] - boxes[:, :2]) * np.float32(0.5) * np.float32(scale)
-    centre = (boxes[:, 2:] + boxes[:, :2]) * np.float32(0.5)
-    return np.concatenate([centre - half, centre + half], axis=1)

@@ -249,7 +249,7 @@ def test_a_training_step_equals_torchvisions() -> None:
 
     losses, gradients, keys = step(own=True)
     their_losses, their_gradients, their_keys = step(own=False)
-    assert losses == their_losses
+    torch.testing.assert_close(losses, their_losses)  # their layout in memory differs: last digits
     assert "loss_mask" in losses
     assert keys == their_keys
     assert gradients.keys() == their_gradients.keys()

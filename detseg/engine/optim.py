@@ -20,36 +20,44 @@ def build_optimizer(
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
     body_lr: float = 1.0,
+    last_lr: float = 1.0,
+    beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters of ``model``, in up to four groups.
+    """SGD or AdamW over the trainable parameters of ``model``, in up to six groups.
 
-    Parameters of the body (all whose name has a part "body", or "backbone" without a body) learn at ``lr * body_lr``,
-    the rest at ``lr``. Weights of norm layers and all biases do not decay.
+    Parameters of the body learn at ``lr * body_lr``, those of the last layers at ``lr * last_lr``, the rest at ``lr``.
+    The model says which they are (``is_body_parameter``, ``is_last_parameter``); of another the body is all whose name
+    has a part "body", and no layer is the last. Weights of norm layers and all biases do not decay.
+
+    Args:
+        momentum: of SGD.
+        beta2: of AdamW: how slowly its mean of squared gradients forgets, over about 1 / (1 - beta2) updates.
 
     Raises:
         DataError: unknown optimizer, or nothing is left to train.
     """
     if name not in OPTIMIZERS:
         raise DataError(f"optimizer {name!r} is not known; known are {', '.join(OPTIMIZERS)}")
-    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    factors = {"body": body_lr, "last layers": last_lr, "heads": 1.0}
+    groups: dict[tuple[str, bool], list[Tensor]] = {(part, decays): [] for part in factors for decays in (True, False)}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            key = (_in_body(model, parameter_name), parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
-    if not groups:
+            groups[_part(model, parameter_name), parameter.ndim > 1].append(parameter)
+    if not any(groups.values()):
         raise DataError("every parameter is frozen, so there is nothing to train; choose a lower --freeze")
     settings = [
         {
             "params": parameters,
-            "lr": lr * (body_lr if body else 1.0),
+            "lr": lr * factors[part],
             "weight_decay": weight_decay if decays else 0.0,
-            "name": f"{'body' if body else 'heads'}{'' if decays else ', no decay'}",
+            "name": part if decays else f"{part}, no decay",
         }
-        for (body, decays), parameters in sorted(groups.items(), key=lambda item: (not item[0][0], not item[0][1]))
+        for (part, decays), parameters in groups.items()
+        if parameters
     ]
     if name == "sgd":
         return torch.optim.SGD(settings, lr=lr, momentum=momentum, fused=True)
-    return torch.optim.AdamW(settings, lr=lr, fused=True)
+    return torch.optim.AdamW(settings, lr=lr, betas=(0.9, beta2), fused=True)
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -97,8 +105,10 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
-def _in_body(model: nn.Module, parameter_name: str) -> bool:
-    body = getattr(model, "is_body_parameter", None)
-    if callable(body):
-        return bool(body(parameter_name))
-    return "body" in parameter_name.split(".")
+def _part(model: nn.Module, parameter_name: str) -> str:
+    """ "body", "last layers" or "heads"."""
+    body, last = (getattr(model, f"is_{part}_parameter", None) for part in ("body", "last"))
+    if callable(last) and last(parameter_name):
+        return "last layers"
+    inside = body(parameter_name) if callable(body) else "body" in parameter_name.split(".")
+    return "body" if inside else "heads"

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.models.detection import FasterRCNN, KeypointRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
@@ -20,7 +20,7 @@ from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture, octaves
 from detseg.models.bodies import build_backbone, norm_layer
-from detseg.models.channels import channels_last
+from detseg.models.channels import compute_channels_last
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription, Norm
 from detseg.models.detector import Detector
@@ -53,6 +53,7 @@ def describe(
     weights: str = "coco",
     image_size: int | None = None,
     rois_per_image: int = 128,
+    mask_rois_per_image: int | None = None,
     detections_per_image: int = 100,
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None,
     keypoints: KeypointSchema | None = None,
@@ -69,6 +70,7 @@ def describe(
             torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
             that a picture is stretched to), or 224.
         rois_per_image: has no meaning for one-stage detectors.
+        mask_rois_per_image: as in ModelDescription; for models with masks.
         anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own. For RetinaNet a single
             side stands for the three of its octave.
         label_fields: of a classifier that gives a class for each of them; ``class_map`` is then their ``joined`` one.
@@ -96,6 +98,7 @@ def describe(
         norm_eps=norm_eps,
         anchor_sizes=anchor_sizes,
         rois_per_image=rois_per_image,
+        mask_rois_per_image=mask_rois_per_image,
         rpn_pre_nms_top_n=architecture.rpn_pre_nms_top_n,
         rpn_post_nms_top_n=_room_for(detections_per_image, architecture.rpn_post_nms_top_n),
         rpn_score_threshold=architecture.rpn_score_threshold,
@@ -142,7 +145,7 @@ def build_model(description: ModelDescription) -> Model:
         return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
     _fix_scales(rcnn.roi_heads, body.strides)
-    _make_lean(rcnn)
+    _make_lean(rcnn, description.mask_rois_per_image)
     return Detector(rcnn, body, description)
 
 
@@ -252,21 +255,15 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
             setattr(roi_heads, name, pooler)
 
 
-def _make_lean(rcnn: Any) -> None:
+def _make_lean(rcnn: Any, mask_rois_per_image: int | None) -> None:
     """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
     kept = KeptAnchors(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
     rcnn.rpn.anchor_generator = kept
     rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads)
+    rcnn.roi_heads.mask_rois_per_image = mask_rois_per_image
     fold_norms(rcnn.backbone)
     for part in (rcnn.backbone.body, rcnn.backbone.fpn):
-        part.register_forward_pre_hook(_last)
-
-
-def _last(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Images or maps with channels last, for a module that learns; what is frozen gives the same bits in any run."""
-    if not any(parameter.requires_grad for parameter in module.parameters()):
-        return inputs
-    return tuple(channels_last(one) if isinstance(one, dict) else channels_last({"": one})[""] for one in inputs)
+        compute_channels_last(part)
 
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:

@@ -46,6 +46,9 @@ class Classifier(PartedModel):
         stages = self.body_stages()
         return {"stem": sum(stages[:2], ()), "body": sum(stages[2:], ()), "head": (self._body.head,)}
 
+    def last_layers(self) -> tuple[str, ...]:
+        return (self._body.head,)
+
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(f"{self._body.prefix}{name}" for name in stage) for stage in self._body.stages)
 

@@ -32,6 +32,8 @@ class ModelDescription:
         anchor_ratios: height / width of the anchors.
         rois_per_image: boxes sampled per image for the loss of the heads. torchvision samples 512; 128 halves a
             training step on a CPU (Fast R-CNN, Girshick 2015, sampled 64) and small sets gain nothing from more.
+        mask_rois_per_image: most of these boxes whose masks are in the loss of a mask head; None for all that match an
+            object, as in torchvision. Several boxes of one object teach nearly the same mask.
         rpn_batch_size_per_image: anchors sampled per image for the loss of the RPN. torchvision's 256: they cost
             nothing, because the RPN computes all anchors anyway.
         rpn_pre_nms_top_n: proposals of each level that go into NMS, in training and in eval mode.
@@ -57,6 +59,7 @@ class ModelDescription:
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rois_per_image: int = 128
+    mask_rois_per_image: int | None = None
     rpn_batch_size_per_image: int = 256
     rpn_pre_nms_top_n: tuple[int, int] = (2000, 1000)
     rpn_post_nms_top_n: tuple[int, int] = (2000, 1000)
@@ -85,6 +88,11 @@ class ModelDescription:
         for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image", "topk_candidates"):
             if getattr(self, name) < 1:
                 raise DataError(f"{self.arch}: {name} is {getattr(self, name)}; it must be at least 1")
+        if self.mask_rois_per_image is not None and (self.task != "segment" or self.mask_rois_per_image < 1):
+            raise DataError(
+                f"{self.arch}: mask_rois_per_image is {self.mask_rois_per_image}; it must be at least 1, for a model "
+                "with masks"
+            )
         if self.norm not in ("frozen", "batch") or self.norm_eps < 0:
             raise DataError(
                 f"{self.arch}: norm {self.norm!r} with eps {self.norm_eps} is not known; frozen and batch are"

@@ -83,6 +83,9 @@ class Detector(PyramidModel):
             parts["keypoint head"] = ("roi_heads.keypoint_head", "roi_heads.keypoint_predictor")
         return parts
 
+    def last_layers(self) -> tuple[str, ...]:
+        return tuple(f"roi_heads.{kind}_predictor" for kind in ("box", "mask", "keypoint"))
+
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 

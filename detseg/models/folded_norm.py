@@ -1,7 +1,8 @@
-"""Frozen norm layers as part of the convolution before them: the large maps are not gone over once more.
+"""Norm layers with fixed statistics as part of the convolution before them: large maps are not gone over once more.
 
-A frozen norm layer is ``x * scale + shift`` with constants, so ``norm(conv(x))`` is a convolution with scaled weights.
-The weights and the constants stay where they are, under their names, and learn or load as before.
+Such a layer is ``x * scale + shift``, so ``norm(conv(x))`` is a convolution with scaled weights. That is a frozen norm
+layer always, and BatchNorm in eval mode, whose weight and bias may still learn. The weights and the constants stay
+where they are, under their names, and learn or load as before.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ IN_ORDER = (nn.Sequential, BasicBlock, Bottleneck, ResNet, IntermediateLayerGett
 class FoldedConv2d(nn.Conv2d):
     """A convolution with the scale and shift of ``norms[0]``, which stays a child of another module."""
 
-    norms: tuple[FrozenBatchNorm2d]
+    norms: tuple[Any]  # FrozenBatchNorm2d or BatchNorm2d; torchvision comes without types
 
     def forward(self, input: Tensor) -> Tensor:
         norm = self.norms[0]
+        if _follows_the_batch(norm):
+            return super().forward(input)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
         if self.bias is not None:
@@ -41,12 +44,26 @@ class FoldedNorm(FrozenBatchNorm2d):
         return x
 
 
+class FoldedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm, whose work in eval mode the convolution before it has done."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if self.training else input
+
+
+FOLDED: dict[type[nn.Module], type[nn.Module]] = {FrozenBatchNorm2d: FoldedNorm, nn.BatchNorm2d: FoldedBatchNorm}
+
+
+def _follows_the_batch(norm: nn.Module) -> bool:
+    return norm.training and isinstance(norm, nn.BatchNorm2d)
+
+
 def fold_norms(network: nn.Module) -> None:
-    """Fold every frozen norm layer of ``network`` that stands behind a convolution into it, in place."""
+    """Fold every norm layer of ``network`` that stands behind a convolution into it, in place."""
     for module in list(network.modules()):
         if isinstance(module, IN_ORDER):
             for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-                if type(conv) is nn.Conv2d and type(norm) is FrozenBatchNorm2d:
+                if type(conv) is nn.Conv2d and type(norm) in FOLDED:
                     _fold(module, name, norm_name)
 
 
@@ -54,5 +71,5 @@ def _fold(parent: nn.Module, name: str, norm_name: str) -> None:
     # Any: a module takes no attribute that is neither tensor nor module, by its types
     conv: Any = parent.get_submodule(name)
     norm: Any = parent.get_submodule(norm_name)
-    conv.__class__, norm.__class__ = FoldedConv2d, FoldedNorm
+    conv.__class__, norm.__class__ = FoldedConv2d, FOLDED[type(norm)]
     conv.norms = (norm,)  # in a tuple, so that it is no child of the convolution

@@ -25,7 +25,12 @@ class LeanRoIHeads(RoIHeads):
     """torchvision's RoI heads; in eval mode, on other devices than a CPU and in a trace they are unchanged.
 
     In training the mask of each box is computed for its own class only, and compared with :func:`mask_targets`.
+
+    Attributes:
+        mask_rois_per_image: as in ModelDescription, on any device; None for torchvision's way.
     """
+
+    mask_rois_per_image: int | None = None
 
     @classmethod
     def like(cls, heads: RoIHeads) -> LeanRoIHeads:
@@ -56,7 +61,8 @@ class LeanRoIHeads(RoIHeads):
         image_shapes: list[tuple[int, int]],
         targets: list[dict[str, Tensor]] | None = None,
     ) -> tuple[list[dict[str, Tensor]], Losses]:
-        if not self.training or targets is None or any(one.device.type != "cpu" for one in proposals):
+        plain = self.mask_rois_per_image is None and any(one.device.type != "cpu" for one in proposals)
+        if not self.training or targets is None or plain:
             found: Any = super().forward(features, proposals, image_shapes, targets)
             return found
         features = channels_last(features)
@@ -65,7 +71,7 @@ class LeanRoIHeads(RoIHeads):
         logits, boxes = self.box_predictor(self.box_head(pooled))
         losses: Losses = {}
         losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, boxes, labels, aims)
-        positive = [(one > 0).nonzero()[:, 0] for one in labels]
+        positive = [self._positive(one) for one in labels]
         chosen = [one[here] for one, here in zip(proposals, positive, strict=True)]
         matched = [one[here] for one, here in zip(matched, positive, strict=True)]
         if self.has_mask():
@@ -77,6 +83,14 @@ class LeanRoIHeads(RoIHeads):
             points = [one["keypoints"] for one in targets]
             losses["loss_keypoint"] = keypointrcnn_loss(found.contiguous(), chosen, points, matched)
         return [], losses
+
+    def _positive(self, labels: Tensor) -> Tensor:
+        """int64 [P]: which boxes of an image match an object; some of them, at random, if only so many masks count."""
+        positive = (labels > 0).nonzero()[:, 0]
+        most = self.mask_rois_per_image
+        if most is None or len(positive) <= most:
+            return positive
+        return positive[torch.randperm(len(positive), device=positive.device)[:most].sort().values]
 
     def _mask_loss(
         self, pooled: Tensor, labels: Tensor, boxes: list[Tensor], matched: list[Tensor], masks: list[Tensor]

@@ -54,8 +54,8 @@ def axis_weights(start: Tensor, end: Tensor, bins: int, size: int) -> tuple[Tens
     bin_length = length / bins
     samples = bin_length.ceil()[:, None, None]
     most = int(samples.max())
-    step = torch.arange(bins, dtype=start.dtype)[:, None] * bin_length[:, None, None]
-    number = torch.arange(most, dtype=start.dtype)
+    step = torch.arange(bins, dtype=start.dtype, device=start.device)[:, None] * bin_length[:, None, None]
+    number = torch.arange(most, dtype=start.dtype, device=start.device)
     at = start[:, None, None] + step + (number + 0.5) * bin_length[:, None, None] / samples
     counts = (number < samples) & (at >= -1) & (at <= size)
     at = at.clamp(0, size - 1)

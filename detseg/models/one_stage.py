@@ -84,6 +84,12 @@ class OneStageDetector(PyramidModel):
             "head": ("head",),
         }
 
+    def last_layers(self) -> tuple[str, ...]:
+        classes, boxes = "head.classification_head", "head.regression_head"
+        if self._is_ssd:
+            return f"{classes}.module_list", f"{boxes}.module_list"
+        return f"{classes}.cls_logits", f"{boxes}.bbox_reg", f"{boxes}.bbox_ctrness"
+
     def body_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 

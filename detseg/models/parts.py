@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from detseg.errors import DataError
 from detseg.models.description import ModelDescription
@@ -41,6 +42,10 @@ class PartedModel(nn.Module, ABC):
 
     Frozen means: no gradients, norm statistics fixed (eval mode), whatever ``train()`` is called on this model, its
     parents or its children: the frozen modules are put back to eval mode before every forward pass in training.
+
+    Attributes:
+        norm_eval: the body's norm layers use and keep their statistics in training too, while their weights and biases
+            learn. Right for a pretrained body and batches of a few images, whose own statistics are noise.
     """
 
     description: ModelDescription
@@ -51,6 +56,7 @@ class PartedModel(nn.Module, ABC):
         super().__init__()
         self.description = description
         self.frozen_modules: tuple[str, ...] = ()
+        self.norm_eval = False
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -92,15 +98,29 @@ class PartedModel(nn.Module, ABC):
         """Whether a parameter belongs to the stem or the body, by its name; layer groups of optimizers ask."""
         return self.part_of(name) in ("stem", "body")
 
+    @abstractmethod
+    def last_layers(self) -> tuple[str, ...]:
+        """Names of the modules that give classes, boxes, masks or keypoints, some of which start from scratch."""
+
+    def is_last_parameter(self, name: str) -> bool:
+        """Whether a parameter belongs to the last layers, by its name; layer groups of optimizers ask."""
+        return any(name.startswith(f"{module}.") for module in self.last_layers())
+
     def train(self, mode: bool = True) -> PartedModel:
         super().train(mode)
         self.keep_frozen()
         return self
 
     def keep_frozen(self) -> None:
-        """Put frozen modules into eval mode, so that their norm statistics stay as they are."""
+        """Put into eval mode what is frozen, and norm layers under ``norm_eval``, so that their statistics stay."""
         for name in self.frozen_modules:
             self.get_submodule(name).eval()
+        if self.norm_eval:
+            for stage in self.body_stages():
+                for name in stage:
+                    for module in self.get_submodule(name).modules():
+                        if isinstance(module, _BatchNorm):
+                            module.eval()
 
     def check_norms_can_learn(self, images: Sequence[Tensor]) -> None:
         """BatchNorm that learns needs more than one value, which one tiny image does not leave on the last map.
@@ -109,7 +129,8 @@ class PartedModel(nn.Module, ABC):
             DataError: a batch of one image of at most 32 x 32 pixels, and a body that learns its norm statistics.
         """
         single = len(images) == 1 and max(images[0].shape[1:]) <= LAST_STRIDE
-        if single and self.description.norm == "batch" and not self.is_frozen("stem", "body"):
+        fixed = self.norm_eval or self.is_frozen("stem", "body")
+        if single and self.description.norm == "batch" and not fixed:
             height, width = images[0].shape[1:]
             raise DataError(
                 f"a batch of one image of {width} x {height} pixels leaves BatchNorm a single value to learn from; "

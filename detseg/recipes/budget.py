@@ -80,6 +80,8 @@ def epoch_seconds(
         momentum=config.momentum,
         weight_decay=config.weight_decay or 0.0,
         body_lr=config.body_lr,
+        last_lr=config.last_lr or 1.0,
+        beta2=config.beta2 or 0.999,
     )
     few_train, few_val = _few(train, batch), _few(val, batch)
     train_loader, val_loader = feed.train_loader(few_train, alone=True), feed.val_loader(few_val, alone=True)

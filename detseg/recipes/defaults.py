@@ -23,6 +23,8 @@ from detseg.recipes.phases import PROBE_AND_TUNE
 from detseg.recipes.task import pick_task
 
 CPU_IMAGE_SIZE = 480
+ENOUGH_FOR_STATISTICS = 16
+"""Images of a batch from which BatchNorm learns them well (Wu and He 2018, "Group Normalization", figure 1)."""
 DEMO: dict[str, Any] = {
     "model": "maskrcnn_mobilenet_v3_large_fpn_slim",
     "weights": BUNDLED,
@@ -33,7 +35,10 @@ DEMO: dict[str, Any] = {
     "batch_size": 4,
     "optimizer": "adamw",
     "lr": 1e-3,
+    "last_lr": 3.0,
+    "beta2": 0.98,
     "rois_per_image": 64,
+    "mask_rois_per_image": 6,
     "detections_per_image": 30,
     "augment": "overhead",
 }
@@ -70,12 +75,7 @@ def resolve(
     cuda = device.type == "cuda"
     pick("device", str(device), "the fastest here")
     if not config.data:
-        one_stage = config.model is not None and _is_one_stage(config.model)
-        for name, value in DEMO.items():
-            if (name == "rois_per_image" and one_stage) or (name == "epochs" and config.minutes is not None):
-                continue
-            if name == "weights" and config.model not in (None, *FITTING.values()):
-                value = "none"  # the bundled ones do not fit, and others need a network
+        for name, value in demo_options(config).items():
             pick(name, value, "for the demo set")
         config = replace(config, **{name: value for name, (value, _) in picked.items()})
     task = pick("task", *pick_task(config, table))
@@ -106,15 +106,21 @@ def resolve(
         pick("probe_epochs", max(1, epochs // 2), "half of all")
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
     batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
+    if scratch and config.norm_eval:
+        raise DataError("--norm-eval without pretrained weights: there are no statistics to keep; leave it out")
+    if task != "classify" and not scratch and batch < ENOUGH_FOR_STATISTICS:
+        pick("norm_eval", True, f"where the body has BatchNorm: statistics of {batch} images are noise")
     update = batch * config.accumulate * world
     optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
     if optimizer == "adamw":
         pick("lr", 5e-4, "usual for adamw")
+        pick("beta2", 0.999, "usual for adamw")
     elif task == "detect" and _is_one_stage(arch):
         rate = min(0.01, 0.00125 * update)
         pick("lr", rate, f"0.00125 for each of {update} images, at most 0.01: half of R-CNN's, as published")
     else:
         pick("lr", min(0.02, 0.0025 * update), f"0.0025 for each of {update} images, at most 0.02")
+    pick("last_lr", 1.0, "torchvision's way")
     pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
     pick("workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training")
     config = replace(config, **{name: value for name, (value, _) in picked.items()})
@@ -123,6 +129,25 @@ def resolve(
         return config, lines
     config, more = follow_epochs(config, len(train), world)
     return config, lines + more
+
+
+def demo_options(config: TrainConfig) -> dict[str, Any]:
+    """Those of ``DEMO`` that mean something beside what the user chose."""
+    options = dict(DEMO)
+    if config.model is None and config.task is not None:
+        options["model"] = FITTING[config.task]
+    arch = architecture_of(config.model or options["model"])
+    if config.model not in (None, *FITTING.values()):
+        options["weights"] = "none"  # the bundled ones do not fit, and others need a network
+    if arch.family != "rcnn":
+        del options["rois_per_image"]
+    if arch.task != "segment":
+        del options["mask_rois_per_image"]
+    if config.optimizer == "sgd":
+        del options["beta2"], options["lr"]
+    if config.minutes is not None:
+        del options["epochs"]
+    return options
 
 
 def follow_epochs(config: TrainConfig, images: int, world: int = 1) -> tuple[TrainConfig, list[str]]:
@@ -159,7 +184,7 @@ def check_ranges(config: TrainConfig) -> None:
     """DataError for a number that cannot work, by the name of its option."""
     lowest = {
         **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
-        **dict.fromkeys(("accumulate", "keep", "probe_epochs", "eval_epochs"), 1),
+        **dict.fromkeys(("accumulate", "keep", "probe_epochs", "eval_epochs", "mask_rois_per_image"), 1),
         "cached_views": 0,
         "skip_nonfinite": 0,
         **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
@@ -170,12 +195,16 @@ def check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
-    for name in ("lr", "body_lr", "gamma", "minutes", "cache_limit", "tune_lr"):
+    for name in ("lr", "body_lr", "last_lr", "gamma", "minutes", "cache_limit", "tune_lr"):
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
-    if config.ema is not None and not 0 < config.ema < 1:
-        raise DataError(f"--ema {config.ema}: a decay lies between 0 and 1, such as 0.999")
+    for name in ("ema", "beta2"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < 1:
+            raise DataError(f"--{name} {value}: a decay lies between 0 and 1, such as 0.999")
+    if config.beta2 is not None and config.optimizer == "sgd":
+        raise DataError(f"--beta2 {config.beta2} is of adamw; --optimizer sgd has --momentum")
     Every.parse(config.checkpoint_every)
     if config.minutes is not None and config.epochs is not None and not config.resume:
         raise DataError(

@@ -118,7 +118,7 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
     for phase in phases[done:]:
         if phase.line:
             print(phase.line)
-        freeze_as(model, phase.config.freeze, phase.config.trainable_layers)
+        freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
         feed = Feed(phase.config, model, processes, folder)
         feed.prepare(splits["train"], interruption)
         options, timed = phase.config, config.epochs is None
@@ -201,8 +201,10 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
         weights=config.weights,
         freeze_level=config.freeze,
         trainable_layers=config.trainable_layers,
+        norm_eval=bool(config.norm_eval),
         image_size=config.image_size,
         rois_per_image=config.rois_per_image or 128,
+        mask_rois_per_image=config.mask_rois_per_image,
         detections_per_image=config.detections_per_image or 100,
         anchor_sizes=config.anchor_sizes,
         keypoints=table.keypoint_schema if config.task == "keypoints" else None,

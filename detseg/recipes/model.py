@@ -40,8 +40,10 @@ def create_model(
     weights: str | None = None,
     freeze_level: str | None = None,
     trainable_layers: int | None = None,
+    norm_eval: bool = False,
     image_size: int | None = None,
     rois_per_image: int = 128,
+    mask_rois_per_image: int | None = None,
     detections_per_image: int = 100,
     anchor_sizes: Sequence[int] | None = None,
     keypoints: KeypointSchema | None = None,
@@ -57,6 +59,7 @@ def create_model(
         weights: "coco", "imagenet", "none" or a file (see ``models/weights.py``); None for COCO weights if there are
             any of this architecture, else ImageNet's.
         freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
+        norm_eval: the body's norm layers keep their statistics while their weights learn.
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
         anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
             for the architecture's own.
@@ -74,6 +77,7 @@ def create_model(
         weights=weights,
         image_size=image_size,
         rois_per_image=rois_per_image,
+        mask_rois_per_image=mask_rois_per_image,
         detections_per_image=detections_per_image,
         anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
         keypoints=keypoints,
@@ -81,7 +85,7 @@ def create_model(
     )
     model = build_model(description)
     report = load_weights(model, weights, class_rows=class_rows)
-    freeze_as(model, freeze_level, trainable_layers)
+    freeze_as(model, freeze_level, trainable_layers, norm_eval=norm_eval)
     return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
 
 
@@ -98,14 +102,15 @@ def with_body(config: TrainConfig) -> TrainConfig:
     return replace(config, model=architecture_name(config.model, config.body), body=None)
 
 
-def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None) -> None:
-    """Freeze up to a level, or all but so many body layers; nothing if neither is given.
+def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None, *, norm_eval: bool = False) -> None:
+    """Freeze up to a level, or all but so many body layers, nothing if neither is given; fix norm statistics or not.
 
     Raises:
         DataError: both are given.
     """
     if freeze_level is not None and trainable_layers is not None:
         raise DataError(BOTH_FREEZES)
+    model.norm_eval = norm_eval
     if trainable_layers is not None:
         set_trainable_layers(model, trainable_layers)
     else:

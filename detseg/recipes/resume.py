@@ -94,5 +94,5 @@ def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Model:
     """The model that a checkpoint describes, frozen as the run froze it."""
     model = described_model(checkpoint)
     model.load_state_dict(checkpoint.weights)  # before anything is computed from the frozen ones
-    freeze_as(model, config.freeze, config.trainable_layers)
+    freeze_as(model, config.freeze, config.trainable_layers, norm_eval=bool(config.norm_eval))
     return model

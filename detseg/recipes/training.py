@@ -88,6 +88,8 @@ class Training:
             momentum=config.momentum,
             weight_decay=config.weight_decay or 0.0,
             body_lr=config.body_lr,
+            last_lr=config.last_lr or 1.0,
+            beta2=config.beta2 or 0.999,
         )
         self.ema = Ema(model, config.ema) if config.ema is not None else None
         self.scored_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model

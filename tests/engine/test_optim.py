@@ -40,6 +40,36 @@ def test_groups() -> None:
     }
 
 
+class Named(Net):
+    """A model that says which layers are its last."""
+
+    def is_last_parameter(self, name: str) -> bool:
+        return name.startswith("head.")
+
+
+def test_the_last_layers_have_a_rate_of_their_own() -> None:
+    groups = build_optimizer(Named(), lr=1.0, body_lr=0.1, last_lr=3.0, weight_decay=0.5).param_groups
+    found = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
+    assert found == {
+        "body": (0.1, 0.5, 1),
+        "body, no decay": (0.1, 0.0, 3),
+        "last layers": (3.0, 0.5, 1),
+        "last layers, no decay": (3.0, 0.0, 1),
+    }
+
+
+def test_the_memory_of_adamw() -> None:
+    ends = []
+    for beta2 in (0.999, 0.9):
+        torch.manual_seed(0)
+        net = Net()
+        optimizer = build_optimizer(net, name="adamw", lr=0.01, beta2=beta2)
+        train(net, optimizer, 3)
+        ends.append(net.head.weight.detach())
+        assert {group["betas"] for group in optimizer.param_groups} == {(0.9, beta2)}
+    assert not torch.equal(*ends)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     net = Net()
     net.backbone.requires_grad_(False)

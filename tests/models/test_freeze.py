@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 from detseg.errors import DataError
-from detseg.models import LEVELS, freeze, part_table, set_trainable_layers
+from detseg.models import LEVELS, build_model, describe, freeze, part_table, set_trainable_layers
 
 PARTS = ["stem", "body", "neck", "rpn"]
 
@@ -82,6 +82,29 @@ def test_norm_statistics_stay_where_plain_torchvision_moves_them(small: Any) -> 
     assert plain.body.bn1.running_mean.abs().max() > 0
 
 
+def norms_of(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.backbone.body.bn1.state_dict().items()}
+
+
+def test_norm_layers_that_learn_but_for_their_statistics(small: Any) -> None:
+    images, targets = small.batch([(64, 64), (64, 96)])
+    model = small.detector()
+    model.norm_eval = True
+    before = norms_of(model)
+    for waker in (model, model.backbone.body, model.backbone.body.bn1):
+        waker.train()
+        model(images, targets)
+        assert all(torch.equal(before[name], tensor) for name, tensor in norms_of(model).items())
+    step(model, small)
+    changed = {name for name, tensor in norms_of(model).items() if not torch.equal(before[name], tensor)}
+    assert changed == {"weight", "bias"}
+    model(*small.batch([(20, 20)]))  # one value on the last map, from which nothing need be learned
+    model.norm_eval = False
+    model.train()
+    step(model, small)
+    assert not torch.equal(before["running_mean"], norms_of(model)["running_mean"]), "control"
+
+
 @pytest.mark.parametrize("layers", [0, 1, 4, 5])
 def test_trainable_layers_are_torchvisions(small: Any, layers: int) -> None:
     model = small.detector()
@@ -141,3 +164,28 @@ def test_layer_groups_of_optimizers_find_the_body(small: Any) -> None:
         names = {name for name, _ in model.named_parameters() if model.is_body_parameter(name)}
         total = sum(part.parameters for part in part_table(model) if part.name in ("stem", "body"))
         assert sum(p.numel() for name, p in model.named_parameters() if name in names) == total
+
+
+@pytest.mark.parametrize(
+    ("arch", "last"),
+    [
+        ("maskrcnn_resnet18_fpn", 4 * (4 + 1) * 1024 + 20 + (256 * 256 * 4 + 256) + (256 + 1) * 4),
+        ("fasterrcnn_mobilenet_v3_large_fpn_slim", 4 * (4 + 1) * 192 + 20),
+        ("retinanet_mobilenet_v2_fpn_slim", (96 * 9 + 1) * 9 * (4 + 4)),
+        ("fcos_mobilenet_v2_fpn_slim", (96 * 9 + 1) * (4 + 4 + 1)),
+        ("mobilenet_v2", 1281 * 3),
+    ],
+)
+def test_layer_groups_of_optimizers_find_the_last_layers(small: Any, arch: str, last: int) -> None:
+    model = build_model(describe(arch, small.classes, weights="none"))
+    found = [name for name, _ in model.named_parameters() if model.is_last_parameter(name)]
+    assert sum(p.numel() for name, p in model.named_parameters() if name in found) == last
+    assert not any(model.is_body_parameter(name) for name in found)
+    control = [name for name, _ in model.named_parameters() if name not in found]
+    assert control
+
+
+def test_every_model_has_last_layers(small: Any) -> None:
+    model = build_model(describe("ssdlite320_mobilenet_v3_large", small.classes, weights="none"))
+    found = {name.split(".")[1] for name, _ in model.named_parameters() if model.is_last_parameter(name)}
+    assert found == {"classification_head", "regression_head"}

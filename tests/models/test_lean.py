@@ -107,13 +107,21 @@ def test_kept_anchors_are_torchvisions_and_few() -> None:
         assert len(kept._kept) <= MOST
 
 
-def test_folded_norms_compute_and_learn_the_same() -> None:
+def random_resnet(norm: type[FrozenBatchNorm2d] | type[nn.BatchNorm2d]) -> nn.Module:
     torch.manual_seed(0)
-    plain = resnet18(norm_layer=FrozenBatchNorm2d)
-    for module in plain.modules():
-        if isinstance(module, FrozenBatchNorm2d):
-            for name, buffer in module.named_buffers():
-                nn.init.uniform_(buffer, 0.5, 1.0) if name in ("weight", "running_var") else nn.init.normal_(buffer)
+    network = resnet18(norm_layer=norm)
+    for module in network.modules():
+        if isinstance(module, norm):
+            for name in ("weight", "running_var", "bias", "running_mean"):
+                tensor = getattr(module, name)
+                nn.init.uniform_(tensor, 0.5, 1.0) if name in ("weight", "running_var") else nn.init.normal_(tensor)
+    assert isinstance(network, nn.Module)
+    return network
+
+
+@pytest.mark.parametrize("norm", [FrozenBatchNorm2d, nn.BatchNorm2d])
+def test_folded_norms_compute_and_learn_the_same(norm: Any) -> None:
+    plain = random_resnet(norm).eval()
     folded = deepcopy(plain)
     fold_norms(folded)
     assert folded.state_dict().keys() == plain.state_dict().keys()
@@ -128,7 +136,23 @@ def test_folded_norms_compute_and_learn_the_same() -> None:
             assert mine.grad is not None
             assert theirs.grad is not None
             assert (mine.grad - theirs.grad).abs().max() <= 1e-4 * theirs.grad.abs().max()
+    names = [name for name, parameter in folded.named_parameters() if parameter.grad is not None]
+    assert ("bn1.weight" in names) == (norm is nn.BatchNorm2d), "weights of BatchNorm in eval mode learn"
     with torch.no_grad():  # the copy has norm layers of its own, and they are the ones that count
         copy.bn1.weight.mul_(2)
     assert not torch.allclose(copy(images), folded(images), rtol=1e-2)
     torch.testing.assert_close(folded(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_that_follows_the_batch_is_not_folded() -> None:
+    plain = random_resnet(nn.BatchNorm2d).train()
+    folded = deepcopy(plain)
+    fold_norms(folded)
+    images = torch.randn(2, 3, 64, 64)
+    for network in (plain, folded):
+        network(images).square().sum().backward()
+    for (name, mine), theirs in zip(folded.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs), name
+    for mine, theirs in zip(folded.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)  # type: ignore[arg-type]
+    assert not torch.equal(folded.bn1.running_mean, random_resnet(nn.BatchNorm2d).bn1.running_mean)  # type: ignore[arg-type]

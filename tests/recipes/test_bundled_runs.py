@@ -41,6 +41,21 @@ def test_the_demo_run_starts_from_them(parts: Path) -> None:
     assert other.weights == "none", "they do not fit"
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "last_lr": 3.0, "beta2": 0.98}),
+        ({"task": "detect"}, {"model": FITTING["detect"], "mask_rois_per_image": None, "weights": BUNDLED}),
+        ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 12}),
+        ({"minutes": 1.0, "last_lr": 1.5}, {"epochs": None, "last_lr": 1.5}),
+    ],
+)
+def test_options_of_the_demo_run(parts: Path, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    table = read(parts)
+    config, _ = resolve(TrainConfig(**options), table, table, CPU)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
 def test_without_a_network_they_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataError, match="--weights bundled"):

@@ -60,7 +60,8 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     runs = [tomllib.loads((folder / "config.toml").read_text()) for folder in folders]
     assert [run["weights"] for run in runs] == ["none", str(started), str(started)]
     assert [run["freeze"] for run in runs] == ["none", "body", "none"]
-    own = ("weights", "freeze", "output", "anchor_sizes")
+    assert [run.get("norm_eval") for run in runs] == [None, True, True]  # from random weights statistics are learnt
+    own = ("weights", "freeze", "norm_eval", "output", "anchor_sizes")
     shared = [{name: value for name, value in run.items() if name not in own} for run in runs]
     assert shared[0] == shared[1] == shared[2]
     assert (shared[0]["lr"], shared[0]["optimizer"], shared[0]["minutes"]) == (1e-3, "adamw", 0.5)

@@ -8,13 +8,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from pycocotools import mask as coco_mask
 
 from detseg.files import write_json
 from detseg.masks import segmentation_area
 from detseg.scenes import draw_scene
 from detseg.seeds import derive_seed
-from detseg.structures import RLE, RawPrediction
+from detseg.structures import RawPrediction
 
 Size = tuple[int, int]
 Boxes = npt.NDArray[np.float64]
@@ -99,13 +98,6 @@ def raw_prediction(rng: np.random.Generator, count: int, size_hw: Size) -> RawPr
         np.sort(rng.random(count, np.float32))[::-1].copy(),
         np.array(probs, np.float32).reshape(count, 28, 28),
     )
-
-
-def overlap(first: RLE, second: RLE) -> float:
-    """IoU of two masks in pixels; 1 if both are empty."""
-    if not coco_mask.area(first) and not coco_mask.area(second):
-        return 1.0
-    return float(coco_mask.iou([first], [second], [0])[0, 0])
 
 
 def _ring(rng: np.random.Generator, width: float, height: float) -> npt.NDArray[np.float64]:

@@ -37,5 +37,5 @@ def test_results_that_differ_are_refused(tmp_path: Path) -> None:
         check_results(found, same[1:])
     with pytest.raises(DataError, match="none of the peer's"):
         check_results(found, [one | {"category_id": one["category_id"] + 1} for one in same])
-    with pytest.raises(DataError, match="IoU"):
+    with pytest.raises(DataError, match="of their pixels"):
         check_results(found, [one | {"segmentation": same[0]["segmentation"]} for one in same])
