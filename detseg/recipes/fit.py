@@ -226,4 +226,6 @@ def announce_time(
         return
     seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
     minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation after each epoch")
+    every = config.eval_epochs or 1
+    when = "after each epoch" if every == 1 else f"every {every} epochs"
+    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation {when}")

@@ -46,7 +46,7 @@ def test_the_demo_run_starts_from_them(parts: Path) -> None:
     [
         ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "last_lr": 3.0, "beta2": 0.98}),
         ({"task": "detect"}, {"model": FITTING["detect"], "mask_rois_per_image": None, "weights": BUNDLED}),
-        ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 18}),
+        ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 16}),
         ({"minutes": 1.0, "last_lr": 1.5}, {"epochs": None, "last_lr": 1.5}),
     ],
 )

@@ -156,6 +156,7 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
     numbers = {"worker": str(PERSON), "hound": str(DOG)}
     assert start(["worker", "hound"], str(tmp_path / "nameless.pth"), class_rows=numbers) == same
     # controls: heads from scratch hit by luck, and the rows of others not at all
-    assert max(start(["worker", "hound"])) < 0.2
-    assert max(start(["worker", "hound"], str(tmp_path / "nameless.pth"))) < 0.2
+    for weights in ("coco", str(tmp_path / "nameless.pth")):
+        luck = [max(start(["worker", "hound"], weights)) for _ in range(5)]
+        assert sum(luck) / len(luck) < min(same) / 2
     assert max(start(["person", "dog"], class_rows={"person": "dog", "dog": "person"})) < 0.2
