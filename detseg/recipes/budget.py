@@ -15,12 +15,12 @@ from detseg.annotations import AnnotationTable
 from detseg.config import TrainConfig
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
-from detseg.engine.optim import build_optimizer
 from detseg.engine.processes import Processes
 from detseg.engine.train import train_one_epoch
 from detseg.models import Model
 from detseg.recipes.defaults import follow_epochs
 from detseg.recipes.feed import Feed
+from detseg.recipes.optimizer import new_optimizer
 
 BATCHES = 4
 """Batches of a timed pass, spread over the data, whose pictures differ in size and in objects."""
@@ -67,22 +67,13 @@ def epoch_seconds(
     A copy of the model learns, so weights and norm statistics stay as they are, and so do the global generators. A
     detector finds other things once it has learned, so its evaluation may later take more or less.
     """
-    assert config.lr is not None
     assert config.minutes is not None
     assert config.batch_size is not None
     batch, seed = config.batch_size, config.seed
     device = next(model.parameters()).device
     model = copy.deepcopy(model)
-    optimizer = build_optimizer(
-        model,
-        name=config.optimizer or "sgd",
-        lr=1e-3 * config.lr,  # where warm-up begins: the copy must not learn so fast that it breaks
-        momentum=config.momentum,
-        weight_decay=config.weight_decay or 0.0,
-        body_lr=config.body_lr,
-        last_lr=config.last_lr or 1.0,
-        beta2=config.beta2 or 0.999,
-    )
+    # the factor is where warm-up begins: the copy must not learn so fast that it breaks
+    optimizer = new_optimizer(model, config, lr_factor=1e-3)
     few_train, few_val = _few(train, batch), _few(val, batch)
     train_loader, val_loader = feed.train_loader(few_train, alone=True), feed.val_loader(few_val, alone=True)
     evaluator = make_evaluator(few_val, feed.task, model.preprocessing)

@@ -22,7 +22,6 @@ from detseg.engine.evaluate import Metrics, evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.interrupt import Interruption
 from detseg.engine.nonfinite import NotFinite
-from detseg.engine.optim import build_optimizer
 from detseg.engine.precision import Precision
 from detseg.engine.processes import Processes
 from detseg.engine.schedule import Schedule
@@ -34,6 +33,7 @@ from detseg.recipes.evaluate import write_evaluation
 from detseg.recipes.faults import out_of_memory, write_fault
 from detseg.recipes.keeper import Every, Keeper
 from detseg.recipes.log import line, read_rows, row, write_rows
+from detseg.recipes.optimizer import new_optimizer
 
 BEST = "best.safetensors"
 
@@ -73,7 +73,6 @@ class Training:
             before: the phase before this one, whose end is this one's begin.
         """
         assert config.task is not None
-        assert config.lr is not None
         assert config.epochs is not None
         self.config, self.folder, self.model = config, folder, model
         self.processes = processes or Processes()
@@ -81,16 +80,7 @@ class Training:
         self.train_loader, self.val_loader = loaders
         self.epochs = config.epochs
         self.device = next(model.parameters()).device
-        self.optimizer = build_optimizer(
-            model,
-            name=config.optimizer or "sgd",
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay or 0.0,
-            body_lr=config.body_lr,
-            last_lr=config.last_lr or 1.0,
-            beta2=config.beta2 or 0.999,
-        )
+        self.optimizer = new_optimizer(model, config)
         self.ema = Ema(model, config.ema) if config.ema is not None else None
         self.scored_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model
         self.precision = Precision(config.precision, self.device)

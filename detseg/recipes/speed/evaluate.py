@@ -34,7 +34,7 @@ from detseg.recipes.speed.scenes_set import NAMES, raw_prediction, scene_annotat
 from detseg.recipes.speed.turns import Comparison, in_turn
 from detseg.structures import RLE, Prediction, RawPrediction
 
-SAME = 0.8
+SAME = 0.9
 """IoU of our masks with the peer's, which cuts the corners of boxes to whole pixels and so moves small masks a bit."""
 ORDER = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",

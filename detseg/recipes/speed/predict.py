@@ -87,7 +87,7 @@ def predicting(
     return replace(
         found,
         note=f"{mine:.3g} images per second, the peer {other:.3g}; {statistics.mean(counts):.0f} masks an image; the "
-        "same boxes and masks where nothing is resized",
+        "same boxes, and masks but for their edges, where nothing is resized",
     )
 
 
