@@ -257,6 +257,7 @@ class PretrainConfig:
     batch_size: int = option(16, "scenes per update, of all processes together. Default 16")
     image_size: int = option(160, "sides of a scene in pixels. Default 160")
     rois_per_image: int = option(48, "boxes per scene for the head's loss. Default 48")
+    mask_rois_per_image: int | None = option(None, "most of these whose masks are in the loss. Default: all with one")
     lr: float = option(1.5e-3, "of adamw. Default 1.5e-3")
     val_scenes: int = option(200, "scenes that the weights are scored on. Default 200")
     workers: int = option(0, "processes that render, for each that trains. Default 0: the same")

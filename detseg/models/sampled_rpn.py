@@ -223,9 +223,8 @@ def _backward(
         if wanted[level]:
             back = (outer[here] @ both) * (seen[-1] > 0)
             due = (back @ flat).view(*inside.shape[:3], one.shape[1]) * inside
-            of_map = torch.zeros_like(one, dtype=work)
-            of_map.permute(0, 2, 3, 1).index_put_(at, due, accumulate=True)
-            of_maps.append(of_map.to(one.dtype))
+            pixel = (at[0] * height + at[1]) * width + at[2]
+            of_maps.append(sum_at(pixel.flatten(), due.flatten(0, 2), one.shape).to(one.dtype))
         else:
             of_maps.append(None)
     outer, activation = outer[torch.cat(order)], torch.cat(seen)
@@ -238,6 +237,22 @@ def _backward(
         *(of_both[anchors:].view_as(of_box), of_biases[anchors:]),
     ]
     return found, of_maps
+
+
+def sum_at(pixel: Tensor, due: Tensor, shape: torch.Size) -> Tensor:
+    """A map [B, C, H, W] with channels last in memory: at each pixel the sum of the rows that it is due.
+
+    Rows are added in their order. ``index_put_`` adds them as its threads come along, so that bits depend on what else
+    the machine does.
+
+    Args:
+        pixel: int64 [K], positions in the list of all B * H * W pixels.
+        due: [K, C].
+    """
+    batch, channels, height, width = shape
+    found = due.new_zeros(batch * height * width, channels)
+    found.scatter_add_(0, pixel[:, None].expand_as(due), due)
+    return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _by_anchor(found: Tensor, numbers: int) -> Tensor:

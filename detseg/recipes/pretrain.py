@@ -89,6 +89,7 @@ def _from_labelled(config: PretrainConfig) -> Path:
             weights=config.weights,
             image_size=config.image_size,
             rois_per_image=config.rois_per_image,
+            mask_rois_per_image=config.mask_rois_per_image,
             epochs=config.epochs,
             batch_size=config.batch_size,
             lr=config.lr,
@@ -150,6 +151,7 @@ def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: to
             RenderedScenes(0, (1, 1)).class_map,
             weights=config.weights,
             rois_per_image=config.rois_per_image,
+            mask_rois_per_image=config.mask_rois_per_image,
             anchor_sizes=ANCHOR_SIZES if config.weights in ("none", "imagenet") else None,
         )
     model = build_model(description)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -93,6 +95,33 @@ def test_control_a_wrong_place_gives_another_gradient(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sampled_rpn.Places, "of", mirrored)
     assert not torch.allclose(gradient(ours), truth, rtol=1e-2, atol=1e-4)
+
+
+def sums(threads: int, add: Callable[[Tensor, Tensor, torch.Size], Tensor]) -> Tensor:
+    """Half a million rows for a map of twelve pixels, so that every pixel is due some of each thread."""
+    generator = torch.Generator().manual_seed(4)
+    pixel = torch.randint(12, (500_000,), generator=generator)
+    due = torch.randn(500_000, 8, generator=generator)
+    torch.set_num_threads(threads)
+    return add(pixel, due, torch.Size((1, 8, 3, 4)))
+
+
+def test_sums_do_not_depend_on_threads() -> None:
+    serial = sums(1, sampled_rpn.sum_at)
+    assert serial.is_contiguous(memory_format=torch.channels_last)
+    for threads in (1, 2, 3, 2, 2):
+        assert torch.equal(sums(threads, sampled_rpn.sum_at), serial)
+    exact = sums(1, lambda pixel, due, shape: sampled_rpn.sum_at(pixel, due.double(), shape))
+    torch.testing.assert_close(serial.double(), exact, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="threads must run at the same time")
+def test_control_index_put_depends_on_threads() -> None:
+    def put(pixel: Tensor, due: Tensor, shape: torch.Size) -> Tensor:
+        return torch.zeros(shape[2] * shape[3], shape[1]).index_put_((pixel,), due, accumulate=True)
+
+    serial = sums(1, put)
+    assert any(not torch.equal(sums(2, put), serial) for _ in range(10))
 
 
 def test_kept_anchors_are_torchvisions_and_few() -> None:
