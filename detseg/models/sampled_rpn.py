@@ -218,12 +218,11 @@ def _backward(
         height, width = one.shape[2:]
         rows, columns = torch.broadcast_tensors(y[:, None, None] + shifts[:, None], x[:, None, None] + shifts)
         inside = ((rows >= 0) & (rows < height) & (columns >= 0) & (columns < width))[..., None]
-        at = image[:, None, None], rows.clamp(0, height - 1), columns.clamp(0, width - 1)
-        patches.append((one.permute(0, 2, 3, 1)[at].to(work) * inside).flatten(1))
+        pixel = (image[:, None, None] * height + rows.clamp(0, height - 1)) * width + columns.clamp(0, width - 1)
+        patches.append((one.permute(0, 2, 3, 1).flatten(0, 2)[pixel].to(work) * inside).flatten(1))
         if wanted[level]:
             back = (outer[here] @ both) * (seen[-1] > 0)
             due = (back @ flat).view(*inside.shape[:3], one.shape[1]) * inside
-            pixel = (at[0] * height + at[1]) * width + at[2]
             of_maps.append(sum_at(pixel.flatten(), due.flatten(0, 2), one.shape).to(one.dtype))
         else:
             of_maps.append(None)
