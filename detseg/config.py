@@ -141,11 +141,11 @@ class TrainConfig(DataConfig):
         "augmentation preset. Default light: small sets overfit without; it mirrors left and right. overhead turns as "
         "well, for what is seen from above and has no upper side (demo)",
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 12")
+    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 16")
     minutes: float | None = option(
         None,
-        "wall minutes for training and the evaluation after each epoch: picks as many epochs, at least 1, as fit by "
-        "speeds that are measured before. Not together with --epochs. Default: no limit",
+        "wall minutes for training and the evaluation and checkpoint after each epoch: picks as many epochs, at least "
+        "1, as fit by speeds that are measured before. Not together with --epochs. Default: no limit",
     )
     batch_size: int | None = option(
         None,

@@ -20,6 +20,10 @@ FITTING = {
 }
 """Task -> the architecture that takes the most of them."""
 
+CLASSIFIER_STAGES = 3
+"""Stages of the body, down to stride 8, that a classifier takes of them. The later ones were trained to find shapes and
+are worse than none where whole pictures are told apart (measured: README, "Measured")."""
+
 SHA256 = "84070594701b2c14f194983d3d3a8c1e1c0b3407d030146e4a978972381a2dab"
 """Of the file; the card beside it says how it was made."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.models.build import architecture_of, no_coco_weights
-from detseg.models.bundled import BUNDLED, bundled_path
+from detseg.models.bundled import BUNDLED, CLASSIFIER_STAGES, bundled_path
 from detseg.models.class_rows import RowMatch, carry_rows, head_lines
 from detseg.models.keypoint_rows import without_other_points
 from detseg.models.one_stage_build import retinanet_name, ssd_name
@@ -106,7 +106,8 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
         weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
             classification weights, for a detector the body only; "bundled": the file of this package; "none": nothing
             is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's body,
-            and a detector's file a classifier's. Half precision becomes float32. A keypoint predictor of other points
+            and a detector's file a classifier's; of "bundled" a classifier takes the first stages only. Half precision
+            becomes float32. A keypoint predictor of other points
             is left out. Where COCO weights or a checkpoint of this project name their classes, last layers are filled
             class by class, by name (see ``class_rows.py``).
         class_rows: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
@@ -135,7 +136,9 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
     else:
         state = without_other_points(read_state_dict(weights), model, weights)
         source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
-        return load_state(model, state, source, classes=source_classes(weights, arch), class_rows=class_rows)
+        stages = CLASSIFIER_STAGES if weights == BUNDLED and architecture_of(arch).task == "classify" else None
+        classes = source_classes(weights, arch)
+        return load_state(model, state, source, classes=classes, class_rows=class_rows, stages=stages)
     return load_state(
         model,
         without_other_points(fetch(url), model, weights),
@@ -152,19 +155,22 @@ def load_state(
     *,
     classes: SourceClasses | None = None,
     class_rows: Mapping[str, str] | None = None,
+    stages: int | None = None,
 ) -> LoadReport:
     """Fill ``model`` from a state dict under any of the names that torchvision has given its tensors.
 
     Args:
         classes: what the rows of its last layers stand for; None if nobody knows: they are then taken in order if there
             are as many as here, else the layers start from scratch.
+        stages: of the body, counted from the images on, that are filled. Default: all.
         class_rows: as in :func:`load_weights`.
 
     Raises:
         DataError: nothing fits, or stem, body or neck fit only in part: a file of another network; or ``class_rows``
             names a class that does not exist.
     """
-    found = rename(state, model)
+    later = () if stages is None else tuple(f"{name}." for stage in model.body_stages()[stages:] for name in stage)
+    found = {name: tensor for name, tensor in rename(state, model).items() if not name.startswith(later)}
     wanted = _wanted(model)
     names = None if classes is None else classes.names
     carried, rows = carry_rows(model, wanted, found, names, class_rows or {}, coco=classes is not None and classes.coco)
@@ -173,7 +179,8 @@ def load_state(
     missing = [name for name in wanted if name not in found]
     mismatched = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
     loaded = [name for name in wanted if name in found and name not in mismatched]
-    _check_same_network(model, loaded, found, wanted, source)
+    checked = {name: tensor for name, tensor in wanted.items() if not name.startswith(later)}
+    _check_same_network(model, loaded, found, checked, source)
     with torch.no_grad():
         for name in loaded:  # those of by_class are among them here
             wanted[name].copy_(found[name])  # in place: the state dict shares the model's memory

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import copy
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.config import TrainConfig
+from detseg.engine.checkpoint import Position
+from detseg.engine.ema import Ema
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.processes import Processes
-from detseg.engine.train import train_one_epoch
+from detseg.engine.train import EpochSums, train_one_epoch
 from detseg.models import Model
 from detseg.recipes.defaults import follow_epochs
 from detseg.recipes.feed import Feed
+from detseg.recipes.keeper import Every, Keeper
 from detseg.recipes.optimizer import new_optimizer
 
 BATCHES = 4
@@ -32,6 +38,14 @@ SHARE = 0.05
 """Of the budget: no further pass is begun once the timed ones took so much."""
 
 
+class EpochSeconds(NamedTuple):
+    """Wall seconds of an epoch's training, of an evaluation, and of the checkpoint that ends the epoch."""
+
+    learning: float
+    scoring: float
+    saving: float
+
+
 def fit_to_minutes(
     config: TrainConfig,
     model: Model,
@@ -42,17 +56,18 @@ def fit_to_minutes(
 ) -> tuple[TrainConfig, list[str]]:
     """Fill ``epochs`` by ``minutes``, and what follows from them. Returns the full config and lines for the terminal.
 
-    The minutes are those of the epochs: measuring, features that are computed once, and what a run does once at its
-    end are not in them.
+    The minutes are those of the epochs with their checkpoints: measuring, features that are computed once, and what a
+    run does once at its end are not in them.
     """
     assert config.minutes is not None
     processes = processes or Processes()
-    learning, scoring = (seconds / processes.world for seconds in epoch_seconds(config, model, train, val, feed))
-    scoring /= config.eval_epochs or 1
-    budget, epoch = 60 * config.minutes, learning + scoring
+    learning, scoring, saving = epoch_seconds(config, model, train, val, feed)
+    learning /= processes.world
+    scoring /= processes.world * (config.eval_epochs or 1)
+    budget, epoch = 60 * config.minutes, learning + scoring + saving
     epochs = int(processes.from_first(str(max(1, int(budget / epoch))).encode()))
     config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)
-    took = f"an epoch takes {epoch:.1f} s, {learning:.1f} to train and {scoring:.1f} to evaluate"
+    took = f"an epoch takes {epoch:.2g} s, {learning:.2g} to train, {scoring:.2g} to evaluate and {saving:.2g} to save"
     lines = [f"picked for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {took})", *more]
     if epoch > budget:
         lines.append(f"warning: one epoch takes {epoch / 60:.2g} minutes, more than --minutes; it is the least")
@@ -61,11 +76,12 @@ def fit_to_minutes(
 
 def epoch_seconds(
     config: TrainConfig, model: Model, train: AnnotationTable, val: AnnotationTable, feed: Feed
-) -> tuple[float, float]:
-    """Wall seconds of an epoch's training and of the evaluation after it, from a few batches of each, with loading.
+) -> EpochSeconds:
+    """What an epoch takes, from a few batches of training and evaluation, with loading, and from a checkpoint.
 
-    A copy of the model learns, so weights and norm statistics stay as they are, and so do the global generators. A
-    detector finds other things once it has learned, so its evaluation may later take more or less.
+    The checkpoint is written where the run's will be, and removed: with features of frozen parts at hand it may take
+    longer than the training. A copy of the model learns, so weights and norm statistics stay as they are, and so do the
+    global generators. A detector finds other things once it has learned, so its evaluation may later take more or less.
     """
     assert config.minutes is not None
     assert config.batch_size is not None
@@ -92,7 +108,13 @@ def epoch_seconds(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         learning = _seconds(learn, allowed) * len(train) / len(few_train)
         scoring = _seconds(score, allowed) * len(val) / len(few_val)
-    return learning, scoring
+    if feed.folder is None or not feed.processes.first:
+        return EpochSeconds(learning, scoring, 0.0)
+    feed.folder.mkdir(parents=True, exist_ok=True)
+    ema = None if config.ema is None else Ema(model, config.ema)
+    with tempfile.TemporaryDirectory(dir=feed.folder) as place:
+        keeper = Keeper(Path(place), model, optimizer, every=Every(), keep=config.keep, ema=ema)
+        return EpochSeconds(learning, scoring, _seconds(lambda: keeper.save(Position(), [EpochSums()]), allowed))
 
 
 def _few(table: AnnotationTable, batch_size: int) -> AnnotationTable:

@@ -30,7 +30,7 @@ def row(
     return {
         "epoch": epoch,
         "lr": optimizer.param_groups[-1]["lr"],
-        "seconds": round(seconds, 2),
+        "seconds": round(seconds, 3),
         "images_per_second": round(stats.images / stats.seconds, 2),
         **{f"train_{name}": value for name, value in stats.losses.items()},
         **{f"val_{name}": value for name, value in val_losses.items()},

@@ -123,12 +123,13 @@ class Training:
             OSError: the last checkpoint of the run cannot be written.
         """
         try:
+            began = time.perf_counter() - self.sums.seconds
             for epoch in range(self.position.epoch, self.epochs):
-                began = time.perf_counter() - self.sums.seconds
                 stats = self._learn(epoch, interruption)
                 if self._score(epoch, stats, began, interruption):
                     print(f"stopped early: no better validation number for {self.position.waited} epochs")
                     return
+                began += self.rows[-1]["seconds"]  # so that the checkpoint counts, as part of the next epoch
         except Interrupted:
             self._save(insist=True)
             print(f"saved step {self.position.step}; go on with: python tools/train.py --resume {self.folder}")

@@ -45,7 +45,7 @@ def test_every_task_has_a_model_that_takes_them(task: str) -> None:
     model, report = filled(FITTING[task], keypoints=POINTS if task == "keypoints" else None)
     parts = {part: (loaded, count) for part, loaded, count in report.by_part}
     assert parts["stem"][0] == parts["stem"][1] > 0
-    assert parts["body"][0] == parts["body"][1] > 0
+    assert (parts["body"][0] == parts["body"][1]) == (task != "classify")
     if task == "classify":
         return
     assert parts["neck"][0] == parts["neck"][1] > 0
@@ -54,6 +54,21 @@ def test_every_task_has_a_model_that_takes_them(task: str) -> None:
     assert saved is not None
     assert model.description.anchor_sizes == saved.anchor_sizes
     assert report.source.startswith("bundled (")
+
+
+def test_a_classifier_takes_the_first_stages() -> None:
+    """Down to stride 8; the others stay as they were built."""
+    torch.manual_seed(5)
+    drawn = build_model(describe(FITTING["classify"], CLASSES, weights=BUNDLED)).state_dict()
+    torch.manual_seed(5)
+    model, report = filled(FITTING["classify"])
+    state, saved = model.state_dict(), read_state_dict(BUNDLED)
+    first = {name for name in state if name.startswith("features.") and int(name.split(".")[1]) <= 6}
+    counters = {name for name in state if name.endswith("num_batches_tracked")}
+    assert set(report.loaded) == first - counters
+    assert all(torch.equal(state[name], saved[f"backbone.body.{name[9:]}"].float()) for name in report.loaded)
+    assert all(torch.equal(state[name], drawn[name]) for name in state.keys() - first)
+    assert any("started from scratch" in line and "tensors of body" in line for line in report.lines())
 
 
 def test_boxes_and_masks_of_new_classes_start_as_the_mean_of_all_shapes() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +17,10 @@ import torch
 from detseg.annotations import read
 from detseg.cli import main
 from detseg.config import TrainConfig
-from detseg.engine import load_checkpoint
+from detseg.engine import load_checkpoint, save_checkpoint
 from detseg.engine.interrupt import Interruption
 from detseg.models import freeze
-from detseg.recipes import budget
+from detseg.recipes import budget, keeper
 from detseg.recipes.feed import Feed
 from detseg.recipes.model import create_model
 
@@ -115,11 +117,12 @@ def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
     milestones: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: (4.0, 1.0))
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 1.0, 0.5))
     config = TrainConfig(minutes=minutes, batch_size=4, schedule="multistep")
     picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
     assert (picked.epochs, picked.warmup_steps, picked.milestones) == (epochs, warmup, milestones)
-    assert f"epochs {epochs} (measured: an epoch takes 5.0 s, 4.0 to train and 1.0 to evaluate)" in "\n".join(lines)
+    took = "an epoch takes 5 s, 3.5 to train, 1 to evaluate and 0.5 to save"
+    assert f"epochs {epochs} (measured: {took})" in "\n".join(lines)
     assert ("warning" in lines[-1]) == (minutes == 0.01)
     given = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
     picked, _ = budget.fit_to_minutes(given, None, range(25), range(5), None)  # type: ignore[arg-type]
@@ -127,7 +130,7 @@ def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
 
 
 def test_fewer_evaluations_leave_room_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: (4.0, 8.0))
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 8.0, 0.5))
     counts = []
     for every in (1, 4):
         config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=every)
@@ -149,12 +152,48 @@ def test_measuring_leaves_no_trace(parts: Path, level: str) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
-    assert min(budget.epoch_seconds(config, model, table, table, feed)) > 0
+    learning, scoring, _ = budget.epoch_seconds(config, model, table, table, feed)
+    assert min(learning, scoring) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checkpoint takes 100 seconds, by the clock."""
+    waited, clock = [0.0], time.perf_counter
+
+    def save(*given: Any, **named: Any) -> None:
+        waited[0] += 100
+        save_checkpoint(*given, **named)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
+    monkeypatch.setattr(keeper, "save_checkpoint", save)
+
+
+def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_disk: None) -> None:
+    """Of features that are at hand an epoch takes less time than its checkpoint."""
+    table = read(parts)
+    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="adamw", ema=0.9)
+    model = create_model(
+        "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
+    ).model
+    measured = budget.epoch_seconds(config, model, table, table, Feed(config, model, folder=tmp_path / "run"))
+    assert 100 <= measured.saving < 110
+    assert max(measured.learning, measured.scoring) < 100  # control
+    assert not list((tmp_path / "run").iterdir())
+    assert budget.epoch_seconds(config, model, table, table, Feed(config, model)).saving == 0  # nothing to write into
+
+
+def test_the_seconds_of_an_epoch_have_the_checkpoint_before_it(
+    parts: Path, train: Train, tmp_path: Path, slow_disk: None
+) -> None:
+    run = train(parts, tmp_path / "run", "--epochs", "2", "--image-size", "64")
+    first, second = (json.loads(row)["seconds"] for row in (run / "metrics.jsonl").read_text().splitlines())
+    assert first < 100 <= second < 200  # the first has nothing before it
 
 
 def test_the_first_run_does_not_count_and_one_slow_run_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,12 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +34,21 @@ def test_the_model_that_they_fit_is_picked(task: Any, parts: Path) -> None:
     assert any("bundled weights fit" in line for line in lines)
     usual, _ = resolve(TrainConfig(data=str(parts), task=task), table, table, CPU)
     assert usual.weights == "coco", "which stay the default for data of one's own"
+
+
+def test_of_a_classifier_all_that_starts_from_scratch_learns(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((40, 48, 3), np.uint8))
+    table = read(tmp_path)
+    given = TrainConfig(data=str(tmp_path), task="classify", weights=BUNDLED)
+    assert resolve(given, table, table, CPU)[0].freeze == "none"
+    for good in ({"freeze": "stem"}, {"trainable_layers": 3}):
+        resolve(replace(given, **good), table, table, CPU)
+    for bad in ({"freeze": "body"}, {"trainable_layers": 2}, {"recipe": "probe-then-tune"}):
+        with pytest.raises(DataError, match=f"--{next(iter(bad)).replace('_', '-')} .*the others would stay random"):
+            resolve(replace(given, **bad), table, table, CPU)
+        resolve(replace(given, **bad, weights="imagenet"), table, table, CPU)  # control
 
 
 def test_the_demo_run_starts_from_them(parts: Path) -> None:

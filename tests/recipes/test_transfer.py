@@ -14,7 +14,7 @@ import pytest
 
 from detseg.annotations import read
 from detseg.cli import main, parse
-from detseg.config import BenchmarkConfig
+from detseg.config import BenchmarkConfig, TrainConfig
 from detseg.engine import save_checkpoint
 from detseg.models import MODELS
 from detseg.recipes import budget, transfer
@@ -41,7 +41,12 @@ def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of any budget is an epoch: nothing is measured."""
-    monkeypatch.setattr(budget, "epoch_seconds", lambda config, *given: (20 * config.minutes, 10 * config.minutes))
+
+    def half(config: TrainConfig, *given: Any) -> budget.EpochSeconds:
+        assert config.minutes is not None
+        return budget.EpochSeconds(15 * config.minutes, 10 * config.minutes, 5 * config.minutes)
+
+    monkeypatch.setattr(budget, "epoch_seconds", half)
 
 
 @pytest.mark.usefixtures("two_epochs")
@@ -169,10 +174,12 @@ def test_arms_of_each_task_are_models_that_exist() -> None:
     config = BenchmarkConfig(imagenet="v2.pth")
     for task in transfer.METRICS:
         arms = transfer.pick_arms(config, task)
-        assert len(arms) == 5
+        assert ("bundled frozen" in arms) == (task != "classify"), "of which a classifier takes the first stages"
+        assert len(arms) == (4 if task == "classify" else 5)
         assert {MODELS[arm.model].task for arm in arms.values()} == {task}
         sizes = {transfer.common_options(BenchmarkConfig(data=data), task)["image_size"] for data in ("", "x")}
         assert sizes == {240, 224 if task == "classify" else 320}
+    assert "bundled frozen" in transfer.pick_arms(BenchmarkConfig(bundled="own.safetensors"), "classify")
 
 
 def test_the_table_has_mean_and_range_of_the_seeds_that_there_are() -> None:
