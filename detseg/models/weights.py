@@ -107,9 +107,8 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
             classification weights, for a detector the body only; "bundled": the file of this package; "none": nothing
             is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's body,
             and a detector's file a classifier's; of "bundled" a classifier takes the first stages only. Half precision
-            becomes float32. A keypoint predictor of other points
-            is left out. Where COCO weights or a checkpoint of this project name their classes, last layers are filled
-            class by class, by name (see ``class_rows.py``).
+            becomes float32. A keypoint predictor of other points is left out. Where COCO weights or a checkpoint of
+            this project name their classes, last layers are filled class by class, by name (see ``class_rows.py``).
         class_rows: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
             for a file that names no classes the number of a row.
 

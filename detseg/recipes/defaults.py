@@ -225,12 +225,13 @@ def check_ranges(config: TrainConfig) -> None:
 def _check_bundled_classifier(config: TrainConfig) -> None:
     """What starts from scratch must learn."""
     layers, least = config.trainable_layers, len(BODIES[FITTING["classify"]].stages) - CLASSIFIER_STAGES
-    asked = {
+    frozen = {
         "--freeze body": config.freeze == "body",
         f"--recipe {PROBE_AND_TUNE}": config.recipe == PROBE_AND_TUNE,
         f"--trainable-layers {layers}": layers is not None and layers < least,
     }
-    for option in (option for option, given in asked.items() if given):
+    if any(frozen.values()):
+        option = next(name for name, given in frozen.items() if given)
         raise DataError(
             f"{option} with --weights bundled: a classifier takes the first {CLASSIFIER_STAGES} stages of them only "
             "(the later ones were trained to find shapes), and frozen, the others would stay random; let them learn "
