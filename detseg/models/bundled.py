@@ -28,6 +28,11 @@ SHA256 = "84070594701b2c14f194983d3d3a8c1e1c0b3407d030146e4a978972381a2dab"
 """Of the file; the card beside it says how it was made."""
 
 
+def stages_taken(weights: str | None, task: str) -> int | None:
+    """How many stages of the body a model for ``task`` takes of ``weights``; None for all."""
+    return CLASSIFIER_STAGES if weights == BUNDLED and task == "classify" else None
+
+
 def bundled_path() -> Path:
     """The weights file inside the installed package.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.models.build import architecture_of, no_coco_weights
-from detseg.models.bundled import BUNDLED, CLASSIFIER_STAGES, bundled_path
+from detseg.models.bundled import BUNDLED, bundled_path, stages_taken
 from detseg.models.class_rows import RowMatch, carry_rows, head_lines
 from detseg.models.keypoint_rows import without_other_points
 from detseg.models.one_stage_build import retinanet_name, ssd_name
@@ -135,8 +135,7 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
     else:
         state = without_other_points(read_state_dict(weights), model, weights)
         source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
-        stages = CLASSIFIER_STAGES if weights == BUNDLED and architecture_of(arch).task == "classify" else None
-        classes = source_classes(weights, arch)
+        classes, stages = source_classes(weights, arch), stages_taken(weights, architecture_of(arch).task)
         return load_state(model, state, source, classes=classes, class_rows=class_rows, stages=stages)
     return load_state(
         model,

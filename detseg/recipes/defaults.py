@@ -15,7 +15,7 @@ from detseg.errors import DataError
 from detseg.models import describe
 from detseg.models.bodies import BODIES
 from detseg.models.build import architecture_of
-from detseg.models.bundled import BUNDLED, CLASSIFIER_STAGES, FITTING
+from detseg.models.bundled import BUNDLED, FITTING, stages_taken
 from detseg.recipes.anchors import fitted_anchor_sizes
 from detseg.recipes.data import default_workers
 from detseg.recipes.keeper import Every
@@ -84,14 +84,15 @@ def resolve(
     arch = pick("model", *((FITTING[task], "the one that the bundled weights fit") if bundled else _model(task, cuda)))
     weights = pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
     scratch = weights == "none"
-    if bundled and task == "classify":
-        _check_bundled_classifier(config)
+    stages = stages_taken(weights, task)
+    if stages is not None:
+        _check_later_stages_learn(config, stages)
     if config.trainable_layers is None:
         if scratch:
             pick("freeze", "none", "there is nothing pretrained to keep")
         elif config.recipe == PROBE_AND_TUNE:
             pick("freeze", "stem", "after the probe")
-        elif bundled and task == "classify":
+        elif stages is not None:
             pick("freeze", "none", "of the bundled weights a classifier takes the first stages only")
         else:
             pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
@@ -222,18 +223,18 @@ def check_ranges(config: TrainConfig) -> None:
         raise DataError(f"--rois-per-image {config.rois_per_image}: {config.model} has one stage and samples no boxes")
 
 
-def _check_bundled_classifier(config: TrainConfig) -> None:
-    """What starts from scratch must learn."""
-    layers, least = config.trainable_layers, len(BODIES[FITTING["classify"]].stages) - CLASSIFIER_STAGES
-    frozen = {
+def _check_later_stages_learn(config: TrainConfig, stages: int) -> None:
+    """DataError where a part of the body that starts from scratch would be frozen."""
+    layers, least = config.trainable_layers, len(BODIES[FITTING["classify"]].stages) - stages
+    freezing = {
         "--freeze body": config.freeze == "body",
         f"--recipe {PROBE_AND_TUNE}": config.recipe == PROBE_AND_TUNE,
         f"--trainable-layers {layers}": layers is not None and layers < least,
     }
-    if any(frozen.values()):
-        option = next(name for name, given in frozen.items() if given)
+    given = [option for option, is_given in freezing.items() if is_given]
+    if given:
         raise DataError(
-            f"{option} with --weights bundled: a classifier takes the first {CLASSIFIER_STAGES} stages of them only "
+            f"{given[0]} with --weights bundled: a classifier takes the first {stages} stages of them only "
             "(the later ones were trained to find shapes), and frozen, the others would stay random; let them learn "
             f"(--freeze none or stem, or --trainable-layers {least} and more), or use --weights imagenet"
         )

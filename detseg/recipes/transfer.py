@@ -18,7 +18,7 @@ from detseg.errors import DataError
 from detseg.files import write_json, write_text
 from detseg.machine import machine
 from detseg.models.build import architecture_of
-from detseg.models.bundled import BUNDLED
+from detseg.models.bundled import stages_taken
 from detseg.predictor import pick_device
 from detseg.recipes.data import class_names, load_splits, load_table
 from detseg.recipes.defaults import DEMO
@@ -152,7 +152,7 @@ def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
         "bundled frozen": Arm(large, config.bundled, "body"),
         "bundled fine-tuned": Arm(large, config.bundled, "none"),
     }
-    if task == "classify" and config.bundled == BUNDLED:
+    if stages_taken(config.bundled, task) is not None:
         del arms["bundled frozen"]  # its later stages start from scratch and must learn
     imagenet = config.imagenet or ""
     of_imagenet = {
