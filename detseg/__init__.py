@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.annotations import read, split
-    from detseg.config import TrainConfig
+    from detseg.checkpoints import load
     from detseg.datasets import Dataset, data_loader
-    from detseg.engine import evaluate, load, train_one_epoch
+    from detseg.engine import evaluate, train_one_epoch
     from detseg.errors import DataError
-    from detseg.predictor import Predictor
-    from detseg.recipes.fit import fit
-    from detseg.recipes.model import create_model
+    from detseg.inference.predictor import Predictor
+    from detseg.models.create import create_model
+    from detseg.options import TrainConfig
     from detseg.reports.draw import draw
+    from detseg.training.fit import fit
 
 __all__ = [
     "DataError",

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 import jsonargparse
 
-from detseg.config import (
+from detseg.options import (
     BenchmarkConfig,
     ConvertConfig,
     EvaluateConfig,
@@ -20,7 +20,7 @@ from detseg.config import (
     PretrainConfig,
     TrainConfig,
 )
-from detseg.leaving import EXIT_CODE, Interrupted
+from detseg.runtime.stop_request import EXIT_CODE, Interrupted
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -139,15 +139,15 @@ def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], requ
 def _run(command: str, config: Any) -> int:
     if command == "train":
         if config.replay:
-            from detseg.recipes.faults import replay
+            from detseg.training.failed_step import replay
 
             print("\n".join(replay(config.replay)))
             return 0
-        from detseg.recipes.fit import fit
+        from detseg.training.fit import fit
 
         fit(config)
     elif command == "pretrain":
-        from detseg.recipes.pretrain import pretrain
+        from detseg.training.pretraining import pretrain
 
         pretrain(config)
     elif command == "evaluate":
@@ -163,15 +163,15 @@ def _run(command: str, config: Any) -> int:
 
         convert(config)
     elif command == "benchmark" and config.what == "transfer":
-        from detseg.recipes.transfer import transfer
+        from detseg.benchmarks.weights import transfer
 
         transfer(config)
     elif command == "benchmark" and config.what == "plain":
-        from detseg.recipes.benchmark import benchmark
+        from detseg.benchmarks.baseline import benchmark
 
         benchmark(config)
     elif command == "benchmark":
-        from detseg.recipes.speed.compare import compare
+        from detseg.benchmarks.speed.compare import compare
 
         compare(config)
     else:

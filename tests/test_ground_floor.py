@@ -11,9 +11,9 @@ import pytest
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy, xyxy_to_xywh
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
-from detseg.files import atomic_write, write_json
 from detseg.masks import mask_to_rle
-from detseg.seeds import derive_seed
+from detseg.runtime.files import atomic_write, write_json
+from detseg.runtime.seeds import derive_seed
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 BOXES = [np.zeros((0, 4)), np.array([[1.5, 2.0, 3.0, 4.25]]), np.arange(40, dtype=np.float64).reshape(10, 4)]

@@ -11,7 +11,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import resize_boxes
 
 from detseg.errors import DataError
-from detseg.models.mask_targets import mask_targets
+from detseg.models.ops.mask_targets import mask_targets
 from detseg.orientation import orient_boxes, orient_rle
 from detseg.postprocess import crop_rle, finish, mask_to_box_rle, paste_masks, to_stored_frame
 from detseg.preprocess import Geometry

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from detseg.annotations.duplicates import shared_content
-from detseg.annotations.formats.coco import read_coco, write_coco
-from detseg.annotations.formats.image_folder import read_image_folder
-from detseg.annotations.formats.mask_folder import read_masks
+from detseg.annotations.formats.coco.read import read_coco, write_coco
+from detseg.annotations.formats.folders.read import read_image_folder
+from detseg.annotations.formats.masks.read import read_masks
 from detseg.annotations.layout import Layout, find_format
-from detseg.annotations.notes import Notes
 from detseg.annotations.read import read
+from detseg.annotations.repair_log import Notes
 from detseg.annotations.split import split, subset
 from detseg.annotations.split_file import read_split, write_split
 from detseg.annotations.table import AnnotationTable, KeypointSchema, Record, concatenate

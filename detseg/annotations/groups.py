@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.notes import NAMED, Notes
+from detseg.annotations.repair_log import NAMED, Notes
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 

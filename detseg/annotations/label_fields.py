@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.notes import Notes
+from detseg.annotations.repair_log import Notes
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 

@@ -9,18 +9,18 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from detseg.annotations.formats.annotation_files import split_in
-from detseg.annotations.formats.csv_boxes import find_csv_boxes
-from detseg.annotations.formats.csv_file import csv_kind
-from detseg.annotations.formats.csv_labels import find_csv_labels
-from detseg.annotations.formats.csv_landmarks import find_csv_landmarks
-from detseg.annotations.formats.cvat import find_cvat
-from detseg.annotations.formats.image_folder import class_folders, split_folders
-from detseg.annotations.formats.labelme import find_labelme
-from detseg.annotations.formats.mask_layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
-from detseg.annotations.formats.via import find_via
-from detseg.annotations.formats.voc import find_voc
-from detseg.annotations.formats.yolo import find_yolo
+from detseg.annotations.formats.csv.boxes import find_csv_boxes
+from detseg.annotations.formats.csv.csv_file import csv_kind
+from detseg.annotations.formats.csv.labels import find_csv_labels
+from detseg.annotations.formats.csv.landmarks import find_csv_landmarks
+from detseg.annotations.formats.cvat.read import find_cvat
+from detseg.annotations.formats.folders.read import class_folders, split_folders
+from detseg.annotations.formats.labelme.read import find_labelme
+from detseg.annotations.formats.masks.layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
+from detseg.annotations.formats.shared.annotation_files import split_in
+from detseg.annotations.formats.via.read import find_via
+from detseg.annotations.formats.voc.read import find_voc
+from detseg.annotations.formats.yolo.read import find_yolo
 from detseg.annotations.groups import first_names
 from detseg.annotations.listing import is_image, list_files, split_of, subfolders
 from detseg.errors import DataError

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.annotations.formats.coco import read_coco
-from detseg.annotations.formats.csv_boxes import read_csv_boxes
-from detseg.annotations.formats.csv_labels import read_csv_labels
-from detseg.annotations.formats.csv_landmarks import read_csv_landmarks
-from detseg.annotations.formats.cvat import read_cvat
-from detseg.annotations.formats.image_folder import read_image_folder
-from detseg.annotations.formats.labelme import read_labelme
-from detseg.annotations.formats.mask_folder import read_mask_folders, read_masks
-from detseg.annotations.formats.mask_layout import MASK_FOLDERS
-from detseg.annotations.formats.via import read_via
-from detseg.annotations.formats.voc import read_voc
-from detseg.annotations.formats.yolo import read_yolo
+from detseg.annotations.formats.coco.read import read_coco
+from detseg.annotations.formats.csv.boxes import read_csv_boxes
+from detseg.annotations.formats.csv.labels import read_csv_labels
+from detseg.annotations.formats.csv.landmarks import read_csv_landmarks
+from detseg.annotations.formats.cvat.read import read_cvat
+from detseg.annotations.formats.folders.read import read_image_folder
+from detseg.annotations.formats.labelme.read import read_labelme
+from detseg.annotations.formats.masks.layout import MASK_FOLDERS
+from detseg.annotations.formats.masks.read import read_mask_folders, read_masks
+from detseg.annotations.formats.via.read import read_via
+from detseg.annotations.formats.voc.read import read_voc
+from detseg.annotations.formats.yolo.read import read_yolo
 from detseg.annotations.layout import Layout, find_format
 from detseg.annotations.table import AnnotationTable, concatenate
 from detseg.errors import DataError

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from detseg.annotations.groups import file_name, first_names, group_rows, noted, with_groups
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
-from detseg.seeds import derive_seed
+from detseg.runtime.seeds import derive_seed
 
 Splits = dict[str, AnnotationTable]
 

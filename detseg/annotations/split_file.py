@@ -11,7 +11,7 @@ from detseg.annotations.groups import file_name, first_names, noted
 from detseg.annotations.split import Splits
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
-from detseg.files import write_json
+from detseg.runtime.files import write_json
 
 FORMAT = "detseg-split-1"
 

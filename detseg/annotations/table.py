@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.label_fields import same_fields
-from detseg.annotations.notes import Notes
+from detseg.annotations.repair_log import Notes
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
@@ -237,7 +237,7 @@ class AnnotationTable:
     @classmethod
     def from_dataset(cls, dataset: Any, class_map: ClassMap | None = None) -> AnnotationTable:
         """The table of anybody's untransformed ``(image, target)`` dataset; see ``annotations/foreign.py``."""
-        from detseg.annotations.foreign import read_dataset
+        from detseg.annotations.from_dataset import read_dataset
 
         return read_dataset(dataset, class_map)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from detseg.datasets.check import check_sample
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_pictures import LabelledPictures
+from detseg.datasets.labelled_images import LabelledPictures
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.sampler import EpochSampler, SampleKey
 from detseg.datasets.views import Views

@@ -13,14 +13,14 @@ import torch.utils.data
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
 from detseg.datasets.check import check_sample
-from detseg.datasets.decoded import DecodedImages
+from detseg.datasets.decoded_images import DecodedImages
 from detseg.datasets.sampler import SampleKey
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.masks import rasterise_all
 from detseg.orientation import orient_image
 from detseg.preprocess import Geometry, Preprocessing
-from detseg.seeds import derive_seed
+from detseg.runtime.seeds import derive_seed
 
 if TYPE_CHECKING:
     from detseg.datasets.augment import Augment

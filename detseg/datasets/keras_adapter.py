@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_pictures import LabelledPictures
+from detseg.datasets.labelled_images import LabelledPictures
 from detseg.datasets.sampler import EpochSampler
 from detseg.errors import DataError
 

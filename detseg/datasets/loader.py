@@ -11,12 +11,12 @@ import torch
 import torch.utils.data
 
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_pictures import LabelledPictures
-from detseg.datasets.rendered import RenderedScenes
+from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
 from detseg.datasets.views import Views
 from detseg.errors import DataError
-from detseg.leaving import SIGNALS
+from detseg.runtime.stop_request import SIGNALS
 
 
 def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:

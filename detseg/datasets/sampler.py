@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch.utils.data
 
-from detseg.seeds import derive_seed
+from detseg.runtime.seeds import derive_seed
 
 
 class SampleKey(NamedTuple):

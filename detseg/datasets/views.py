@@ -11,7 +11,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset, Sample, Task
 from detseg.datasets.sampler import SampleKey
 from detseg.preprocess import Preprocessing
-from detseg.seeds import derive_seed
+from detseg.runtime.seeds import derive_seed
 
 if TYPE_CHECKING:
     from detseg.datasets.augment import Augment

@@ -8,11 +8,11 @@ import torch
 from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_of
-from detseg.engine.interrupt import Interruption
-from detseg.engine.processes import Processes
 from detseg.engine.train import to_device
-from detseg.models.loss_mode import loss_mode
-from detseg.seeds import derive_seed
+from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.runtime.processes import Processes
+from detseg.runtime.seeds import derive_seed
+from detseg.runtime.signals import Interruption
 
 
 class Metrics(Protocol):

@@ -6,8 +6,8 @@ from typing import Any
 
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_pictures import LabelledPictures
-from detseg.datasets.rendered import RenderedScenes
+from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from detseg.engine.ema import Ema
-from detseg.engine.interrupt import Interruption
 from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
 from detseg.engine.precision import Precision
-from detseg.engine.processes import Processes
 from detseg.errors import DataError
-from detseg.leaving import Interrupted
-from detseg.seeds import derive_seed
+from detseg.runtime.processes import Processes
+from detseg.runtime.seeds import derive_seed
+from detseg.runtime.signals import Interruption
+from detseg.runtime.stop_request import Interrupted
 
 Target = dict[str, Any]
 

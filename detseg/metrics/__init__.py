@@ -4,9 +4,9 @@ from detseg.metrics.classification import ClassificationEvaluator, Classificatio
 from detseg.metrics.coco import CocoEvaluator
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth
+from detseg.metrics.ground_truth_file import read_ground_truth
 from detseg.metrics.label_fields import FieldEvaluator, FieldMetrics
 from detseg.metrics.results_file import evaluate_files
-from detseg.metrics.truth_file import read_ground_truth
 
 __all__ = [
     "ClassificationEvaluator",

@@ -24,7 +24,7 @@ from detseg.metrics.scoring import (
     summarise,
     truth_index,
 )
-from detseg.metrics.wire import pack_predictions, unpack_predictions
+from detseg.metrics.serialization import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from detseg.annotations.keypoints import COCO_SIGMAS
-from detseg.annotations.notes import Notes
+from detseg.annotations.repair_log import Notes
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.keypoints import COCO_SIGMAS
 
 Size = tuple[int, int]
 

@@ -15,6 +15,7 @@ from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth, box_outline, to_json
+from detseg.metrics.ground_truth_file import Id, check_outline, read_ground_truth, read_json, rle_size
 from detseg.metrics.reference import run_pycocotools
 from detseg.metrics.scoring import (
     DEFAULT_MAX_DETS,
@@ -26,7 +27,6 @@ from detseg.metrics.scoring import (
     summarise,
     truth_index,
 )
-from detseg.metrics.truth_file import Id, check_outline, read_ground_truth, read_json, rle_size
 
 
 def evaluate_files(

@@ -4,10 +4,10 @@ from detseg.models.build import MODELS, Model, ModelDescription, build_model, de
 from detseg.models.classifier import Classifier
 from detseg.models.detector import Detector
 from detseg.models.freeze import LEVELS, freeze, part_table, set_trainable_layers
-from detseg.models.loss_mode import loss_mode
+from detseg.models.losses_in_eval_mode import loss_mode
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.own_classifier import OwnClassifier
-from detseg.models.weights import LoadReport, load_weights, read_state_dict
+from detseg.models.weights.load import LoadReport, load_weights, read_state_dict
 
 __all__ = [
     "LEVELS",

@@ -19,21 +19,21 @@ from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture, octaves
-from detseg.models.bodies import build_backbone, norm_layer
-from detseg.models.channels import compute_channels_last
+from detseg.models.backbones import build_backbone, norm_layer
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription, Norm
 from detseg.models.detector import Detector
-from detseg.models.folded_norm import fold_norms
 from detseg.models.heads import LeanRoIHeads
-from detseg.models.kept_anchors import KeptAnchors
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
+from detseg.models.ops.cached_anchors import KeptAnchors
+from detseg.models.ops.folded_norm import fold_norms
+from detseg.models.ops.memory_format import compute_channels_last
+from detseg.models.ops.roi_align import GatheringRoIAlign
+from detseg.models.ops.sampled_rpn import SampledRPN
 from detseg.models.own_classifier import OWN
-from detseg.models.roi_align import GatheringRoIAlign
-from detseg.models.sampled_rpn import SampledRPN
-from detseg.models.state_files import read_description, read_state_dict
-from detseg.models.timm_body import FAMILIES, PREFIX, body_of, timm_architecture
+from detseg.models.timm_backbone import FAMILIES, PREFIX, body_of, timm_architecture
+from detseg.models.weights.state_files import read_description, read_state_dict
 from detseg.preprocess import Preprocessing
 
 __all__ = ["MODELS", "Model", "ModelDescription", "build_model", "describe"]

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detseg.errors import DataError
-from detseg.models.bodies import Body
+from detseg.models.backbones import Body
+from detseg.models.base import PartedModel
 from detseg.models.description import ModelDescription
-from detseg.models.door import Target, check_images, name_of
 from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
+from detseg.models.input_checks import Target, check_images, name_of
 from detseg.models.padding import size_of
-from detseg.models.parts import PartedModel
 from detseg.structures import ClassPrediction, FieldPredictions
 
 Losses = dict[str, Tensor]

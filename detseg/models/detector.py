@@ -9,17 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.models.bodies import Body
+from detseg.models.backbones import Body
 from detseg.models.description import ModelDescription
-from detseg.models.door import Target, check_images, check_targets
 from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
-from detseg.models.padding import (
-    FeatureMaps,
-    SizeHW,
-    size_of,
-)
-from detseg.models.pyramid import PyramidModel
-from detseg.models.raw import frame_of, raw_prediction
+from detseg.models.fpn_detector import PyramidModel
+from detseg.models.input_checks import Target, check_images, check_targets
+from detseg.models.outputs import frame_of, raw_prediction
+from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]

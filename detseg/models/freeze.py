@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detseg.errors import DataError
-from detseg.models.parts import Part, PartedModel
+from detseg.models.base import Part, PartedModel
 
 LEVELS = ("none", "stem", "body", "neck", "rpn")
 """Each level freezes what the one before it does, and one part more. The stem is everything down to stride 4 (conv1,

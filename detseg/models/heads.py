@@ -13,8 +13,8 @@ from torchvision.models.detection.roi_heads import (
     keypointrcnn_loss,
 )
 
-from detseg.models.channels import channels_last
-from detseg.models.mask_targets import mask_targets
+from detseg.models.ops.mask_targets import mask_targets
+from detseg.models.ops.memory_format import channels_last
 
 __all__ = ["LeanRoIHeads"]
 

@@ -10,17 +10,13 @@ from torch import Tensor
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
-from detseg.models.bodies import Stages
+from detseg.models.backbones import Stages
 from detseg.models.description import ModelDescription
-from detseg.models.door import Target, check_images, check_targets
 from detseg.models.features import FrozenFeatures, Image, pictures_or_features
-from detseg.models.padding import (
-    FeatureMaps,
-    SizeHW,
-    size_of,
-)
-from detseg.models.pyramid import PyramidModel
-from detseg.models.raw import frame_of, raw_prediction
+from detseg.models.fpn_detector import PyramidModel
+from detseg.models.input_checks import Target, check_images, check_targets
+from detseg.models.outputs import frame_of, raw_prediction
+from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
 Losses = dict[str, Tensor]

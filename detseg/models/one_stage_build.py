@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detseg.errors import DataError
 from detseg.models.architectures import Architecture
-from detseg.models.bodies import BODIES, Body, NormLayer, Stages, build_backbone, norm_layer
+from detseg.models.backbones import BODIES, Body, NormLayer, Stages, build_backbone, norm_layer
 from detseg.models.description import ModelDescription
 from detseg.models.one_stage import OneStageDetector
 

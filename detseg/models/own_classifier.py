@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.models.bodies import Body
+from detseg.models.backbones import Body
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription
 from detseg.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detseg.models.parts import LAST_STRIDE
+from detseg.models.base import LAST_STRIDE
 
 SizeHW = tuple[int, int]
 FeatureMaps = dict[str, Tensor]

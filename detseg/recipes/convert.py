@@ -10,17 +10,17 @@ import numpy as np
 from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable, read
-from detseg.annotations.formats.coco_folder import write_coco_folder
-from detseg.annotations.formats.csv_labels_write import write_csv_labels
-from detseg.annotations.formats.csv_write import write_csv_boxes, write_csv_landmarks
-from detseg.annotations.formats.cvat_write import write_cvat
-from detseg.annotations.formats.labelme_write import write_labelme
-from detseg.annotations.formats.via_write import write_via
-from detseg.annotations.formats.voc_write import write_voc
-from detseg.annotations.formats.written import Written
-from detseg.annotations.formats.yolo_write import write_yolo
-from detseg.config import ConvertConfig
-from detseg.recipes.data import describe_table, load_table
+from detseg.annotations.formats.coco.write_folder import write_coco_folder
+from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_landmarks
+from detseg.annotations.formats.csv.write_labels import write_csv_labels
+from detseg.annotations.formats.cvat.write import write_cvat
+from detseg.annotations.formats.labelme.write import write_labelme
+from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.via.write import write_via
+from detseg.annotations.formats.voc.write import write_voc
+from detseg.annotations.formats.yolo.write import write_yolo
+from detseg.annotations.from_options import describe_table, load_table
+from detseg.options import ConvertConfig
 
 WRITERS: dict[str, Callable[[AnnotationTable, Path], Written]] = {
     "coco": write_coco_folder,

@@ -13,21 +13,21 @@ import numpy as np
 import torch
 
 from detseg.annotations import AnnotationTable, read_split
-from detseg.annotations.keypoints import difference
+from detseg.annotations.from_options import default_workers, describe_table, load_table
 from detseg.annotations.label_fields import with_fields
+from detseg.checkpoints.checkpoint import load
 from detseg.classes import ClassMap, LabelField
-from detseg.config import DataConfig, EvaluateConfig
 from detseg.datasets import Dataset, data_loader
-from detseg.engine.checkpoint import load
 from detseg.engine.evaluate import Metrics
 from detseg.engine.evaluate import evaluate as run_evaluation
 from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.errors import DataError, in_file
-from detseg.files import write_json
+from detseg.inference.predictor import pick_device
+from detseg.keypoints import difference
 from detseg.metrics import CocoEvaluator, evaluate_files
 from detseg.models import ModelDescription
-from detseg.predictor import pick_device
-from detseg.recipes.data import default_workers, describe_table, load_table
+from detseg.options import DataConfig, EvaluateConfig
+from detseg.runtime.files import write_json
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.config import InspectConfig
+from detseg.annotations.from_options import load_table
 from detseg.doctor import Summary, inspect_images, summary
 from detseg.errors import DataError
-from detseg.files import write_json
 from detseg.images import decode_image
-from detseg.recipes.data import load_table
+from detseg.options import InspectConfig
 from detseg.reports.draw import draw
 from detseg.reports.sheet import sheet, write_image
+from detseg.runtime.files import write_json
 
 
 def inspect(config: InspectConfig) -> Summary:

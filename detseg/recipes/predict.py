@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 from detseg.boxes import xyxy_to_xywh
 from detseg.classes import ClassMap
-from detseg.config import PredictConfig
 from detseg.errors import DataError
-from detseg.files import write_json
 from detseg.images import IMAGE_SUFFIXES, decode_image
-from detseg.predictor import Predictor
+from detseg.inference.predictor import Predictor
+from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
+from detseg.runtime.files import write_json
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detseg.files import atomic_write
 from detseg.reports.text import plot_text
+from detseg.runtime.files import atomic_write
 
 _NUMBERED = 30  # more classes than this: colours only, numbers would not be readable
 

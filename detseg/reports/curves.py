@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from detseg.files import atomic_write
 from detseg.reports.text import plot_text
+from detseg.runtime.files import atomic_write
 
 _METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy|accuracy_.+")
 _SECONDARY = re.compile(r"_?AP50$|^top\d|^accuracy_")  # drawn thin and dashed

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.errors import DataError
-from detseg.files import atomic_write
 from detseg.reports.text import paste_text, text_mask
+from detseg.runtime.files import atomic_write
 
 UInt8 = npt.NDArray[np.uint8]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.keypoints import keypoint_schema
 from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
+from detseg.keypoints import keypoint_schema
 from detseg.masks import mask_to_rle
 
 CLASSES = ClassMap(("cell", "crystal"), (7, 3))
@@ -246,7 +246,7 @@ def test_coco_keypoints_are_known() -> None:
     pytest.importorskip("pycocotools")
     from pycocotools.cocoeval import Params
 
-    from detseg.annotations.keypoints import COCO_NAMES
+    from detseg.keypoints import COCO_NAMES
 
     schema = keypoint_schema(COCO_NAMES)
     np.testing.assert_allclose(schema.sigmas, Params("keypoints").kpt_oks_sigmas)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detseg.datasets import Dataset, SampleKey, Views, fixed_views
-from detseg.datasets.packed import PackedTarget
+from detseg.datasets.packed_masks import PackedTarget
 from detseg.datasets.views import EveryView
 from detseg.preprocess import Preprocessing
 

@@ -19,11 +19,11 @@ from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.datasets import data_loader
 from detseg.engine.evaluate import evaluate
-from detseg.engine.processes import Processes, joined_processes
 from detseg.engine.train import train_steps
 from detseg.errors import DataError
 from detseg.metrics import CocoEvaluator
 from detseg.models import build_model, describe
+from detseg.runtime.processes import Processes, joined_processes
 from tests.faults.conftest import DETECTORS, stopping_at
 
 Work = Callable[[Processes], bytes]

@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 import torch
 
-import detseg.recipes.fit as fit_recipe
+import detseg.training.fit as fit_recipe
 from detseg.cli import main
 
 OPTIONS = (
@@ -128,7 +128,7 @@ def stopping_at(step: int) -> Callable[[], None]:
     """Ask the process to leave, as a signal does, when so many updates are done."""
 
     def before() -> None:
-        from detseg.recipes.keeper import Keeper
+        from detseg.checkpoints.manager import Keeper
 
         due = Keeper.due
 

@@ -23,10 +23,10 @@ import safetensors.torch
 import torch
 import yaml
 
+from detseg.checkpoints.tensor_file import SCHEMA
 from detseg.classes import ClassMap
-from detseg.engine.sealed import SCHEMA
 from detseg.models import build_model, describe
-from detseg.seal import BLANK, seal
+from detseg.runtime.checksum import BLANK, seal
 
 ARCH = "mobilenet_v3_small"
 DEEP, MANY = "[" * 100_000 + "]" * 100_000, list(range(200_000))

@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from detseg.engine import sealed as sealed_module
-from detseg.engine.checkpoint import Position, load_checkpoint, save_checkpoint
-from detseg.engine.generations import generation, latest_checkpoint, shift
-from detseg.engine.sealed import Damaged
+from detseg.checkpoints import tensor_file as sealed_module
+from detseg.checkpoints.checkpoint import Position, load_checkpoint, save_checkpoint
+from detseg.checkpoints.rotation import generation, latest_checkpoint, shift
+from detseg.checkpoints.tensor_file import Damaged
 from detseg.errors import DataError
 
 TRUNCATIONS, FLIPS = 50, 100

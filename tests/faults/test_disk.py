@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import detseg.files as files
-import detseg.recipes.keeper as keeper
-from detseg.engine.generations import latest_checkpoint
+import detseg.checkpoints.manager as keeper
+import detseg.runtime.files as files
+from detseg.checkpoints.rotation import latest_checkpoint
 from tests.faults.conftest import Events, Runs
 
 ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS")}
@@ -105,7 +105,7 @@ def test_control_a_plain_writer_leaves_a_torn_file(runs: Runs, tmp_path: Path) -
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        import detseg.engine.sealed as sealed_module
+        import detseg.checkpoints.tensor_file as sealed_module
 
         keeper.PAUSES = ()
         sealed_module.atomic_write = broken

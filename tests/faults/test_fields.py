@@ -13,9 +13,9 @@ import safetensors.torch
 import torch
 
 import detseg.engine.train as train_module
-from detseg.engine.sealed import read_sealed
-from detseg.leaving import EXIT_CODE
-from detseg.seal import BLANK, seal
+from detseg.checkpoints.tensor_file import read_sealed
+from detseg.runtime.checksum import BLANK, seal
+from detseg.runtime.stop_request import EXIT_CODE
 from tests.faults.conftest import FILES, Runs, rows_of, stopping_at
 
 Header, Tensors = dict[str, Any], dict[str, torch.Tensor]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import detseg.files as files
+import detseg.runtime.files as files
 from tests.faults.conftest import Events, Runs, killed
 
 EVERY = ("--checkpoint-every", "2")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+from detseg.checkpoints.checkpoint import load
 from detseg.cli import main
-from detseg.engine.checkpoint import load
 from detseg.errors import DataError
 from detseg.models import load_weights
-from detseg.recipes.faults import replay
+from detseg.training.failed_step import replay
 from tests.faults.conftest import Runs
 from tests.faults.malicious import ARCH, CODE, headed, inside, make, model, ours, part, touched, whole
 

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 
+import detseg.checkpoints.manager as keeper_module
 import detseg.engine.ema as ema_module
 import detseg.engine.train as train_module
-import detseg.recipes.keeper as keeper_module
+from detseg.checkpoints.tensor_file import read_sealed
 from detseg.classes import ClassMap
 from detseg.datasets import data_loader
 from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.optim import build_optimizer, optimizer_tensors
-from detseg.engine.sealed import read_sealed
 from detseg.errors import DataError
 from detseg.models import build_model, describe
-from detseg.recipes.training import Training
+from detseg.training.trainer import Training
 from tests.faults.children import Pictures
 from tests.faults.conftest import FILES, STEPS, Runs
 

@@ -17,13 +17,13 @@ import PIL.Image
 import pytest
 import torch
 
-import detseg.recipes.fit as fit_recipe
+import detseg.training.fit as fit_recipe
 from detseg.annotations import read
 from detseg.cli import main
 from detseg.datasets import Dataset
 from detseg.errors import DataError
+from detseg.inference.predictor import Predictor
 from detseg.models import build_model, describe
-from detseg.predictor import Predictor
 from detseg.structures import Prediction
 from tests.faults.children import run_together
 from tests.faults.conftest import DETECTORS, rows_of

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.engine.checkpoint import load_checkpoint
-from detseg.engine.processes import Processes
-from detseg.leaving import EXIT_CODE
+from detseg.checkpoints.checkpoint import load_checkpoint
+from detseg.runtime.processes import Processes
+from detseg.runtime.stop_request import EXIT_CODE
 from tests.faults.children import (
     LOST,
     Work,

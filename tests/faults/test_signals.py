@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
+import detseg.checkpoints.tensor_file as sealed_module
 import detseg.datasets.loader as loader_module
-import detseg.engine.sealed as sealed_module
 import detseg.engine.train as train_module
 from detseg.datasets import Dataset
-from detseg.leaving import EXIT_CODE
 from detseg.metrics import ClassificationEvaluator
+from detseg.runtime.stop_request import EXIT_CODE
 from tests.faults.conftest import Runs
 
 PHASES = ("first batch", "step", "data wait", "evaluation", "saving")

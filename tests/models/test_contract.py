@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.annotations.keypoints import keypoint_schema
 from detseg.errors import DataError
+from detseg.keypoints import keypoint_schema
 from detseg.models import LEVELS, ModelDescription, build_model, describe, freeze, loss_mode
 from detseg.postprocess import finish
 from detseg.structures import ClassPrediction, Prediction, RawPrediction

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torchvision.models import detection
 
-from detseg.annotations.keypoints import COCO_NAMES, keypoint_schema
 from detseg.annotations.table import KeypointSchema
+from detseg.checkpoints.checkpoint import load, save_checkpoint
 from detseg.classes import ClassMap
-from detseg.engine.checkpoint import load, save_checkpoint
 from detseg.errors import DataError
+from detseg.keypoints import COCO_NAMES, keypoint_schema
 from detseg.models import MODELS, Detector, ModelDescription, build_model, describe, freeze, load_weights, loss_mode
-from detseg.models import weights as weights_module
-from detseg.models.door import check_targets
+from detseg.models.input_checks import check_targets
+from detseg.models.weights import load as weights_module
 
 SCHEMA = keypoint_schema(["nose", "left_eye", "right_eye"], [(0, 1), (0, 2)])
 ONE = ClassMap.from_names(["face"])

@@ -19,7 +19,7 @@ from detseg.errors import DataError
 from detseg.models import OneStageDetector, build_model, describe, freeze, set_trainable_layers
 from detseg.models.architectures import MODELS, octaves
 from detseg.models.one_stage_build import SteadyBatchNorm2d
-from detseg.models.weights import load_state, rename
+from detseg.models.weights.load import load_state, rename
 from detseg.postprocess import finish
 
 SSD = "ssdlite320_mobilenet_v3_large"

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from detseg.checkpoints import load, save_checkpoint
 from detseg.classes import ClassMap
-from detseg.engine import load, save_checkpoint
 from detseg.errors import DataError
 from detseg.models import (
     Classifier,
@@ -32,7 +32,7 @@ from detseg.models import (
 )
 from detseg.models.build import architecture_of
 from detseg.models.freeze import part_table, set_trainable_layers
-from detseg.models.timm_body import architecture_name, body_of
+from detseg.models.timm_backbone import architecture_name, body_of
 
 timm = pytest.importorskip("timm")
 

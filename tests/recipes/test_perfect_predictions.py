@@ -13,11 +13,11 @@ from detseg import Dataset, read, split
 from detseg.annotations import AnnotationTable
 from detseg.boxes import xywh_to_xyxy
 from detseg.cli import main
-from detseg.demo import demo_folder
 from detseg.masks import segmentation_to_rle
 from detseg.metrics import CocoEvaluator
 from detseg.preprocess import Preprocessing
 from detseg.structures import Prediction, RawPrediction
+from detseg.synthetic.demo.render import demo_folder
 
 
 @pytest.fixture(scope="module")

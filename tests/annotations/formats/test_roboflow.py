@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from detseg.annotations.formats.coco import read_coco
+from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.read import read
 from detseg.errors import DataError
 

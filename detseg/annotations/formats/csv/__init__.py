@@ -1,0 +1,1 @@
+"""Reader and writer of CSV lists of boxes, landmarks and labels."""

@@ -1,0 +1,143 @@
+"""CSV lists of landmarks to a table: one line an instance, two or three columns a landmark."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.formats.csv.boxes import CLASS_FILES, DrawnRows, box_xywh, class_list, read_columns
+from detseg.annotations.formats.csv.columns import PointColumns, box_columns, point_columns
+from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
+from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, drawn_table, extent_xywh
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.table import AnnotationTable
+from detseg.errors import DataError
+from detseg.keypoints import keypoint_schema
+
+MIN_SIDE = 8.0
+"""Pixels: a box around landmarks is at least so wide and high. Finer than one cell of the finest feature map, an
+object cannot be found; a box around a single landmark, or two at one height, would have no area at all."""
+
+_EMPTY = ("", "nan", "na", "none", "null")
+
+
+def find_csv_landmarks(root: Path, files: list[str]) -> str | None:
+    """What is found, if the folder holds CSV files of landmarks (see ``csv_kind``) at the top, in annotations/, or in
+    train/, val/, test/."""
+    return summary("CSV landmarks", annotation_files(root, files, ".csv", _is_landmarks))
+
+
+def read_csv_landmarks(
+    data: str | os.PathLike[str],
+    images: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    bad_instances: str = "drop",
+    split: str = "",
+) -> AnnotationTable:
+    """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line an instance.
+
+    A landmark is two columns ``<name>_x, <name>_y`` (or ``x_<name>, y_<name>``) and maybe ``<name>_v``, COCO's
+    visibility: 0 not labelled, 1 hidden, 2 visible (the default). Empty cells, NaN and -1, -1 mean not labelled.
+    Columns of a box and of a class are optional: the box is else that around the labelled landmarks, at least
+    ``MIN_SIDE`` wide and high (widened about its middle, noted), and the class is "object". A line without any
+    landmark and box makes a negative image (noted).
+
+    Args:
+        data: the folder, or the CSV file.
+        images: folder of the pictures if they are not beside or below the file.
+        classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
+        bad_instances: "drop" or "error", see :class:`TableBuilder`.
+        split: what the split column says; "" lets the files' own column, names and folders say it.
+
+    Raises:
+        DataError: what cannot be used, with file, line and remedy; files with different landmarks.
+        OSError: a file or folder is missing.
+    """
+    base, found = files_of(Path(data), split, ".csv", _is_landmarks)
+    notes = Notes()
+    drawn: list[DrawnImage] = []
+    names: list[str] = []
+    for file, part in found:
+        table = read_csv(base / file, file)
+        points = point_columns(table.header or [])
+        if not points:
+            raise DataError(f"{file}: no columns of landmarks; name them <name>_x, <name>_y in the first line")
+        names = names or [point.name for point in points]
+        if [point.name for point in points] != names:
+            raise DataError(
+                f"{file}: landmarks {', '.join(point.name for point in points)}, but {found[0][0]} has "
+                f"{', '.join(names)}; give all files the same columns"
+            )
+        drawn.extend(_read_file(table, points, file, part, split == "", notes))
+    return drawn_table(
+        drawn,
+        base,
+        images,
+        source=found[0][0] if len(found) == 1 else base.name,
+        notes=notes,
+        listed=class_list(base, [file for file, _ in found]),
+        classes=classes,
+        bad_instances=bad_instances,
+        schema=keypoint_schema(names),
+    )
+
+
+def landmark_box(points: npt.NDArray[np.float64], where: str, notes: Notes) -> list[float]:
+    """x, y, width, height around the labelled of the points [P, 3] (at least one), widened to ``MIN_SIDE``, noted."""
+    x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
+    if min(width, height) < MIN_SIDE:
+        notes.add(f"box around landmarks widened to {MIN_SIDE:g} px", where)
+    wide, high = max(width, MIN_SIDE), max(height, MIN_SIDE)
+    return [x - (wide - width) / 2, y - (high - height) / 2, wide, high]
+
+
+def _is_landmarks(path: Path) -> bool:
+    return path.name.lower() not in CLASS_FILES and csv_kind(path) == "landmarks"
+
+
+def _read_file(
+    file: CsvFile, points: list[PointColumns], name: str, part: str, by_column: bool, notes: Notes
+) -> list[DrawnImage]:
+    box = box_columns(file.header or [])
+    used = [*(box.columns if box else ())]
+    for point in points:
+        used += [point.x, point.y, *([] if point.visibility is None else [point.visibility])]
+    rows = DrawnRows(file, read_columns(file, used, notes), name.rpartition("/")[0], part, by_column, notes)
+    for line, cells in file.rows:
+        image = rows.image(line, cells)
+        where = file.where(line)
+        keypoints = np.array([_point(file, line, cells, point, notes) for point in points])
+        if box and any(cells[column] for column in box.columns):
+            xywh = [*box_xywh(file, line, cells, box)]
+        elif (keypoints[:, 2] > 0).any():
+            xywh = landmark_box(keypoints, where, notes)
+        else:
+            notes.add("line without landmarks: a negative image", f"{where} ({image.picture.name})")
+            continue
+        image.instances.append(DrawnInstance(rows.label(cells), where, xywh, keypoints=keypoints))
+    return rows.images
+
+
+def _point(file: CsvFile, line: int, cells: list[str], point: PointColumns, notes: Notes) -> tuple[float, float, float]:
+    """x, y, visibility; zeros for a landmark that is not labelled."""
+    missing = [cells[column].lower() in _EMPTY for column in (point.x, point.y)]
+    if any(missing):
+        if not all(missing):
+            notes.add("landmark with one coordinate taken as not labelled", f"{file.where(line)}, {point.name}")
+        return 0.0, 0.0, 0.0
+    x = file.number(cells[point.x], f"{point.name} x", line)
+    y = file.number(cells[point.y], f"{point.name} y", line)
+    visibility = 2.0
+    if point.visibility is not None and cells[point.visibility].lower() not in _EMPTY:
+        visibility = file.number(cells[point.visibility], f"{point.name} visibility", line)
+        if visibility not in (0, 1, 2):
+            raise DataError(
+                f"{file.where(line)}: visibility {visibility:g} of {point.name}; 0 is not labelled, 1 hidden, 2 visible"
+            )
+    return (0.0, 0.0, 0.0) if (x, y) == (-1, -1) or not visibility else (x, y, visibility)

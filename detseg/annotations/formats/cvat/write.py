@@ -1,0 +1,105 @@
+"""A table as CVAT's XML, "CVAT for images 1.1"."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.writing import (
+    differs_from_outline,
+    mask_box,
+    note_images,
+    picture_names,
+    written_instances,
+)
+from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.segmentation import Segmentation
+from detseg.annotations.table import AnnotationTable, Record
+from detseg.errors import DataError
+from detseg.masks import rle_to_mask, segmentation_box, segmentation_to_rle
+from detseg.runtime.files import write_text
+
+IMAGES = "images"
+FILE = "annotations.xml"
+
+_SUBSETS = {"train": "Train", "val": "Validation", "test": "Test"}
+
+
+def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
+    """``annotations.xml`` with the labels of the table; splits are subsets. Coordinates are upright, with all digits.
+
+    An instance of one ring is a polygon, of several rings or an RLE a mask (its pixels are kept, not its points), and
+    one without an outline a box; a box that is not the one around its outline is not written. A picture without
+    instances is an image without shapes.
+
+    Raises:
+        DataError: ``folder`` is not empty, or the table cannot be written (see ``picture_names``).
+    """
+    names = picture_names(table, "CVAT")
+    for text in (*names, *table.class_map.names):
+        if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
+            raise DataError(f"{table.source}: {text!r} has a character that XML cannot hold; rename it")
+    root = new_folder(folder)
+    notes = Notes()
+    note_images(table, notes, ("splits",))
+    labels = [f"<label><name>{escape(name)}</name><attributes></attributes></label>" for name in table.class_map.names]
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
+    lines += ["<meta><task><labels>", *labels, "</labels></task></meta>"]
+    for number, (name, record) in enumerate(zip(names, table, strict=True)):
+        height, width = record.size_hw
+        subset = {"subset": _SUBSETS.get(record.split, record.split)} if record.split else {}
+        lines.append(f"<image{_attributes(id=number, name=name, **subset, width=width, height=height)}>")
+        for row, segmentation in written_instances(record, notes, ("masks",)):
+            label = table.class_map.name_of(int(record.labels[row]))
+            lines.append(_shape(record, row, segmentation, label, notes))
+        lines.append("</image>")
+    lines.append("</annotations>")
+    write_text(root / FILE, "\n".join(lines) + "\n")
+    return Written([f"{IMAGES}/{name}" for name in names], notes)
+
+
+def _attributes(**values: Any) -> str:
+    return "".join(f" {name}={quoteattr(str(value))}" for name, value in values.items())
+
+
+def _shape(record: Record, row: int, segmentation: Segmentation, label: str, notes: Notes) -> str:
+    x, y, width, height = record.boxes_xywh[row].tolist()
+    where = f"{record.name}, instance {row}"
+    common = {"label": label, "source": "file", "occluded": 0}
+    end = {"z_order": 0}
+    box = f"<box{_attributes(**common, xtl=x, ytl=y, xbr=x + width, ybr=y + height, **end)}/>"
+    if segmentation is None:
+        return box
+    if isinstance(segmentation, list) and len(segmentation) == 1:
+        points = ";".join(f"{px!r},{py!r}" for px, py in segmentation[0].tolist())
+        made, outline = f"<polygon{_attributes(**common, points=points, **end)}/>", segmentation_box(segmentation)
+    else:
+        if isinstance(segmentation, list):
+            notes.add("polygon of several rings written as a mask", where)
+        mask = rle_to_mask(segmentation_to_rle(segmentation, record.size_hw))
+        if not mask.any():
+            notes.add("empty mask not written, only its box", where)
+            return box
+        left, top, wide, high = mask_box(mask)
+        rle = ", ".join(map(str, _runs(mask[top : top + high, left : left + wide])))
+        place = {"rle": rle, "left": left, "top": top, "width": wide, "height": high}
+        made, outline = f"<mask{_attributes(**common, **place, **end)}/>", (left, top, wide, high)
+    if differs_from_outline(record.boxes_xywh[row], outline):
+        notes.add("box that is not the one around its outline not written", where)
+    return made
+
+
+def _runs(crop: npt.NDArray[np.uint8]) -> list[int]:
+    """Run lengths of a crop [h, w] in {0, 1}, row by row, zeros first."""
+    flat = np.concatenate([[0], crop.ravel()])  # so that the first run is of zeros, one too long
+    changes = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.concatenate([[0], changes, [len(flat)]]))
+    runs[0] -= 1
+    return [int(run) for run in runs]

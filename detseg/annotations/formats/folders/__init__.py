@@ -1,0 +1,1 @@
+"""Reader of image folders, one per class."""

@@ -1,0 +1,113 @@
+"""A table as LabelMe's JSON: one file beside each picture."""
+
+from __future__ import annotations
+
+import base64
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.writing import (
+    differs_from_outline,
+    distinct_stems,
+    mask_box,
+    note_images,
+    picture_names,
+    written_instances,
+)
+from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.listing import split_of
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.segmentation import Segmentation
+from detseg.annotations.table import AnnotationTable, Record
+from detseg.masks import rle_to_mask, segmentation_box
+from detseg.runtime.files import write_json
+
+VERSION = "5.5.0"
+"""The version of LabelMe whose form is written."""
+
+
+def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
+    """One JSON file a picture, of its name, beside the place of the picture; in train/, val/, test/ if all images have
+    a split. Coordinates are upright pixels.
+
+    Rings of one instance share a ``group_id``; an RLE becomes a mask shape (LabelMe 5.3 and later show it). An
+    instance without a mask is a rectangle, and a box that is not the one around its outline is not written. A picture
+    without instances has a file without shapes.
+
+    Raises:
+        DataError: ``folder`` is not empty, two pictures differ in their suffix only, or the table cannot be written
+            (see ``picture_names``).
+    """
+    names = picture_names(table, "LabelMe")
+    by_split = len(table) > 0 and bool((table.split != "").all())
+    if by_split:
+        names = [_in_part(name, str(split)) for name, split in zip(names, table.split, strict=True)]
+    distinct_stems(names, "LabelMe")
+    root = new_folder(folder)
+    notes = Notes()
+    note_images(table, notes, ("splits",) if by_split else ())
+    for name, record in zip(names, table, strict=True):
+        height, width = record.size_hw
+        shapes: list[dict[str, Any]] = []
+        for row, segmentation in written_instances(record, notes, ("masks", "difficult")):
+            label = table.class_map.name_of(int(record.labels[row]))
+            for shape in _shapes(record, row, segmentation, notes):
+                difficult = {"difficult": True} if record.difficult[row] else {}
+                shapes.append({"label": label, "flags": {}, **shape, **difficult})
+        path = PurePosixPath(name)
+        value: dict[str, Any] = {
+            "version": VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": path.name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        write_json(root / path.with_suffix(".json"), value)
+    return Written(names, notes)
+
+
+def _in_part(name: str, split: str) -> str:
+    return name if "/" in name and split_of(name.partition("/")[0]) == split else f"{split}/{name}"
+
+
+def _shapes(record: Record, row: int, segmentation: Segmentation, notes: Notes) -> list[dict[str, Any]]:
+    """The shapes of one instance: a rectangle, a mask, or its rings."""
+    box = record.boxes_xywh[row]
+    where = f"{record.name}, instance {row}"
+    x, y, width, height = box.tolist()
+    rectangle = _shape("rectangle", [[x, y], [x + width, y + height]])
+    if segmentation is None:
+        return [rectangle]
+    if isinstance(segmentation, dict):
+        mask = rle_to_mask(segmentation)
+        if not mask.any():
+            notes.add("empty mask not written, only its box", where)
+            return [rectangle]
+        left, top, wide, high = mask_box(mask)
+        made = [_mask_shape(mask[top : top + high, left : left + wide], left, top)]
+        outline = (float(left), float(top), float(wide), float(high))
+    else:
+        group = row + 1 if len(segmentation) > 1 else None
+        made = [_shape("polygon", ring.tolist(), group) for ring in segmentation]
+        outline = segmentation_box(segmentation)
+    if differs_from_outline(box, outline):
+        notes.add("box that is not the one around its outline not written", where)
+    return made
+
+
+def _shape(kind: str, points: list[list[float]], group: int | None = None) -> dict[str, Any]:
+    return {"points": points, "group_id": group, "description": "", "shape_type": kind, "mask": None}
+
+
+def _mask_shape(crop: Any, left: int, top: int) -> dict[str, Any]:
+    done, png = cv2.imencode(".png", crop * np.uint8(255))
+    assert done, "a small grey PNG can always be made"
+    last = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
+    return {**_shape("mask", last), "mask": base64.b64encode(png.tobytes()).decode("ascii")}

@@ -1,0 +1,113 @@
+"""One XML file of the old LabelMe web tool: polygons and painted masks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+from xml.etree.ElementTree import Element
+
+from detseg.annotations.formats.shared.image_lookup import Wanted
+from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, extent_xywh
+from detseg.annotations.formats.shared.text_file import finite
+from detseg.annotations.formats.shared.xml_file import parse_xml
+from detseg.annotations.repair_log import Notes
+from detseg.errors import DataError
+from detseg.images import decode_image
+from detseg.masks import mask_to_rle, segmentation_area
+
+_HEAD = 2**20  # bytes that are looked at
+
+
+def is_labelme_xml(path: Path) -> bool:
+    """Whether the root is ``annotation`` and the file has LabelMe's parts and none of Pascal VOC's; see
+    ``find_labelme``."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    if not re.search(rb"<annotation[\s>]", head) or re.search(rb"<(bndbox|size)[\s>]", head):
+        return False
+    return re.search(rb"<(polygon|segm|imagesize)[\s>]", head) is not None
+
+
+def read_labelme_xml(base: Path, name: str, files: list[str], notes: Notes) -> DrawnImage:
+    """The picture of one file and its objects; objects marked as deleted are left out.
+
+    Args:
+        base: the data folder.
+        name: the file, relative to it.
+        files: all files of the folder; painted masks are looked for among them.
+
+    Raises:
+        DataError: not such a file, or numbers and masks that cannot be used.
+    """
+    root = parse_xml(base / name, name)
+    if root.tag != "annotation":
+        raise DataError(f"{name}: the root is <{root.tag}>, LabelMe's is <annotation>; remove the file")
+    picture = _text(root, "filename") or PurePosixPath(name).stem
+    folder = _text(root, "folder")
+    near = name.rpartition("/")[0]
+    image = DrawnImage(Wanted(f"{folder}/{picture}" if folder else picture, near), name, _size_hw(root, name))
+    for number, item in enumerate(root.findall("object")):
+        class_name = _text(item, "name")
+        where = f"{name}, object {_text(item, 'id') or number} ({class_name})"
+        if _text(item, "deleted") == "1":
+            notes.add("deleted object left out", where)
+            continue
+        polygon, painted = item.find("polygon"), item.find("segm")
+        if polygon is not None:
+            points = [(_number(point, "x", where), _number(point, "y", where)) for point in polygon.findall("pt")]
+            if _text(item, "type") == "bounding_box" and len(points) == 4:
+                image.instances.append(DrawnInstance(class_name, where, extent_xywh(points)))
+            else:
+                image.instances.append(DrawnInstance(class_name, where, rings=[points]))
+        elif painted is not None:
+            image.instances.append(_painted(painted, DrawnInstance(class_name, where), base, files, notes))
+        else:
+            raise DataError(f"{where}: neither polygon nor painted mask; complete or remove it")
+    return image
+
+
+def _painted(painted: Element, made: DrawnInstance, base: Path, files: list[str], notes: Notes) -> DrawnInstance:
+    """An instance with the mask of its PNG file, found among the files of the data folder by its name."""
+    name = PurePosixPath(_text(painted, "mask").replace("\\", "/")).name
+    found = [file for file in files if name and file.rpartition("/")[2] == name]
+    if len(found) != 1:
+        raise DataError(
+            f"{made.where}: its mask {name or '(no name)'} was found {len(found)} times in {base}; keep one file of "
+            "that name, in Masks/"
+        )
+    pixels = decode_image(base / found[0], upright=False)
+    mask = mask_to_rle(pixels.max(axis=2))  # painted in a colour of its own
+    box = painted.find("box")
+    if segmentation_area(mask, (mask["size"][0], mask["size"][1])):
+        made.mask = mask
+    elif box is not None:
+        x1, y1, x2, y2 = (_number(box, tag, made.where) for tag in ("xmin", "ymin", "xmax", "ymax"))
+        made.box_xywh = [x1, y1, x2 - x1, y2 - y1]
+        notes.add("empty mask: the box of the file is kept", made.where)
+    else:
+        made.box_xywh = [0.0, 0.0, 0.0, 0.0]
+    return made
+
+
+def _size_hw(root: Element, name: str) -> tuple[int, int] | None:
+    size = root.find("imagesize")
+    if size is None or not _text(size, "nrows") or not _text(size, "ncols"):
+        return None
+    height, width = _number(size, "nrows", name), _number(size, "ncols", name)
+    if (height, width) == (-1, -1):  # the tool writes this when it does not know
+        return None
+    if not (height.is_integer() and width.is_integer() and height > 0 and width > 0):
+        raise DataError(f"{name}: imagesize of {width:g} x {height:g} is not a size; correct or remove it")
+    return int(height), int(width)
+
+
+def _text(element: Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _number(element: Element, tag: str, where: str) -> float:
+    text = _text(element, tag)
+    value = finite(text)
+    if value is None:
+        raise DataError(f"{where}: <{tag}> {text!r} is not a finite number; correct it")
+    return value

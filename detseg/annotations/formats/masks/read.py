@@ -1,0 +1,294 @@
+"""Reader of mask folders: pictures, and label images whose pixel values are instances or classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.masks.layout import MaskFolders, files_below, match
+from detseg.annotations.formats.masks.values import (
+    IGNORE,
+    MIN_REGION,
+    VALUES,
+    Labels,
+    guess_values,
+    instances_by_value,
+    regions_by_class,
+)
+from detseg.annotations.groups import first_names
+from detseg.annotations.image_files import read_headers
+from detseg.annotations.listing import list_files, split_of
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.table import AnnotationTable
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.images import ImageHeader, decode_label_png
+from detseg.orientation import orient_image, upright_hw
+from detseg.structures import RLE
+
+THREADS = 4
+"""Label images are decoded by several threads; the decoders release the interpreter."""
+
+LOOKED_AT = 32
+"""Masks that are looked at to guess what the values mean."""
+
+ONE_CLASS = "object"
+"""The class of everything where neither files nor ``classes`` name one."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An image and its masks, as (file, class in the file's name); all paths relative to the data folder."""
+
+    file: str
+    split: str
+    masks: list[tuple[str, str]]
+    one_of_many: bool
+
+
+@dataclass(frozen=True)
+class _Object:
+    """One object of a mask. ``class_name`` is "" and ``value`` counts with class values, else the other way round."""
+
+    rle: RLE
+    where: str
+    value: int = 0
+    class_name: str = ""
+
+
+def read_masks(
+    images_dir: str | os.PathLike[str],
+    masks_dir: str | os.PathLike[str],
+    *,
+    values: str | None = None,
+    classes: Sequence[str] | None = None,
+    bad_instances: str = "drop",
+) -> AnnotationTable:
+    """The table of one folder of images and one folder of masks; see :func:`read_mask_folders`.
+
+    Folders named train, val or test inside both are taken as the source's own split.
+    """
+    images, masks = (Path(os.path.abspath(folder)) for folder in (images_dir, masks_dir))  # noqa: PTH100
+    root = Path(os.path.commonpath([images, masks]))
+    folders = MaskFolders(*("" if path == root else path.relative_to(root).as_posix() for path in (images, masks)))
+    return read_mask_folders(root, [folders], values=values, classes=classes, bad_instances=bad_instances)
+
+
+def read_mask_folders(
+    root: str | os.PathLike[str],
+    folders: Sequence[MaskFolders],
+    *,
+    values: str | None = None,
+    classes: Sequence[str] | None = None,
+    bad_instances: str = "drop",
+) -> AnnotationTable:
+    """The table of images and the label images that belong to them by name.
+
+    Args:
+        root: the data folder.
+        folders: where images and masks are, below ``root``.
+        values: what pixels mean. "instance": each value but 0 is one object, all of one class. "class": value v is
+            class v, 0 is background and 255 ignored; each connected region is an object. "binary": one object a file,
+            all that is not 0; an image has any number of files. None guesses from up to 32 masks, with a note.
+        classes: "class": names of the values 1, 2, ...; all others: the one class, or, where file names hold classes
+            (``img_7_square_2.png``), those to take, in this order.
+        bad_instances: "drop" or "error", see ``TableBuilder``.
+
+    Raises:
+        DataError: images without mask (with "binary" they are negatives), a mask of another size than its image, a
+            value without a name, files that cannot be read, or links that lead out of ``root``.
+        OSError: a folder or file cannot be opened.
+    """
+    root = Path(root)
+    notes = Notes()
+    pictures = [picture for pair in folders for picture in _pictures(root, pair, notes)]
+    if not any(picture.masks for picture in pictures):
+        raise DataError(
+            f"{root}: no mask belongs to an image by name; a mask of img_7.jpg is img_7.png or img_7_mask.png"
+        )
+    if values is None:
+        values, why = _guess(root, pictures)
+        others = " or ".join(other for other in VALUES if other != values)
+        notes.add(f"mask values taken as {values}", f"{why}; if that is wrong, pass --mask-values {others}")
+    elif values not in VALUES:
+        raise DataError(f"mask values {values!r} are not known; choose {', '.join(VALUES)}")
+    _check_complete(root, pictures, values, notes)
+    headers = read_headers(root, [picture.file for picture in pictures], root.name)
+    objects, stored_frame = _read_objects(root, pictures, headers, values, notes)
+    found = [one for of_picture in objects for one in of_picture]
+    if values == "class" and not found:
+        _check_ignored(root, pictures)
+    if values == "class":
+        class_map = _classes_of_values(root, found, classes)
+    else:
+        class_map = _classes_of_names(root, {one.class_name for one in found}, classes)
+    labels = class_map.labels_by_category_id()
+    builder = TableBuilder(class_map, root, source=str(root), bad_instances=bad_instances)
+    builder.notes.merge(notes)
+    for picture, header, stored, of_picture in zip(pictures, headers, stored_frame, objects, strict=True):
+        builder.add_image(
+            picture.file, header.size_hw, orientation=header.orientation, stored_frame=stored, split=picture.split
+        )
+        for one in of_picture:
+            name = one.class_name or class_map.names[0]
+            if values == "class":
+                builder.add_instance(None, labels[one.value], segmentation=one.rle, where=one.where)
+            elif name in class_map.names:
+                builder.add_instance(None, class_map.label_of(name), segmentation=one.rle, where=one.where)
+            else:
+                builder.notes.add("object of a class that is not selected left out", one.where)
+    return builder.build()
+
+
+def _pictures(root: Path, pair: MaskFolders, notes: Notes) -> list[_Picture]:
+    """Every image of one pair of folders with the masks that belong to it by name."""
+    same = pair.images == pair.masks
+    files = list_files(root)
+    images = files_below(files, pair.images, "" if same else pair.masks)
+    masks = files_below(files, pair.masks, "" if same else pair.images)
+    found = match(images, masks, same_folder=same)
+    if found.same_name:
+        raise DataError(
+            f"{root / pair.images}: {len(found.same_name)} images have the name of another but for the suffix: "
+            f"{first_names(found.same_name)}; a mask could belong to either: rename one"
+        )
+    for mask in found.lossy:
+        notes.add("mask that is not PNG, TIFF or BMP left out", PurePosixPath(pair.masks, mask).as_posix())
+    for mask in found.without_image:
+        notes.add("mask without image left out", PurePosixPath(pair.masks, mask).as_posix())
+    return [
+        _Picture(
+            PurePosixPath(pair.images, image).as_posix(),
+            pair.split or (split_of(image.split("/")[0]) if "/" in image else ""),
+            [(PurePosixPath(pair.masks, mask.file).as_posix(), mask.class_name) for mask in found.masks.get(image, [])],
+            any(mask.one_of_many for mask in found.masks.get(image, [])),
+        )
+        for image in sorted([*found.masks, *found.without_mask])
+    ]
+
+
+def _guess(root: Path, pictures: Sequence[_Picture]) -> tuple[str, str]:
+    """("instance" | "class" | "binary", why)."""
+    masks = [mask for picture in pictures for mask, _ in picture.masks]
+    if any(len(picture.masks) > 1 or picture.one_of_many for picture in pictures):
+        return "binary", "one image has several mask files"
+    looked_at = masks[:: -(-len(masks) // LOOKED_AT)]
+    return guess_values([frozenset(np.unique(decode_label_png(root / mask)).tolist()) for mask in looked_at])
+
+
+def _check_complete(root: Path, pictures: Sequence[_Picture], values: str, notes: Notes) -> None:
+    """Every image has its one mask, or with "binary" any number of them."""
+    without = [picture.file for picture in pictures if not picture.masks]
+    several = [picture.file for picture in pictures if len(picture.masks) > 1]
+    if values == "binary":
+        for file in without:
+            notes.add("image without mask file taken as one without objects", file)
+    elif without:
+        raise DataError(
+            f"{root}: {len(without)} of {len(pictures)} images have no mask: {first_names(without)}; "
+            "add one (all 0 for an image without objects), or remove the image"
+        )
+    elif several:
+        raise DataError(
+            f"{root}: {len(several)} images have more than one mask: {first_names(several)}; mask values {values} "
+            "need one a picture: remove the others, or pass --mask-values binary"
+        )
+
+
+def _check_ignored(root: Path, pictures: Sequence[_Picture]) -> None:
+    """DataError if masks without any object hold the ignored value: black and white masks, read as classes."""
+    for mask in (mask for picture in pictures for mask, _ in picture.masks):
+        if (decode_label_png(root / mask) == IGNORE).any():
+            raise DataError(
+                f"{root}: no mask holds an object, only {IGNORE} ({mask}), which is ignored where values are classes; "
+                "write 1 instead, or pass --mask-values binary (each file is one object)"
+            )
+
+
+def _read_objects(
+    root: Path, pictures: Sequence[_Picture], headers: Sequence[ImageHeader], values: str, notes: Notes
+) -> tuple[list[list[_Object]], list[bool]]:
+    """The objects of every picture, and whether its masks were drawn on pixels that EXIF still has to turn."""
+
+    def read(picture: _Picture, header: ImageHeader) -> tuple[list[_Object], bool, Notes]:
+        objects: list[_Object] = []
+        stored, notes = False, Notes()
+        for mask, class_name in picture.masks:
+            labels, stored = _upright_labels(root / mask, mask, picture.file, header)
+            if values == "class":
+                regions, specks = regions_by_class(labels)
+                objects += [_Object(rle, f"{mask}, value {value}", value=value) for value, rle in regions]
+                for value, pixels in specks:
+                    notes.add(f"region smaller than {MIN_REGION} pixels left out", f"{mask}, value {value}: {pixels}")
+            elif values == "instance":
+                objects += [_Object(rle, f"{mask}, value {value}") for value, rle in instances_by_value(labels)]
+            else:
+                pieces = instances_by_value((labels != 0).astype(np.uint8))
+                objects += [_Object(rle, mask, class_name=class_name) for _, rle in pieces]
+                if not pieces:
+                    notes.add("mask file without any object", mask)
+        return objects, stored, notes
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = list(tqdm(pool.map(read, pictures, headers), "masks", total=len(pictures), disable=None))
+    for _, _, own in results:
+        notes.merge(own)
+    return [objects for objects, _, _ in results], [stored for _, stored, _ in results]
+
+
+def _upright_labels(path: Path, mask: str, image: str, header: ImageHeader) -> tuple[Labels, bool]:
+    """The mask of the upright picture, and whether it had to be turned with the picture."""
+    labels = decode_label_png(path, name=mask)
+    if labels.min() < 0:
+        raise DataError(f"{mask}: the value {labels.min()} is negative; label images hold 0 and above")
+    if labels.shape == header.size_hw:  # as stored, also where the upright size is the same
+        return orient_image(labels, header.orientation), header.orientation != 1
+    if labels.shape == upright_hw(header.size_hw, header.orientation):
+        return labels, False
+    height, width = header.size_hw
+    raise DataError(
+        f"{mask}: the mask is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its image {image} is "
+        f"{width} x {height}; make the mask again at the size of the image"
+    )
+
+
+def _classes_of_values(root: Path, found: Sequence[_Object], classes: Sequence[str] | None) -> ClassMap:
+    if classes is not None:
+        for one in found:
+            if one.value > len(classes):
+                raise DataError(
+                    f"{one.where} has no name: --classes gives {len(classes)} names, for the values 1 to "
+                    f"{len(classes)}; add names, set other values to 255 (ignored), or pass --mask-values instance"
+                )
+        return ClassMap.from_names(classes)
+    values = tuple(sorted({one.value for one in found}))
+    if not values:
+        raise DataError(f"{root}: no mask holds an object, so there is no class; name the classes with --classes")
+    return ClassMap(tuple(f"class {value}" for value in values), values)
+
+
+def _classes_of_names(root: Path, named: set[str], classes: Sequence[str] | None) -> ClassMap:
+    names = sorted(named - {""})
+    if not names:
+        if classes is not None and len(classes) > 1:
+            raise DataError(
+                f"{root}: the masks do not tell classes apart, but --classes names {', '.join(classes)}; give one "
+                "name, or pass --mask-values class if the values are classes"
+            )
+        return ClassMap.from_names(classes or [ONE_CLASS])
+    if "" in named:
+        raise DataError(
+            f"{root}: some masks have a class in their file name ({first_names(names)}), others have none; "
+            "name all of them like img_7_square_2.png"
+        )
+    unknown = [name for name in classes or () if name not in names]
+    if unknown:
+        raise DataError(f"{root}: no mask is of class {', '.join(unknown)}; file names hold {', '.join(names)}")
+    return ClassMap.from_names(classes or names)

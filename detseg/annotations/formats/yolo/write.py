@@ -1,0 +1,150 @@
+"""A table as a YOLO folder: data.yaml, labels/, and where images/ has to hold the pictures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from detseg.annotations.formats.shared.output_paths import new_folder, picture_names
+from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.table import AnnotationTable, Record
+from detseg.errors import DataError
+from detseg.keypoints import keypoint_schema, unnamed
+from detseg.runtime.files import write_text
+
+REST = "rest"
+"""Folder of pictures without a split where others have one; data.yaml does not name it."""
+
+
+def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
+    """Write one text file a picture and data.yaml, with all digits.
+
+    Coordinates are those of the upright picture, as YOLO's loaders turn it by EXIF. A file holds polygons if every
+    object of its picture is one ring, else boxes (loaders misread a file that has both); with keypoints it holds
+    poses. Crowds and ignored objects are left out: YOLO would train on them. Class numbers are label - 1.
+
+    Args:
+        folder: a new or empty folder.
+
+    Raises:
+        DataError: the folder is not empty; two pictures of a split differ in their suffix only; class labels of whole
+            pictures; a file name with a line break.
+        OSError: it cannot be written.
+    """
+    names = picture_names(table, "YOLO", drop_splits=True)
+    for name in names:
+        if len(name.splitlines()) > 1:
+            raise DataError(f"{table.source}: the name {name!r} holds a line break; rename the picture")
+    root = new_folder(folder)
+    notes = Notes()
+    divided = bool((table.split != "").any())
+    places = [
+        f"{split or REST}/{name}" if divided else name
+        for split, name in zip(table.split.tolist(), names, strict=True)
+    ]  # fmt: skip
+    for record, place in zip(table, places, strict=True):
+        lines = _lines(table, record, place, notes)
+        write_text(root / "labels" / PurePosixPath(place).with_suffix(".txt"), "".join(f"{line}\n" for line in lines))
+        if record.group:
+            notes.add("group of an image not written", place)
+        if divided and not record.split:
+            notes.add(f"picture without a split in {REST}/, which data.yaml does not name", place)
+    config = yaml.safe_dump(_config(table, divided, notes), allow_unicode=True, sort_keys=False, width=10**6)
+    write_text(root / "data.yaml", config)
+    return Written([f"images/{place}" for place in places], notes)
+
+
+def _config(table: AnnotationTable, divided: bool, notes: Notes) -> dict[str, Any]:
+    config: dict[str, Any] = {}
+    if divided:
+        present = set(table.split.tolist())
+        config |= {part: f"images/{part}" for part in ("train", "val", "test") if part in present}
+        if not {"train", "val"} <= present:
+            notes.add("data.yaml without train or val, which training with YOLO needs", ", ".join(sorted(present)))
+    else:
+        config |= {"train": "images", "val": "images"}
+        if len(table):
+            notes.add("no split: data.yaml names the same pictures for train and val", table.source or "table")
+    config["names"] = dict(enumerate(table.class_map.names))
+    schema = table.keypoint_schema
+    if schema is not None:
+        config["kpt_shape"] = [len(schema.names), 3]
+        flips = list(range(len(schema.names)))
+        for a, b in schema.swaps:
+            flips[a], flips[b] = b, a
+        config["flip_idx"] = flips
+        if schema.names != unnamed(len(schema.names)):
+            config["kpt_names"] = {index: list(schema.names) for index in range(len(table.class_map))}
+        if schema.skeleton:
+            notes.add("skeleton of the keypoints not written", table.source or "table")
+        if schema.sigmas and schema.sigmas != keypoint_schema(schema.names).sigmas:
+            notes.add("OKS falloffs of the keypoints not written", table.source or "table")
+    return config
+
+
+def _lines(table: AnnotationTable, record: Record, place: str, notes: Notes) -> list[str]:
+    """The label file of one picture; what it cannot hold is noted."""
+    height, width = record.size_hw
+    rows = []
+    for row in range(len(record)):
+        if record.iscrowd[row] or record.ignore[row]:
+            notes.add("crowd or ignored object left out", f"{place}, object {row + 1}")
+        else:
+            rows.append(row)
+    single = [_is_one_ring(record, row) for row in rows]
+    as_polygons = bool(rows) and all(single) and record.keypoints is None
+    lines = []
+    for row, one_ring in zip(rows, single, strict=True):
+        where = f"{place}, object {row + 1}"
+        if record.difficult[row]:
+            notes.add("difficult object written as any other", where)
+        if as_polygons:
+            numbers = _ring_numbers(record, row, where, notes)
+        else:
+            x, y, w, h = record.boxes_xywh[row].tolist()
+            numbers = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+            if record.segmentations[row] is not None:
+                kind = "beside keypoints or objects without one" if one_ring else "of several rings or run lengths"
+                notes.add(f"mask {kind} not written (only its box)", where)
+        if record.keypoints is not None:
+            numbers += _point_numbers(record.keypoints[row], (height, width))
+        lines.append(" ".join([str(int(record.labels[row]) - 1), *map(_shown, numbers)]))
+    return lines
+
+
+def _is_one_ring(record: Record, row: int) -> bool:
+    segmentation = record.segmentations[row]
+    return isinstance(segmentation, list) and len(segmentation) == 1
+
+
+def _ring_numbers(record: Record, row: int, where: str, notes: Notes) -> list[float]:
+    segmentation = record.segmentations[row]
+    assert isinstance(segmentation, list)
+    size = np.array(record.size_hw[::-1], np.float64)
+    shares = segmentation[0] / size
+    inside = np.clip(shares, 0.0, 1.0)
+    if (inside != shares).any():
+        notes.add("polygon clipped at the frame", where)
+    low, high = (inside * size).min(axis=0), (inside * size).max(axis=0)
+    x, y, w, h = record.boxes_xywh[row].tolist()
+    if np.abs([low[0] - x, low[1] - y, high[0] - x - w, high[1] - y - h]).max() > 1:
+        notes.add("box that is not that of its polygon not written", where)
+    return inside.ravel().tolist()
+
+
+def _point_numbers(points: npt.NDArray[np.float64], size_hw: tuple[int, int]) -> list[float]:
+    numbers: list[float] = []
+    for x, y, visibility in points.tolist():
+        numbers += [x / size_hw[1], y / size_hw[0], visibility] if visibility else [0.0, 0.0, 0.0]
+    return numbers
+
+
+def _shown(number: float) -> str:
+    """All digits, whole numbers without a point."""
+    return str(int(number)) if number.is_integer() else repr(number)

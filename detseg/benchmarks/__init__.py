@@ -1,0 +1,1 @@
+"""Comparisons with a baseline: accuracy, starting weights, speed."""

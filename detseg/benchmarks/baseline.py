@@ -1,0 +1,130 @@
+"""This project against the plain torchvision loop: the same images, body weights, epochs and batches, several seeds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.annotations import read_split
+from detseg.annotations.from_options import load_table
+from detseg.benchmarks.torchvision_loop import train_plainly
+from detseg.errors import DataError
+from detseg.inference.predictor import pick_device
+from detseg.models.build import architecture_of
+from detseg.options import BenchmarkConfig, TrainConfig
+from detseg.reports.table import align
+from detseg.runtime.files import write_json
+from detseg.training.fit import fit
+from detseg.training.metrics_log import Row, read_rows
+
+
+def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
+    """Train both ways once a seed, one after the other, and print mean and range of AP and minutes.
+
+    Both are scored by the same evaluator on the same validation images after the last epoch, so that neither gains by
+    choosing among epochs. All seeds share one split. The last column is the honest one: minutes until the AP that the
+    plain loop ends with, its training alone against everything of ours up to the epoch that first reaches it: reading
+    the data, computing features, each evaluation. Writes benchmark.json in the output folder.
+
+    Raises:
+        DataError: options that cannot be compared.
+    """
+    if not config.data:
+        raise DataError("benchmark plain without data; name a folder or annotation file of labelled images")
+    only = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
+    given = [name for name, value in only.items() if value is not None]
+    if given:
+        raise DataError(f"--{given[0]} {only[given[0]]}: it belongs to transfer, plain has none; leave it out")
+    if config.minutes is not None:
+        raise DataError(f"--minutes {config.minutes:g}: both ways train for the same epochs; give --epochs")
+    output = Path(config.output or "benchmark")
+    if (output / "benchmark.json").exists():
+        raise DataError(f"{output} already holds a benchmark; name another --output")
+    if (
+        config.body
+        or not (config.model or "").startswith("fasterrcnn_")
+        or config.weights in (None, "coco", "imagenet")
+    ):
+        raise DataError(
+            "both ways need the same body and weights: give --model fasterrcnn_... (a torchvision body) and --weights "
+            "FILE, a classification state dict, or none"
+        )
+    options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    table, rows = load_table(config), []
+    for seed in config.seeds or (0, 1, 2):
+        folder, began = output / f"detseg-{seed}", time.perf_counter()
+        run = fit(TrainConfig(**options | {"seed": seed, "output": str(folder), "split_file": _split_file(output)}))
+        wall = time.perf_counter() - began
+        splits = read_split(table, folder / "split.json")
+        epochs = read_rows(folder / "metrics.jsonl", run.config.epochs or 0)
+        assert run.config.model is not None
+        metrics, plain_seconds = train_plainly(
+            splits["train"],
+            splits["val"],
+            body=architecture_of(run.config.model).body.removesuffix("_fine"),
+            weights=run.config.weights or "none",
+            image_size=run.config.image_size or 800,
+            epochs=run.config.epochs or 1,
+            batch_size=run.config.batch_size or 1,
+            seed=seed,
+            device=pick_device(run.config.device),
+        )
+        plain = metrics.scalars()
+        seconds = sum(len(splits["train"]) / row["images_per_second"] for row in epochs)
+        rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(plain["bbox_AP"], epochs, wall)))
+        rows.append(_row("plain torchvision", seed, plain, plain_seconds, plain_seconds))
+        write_json(output / "benchmark.json", rows)  # each seed costs minutes: keep what there is
+    print("\n".join(_table(rows)))
+    return {"rows": rows}
+
+
+def _split_file(output: Path) -> str | None:
+    """The split of the first run, for the later ones."""
+    return next((str(path) for path in sorted(output.glob("detseg-*/split.json"))), None)
+
+
+def seconds_to(score: float | None, epochs: Sequence[Row], wall: float) -> float | None:
+    """Seconds of a run up to the end of its first epoch with at least this box AP; None if there is no such epoch.
+
+    Args:
+        epochs: rows of its metrics.jsonl.
+        wall: seconds of the whole run; what is not in an epoch counts as before the first.
+    """
+    done = wall - sum(row["seconds"] for row in epochs)
+    for row in epochs:
+        done += row["seconds"]
+        if score is not None and row.get("bbox_AP", -1.0) >= score:
+            return done
+    return None
+
+
+def _row(way: str, seed: int, numbers: Any, seconds: float, to_plain: float | None) -> dict[str, Any]:
+    return {
+        "way": way,
+        "seed": seed,
+        "AP": numbers["bbox_AP"],
+        "AP50": numbers["bbox_AP50"],
+        "minutes": seconds / 60,
+        "minutes_to_plain_AP": None if to_plain is None else to_plain / 60,
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean and range over seeds."""
+
+    def cell(way: str, name: str, digits: int) -> str:
+        values = [row[name] for row in rows if row["way"] == way]
+        if None in values:
+            return f"none for {values.count(None)} of {len(values)} seeds"
+        mean, low, high = float(np.mean(values)), min(values), max(values)
+        return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+    ways = list(dict.fromkeys(row["way"] for row in rows))
+    columns = {"AP": 3, "AP50": 3, "minutes": 1, "minutes_to_plain_AP": 2}
+    header = ["", "AP", "AP50", "minutes of training", "minutes to the plain loop's AP"]
+    return align([[way, *[cell(way, name, digits) for name, digits in columns.items()]] for way in ways], header)

@@ -1,0 +1,310 @@
+"""How much starting weights help: the same images and the same minutes of training, from several starts."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.annotations import AnnotationTable, write_split
+from detseg.annotations.from_options import class_names, load_splits, load_table
+from detseg.errors import DataError
+from detseg.inference.predictor import pick_device
+from detseg.models.build import architecture_of
+from detseg.models.create import create_model
+from detseg.models.weights.bundled import stages_taken
+from detseg.options import BenchmarkConfig, TrainConfig, to_flags
+from detseg.reports.table import align
+from detseg.runtime.files import write_json, write_text
+from detseg.runtime.machine import machine
+from detseg.training.choices import DEMO
+from detseg.training.fit import fit
+from detseg.training.metrics_log import minutes_of, read_rows
+from detseg.training.task_choice import pick_task
+
+BUDGETS = (3.0, 20.0)
+SEEDS = (0, 1, 2)
+CLASSIFIER_SIZE = 224
+METRICS = {
+    "detect": {"bbox_AP": "box AP", "bbox_AP50": "box AP50"},
+    "segment": {"bbox_AP": "box AP", "bbox_AP50": "box AP50", "segm_AP": "mask AP", "segm_AP50": "mask AP50"},
+    "classify": {"accuracy": "accuracy"},
+}
+"""Task -> the numbers of metrics.jsonl that are compared, and their titles."""
+
+_PREFIX = {"detect": "fasterrcnn_", "segment": "maskrcnn_", "classify": ""}
+_SET_BY_ARMS = ("model", "body", "weights", "freeze", "trainable_layers", "map", "epochs", "minutes", "resume")
+_MAY_CHANGE = ("seeds", "budgets", "arms", "imagenet", "output", "workers")
+"""What a second call with the same output may say anew: which runs there are, and what changes no number of a run."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to begin.
+
+    Attributes:
+        model: name of the architecture.
+        weights: "none", "bundled" or a file.
+        freeze: "none" or "body".
+    """
+
+    model: str
+    weights: str
+    freeze: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """What identifies a run."""
+
+    arm: str
+    budget: float
+    seed: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.arm.replace(' ', '-')}-{self.budget:g}min-{self.seed}"
+
+
+def transfer(config: BenchmarkConfig) -> dict[str, Any]:
+    """Train every arm for every budget of minutes and every seed; print mean and range of what the last epochs score.
+
+    All runs share one split. Each is written to transfer.json when it ends, with transfer.md as a table; called again
+    with the same output, only what is missing is run, and what was interrupted goes on.
+
+    Raises:
+        DataError: options that the arms set themselves, or an output that was begun with other options.
+    """
+    check(config)
+    output = Path(config.output or "transfer")
+    table = load_table(config)
+    task = _task(config, table)
+    arms = pick_arms(config, task)
+    common = common_options(config, task)
+    file = output / "transfer.json"
+    for name, arm in arms.items():  # before anything is written, and not after minutes of another arm
+        create_model(arm.model, table.class_map, weights=arm.weights, label_fields=table.label_fields)
+        print(f"arm {name}: {arm.model}, weights {arm.weights}, freeze {arm.freeze}")
+    lr = "its usual rate" if common["lr"] is None else f"lr {common['lr']:g}"
+    print(f"all: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
+    saved = _begin(file, config)
+    finished: list[dict[str, Any]] = saved["rows"]
+    split_file = output / "split.json"
+    if not split_file.exists():
+        splits = load_splits(TrainConfig(**common), table)
+        write_split(splits, split_file, seed=config.seed, how=config.split_file or config.split)
+    keys = [
+        Key(arm, budget, seed)
+        for budget in config.budgets or BUDGETS
+        for seed in config.seeds or SEEDS
+        for arm in arms  # innermost, so that an interrupted comparison has as many runs of each
+    ]
+    missing = [key for key in keys if key not in {_key(row) for row in finished}]
+    print(f"{len(missing)} of {len(keys)} runs to do, {sum(key.budget for key in missing):g} minutes of training")
+    for key in missing:
+        print(f"\n== {key.arm}, {key.budget:g} minutes, seed {key.seed}")
+        row = _run(key, arms[key.arm], common, output, task)
+        finished.append(row)
+        write_json(file, saved)
+        _report(output, saved, task)
+    print("\n" + "\n".join(_report(output, saved, task)))
+    return {"rows": finished}
+
+
+def check(config: BenchmarkConfig) -> None:
+    """DataError for an option that the arms set themselves, or for budgets and seeds that cannot be."""
+    for name in _SET_BY_ARMS:
+        value = getattr(config, name)
+        if value is not None:
+            raise DataError(
+                f"--{name.replace('_', '-')} {value}: transfer sets it for each arm; leave it out (see --arms, "
+                "--bundled, --imagenet and --budgets)"
+            )
+    if config.patience:
+        raise DataError(f"--patience {config.patience}: every arm trains for its whole budget; leave it out")
+    for budget in config.budgets or ():
+        if not 0 < budget < math.inf:
+            raise DataError(f"--budgets {config.budgets}: {budget} is no number of minutes above 0")
+    for name, values in (("budgets", config.budgets), ("seeds", config.seeds)):
+        if values is not None and (not values or len(set(values)) != len(values)):
+            raise DataError(f"--{name} {values}: name one or more, none twice")
+    if config.seeds and min(config.seeds) < 0:
+        raise DataError(f"--seeds {config.seeds}: they must be at least 0")
+
+
+def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
+    """The arms that are compared, by name.
+
+    Raises:
+        DataError: an arm that is not known, or one of imagenet without its weights.
+    """
+    prefix = _PREFIX[task]
+    slim = "" if task == "classify" else "_fpn_slim"
+    large, small = f"{prefix}mobilenet_v3_large{slim}", f"{prefix}mobilenet_v2{slim}"
+    arms = {
+        "scratch": Arm(large, "none", "none"),
+        "bundled frozen": Arm(large, config.bundled, "body"),
+        "bundled fine-tuned": Arm(large, config.bundled, "none"),
+    }
+    if stages_taken(config.bundled, task) is not None:
+        del arms["bundled frozen"]  # its later stages start from scratch and must learn
+    imagenet = config.imagenet or ""
+    of_imagenet = {
+        "imagenet frozen": Arm(small, imagenet, "body"),
+        "imagenet fine-tuned": Arm(small, imagenet, "none"),
+    }
+    if config.imagenet:
+        arms |= of_imagenet
+    names = class_names(config.arms)
+    if names is None:
+        return arms
+    for name in names:
+        if name in of_imagenet and name not in arms:
+            raise DataError(f"--arms {name}: give its weights, --imagenet FILE (a state dict of MobileNetV2)")
+        if name not in arms:
+            raise DataError(f"--arms {name}: there is no such arm; there are {', '.join({**arms, **of_imagenet})}")
+    if not names:
+        raise DataError(f"--arms {config.arms!r}: name one or more of {', '.join(arms)}")
+    return {name: arms[name] for name in names}
+
+
+def common_options(config: BenchmarkConfig, task: str) -> dict[str, Any]:
+    """The options of TrainConfig that all runs share; what is not given is set where arms would pick differently."""
+    options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    options |= {"task": task, "optimizer": config.optimizer or "adamw"}
+    if config.lr is None and options["optimizer"] == "adamw":
+        options["lr"] = 1e-3
+    if config.image_size is None:  # weights of a run bring its own size
+        options["image_size"] = _image_size(task) if config.data else DEMO["image_size"]
+    if config.test is None:  # nothing is chosen by the validation images, which so are the test
+        options["test"] = 0.0
+    return options
+
+
+def _image_size(task: str) -> int:
+    """What the arms' networks are made for, on every machine."""
+    if task == "classify":
+        return CLASSIFIER_SIZE
+    return architecture_of(f"{_PREFIX[task]}mobilenet_v3_large_fpn_slim").image_size[0]
+
+
+def _task(config: BenchmarkConfig, table: AnnotationTable) -> str:
+    task, _ = pick_task(config, table)
+    if task not in METRICS:
+        raise DataError(f"{table.source}: transfer compares no {task}; choose --task {', '.join(METRICS)}")
+    return task
+
+
+def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) -> dict[str, Any]:
+    """Train one arm; its row."""
+    folder = output / key.folder
+    if (folder / "last.safetensors").exists():  # interrupted
+        run = fit(TrainConfig(resume=str(folder), device=common["device"]))
+    else:
+        split_file = str(output / "split.json")  # of which a subset, if asked for, was taken before
+        own = {"minutes": key.budget, "seed": key.seed, "output": str(folder), "split_file": split_file, "subset": None}
+        run = fit(TrainConfig(**common | own | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze}))
+    assert run.config.epochs is not None
+    rows = read_rows(folder / "metrics.jsonl", run.config.epochs)
+    return {
+        "arm": key.arm,
+        "budget": key.budget,
+        "seed": key.seed,
+        **{name: rows[-1].get(name) for name in METRICS[task]},
+        "minutes": minutes_of(rows),
+        "epochs": len(rows),
+        "model": arm.model,
+        "weights": arm.weights,
+        "lr": run.config.lr,
+        "machine": machine(pick_device(run.config.device)),
+    }
+
+
+def _begin(file: Path, config: BenchmarkConfig) -> dict[str, Any]:
+    """What transfer.json holds: the options and commands of the calls, this one included, and the finished runs.
+
+    Raises:
+        DataError: the earlier call had other options, whose runs could not be compared.
+    """
+    given = {
+        item.name: getattr(config, item.name) for item in fields(config) if item.name not in ("output", *_SET_BY_ARMS)
+    }
+    saved: dict[str, Any] = {"options": given, "commands": [], "rows": []}
+    if file.exists():
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in given.items():
+        before = saved["options"].get(name)
+        kept = name in _MAY_CHANGE and not (name == "imagenet" and before and value)
+        if before != value and not kept:
+            raise DataError(
+                f"{file} was begun with {name.replace('_', '-')} {before}, not {value}; give the same options, or "
+                "another --output"
+            )
+    saved["options"]["imagenet"] = saved["options"].get("imagenet") or given["imagenet"]
+    saved["commands"] = list(dict.fromkeys([*saved["commands"], command_of(config)]))
+    write_json(file, saved)
+    return saved
+
+
+def _key(row: dict[str, Any]) -> Key:
+    return Key(row["arm"], row["budget"], row["seed"])
+
+
+def _report(output: Path, saved: dict[str, Any], task: str) -> list[str]:
+    """Write transfer.md; its table for the terminal."""
+    rows = saved["rows"]
+    if not rows:
+        return ["no run has finished"]
+    header, cells = table_of(rows, task)
+    machines = list(dict.fromkeys(row["machine"] for row in rows))
+    text = [
+        "# Starting weights at equal budgets",
+        "",
+        "Scores of the last epoch on the validation images, mean (min to max) over seeds. Minutes are those of "
+        "training and of the evaluation after each epoch.",
+        "",
+        *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)),
+        "",
+        *(f"Machine: {name}" for name in machines),
+        "",
+        *(f"    {command}" for command in saved["commands"]),
+    ]
+    write_text(output / "transfer.md", "\n".join(text) + "\n")
+    return align(cells, header)
+
+
+def table_of(rows: Sequence[dict[str, Any]], task: str) -> tuple[list[str], list[list[str]]]:
+    """Header and cells: a row for each budget and arm, mean (min to max) over seeds."""
+
+    def cell(group: Sequence[dict[str, Any]], name: str, digits: int) -> str:
+        values = [row[name] for row in group if row[name] is not None]
+        if not values:
+            return "-"
+        mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
+        return mean if low == high else f"{mean} ({low} to {high})"
+
+    titles = METRICS[task]
+    cells = []
+    for budget, arm in sorted({(row["budget"], row["arm"]) for row in rows}, key=_order(rows)):
+        group = [row for row in rows if (row["budget"], row["arm"]) == (budget, arm)]
+        numbers = [cell(group, name, 3) for name in titles]
+        numbers += [cell(group, "minutes", 2), cell(group, "epochs", 0), str(len(group))]
+        cells.append([f"{budget:g}", arm, *numbers])
+    return ["budget", "arm", *titles.values(), "minutes", "epochs", "seeds"], cells
+
+
+def _order(rows: Sequence[dict[str, Any]]) -> Any:
+    names = list(dict.fromkeys(row["arm"] for row in rows))
+    return lambda pair: (pair[0], names.index(pair[1]))
+
+
+def command_of(config: BenchmarkConfig) -> str:
+    """The command line with these options."""
+    positional = [config.what, *([config.data] if config.data else [])]
+    return shlex.join(["python", "tools/benchmark.py", *positional, *to_flags(config, besides=("what", "data"))])

@@ -1,0 +1,228 @@
+"""Checkpoints: one safetensors file, JSON in its header, written whole or not at all, and sealed. No pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from detseg.checkpoints.tensor_file import read_sealed, write_sealed
+from detseg.engine.ema import Ema
+from detseg.engine.optim import load_optimizer_tensors, optimizer_tensors
+from detseg.engine.precision import Precision
+from detseg.engine.train import EpochSums
+from detseg.errors import DataError, in_file
+from detseg.models.build import Model, ModelDescription, build_model
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs completed.
+        step: optimizer updates done in the whole run, those that were left out included.
+        micro_batches: batches of the current epoch already consumed; 0 between epochs.
+        best: best validation number so far; None before the first.
+        best_epoch: epoch (from 0) that gave it.
+        waited: epochs since then.
+        skipped: updates left out in a row because a number was not finite.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    micro_batches: int = 0
+    best: float | None = None
+    best_epoch: int = -1
+    waited: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read from its file.
+
+    Attributes:
+        path: of the file.
+        model: description that the model is rebuilt from; a user's own dict for a user's own module.
+        weights: state dict of the model.
+        optimizer: state by ``"<parameter>|<state>"``; empty in a checkpoint for use only.
+        position: how far the run had come.
+        metrics: validation metrics of these weights; may be empty.
+        versions: library versions that wrote the file.
+        channels_last: whether the model computed in that memory format (the file's tensors are contiguous). It decides
+            the order of sums, so a reloaded model is given the same.
+        ema: state dict of the average; empty without one.
+        ema_updates: weights that the average has taken in.
+        sums: of the current epoch, up to ``position.micro_batches``, one for each process that trained the model.
+        scaler: of float16's loss; empty without it.
+        data: what the run was trained on; see ``annotations/fingerprint.py``. May be empty.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor] = field(default_factory=dict)
+    position: Position = field(default_factory=Position)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    channels_last: bool = False
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    ema_updates: int = 0
+    sums: tuple[EpochSums, ...] = (EpochSums(),)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    description: Mapping[str, Any] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    position: Position | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    half: bool = False,
+    ema: Ema | None = None,
+    sums: Sequence[EpochSums] = (EpochSums(),),
+    precision: Precision | None = None,
+    data: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
+    before_replacing: Callable[[], None] | None = None,
+) -> None:
+    """Write ``model`` (and what a resumed run needs) to ``path``, atomically.
+
+    Args:
+        description: what the model is rebuilt from; by default ``model.description`` of this project's models. For a
+            module of your own pass any JSON-able dict that your ``build`` function understands.
+        optimizer: saved by parameter name; leave out for a checkpoint that is only used.
+        half: weights as float16, for a file of half the size that others start from.
+        ema, sums, precision, data: as in :class:`Checkpoint`.
+        tensors: more tensors under names of their own.
+        before_replacing: called when the new file is on disk beside the old one, which it then replaces.
+
+    The learning-rate schedule needs no state of its own: it is a function of ``position.step``.
+    """
+    weights = {name: _halved(tensor) if half else tensor for name, tensor in model.state_dict().items()}
+    named = {f"model.{name}": tensor for name, tensor in weights.items()} | dict(tensors or {})
+    if optimizer is not None:
+        named |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(model, optimizer).items()}
+    if ema is not None:
+        named |= {f"ema.{name}": tensor for name, tensor in ema.weights.items()}
+    if description is None:
+        description = model.description.to_dict() if hasattr(model, "description") else {}  # type: ignore[operator,union-attr]
+    header = {
+        "model": dict(description),
+        "position": asdict(position or Position()),
+        "metrics": dict(metrics or {}),
+        "channels_last": any(_is_channels_last(tensor) for tensor in model.state_dict().values()),
+        "versions": {"torch": torch.__version__},
+        "ema_updates": 0 if ema is None else ema.updates,
+        "sums": [asdict(one) for one in sums],
+        "scaler": {} if precision is None else precision.state(),
+        "data": dict(data or {}),
+    }
+    write_sealed(path, header, named, before_replacing=before_replacing)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint onto the CPU. Nothing in the file is executed.
+
+    Raises:
+        OSError: the file is missing or cannot be opened.
+        DataError: it is not a checkpoint of this project, or of a newer schema; :class:`Damaged` if it was one.
+    """
+    header, tensors = read_sealed(path)
+    with in_file(path):
+        return _checkpoint(Path(path), header, tensors)
+
+
+def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
+    sums = msgspec.convert(header.get("sums", [{}]), tuple[EpochSums, ...])
+    if not sums:
+        raise DataError("its sums are of no process")
+    return Checkpoint(
+        path=path,
+        model=header["model"],
+        weights=_under("model.", tensors),
+        optimizer=_under("optimizer.", tensors),
+        position=msgspec.convert(header["position"], Position),
+        metrics=header["metrics"],
+        versions=header["versions"],
+        channels_last=header["channels_last"],
+        ema=_under("ema.", tensors),
+        ema_updates=header.get("ema_updates", 0),
+        sums=sums,
+        scaler=header.get("scaler", {}),
+        data=header.get("data", {}),
+    )
+
+
+def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Module] | None = None) -> nn.Module:
+    """The model of a checkpoint, in eval mode on the CPU.
+
+    Args:
+        path: checkpoint file, or a run folder (its best.safetensors is taken).
+        build: for a module of your own: called with the saved description, returns the module to fill.
+    """
+    path = Path(path)
+    checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
+    model = build(checkpoint.model) if build else described_model(checkpoint)
+    with in_file(checkpoint.path):
+        model.load_state_dict(checkpoint.weights)
+    if checkpoint.channels_last:
+        model.to(memory_format=torch.channels_last)
+    return model.eval()
+
+
+def described_model(checkpoint: Checkpoint) -> Model:
+    """The model that a checkpoint describes, with random weights.
+
+    Raises:
+        DataError: its weights are not of this model. That is known before the memory for the model is taken.
+    """
+    with in_file(checkpoint.path):
+        description = ModelDescription.from_dict(checkpoint.model)
+        with torch.device("meta"):
+            wanted = {name: tensor.shape for name, tensor in build_model(description).state_dict().items()}
+        found = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+        wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+        if wrong:
+            raise DataError(f"its weights are not those of its {description.arch}: {wrong[0]}; use another file")
+        return build_model(description)
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    ema: Ema | None = None,
+    precision: Precision | None = None,
+) -> None:
+    """Put the saved state into a model, an optimizer, an average and a precision made as the run made them."""
+    with in_file(checkpoint.path):
+        model.load_state_dict(checkpoint.weights)
+        load_optimizer_tensors(model, optimizer, checkpoint.optimizer)
+        if ema is not None:
+            ema.restore(checkpoint.ema or checkpoint.weights, checkpoint.ema_updates)
+        if precision is not None:
+            precision.restore(checkpoint.scaler)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor

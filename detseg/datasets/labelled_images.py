@@ -1,0 +1,145 @@
+"""Anybody's ``(picture, class)`` dataset, such as torchvision's CIFAR10 and ImageFolder, as samples of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+
+from detseg.classes import ClassMap
+from detseg.datasets.check import check_sample
+from detseg.datasets.sampler import SampleKey
+from detseg.errors import DataError
+from detseg.orientation import orient_image
+from detseg.preprocess import Preprocessing
+from detseg.runtime.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from detseg.datasets.augment import Augment
+
+EXIF_ORIENTATION = 0x0112
+
+
+class PictureSource(Protocol):
+    """What is asked of the dataset: ``len`` and an index from 0 (torchvision's classes, a ``Subset``, a list)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class LabelledPictures(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
+    """The samples of a dataset whose items are ``(picture, class_index)``, at a network's size. For classification.
+
+    A picture is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
+    or float in [0, 1] as ``ToTensor`` makes it. It must not be normalised: the models do that. A PIL image with an EXIF
+    orientation is stood upright if the preprocessing says so. ``image_id`` is the index.
+
+    Args:
+        source: the dataset; give it no random transforms, so that evaluation sees every picture as it is.
+        preprocessing: the model's.
+        classes: the K class names; None for those of the source (its ``classes``, or those of what a ``Subset`` is of).
+        augment: random transforms for training; a function of (seed, epoch, index, occurrence).
+        seed: the run's seed, >= 0.
+
+    Raises:
+        DataError: the source names no classes.
+    """
+
+    task = "classify"
+
+    def __init__(
+        self,
+        source: PictureSource,
+        preprocessing: Preprocessing,
+        *,
+        classes: ClassMap | Sequence[str] | None = None,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        names = _classes_of(source) if classes is None else classes
+        self.class_map = names if isinstance(names, ClassMap) else ClassMap.from_names(list(names))
+        self.source = source
+        self.preprocessing = preprocessing
+        self.augment = augment
+        self.seed = seed
+        self._name = type(source).__name__
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: int | SampleKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sample of an index (epoch 0), or of a :class:`SampleKey`: uint8 [3, H, W], and a target with
+        ``class_index`` int64 [] in 0..K-1 and ``image_id``.
+
+        Raises:
+            DataError: the item is of another form; names it.
+            IndexError: no such item.
+        """
+        index, epoch, occurrence = key if isinstance(key, SampleKey) else SampleKey(int(key))
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self._name} has {len(self)} items, no item {index}")
+        where = f"{self._name}[{index}]"
+        item = self.source[index]
+        if not (isinstance(item, (tuple, list)) and len(item) == 2):
+            raise DataError(f"{where}: expected (picture, class), got {type(item).__name__}; return both")
+        picture, orientation = _pixels(item[0], where)
+        if self.preprocessing.apply_exif:
+            picture = orient_image(picture, orientation)
+        geometry = self.preprocessing.geometry((picture.shape[0], picture.shape[1]))
+        image = self.preprocessing.apply(picture, geometry)
+        if self.augment is not None:
+            image, _ = self.augment(image, {}, derive_seed(self.seed, epoch, index, occurrence))
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        target = {"class_index": torch.tensor(_class_index(item[1], where)), "image_id": torch.tensor(index)}
+        check_sample(pixels, target, num_labels=len(self.class_map), where=where)
+        return pixels, target
+
+
+def _classes_of(source: Any) -> Sequence[str]:
+    inner = source
+    while inner is not None:
+        names = getattr(inner, "classes", None)
+        if names is not None:
+            return [str(name) for name in names]
+        inner = getattr(inner, "dataset", None)
+    raise DataError(f"{type(source).__name__} has no classes; name them: LabelledPictures(..., classes=[...])")
+
+
+def _class_index(value: Any, where: str) -> int:
+    number = np.asarray(value)
+    if number.size != 1 or not np.issubdtype(number.dtype, np.integer):
+        raise DataError(f"{where}: the class is {value!r}; an integer from 0 is needed")
+    return int(number.reshape(-1)[0])
+
+
+def _pixels(picture: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
+    """uint8 [H, W, 3] RGB as stored, and the EXIF orientation 1..8 that it has."""
+    orientation = 1
+    if hasattr(picture, "getexif"):  # a PIL image
+        found = picture.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = found if found in range(1, 9) else 1
+        picture = np.asarray(picture.convert("RGB"))
+    elif isinstance(picture, torch.Tensor):
+        picture = picture.permute(1, 2, 0).numpy() if picture.ndim == 3 else picture.numpy()
+    array = np.asarray(picture)
+    if np.issubdtype(array.dtype, np.floating) and array.size:
+        lowest, highest = float(array.min()), float(array.max())
+        if not (lowest >= 0 and highest <= 1):  # so that NaN fails too
+            raise DataError(
+                f"{where}: values from {lowest:.4g} to {highest:.4g}; floats must lie in [0, 1]: give the dataset "
+                "no Normalize, the model does that"
+            )
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
+        raise DataError(
+            f"{where}: the picture is a {type(picture).__name__} of {array.dtype} {list(array.shape)}; give a PIL "
+            "image, uint8 [H, W, 3], or a tensor [3, H, W]"
+        )
+    return np.broadcast_to(array, (*array.shape[:2], 3)).copy() if array.shape[2] == 1 else array, orientation

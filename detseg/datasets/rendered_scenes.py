@@ -1,0 +1,56 @@
+"""Rendered scenes as samples: as many as are asked for, none of them twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.utils.data
+
+from detseg.classes import ClassMap
+from detseg.datasets.area import mask_areas
+from detseg.datasets.check import check_sample
+from detseg.datasets.dataset import Sample
+from detseg.datasets.sampler import SampleKey
+from detseg.masks import masks_to_boxes
+from detseg.runtime.seeds import derive_seed
+from detseg.synthetic.scenes import SHAPE_FAMILIES, draw_scene
+
+
+class RenderedScenes(torch.utils.data.Dataset[Sample]):
+    """``length`` scenes an epoch, for instance segmentation; each epoch has other ones.
+
+    A sample is a function of (seed, epoch, index). The classes are the shape families.
+
+    Args:
+        length: scenes in one epoch.
+        size_hw: height and width of every picture.
+        seed: the run's seed, >= 0.
+    """
+
+    task = "segment"
+
+    def __init__(self, length: int, size_hw: tuple[int, int], *, seed: int = 0) -> None:
+        self.length, self.size_hw, self.seed = length, size_hw, seed
+        self.class_map = ClassMap.from_names(SHAPE_FAMILIES)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        """The sample of an index (epoch 0), or of a :class:`SampleKey`; keys as :class:`Dataset`'s for "segment"."""
+        index, epoch, _ = key if isinstance(key, SampleKey) else SampleKey(int(key))
+        if not 0 <= index < self.length:
+            raise IndexError(f"there are {self.length} scenes an epoch, no scene {index}")
+        scene = draw_scene(derive_seed(self.seed, epoch, index), self.size_hw)
+        target = {
+            "boxes": masks_to_boxes(scene.masks),
+            "labels": scene.labels,
+            "area": mask_areas(scene.masks),
+            "iscrowd": np.zeros(len(scene.labels), np.uint8),
+            "masks": scene.masks,
+        }
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in target.items()}
+        tensors["image_id"] = torch.tensor(epoch * self.length + index)
+        pixels = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
+        check_sample(pixels, tensors, num_labels=len(self.class_map), where=f"scene {index} of epoch {epoch}")
+        return pixels, tensors

@@ -1,0 +1,1 @@
+"""Cache of the features of frozen layers."""

@@ -1,0 +1,108 @@
+"""What the keypoints of a data set are: names, mirror pairs, OKS falloffs, lines to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.table import KeypointSchema
+from detseg.errors import DataError
+
+COCO_NAMES = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
+    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
+    "right_ankle",
+)  # fmt: skip
+
+COCO_SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
+    0.089,
+)  # fmt: skip
+"""OKS falloffs of COCO's 17 points (``Params.kpt_oks_sigmas`` of pycocotools)."""
+
+DEFAULT_SIGMA = 0.05
+"""Falloff of points that nobody measured: between COCO's eyes (0.025) and knees (0.087)."""
+
+
+def keypoint_schema(
+    names: Sequence[str], skeleton: Sequence[tuple[int, int]] = (), sigmas: Sequence[float] = ()
+) -> KeypointSchema:
+    """The schema of P named points.
+
+    Pairs that change places in a mirror are found by name (``left_x`` and ``right_x``, ``x_left`` and ``x_right``, any
+    case). The OKS falloffs of 17 points are COCO's, whatever their names, because pycocotools takes them so; of any
+    other number ``DEFAULT_SIGMA`` for every point unless they are given: OKS AP is then comparable between models on
+    this data set only.
+
+    Args:
+        names: P names.
+        skeleton: index pairs (from 0) to draw lines between.
+        sigmas: P OKS falloffs; empty for the usual ones.
+    """
+    lower = [name.lower() for name in names]
+    swaps = []
+    for left, name in enumerate(lower):
+        mirrored = name.replace("left", "right")
+        if mirrored != name and mirrored in lower:
+            swaps.append((left, lower.index(mirrored)))
+    usual = COCO_SIGMAS if len(names) == len(COCO_SIGMAS) else (DEFAULT_SIGMA,) * len(names)
+    lines = tuple((int(a), int(b)) for a, b in skeleton)
+    return KeypointSchema(tuple(names), tuple(swaps), tuple(sigmas) or usual, lines)
+
+
+def unnamed(number: int) -> tuple[str, ...]:
+    """What points are called whose source gives them no names: "point 1", "point 2", ..."""
+    return tuple(f"point {i + 1}" for i in range(number))
+
+
+def difference(schema: KeypointSchema | None, other: KeypointSchema | None) -> str:
+    """Why points of ``schema`` cannot be compared with those of ``other``, one by one; "" if they can.
+
+    Points without names fit any of the same number; upper and lower case are one.
+    """
+    names, others = (() if one is None else one.names for one in (schema, other))
+    if len(names) != len(others):
+        return f"{len(names)} keypoints against {len(others)}"
+    free = unnamed(len(names))
+    if free in (names, others):
+        return ""
+    pairs = [(a, b) for a, b in zip(names, others, strict=True) if a.lower() != b.lower()]
+    return f"keypoint {pairs[0][0]!r} stands where {pairs[0][1]!r} is" if pairs else ""
+
+
+def check_keypoints(
+    keypoints: npt.NDArray[np.floating] | None,
+    schema: KeypointSchema,
+    size_hw: tuple[int, int],
+    where: str,
+    notes: Notes,
+) -> npt.NDArray[np.float64]:
+    """float64 [P, 3] x, y, visibility of one instance in upright pixels; zeros for None.
+
+    Args:
+        size_hw: upright height and width of the image.
+        where: what messages call the instance.
+        notes: gets those outside the picture.
+
+    Raises:
+        DataError: another number of points, numbers that are not finite, an unknown visibility.
+    """
+    shape = (len(schema.names), 3)
+    if keypoints is None:
+        return np.zeros(shape)
+    points = np.asarray(keypoints, np.float64)
+    if points.shape != shape or not np.isfinite(points).all():
+        raise DataError(f"{where}: keypoints {points.tolist()} are not {shape[0]} points of finite x, y, visibility")
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise DataError(
+            f"{where}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not labelled), 1 (hidden) and 2 "
+            "(visible)"
+        )
+    inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
+    for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
+        what = f"{schema.names[index]} {points[index, :2].tolist()}"
+        notes.add("keypoint outside the picture not trained on", f"{where} {what}")
+    return points

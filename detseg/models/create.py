@@ -1,0 +1,122 @@
+"""From a name to a model that is ready to train: built, filled with weights, frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from detseg.annotations.table import KeypointSchema
+from detseg.classes import ClassMap, LabelField
+from detseg.errors import DataError
+from detseg.models import LoadReport, Model, build_model, describe, freeze, load_weights, part_table
+from detseg.models.build import architecture_of
+from detseg.models.freeze import set_trainable_layers
+from detseg.models.timm_backbone import architecture_name
+from detseg.options import TrainConfig
+
+BOTH_FREEZES = "--freeze and --trainable-layers say the same thing in two ways; give one of them"
+
+
+@dataclass(frozen=True)
+class Created:
+    """A new model and what is known about it.
+
+    Attributes:
+        model: ready for an optimizer, in training mode, on the CPU.
+        report: which weights were loaded and which start from random numbers.
+        lines: both as a table for the terminal.
+    """
+
+    model: Model
+    report: LoadReport
+    lines: list[str]
+
+
+def create_model(
+    arch: str,
+    classes: ClassMap | Sequence[str],
+    *,
+    body: str | None = None,
+    weights: str | None = None,
+    freeze_level: str | None = None,
+    trainable_layers: int | None = None,
+    norm_eval: bool = False,
+    image_size: int | None = None,
+    rois_per_image: int = 128,
+    mask_rois_per_image: int | None = None,
+    detections_per_image: int = 100,
+    anchor_sizes: Sequence[int] | None = None,
+    keypoints: KeypointSchema | None = None,
+    label_fields: Sequence[LabelField] = (),
+    class_rows: Mapping[str, str] | None = None,
+) -> Created:
+    """Build ``arch`` for ``classes``, load ``weights``, freeze.
+
+    Args:
+        arch: a name such as "maskrcnn_resnet50_fpn"; an unknown one is a DataError that lists all.
+        classes: the user's K classes.
+        body: "timm:convnext_atto" and the like, for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
+        weights: "coco", "imagenet", "none" or a file (see ``models/weights.py``); None for COCO weights if there are
+            any of this architecture, else ImageNet's.
+        freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
+        norm_eval: the body's norm layers keep their statistics while their weights learn.
+        image_size: length of the shorter side in pixels; None for what the weights were trained with.
+        anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
+            for the architecture's own.
+        keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; other models take none.
+        label_fields: those of a table whose images have several labels; ``classes`` is then its class map.
+        class_rows: such as ``{"worker": "person", "bolt": ""}``: which class of the weights a class takes its rows of
+            the last layers from ("" for none), where that is not the one of the same name.
+    """
+    arch = architecture_name(arch, body)
+    weights = weights or published_weights(arch)
+    class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
+    description = describe(
+        arch,
+        class_map,
+        weights=weights,
+        image_size=image_size,
+        rois_per_image=rois_per_image,
+        mask_rois_per_image=mask_rois_per_image,
+        detections_per_image=detections_per_image,
+        anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
+        keypoints=keypoints,
+        label_fields=tuple(label_fields),
+    )
+    model = build_model(description)
+    report = load_weights(model, weights, class_rows=class_rows)
+    freeze_as(model, freeze_level, trainable_layers, norm_eval=norm_eval)
+    return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
+
+
+def with_body(config: TrainConfig) -> TrainConfig:
+    """The same, with --model and --body as one name.
+
+    Raises:
+        DataError: a body without a model, or one that this model does not take.
+    """
+    if config.body is None:
+        return config
+    if config.model is None:
+        raise DataError(f"--body {config.body} without --model; add --model fasterrcnn, maskrcnn or classifier")
+    return replace(config, model=architecture_name(config.model, config.body), body=None)
+
+
+def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None, *, norm_eval: bool = False) -> None:
+    """Freeze up to a level, or all but so many body layers, nothing if neither is given; fix norm statistics or not.
+
+    Raises:
+        DataError: both are given.
+    """
+    if freeze_level is not None and trainable_layers is not None:
+        raise DataError(BOTH_FREEZES)
+    model.norm_eval = norm_eval
+    if trainable_layers is not None:
+        set_trainable_layers(model, trainable_layers)
+    else:
+        freeze(model, freeze_level or "none")
+
+
+def published_weights(arch: str) -> str:
+    """ "coco" for an architecture that has such weights, else "imagenet"."""
+    return "coco" if architecture_of(arch).coco is not None else "imagenet"

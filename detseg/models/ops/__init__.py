@@ -1,0 +1,1 @@
+"""CPU kernels and tensor layouts that make training faster at equal results."""

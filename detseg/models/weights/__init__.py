@@ -1,0 +1,1 @@
+"""Starting weights: loading, checking and class transfer."""

@@ -1,7 +1,0 @@
-"""Labelled scenes without end, rendered from a seed: what starting weights are trained on. Shares nothing with demo."""
-
-from detseg.scenes.contours import SHAPE_FAMILIES
-from detseg.scenes.scene import Scene, draw_scene
-from detseg.scenes.textures import TEXTURES
-
-__all__ = ["SHAPE_FAMILIES", "TEXTURES", "Scene", "draw_scene"]

@@ -1,0 +1,1 @@
+"""The demo set: bolts, nuts and washers on a workbench."""

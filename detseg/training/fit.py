@@ -1,0 +1,231 @@
+"""The main job: from labelled images to a fine-tuned, evaluated model. Read it top to bottom."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.annotations import AnnotationTable, write_split
+from detseg.annotations.fingerprint import fingerprint
+from detseg.annotations.from_options import describe_splits, describe_table, load_splits, load_table
+from detseg.checkpoints.checkpoint import Position, load_checkpoint
+from detseg.datasets import Dataset
+from detseg.engine.evaluate import Metrics, evaluate
+from detseg.engine.evaluator import make_evaluator
+from detseg.errors import DataError
+from detseg.inference.predictor import pick_device
+from detseg.models import Model
+from detseg.models.create import create_model, freeze_as, with_body
+from detseg.models.weights.class_transfer import class_pairs
+from detseg.options import TrainConfig
+from detseg.recipes.evaluate import evaluate_table, write_evaluation
+from detseg.reports.curves import plot_curves
+from detseg.runtime.processes import Processes, joined_processes
+from detseg.runtime.seeds import derive_seed
+from detseg.runtime.signals import Interruption, catching_signals
+from detseg.training.batch_size import fitting_batch_size
+from detseg.training.choices import pick_output, resolve
+from detseg.training.loaders import Feed
+from detseg.training.metrics_log import minutes_of
+from detseg.training.phases import phases_of
+from detseg.training.result_images import write_pictures
+from detseg.training.resume import (
+    newest_checkpoint,
+    resumed_config,
+    resumed_line,
+    resumed_model,
+    with_absolute_paths,
+    write_options,
+)
+from detseg.training.step_time import seconds_per_step
+from detseg.training.time_budget import fit_to_minutes
+from detseg.training.trainer import BEST, Training
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and pictures.
+        config: the options in full.
+        metrics: of the best weights on the validation part.
+        model: with the best weights, in eval mode.
+    """
+
+    folder: Path
+    config: TrainConfig
+    metrics: Metrics
+    model: torch.nn.Module
+
+
+def fit(config: TrainConfig) -> Run:
+    """Train, evaluate after every epoch, keep the best; print what is picked and what comes out.
+
+    SIGTERM and SIGINT are a request to save and leave. A run that goes on with ``resume`` ends with the same bits as
+    one that was never stopped.
+
+    Raises:
+        DataError: data or options that cannot work; the message says which and what to do.
+        NotFinite: a loss or gradient is not finite; the batch is saved beside the run.
+        Interrupted: somebody asked to leave; a checkpoint was written.
+    """
+    device = pick_device(config.device)
+    with (
+        catching_signals() as interruption,
+        joined_processes(device) as processes,
+        redirect_stdout(sys.stdout if processes.first else io.StringIO()),
+    ):
+        return _fit(config, device, interruption, processes)
+
+
+def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, processes: Processes) -> Run:
+    resuming = Path(config.resume) if config.resume else None
+    config = with_body(with_absolute_paths(config))
+    if resuming:
+        config = resumed_config(config, resuming)
+
+    table = load_table(config)
+    splits = load_splits(config, table)
+    data = fingerprint(splits)
+    config = with_batch_size(config, table, splits["train"], device, processes)
+    config, picked = resolve(config, table, splits["train"], device, processes.world)
+    assert config.task is not None
+    assert config.batch_size is not None
+    folder = resuming or Path(processes.from_first(os.fsencode(pick_output(config))).decode())
+    print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
+    print("\n".join(["picked:", *picked]) if picked else "every option is given")
+
+    checkpoint = None
+    if resuming:
+        if not processes.first:
+            processes.wait()  # the first sets damaged ones aside
+        checkpoint = newest_checkpoint(resuming, data)
+        if processes.first:
+            processes.wait()
+    model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
+    phases = phases_of(config)
+    begun = checkpoint.position.epoch if checkpoint else 0
+    done = sum(begun >= (phase.config.epochs or 0) for phase in phases[:-1])
+    training: Training | None = None
+    for phase in phases[done:]:
+        if phase.line:
+            print(phase.line)
+        freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
+        feed = Feed(phase.config, model, processes, folder)
+        feed.prepare(splits["train"], interruption)
+        options, timed = phase.config, config.epochs is None
+        if timed:
+            options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], feed, processes)
+            config = options
+            print("\n".join(reasons))
+        loaders = (feed.train_loader(splits["train"]), feed.val_loader(splits["val"]))
+        training = Training(
+            options, folder, model, loaders, splits["val"], data=data, checkpoint=None if training else checkpoint,
+            processes=processes, first_epoch=phase.first_epoch, before=training,
+        )  # fmt: skip
+        if resuming and phase is phases[done]:
+            print(resumed_line(resuming, training.position))
+        if processes.first and phase is phases[done]:
+            write_options(config, folder)
+            if not checkpoint:
+                write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
+        if not timed:
+            announce_time(model, loaders[0], device, options, training.position)
+        training.run(interruption)
+    assert training is not None
+    assert config.task is not None
+
+    rows, position = training.rows, training.position
+    if config.minutes is not None:
+        print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
+    if processes.first:
+        model.load_state_dict(load_checkpoint(folder / BEST).weights)
+    processes.same(list(model.state_dict().values()))  # other machines may not see the folder
+    model.eval()
+    best = training.best
+    if best is None:  # resumed, and nothing better came
+        evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
+        best = evaluate(model, training.val_loader, device, evaluator=evaluator, processes=processes)
+    print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
+    if not processes.first:
+        processes.wait()
+        return Run(folder, config, best, model)
+    if "test" in splits:
+        test_metrics, test_evaluator = evaluate_table(
+            model, splits["test"], device, batch_size=config.batch_size or 1, workers=config.workers or 0
+        )
+        write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
+        print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
+    if not plot_curves(rows, folder / "curves.png"):
+        print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
+    write_pictures(folder, model, splits["val"], device, best)
+    print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
+    processes.wait()
+    return Run(folder, config, best, model)
+
+
+def with_batch_size(
+    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, processes: Processes
+) -> TrainConfig:
+    """``--batch-size 0`` as the number that fits on this GPU."""
+    if config.batch_size != 0:
+        return config
+    if device.type != "cuda":
+        raise DataError("--batch-size 0 measures the memory of a GPU, and there is none here; give a number")
+    draft, _ = resolve(replace(config, batch_size=1), table, train, device)
+    with redirect_stdout(io.StringIO()):
+        model = new_model(table, draft).to(device)
+    assert draft.task is not None
+    dataset = Dataset(train, model.preprocessing, task=draft.task)
+    size, found = fitting_batch_size(model, dataset, device)
+    size = int(processes.from_first(str(size).encode()))
+    print(f"batch size {size}: {found}")
+    return replace(config, batch_size=size)
+
+
+def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
+    """The model that a run begins with; what was loaded and what learns is printed."""
+    assert config.model is not None
+    torch.manual_seed(derive_seed(config.seed))  # what starts from scratch starts from the run's seed
+    created = create_model(
+        config.model,
+        table.class_map,
+        weights=config.weights,
+        freeze_level=config.freeze,
+        trainable_layers=config.trainable_layers,
+        norm_eval=bool(config.norm_eval),
+        image_size=config.image_size,
+        rois_per_image=config.rois_per_image or 128,
+        mask_rois_per_image=config.mask_rois_per_image,
+        detections_per_image=config.detections_per_image or 100,
+        anchor_sizes=config.anchor_sizes,
+        keypoints=table.keypoint_schema if config.task == "keypoints" else None,
+        label_fields=table.label_fields,
+        class_rows=class_pairs(config.map, table.class_map.names),
+    )
+    print("\n".join(created.lines))
+    if config.weights == "none":
+        print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
+    return created.model
+
+
+def announce_time(
+    model: torch.nn.Module, loader: Any, device: torch.device, config: TrainConfig, position: Position
+) -> None:
+    """Say how long the run will take, from two timed steps that change nothing."""
+    epochs = (config.epochs or 0) - position.epoch
+    if epochs <= 0:
+        return
+    seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
+    minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    every = config.eval_epochs or 1
+    when = "after each epoch" if every == 1 else f"every {every} epochs"
+    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation {when}")

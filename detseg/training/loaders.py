@@ -1,0 +1,210 @@
+"""What a run is fed with: images, or features of its frozen parts that are computed once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.annotations import AnnotationTable
+from detseg.datasets import Dataset, Views, data_loader, fixed_views, preset
+from detseg.datasets.decoded_images import DecodedImages
+from detseg.errors import DataError
+from detseg.features.loader import EvaluationFeatures, FeatureLoader, fill
+from detseg.features.store import FeatureStore, source_of
+from detseg.models import Model
+from detseg.options import TrainConfig
+from detseg.runtime.machine import free_memory
+from detseg.runtime.processes import Processes
+from detseg.runtime.signals import Interruption
+
+GB = 10**9
+DISK_LIMIT = 20 * GB
+NECK_AT_MOST = 2.0
+"""A frozen neck's maps are kept unless they take this many times the memory of the body's; then the neck, a small part
+of the work, runs in every step."""
+
+
+class Feed:
+    """Loaders of a run: :meth:`train_loader` and :meth:`val_loader` of any part of its images.
+
+    With a frozen body and a cache, :meth:`prepare` computes what the frozen parts make of the training images.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model: Model, processes: Processes | None = None, folder: Path | None = None
+    ) -> None:
+        """Begin with nothing computed.
+
+        Args:
+            folder: of the run, on whose disk decoded pictures are kept; None to decode them each time.
+
+        Raises:
+            DataError: a cache is wanted, but no body is frozen.
+        """
+        assert config.task is not None
+        self.config, self.model, self.task = config, model, config.task
+        self.processes = processes or Processes()
+        self.level = _level(config, model)
+        self.views = fixed_views(config.augment or "none", self.task, config.cached_views) if self.level else []
+        self.folder = folder
+        self._store: FeatureStore | None = None
+        self._val_limit = 0
+
+    def prepare(self, train: AnnotationTable, interruption: Interruption) -> None:
+        """Compute and keep the features of ``train``; says beforehand how many, where, and how long it takes.
+
+        Raises:
+            Interrupted: somebody asked to leave; what is in a folder by then stays there.
+        """
+        if self.level is None or not len(train):
+            return
+        config, world = self.config, self.processes.world
+        views = self._views(train)
+        dtype = getattr(torch, config.cache_dtype)
+        device = next(self.model.parameters()).device
+        self.level, each, seconds = _measured(self.model, views, self.level, dtype)
+        count = len(views) * len(self.views)
+        place, limit, folder = _place(config, each * count, world)
+        names = ["plain", *["mirrored"] * (len(self.views) > 1)]
+        names += [f"{config.cached_views} drawn from {config.augment}"] * bool(config.cached_views)
+        kept = f", of which {_size(limit)} are kept" if each * count > limit else ""
+        computed = seconds * count / (world if folder else 1)
+        print(
+            f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about {_size(each * count)} of "
+            f"{config.cache_dtype} {place}{kept}; {_duration(computed)} to compute, once"
+        )
+        source = source_of(self.model, self.level, dtype, device)
+        empty = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
+        self._store = self._filled(views, empty, interruption)
+        self._say(self._store)
+        self._val_limit = free_memory() // 2 // world
+
+    def _filled(self, views: Views, empty: Callable[[], FeatureStore], interruption: Interruption) -> FeatureStore:
+        """The store of all views. Several processes each compute their share of a folder, then take all of it."""
+        assert self.level is not None
+        store, processes, workers = empty(), self.processes, self.config.workers or 0
+        share = (processes.rank, processes.world) if store.folder else (0, 1)
+        fill(store, self.model, views, self.level, workers=workers, share=share, interruption=interruption)
+        if share[1] == 1:
+            return store
+        processes.wait()
+        store = empty()
+        fill(store, self.model, views, self.level, workers=workers, found_only=True)
+        return store
+
+    def train_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
+        """Shuffled batches of ``table``, all of which was prepared; ``alone``: not shared with other processes."""
+        config, processes = self.config, Processes() if alone else self.processes
+        batch, workers = config.batch_size or 1, config.workers or 0
+        if self._store is not None and self.level is not None:
+            return FeatureLoader(
+                self._store, self.model, self._views(table), self.level, batch,
+                seed=config.seed, workers=workers, rank=processes.rank, world=processes.world,
+            )  # fmt: skip
+        augment = preset(config.augment or "none", self.task)
+        decoded = self._decoded(table)
+        dataset = Dataset(
+            table, self.model.preprocessing, task=self.task, augment=augment, seed=config.seed, decoded=decoded
+        )
+        return data_loader(
+            dataset, batch, shuffle=True, seed=config.seed, workers=workers, pin=self._on_gpu,
+            rank=processes.rank, world=processes.world,
+        )  # fmt: skip
+
+    def val_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
+        """Batches of ``table`` in its order, without augmentation; ``alone``: not shared with other processes."""
+        config, processes = self.config, Processes() if alone else self.processes
+        decoded = None if self._store else self._decoded(table)
+        dataset = Dataset(table, self.model.preprocessing, task=self.task, decoded=decoded)
+        loader = data_loader(
+            dataset, config.batch_size or 1, workers=config.workers or 0, pin=self._on_gpu,
+            rank=processes.rank, world=processes.world,
+        )  # fmt: skip
+        if self._store is None or self.level is None:
+            return loader
+        return EvaluationFeatures(self.model, loader, self.level, self._val_limit)
+
+    @property
+    def _on_gpu(self) -> bool:
+        return next(self.model.parameters()).device.type == "cuda"
+
+    def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
+        """Room for the pictures of ``table``, where each is loaded more than once."""
+        limit = int(self.config.decoded_limit * GB)
+        if self.folder is None or not limit:
+            return None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return DecodedImages(table, self.model.preprocessing, self.folder, limit=limit)
+
+    def _views(self, table: AnnotationTable) -> Views:
+        return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.config.seed)
+
+    def _say(self, store: FeatureStore) -> None:
+        if store.folder is not None and (store.found or store.damaged):
+            damaged = f", {store.damaged} damaged ones were made anew" if store.damaged else ""
+            print(f"  {store.found} of {len(store)} were in {store.folder} already{damaged}")
+        if store.full:
+            print(f"  {len(store)} are kept; the others are computed in each step (--cache-limit; nothing is removed)")
+
+
+def _level(config: TrainConfig, model: Model) -> str | None:
+    """Where features can be taken at the deepest; None without a cache."""
+    levels = model.levels()
+    if config.cache == "off" or (config.cache == "auto" and not levels):
+        return None
+    if not levels:
+        raise DataError(
+            f"--cache {config.cache}: only a frozen body's features can be kept; give --freeze body as well"
+        )
+    return levels[0]
+
+
+def _measured(model: Model, views: Views, level: str, dtype: torch.dtype) -> tuple[str, int, float]:
+    """The level to keep, bytes of the features of one view of an image, and seconds to compute them: of the largest
+    of a few images."""
+    rows = range(0, len(views), max(1, len(views) // 4))
+    image = max((views.sample(row, 0)[0] for row in rows), key=lambda one: one.numel())
+    image = image.to(next(model.parameters()).device)
+    sizes, seconds = {}, 0.0
+    for name in model.levels():
+        model.frozen_features([image], name, alone=True)
+        began = time.perf_counter()
+        features = model.frozen_features([image], name, alone=True)[0]
+        seconds = time.perf_counter() - began if name == level else seconds
+        sizes[name] = features.with_maps(dtype).nbytes
+    if sizes[level] > NECK_AT_MOST * sizes.get("body", sizes[level]):
+        level = "body"
+    return level, sizes[level], seconds
+
+
+def _place(config: TrainConfig, total: int, world: int) -> tuple[str, int, Path | None]:
+    """What to call it, the limit in bytes, and the folder; None for memory."""
+    limit = None if config.cache_limit is None else int(config.cache_limit * GB)
+    memory = limit or free_memory() // 2
+    if config.cache == "memory" or (config.cache == "auto" and world == 1 and total <= memory):
+        return "in memory", memory, None
+    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
+    if limit is None:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        limit = min(DISK_LIMIT, shutil.disk_usage(there).free // 2)
+    return f"in {folder}", limit, folder
+
+
+def default_folder() -> Path:
+    """``~/.cache/detseg/features``, or under ``XDG_CACHE_HOME``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detseg" / "features"
+
+
+def _size(count: int) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.3g} MB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"

@@ -1,0 +1,74 @@
+"""metrics.jsonl: one row an epoch, for programs and for the terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.engine.evaluate import Metrics
+from detseg.engine.train import EpochStats
+from detseg.runtime.files import write_text
+
+Row = dict[str, Any]
+
+SHOWN_FIELDS = 6
+"""Label fields up to which a line names the numbers of each; metrics.jsonl has them all."""
+
+
+def row(
+    epoch: int,
+    stats: EpochStats,
+    val_losses: dict[str, float],
+    metrics: Metrics | None,
+    optimizer: torch.optim.Optimizer,
+    seconds: float,
+) -> Row:
+    """One line of metrics.jsonl."""
+    return {
+        "epoch": epoch,
+        "lr": optimizer.param_groups[-1]["lr"],
+        "seconds": round(seconds, 3),
+        "images_per_second": round(stats.images / stats.seconds, 2),
+        **{f"train_{name}": value for name, value in stats.losses.items()},
+        **{f"val_{name}": value for name, value in val_losses.items()},
+        **(metrics.scalars() if metrics else {}),
+    }
+
+
+def line(row: Row, epochs: int, is_best: bool) -> str:
+    """One epoch on the terminal."""
+    names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "keypoints_AP50", "accuracy")
+    numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
+    numbers += _by_field(row, "accuracy_")
+    val = f"val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
+    loss = f"loss {row['train_loss']:.3f}{_by_field(row, 'train_loss_')}"
+    shown = [loss, val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
+    return f"epoch {row['epoch']}/{epochs - 1}: {', '.join(part for part in shown if part)}"
+
+
+def _by_field(row: Row, prefix: str) -> str:
+    """`` (colour 0.312, shape 0.480)``: a number of each label field; empty without fields, or with many."""
+    fields = [key.removeprefix("accuracy_") for key in row if key.startswith("accuracy_")]
+    shown = [f"{name} {row[prefix + name]:.3f}" for name in fields if row.get(prefix + name) is not None]
+    return f" ({', '.join(shown)})" if shown and len(fields) <= SHOWN_FIELDS else ""
+
+
+def minutes_of(rows: list[Row]) -> float:
+    """Wall minutes of training and evaluation in these epochs, whichever process they ran in."""
+    return float(sum(row["seconds"] for row in rows)) / 60
+
+
+def read_rows(path: Path, epochs: int) -> list[Row]:
+    """The rows of the first ``epochs`` epochs of a metrics.jsonl that may not exist."""
+    if not path.is_file():
+        return []
+    rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["epoch"] < epochs]
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Write all rows anew, atomically: an interrupted write never leaves half a line."""
+    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

@@ -1,0 +1,24 @@
+"""The optimizer that a run's options ask for."""
+
+from __future__ import annotations
+
+import torch
+
+from detseg.engine.optim import build_optimizer
+from detseg.models import Model
+from detseg.options import TrainConfig
+
+
+def new_optimizer(model: Model, config: TrainConfig, *, lr_factor: float = 1.0) -> torch.optim.Optimizer:
+    """For the trainable parameters of ``model``, by resolved options; all rates times ``lr_factor``."""
+    assert config.lr is not None
+    return build_optimizer(
+        model,
+        name=config.optimizer or "sgd",
+        lr=lr_factor * config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay or 0.0,
+        body_lr=config.body_lr,
+        last_lr=config.last_lr or 1.0,
+        beta2=config.beta2 or 0.999,
+    )

@@ -1,0 +1,113 @@
+"""What is particular to VIA's JSON; the rest is in test_drawn.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.annotations.formats.via.read import find_via, read_via
+from detseg.annotations.listing import list_files
+from detseg.annotations.table import AnnotationTable
+from detseg.errors import DataError
+
+RECT = {"name": "rect", "x": 2, "y": 3, "width": 10, "height": 6}
+RING = {"name": "polygon", "all_points_x": [2, 12, 12], "all_points_y": [3, 3, 9]}
+
+
+def region(shape: Any = None, **attributes: Any) -> dict[str, Any]:
+    return {"shape_attributes": RECT if shape is None else shape, "region_attributes": attributes}
+
+
+def read(folder: Path, regions: Any, project: bool = False) -> AnnotationTable:
+    Image.new("RGB", (30, 20)).save(folder / "a.png")
+    value: Any = {"a.png99": {"filename": "a.png", "size": 99, "regions": regions, "file_attributes": {}}}
+    if project:
+        value = {"_via_settings": {}, "_via_img_metadata": value, "_via_attributes": {}, "_via_image_id_list": []}
+    (folder / "via.json").write_text(json.dumps(value))
+    assert find_via(folder, list_files(folder)) == "VIA: via.json"
+    return read_via(folder)
+
+
+@pytest.mark.parametrize(
+    ("shape", "boxes", "masks", "note"),
+    [
+        (RECT, [[2, 3, 10, 6]], [False], ""),
+        (RING, [[2, 3, 10, 6]], [True], ""),
+        ({**RING, "all_points_x": [2, 12], "all_points_y": [3, 9]}, [[2, 3, 10, 6]], [False], "fewer than three"),
+        ({"name": "circle", "cx": 10, "cy": 10, "r": 4.5}, [[5.5, 5.5, 9, 9]], [True], ""),
+        ({"name": "ellipse", "cx": 10, "cy": 10, "rx": 4, "ry": 2}, [[6, 8, 8, 4]], [True], ""),
+        ({"name": "ellipse", "cx": 10, "cy": 10, "rx": 4, "ry": 2, "theta": np.pi / 2}, [[8, 6, 4, 8]], [True], ""),
+        ({"name": "point", "cx": 10, "cy": 10}, [], [], "neither box nor polygon"),
+        ({**RING, "name": "polyline"}, [], [], "neither box nor polygon"),
+    ],
+)
+@pytest.mark.parametrize("project", [True, False])
+def test_shapes(tmp_path: Path, shape: Any, boxes: Any, masks: list[bool], note: str, project: bool) -> None:
+    table = read(tmp_path, [region(shape, label="cell")], project)
+    np.testing.assert_allclose(table.boxes_xywh, np.reshape(boxes, (-1, 4)), atol=1e-9)
+    assert table.segmentation.present().tolist() == masks
+    assert bool(table.notes) is bool(note)
+    assert note in " ".join(table.notes.lines())
+
+
+@pytest.mark.parametrize("regions", [[], {}, {"0": region(type="x"), "7": region(type="x")}])
+def test_regions_of_version_1(tmp_path: Path, regions: Any) -> None:
+    assert len(read(tmp_path, regions).label) == len(regions)
+
+
+@pytest.mark.parametrize(
+    ("regions", "classes", "note"),
+    [
+        ([region(name="b"), region(name="a")], ["b", "a"], ""),
+        ([region(colour="red", Class="b")], ["b"], ""),
+        ([region(type="t", label="b")], ["b"], ""),
+        ([region(organ="b"), region(organ="c", remark="x")], ["b", "c"], "region attribute taken as the class: organ"),
+        ([region(), region()], ["object", "object"], "every instance is of the class 'object'"),
+        ([region(name="b"), region()], ["b"], "without a class dropped"),
+        ([region(name="b"), region(name="undefined")], ["b"], "taken as no class"),
+        ([region(name={"b": True, "c": False})], ["b"], ""),
+        ([region(name={}), region(name={"c": True})], ["c"], "without a class dropped"),
+        ([region(name=3)], ["3"], ""),
+    ],
+)
+def test_which_attribute_is_the_class(tmp_path: Path, regions: Any, classes: list[str], note: str) -> None:
+    table = read(tmp_path, regions)
+    assert [table.class_map.name_of(int(label)) for label in table.label] == classes
+    assert bool(table.notes) is bool(note)
+    assert note in " ".join(table.notes.lines())
+
+
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ([region(name={"a": True, "b": True})], "via.json, a.png, region 0: name has several values .a, b.; tick one"),
+        ([region({"name": "rect", "x": 1, "y": 2, "width": 3}, name="a")], r"region 0 \(rect\): no height"),
+        ([region({**RING, "all_points_x": [1]}, name="a")], "1 x and 3 y"),
+        ([region({"name": "rect", "x": "1"}, name="a")], r"via.json, at .*\.x: Expected `float \| null`, got `str`"),
+        ([{"region_attributes": {}}], "missing required field `shape_attributes`"),
+        (
+            [region({**RECT, "x": 1e308, "width": 1e308}, name="a")],
+            "region 0 .*not all of these numbers are finite",
+        ),
+    ],
+)
+def test_bad_files(tmp_path: Path, regions: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read(tmp_path, regions)
+
+
+def test_a_project_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "via.json").write_text('{"_via_settings": {}}')
+    with pytest.raises(DataError, match="a VIA project without _via_img_metadata; save the project again"):
+        read_via(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"images": [], "annotations": []}', '{"shapes": []}', "[1, 2]"])
+def test_other_json_is_not_mistaken(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert find_via(tmp_path, ["a.json"]) is None

@@ -1,0 +1,63 @@
+"""The comparison of loading at a small size, and that its check sees a difference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.benchmarks.speed.loader import Ours, Plain, again, check_samples, loading
+from detseg.benchmarks.speed.scenes_set import boxes, scene_set
+from detseg.errors import DataError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def annotations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return scene_set(tmp_path_factory.mktemp("scenes"), 2, (480, 640), 12)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_loading(annotations: Path, mirrored: bool) -> None:
+    found = loading(annotations, 400, mirrored=mirrored, turns=2)
+    assert len(found.ours) == len(found.theirs) == 2
+    assert found.target == 5
+
+
+@pytest.mark.parametrize("plainly", [False, True])
+def test_loading_again(annotations: Path, plainly: bool) -> None:
+    found = again(annotations, 120, plainly=plainly, turns=2)
+    assert "equal samples" in found.note
+    assert (found.target is None) != plainly
+
+
+def test_both_ways_mirror_half_of_the_pictures(annotations: Path) -> None:
+    for way in (Ours(annotations, 120, mirrored=True), Plain(annotations, 120, mirrored=True)):
+        images = [way[0][0] for _ in range(40)]
+        same = [torch.allclose(image, images[0], atol=1e-5) for image in images]
+        mirrored = [torch.allclose(image.flip(-1), images[0], atol=1e-5) for image in images]
+        assert 8 <= sum(mirrored) == len(images) - sum(same) <= 32
+
+
+def test_samples_that_differ_are_refused(annotations: Path) -> None:
+    ours, theirs = [Ours(annotations, 400)[0]], [Plain(annotations, 400)[0]]
+    image, masks = theirs[0]
+    assert check_samples(ours, theirs) > 0.95
+    with pytest.raises(DataError, match="masks have an IoU"):
+        check_samples(ours, [(image, masks.roll(9, -1))])
+    with pytest.raises(DataError, match="pictures differ"):
+        check_samples(ours, [(1 - image, masks)])
+    with pytest.raises(DataError, match="equal work"):
+        check_samples(ours, [(image, masks[1:])])
+
+
+def test_boxes_are_small_and_large_ones_inside() -> None:
+    found = boxes(np.random.default_rng(0), 1000, (480, 640))
+    assert (found[:, :2] >= 0).all()
+    assert (found[:, 2:] <= [640, 480]).all()
+    sides = np.sqrt((found[:, 2:] - found[:, :2]).prod(axis=1))
+    assert 0.25 < (sides < 32).mean() < 0.5
+    assert 0.2 < (sides > 96).mean() < 0.4

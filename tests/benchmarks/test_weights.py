@@ -1,0 +1,205 @@
+"""Starting weights at equal budgets: which runs there are, what they share, and going on where a call ended."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from detseg.annotations import read
+from detseg.benchmarks import weights as transfer
+from detseg.checkpoints import save_checkpoint
+from detseg.cli import main, parse
+from detseg.models import MODELS
+from detseg.models.create import create_model
+from detseg.options import BenchmarkConfig, TrainConfig
+from detseg.training import time_budget as budget
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+TINY = (
+    *("--task", "detect", "--image-size", "64", "--batch-size", "2", "--workers", "0", "--device", "cpu"),
+    *("--rois-per-image", "16", "--detections-per-image", "20", "--no-val-loss", "--augment", "none"),
+)
+LARGE = "fasterrcnn_mobilenet_v3_large_fpn_slim"
+
+
+@pytest.fixture(scope="module")
+def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights in the place of those that come with the package."""
+    file = tmp_path_factory.mktemp("weights") / "bundled.safetensors"
+    model = create_model(LARGE, read(parts).class_map, weights="none").model
+    save_checkpoint(file, model)
+    return file
+
+
+@pytest.fixture
+def two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of any budget is an epoch: nothing is measured."""
+
+    def half(config: TrainConfig, *given: Any) -> budget.EpochSeconds:
+        assert config.minutes is not None
+        return budget.EpochSeconds(15 * config.minutes, 10 * config.minutes, 5 * config.minutes)
+
+    monkeypatch.setattr(budget, "epoch_seconds", half)
+
+
+@pytest.mark.usefixtures("two_epochs")
+def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
+    parts: Path, started: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    call = ["benchmark", "transfer", str(parts), "--output", str(output), "--bundled", str(started), *TINY]
+    assert main([*call, "--budgets", "[0.5]", "--seeds", "[0]"]) == 0
+    first = json.loads((output / "transfer.json").read_text())["rows"]
+    assert [row["arm"] for row in first] == ["scratch", "bundled frozen", "bundled fine-tuned"]
+    assert all((row["budget"], row["seed"], row["epochs"]) == (0.5, 0, 2) for row in first)
+    assert all(0 <= row["bbox_AP50"] <= 1 and row["minutes"] > 0 for row in first)
+
+    folders = [output / f"{arm}-0.5min-0" for arm in ("scratch", "bundled-frozen", "bundled-fine-tuned")]
+    runs = [tomllib.loads((folder / "config.toml").read_text()) for folder in folders]
+    assert [run["weights"] for run in runs] == ["none", str(started), str(started)]
+    assert [run["freeze"] for run in runs] == ["none", "body", "none"]
+    assert [run.get("norm_eval") for run in runs] == [None, True, True]  # from random weights statistics are learnt
+    own = ("weights", "freeze", "norm_eval", "output", "anchor_sizes")
+    shared = [{name: value for name, value in run.items() if name not in own} for run in runs]
+    assert shared[0] == shared[1] == shared[2]
+    assert (shared[0]["lr"], shared[0]["optimizer"], shared[0]["minutes"]) == (1e-3, "adamw", 0.5)
+
+    times = {path: path.stat().st_mtime_ns for path in output.glob("*/last.safetensors")}
+    assert main([*call, "--budgets", "[0.5]", "--seeds", "[1,0]", "--arms", "scratch,bundled frozen"]) == 0
+    rows = json.loads((output / "transfer.json").read_text())["rows"]
+    assert rows[:3] == first
+    assert [(row["arm"], row["seed"]) for row in rows[3:]] == [("scratch", 1), ("bundled frozen", 1)]
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    splits = [json.loads(path.read_text())["splits"] for path in output.glob("**/split.json")]
+    assert len(splits) == 6
+    assert all(split == splits[0] for split in splits)
+
+    text = (output / "transfer.md").read_text()
+    assert "| budget | arm | box AP | box AP50 | minutes | epochs | seeds |" in text
+    assert "torch " in text
+    assert text.count(f"    python tools/benchmark.py transfer {parts}") == 2
+    assert "bundled fine-tuned" in capsys.readouterr().out.splitlines()[-1]
+
+    assert main([*call, "--lr", "0.1"]) == 1
+    assert "was begun with lr None, not 0.1" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("two_epochs")
+def test_an_interrupted_run_goes_on(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import detseg.training.trainer as recipe
+
+    output, learn = tmp_path / "out", recipe.train_steps
+    call = ["benchmark", "transfer", str(parts), "--output", str(output), *TINY, "--arms", "scratch"]
+    call += ["--budgets", "[0.5]", "--seeds", "[0]"]
+
+    def stop(*given: Any, **options: Any) -> Any:
+        if given[4] == 1:
+            raise KeyboardInterrupt
+        return learn(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "train_steps", stop)
+        assert main(call) == 130
+    assert json.loads((output / "transfer.json").read_text())["rows"] == []
+    assert main(call) == 0
+    assert "after epoch 0" in capsys.readouterr().out
+    (row,) = json.loads((output / "transfer.json").read_text())["rows"]
+    assert row["epochs"] == 2
+
+
+@pytest.mark.usefixtures("two_epochs")
+def test_classifiers(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for channel, name in enumerate(("blue", "red")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(5):
+            image = rng.integers(0, 100, (40, 48, 3)).astype(np.uint8)
+            image[..., 2 * channel] += 120
+            cv2.imwrite(str(tmp_path / "data" / name / f"{index}.png"), image)
+    model = create_model("mobilenet_v2", ["red", "blue"], weights="none").model
+    save_checkpoint(tmp_path / "imagenet.safetensors", model)
+    call = ["benchmark", "transfer", str(tmp_path / "data"), "--output", str(tmp_path / "out"), "--image-size", "64"]
+    call += ["--imagenet", str(tmp_path / "imagenet.safetensors"), "--arms", "scratch,imagenet frozen"]
+    assert main([*call, "--budgets", "[0.5]", "--seeds", "[3]", "--device", "cpu"]) == 0
+    rows = json.loads((tmp_path / "out" / "transfer.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["mobilenet_v3_large", "mobilenet_v2"]
+    assert all(0 <= row["accuracy"] <= 1 for row in rows)
+    assert "| accuracy |" in (tmp_path / "out" / "transfer.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_demo_set_within_measured_minutes(tmp_path: Path) -> None:
+    call = ["benchmark", "transfer", "--output", str(tmp_path / "out"), "--arms", "scratch", "--seeds", "[0]"]
+    assert main([*call, "--budgets", "[1]"]) == 0
+    (row,) = json.loads((tmp_path / "out" / "transfer.json").read_text())["rows"]
+    assert row["minutes"] < 1.5
+    assert 0 <= row["segm_AP"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--model", "resnet18"), "--model resnet18: transfer sets it for each arm"),
+        (("--minutes", "3"), "--minutes 3.0: transfer sets it"),
+        (("--weights", "none"), "--weights none: transfer sets it"),
+        (("--patience", "2"), "--patience 2"),
+        (("--budgets", "[3,0]"), "--budgets [3.0, 0.0]: 0.0 is no number of minutes"),
+        (("--budgets", "[3,3]"), "none twice"),
+        (("--seeds", "[]"), "--seeds []: name one or more"),
+        (("--seeds", "[-1]"), "--seeds [-1]"),
+        (("--arms", "scrach"), "--arms scrach: there is no such arm; there are scratch, bundled frozen"),
+        (("--arms", "imagenet frozen"), "--imagenet FILE"),
+        (("--task", "keypoints"), "cannot teach keypoints"),
+        (("--bundled", "nowhere.safetensors"), "nowhere.safetensors"),
+    ],
+)
+def test_what_cannot_be(
+    options: tuple[str, ...], named: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", "transfer", str(parts), "--output", str(tmp_path / "out"), *options]) == 1
+    assert named in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_arms_of_each_task_are_models_that_exist() -> None:
+    config = BenchmarkConfig(imagenet="v2.pth")
+    for task in transfer.METRICS:
+        arms = transfer.pick_arms(config, task)
+        assert ("bundled frozen" in arms) == (task != "classify"), "of which a classifier takes the first stages"
+        assert len(arms) == (4 if task == "classify" else 5)
+        assert {MODELS[arm.model].task for arm in arms.values()} == {task}
+        sizes = {transfer.common_options(BenchmarkConfig(data=data), task)["image_size"] for data in ("", "x")}
+        assert sizes == {240, 224 if task == "classify" else 320}
+    assert "bundled frozen" in transfer.pick_arms(BenchmarkConfig(bundled="own.safetensors"), "classify")
+
+
+def test_the_table_has_mean_and_range_of_the_seeds_that_there_are() -> None:
+    def row(arm: str, seed: int, budget: float, accuracy: float | None, epochs: int = 4) -> dict[str, Any]:
+        return {"arm": arm, "budget": budget, "seed": seed, "accuracy": accuracy, "minutes": 2.5, "epochs": epochs}
+
+    rows = [row("b", 0, 20, 0.75), row("b", 0, 3, 0.5), row("b", 1, 3, 0.25, 6), row("a", 0, 3, None)]
+    header, cells = transfer.table_of(rows, "classify")
+    assert header == ["budget", "arm", "accuracy", "minutes", "epochs", "seeds"]
+    assert cells == [
+        ["3", "b", "0.375 (0.250 to 0.500)", "2.50", "5 (4 to 6)", "2"],
+        ["3", "a", "-", "2.50", "4", "1"],
+        ["20", "b", "0.750", "2.50", "4", "1"],
+    ]
+
+
+def test_the_command_in_the_report_gives_the_same_options() -> None:
+    given = ["transfer", "my data", "--budgets", "[3,0.5]", "--arms", "scratch,bundled frozen", "--no-val-loss"]
+    config = parse("benchmark", given)
+    words = shlex.split(transfer.command_of(config))
+    assert words[:2] == ["python", "tools/benchmark.py"]
+    assert parse("benchmark", words[2:]) == config

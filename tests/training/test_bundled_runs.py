@@ -1,0 +1,110 @@
+"""Runs that start from the bundled weights: what is picked for them, and a wheel that brings them along."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detseg.annotations import read
+from detseg.errors import DataError
+from detseg.models.weights import published
+from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH, FITTING
+from detseg.options import TrainConfig
+from detseg.training.choices import resolve
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("task", ["segment", "detect"])
+def test_the_model_that_they_fit_is_picked(task: Any, parts: Path) -> None:
+    table = read(parts)
+    config, lines = resolve(TrainConfig(data=str(parts), task=task, weights=BUNDLED), table, table, CPU)
+    assert config.model == FITTING[task]
+    assert any("bundled weights fit" in line for line in lines)
+    usual, _ = resolve(TrainConfig(data=str(parts), task=task), table, table, CPU)
+    assert usual.weights == "coco", "which stay the default for data of one's own"
+
+
+def test_of_a_classifier_all_that_starts_from_scratch_learns(tmp_path: Path) -> None:
+    for name in ("red", "blue"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((40, 48, 3), np.uint8))
+    table = read(tmp_path)
+    given = TrainConfig(data=str(tmp_path), task="classify", weights=BUNDLED)
+    assert resolve(given, table, table, CPU)[0].freeze == "none"
+    for good in ({"freeze": "stem"}, {"trainable_layers": 3}):
+        resolve(replace(given, **good), table, table, CPU)
+    for bad in ({"freeze": "body"}, {"trainable_layers": 2}, {"recipe": "probe-then-tune"}):
+        with pytest.raises(DataError, match=f"--{next(iter(bad)).replace('_', '-')} .*the others would stay random"):
+            resolve(replace(given, **bad), table, table, CPU)
+        resolve(replace(given, **bad, weights="imagenet"), table, table, CPU)  # control
+
+
+def test_the_demo_run_starts_from_them(parts: Path) -> None:
+    table = read(parts)
+    config, _ = resolve(TrainConfig(), table, table, CPU)
+    assert (config.model, config.weights, config.freeze) == (BUNDLED_ARCH, BUNDLED, "none")
+    other, _ = resolve(TrainConfig(model="maskrcnn_resnet18_fpn"), table, table, CPU)
+    assert other.weights == "none", "they do not fit"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "last_lr": 3.0, "beta2": 0.98}),
+        ({"task": "detect"}, {"model": FITTING["detect"], "mask_rois_per_image": None, "weights": BUNDLED}),
+        ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 16}),
+        ({"minutes": 1.0, "last_lr": 1.5}, {"epochs": None, "last_lr": 1.5}),
+    ],
+)
+def test_options_of_the_demo_run(parts: Path, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    table = read(parts)
+    config, _ = resolve(TrainConfig(**options), table, table, CPU)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_without_a_network_they_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(DataError, match="--weights bundled"):
+        published.fetch((tmp_path / "gone.pth").as_uri())
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_run_starts_from_them(parts: Path, train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(parts, tmp_path / "run", "--weights", BUNDLED)
+    assert "weights: bundled (" in capsys.readouterr().out
+    assert f'weights = "{BUNDLED}"' in (run / "config.toml").read_text()
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_them_and_runs_offline(parts: Path, tmp_path: Path) -> None:
+    wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(wheel, check=True)
+    (found,) = tmp_path.glob("detseg-*.whl")
+    with zipfile.ZipFile(found) as archive:
+        assert {f"detseg/weights/{BUNDLED_ARCH}.safetensors", "detseg/weights/card.md"} <= set(archive.namelist())
+        archive.extractall(tmp_path / "site")  # our own file, made a moment ago
+    code = (
+        "import socket, sys\n"
+        "def refuse(*given): raise OSError('no network')\n"
+        "socket.socket.connect = refuse\n"
+        "import detseg; assert detseg.__file__.startswith(sys.argv[1]), detseg.__file__\n"
+        "from detseg.cli import main\n"
+        "sys.exit(main(['train', sys.argv[2], '--weights', 'bundled', '--image-size', '64', '--epochs', '1',\n"
+        "               '--rois-per-image', '16', '--device', 'cpu', '--output', 'run']))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "TORCH_HOME": str(tmp_path / "empty")}
+    command = [sys.executable, "-c", code, str(tmp_path / "site"), str(parts)]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    assert (tmp_path / "run" / "best.safetensors").is_file()

@@ -1,0 +1,154 @@
+"""Runs on features that are computed once: what is said, what is shared, resumed, replayed, and probed before tuned."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detseg.checkpoints import load_checkpoint
+from detseg.cli import main
+from detseg.features.store import FeatureStore
+from detseg.models import Detector
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+Train = Callable[..., Path]
+FROZEN = ("--freeze", "body", "--epochs", "2", "--image-size", "64", "--augment", "flip")
+PROBE = ("--recipe", "probe-then-tune", "--epochs", "3", "--probe-epochs", "1", "--image-size", "64")
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(run / "last.safetensors")
+    return checkpoint.weights | checkpoint.optimizer
+
+
+def equal(first: Path, second: Path) -> bool:
+    a, b = state(first), state(second)
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[name]) for name, tensor in a.items())
+
+
+@pytest.fixture(scope="module")
+def cached(parts: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(parts, tmp_path_factory.mktemp("cached") / "run", *FROZEN)
+
+
+@pytest.mark.slow
+def test_in_memory_on_disk_and_over_the_limit_are_one_run(
+    cached: Path, parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = ("--cache", "disk", "--cache-dir", str(tmp_path / "features"))
+    assert equal(train(parts, tmp_path / "disk", *FROZEN, *disk), cached)
+    said = capsys.readouterr().out
+    assert "cache: body features of 4 images (plain, mirrored), about" in said
+    assert f"of float16 in {tmp_path / 'features'}; 1 s to compute, once" in said
+    assert "already" not in said
+    assert equal(train(parts, tmp_path / "again", *FROZEN, *disk), cached)
+    assert f"8 of 8 were in {tmp_path / 'features'}" in capsys.readouterr().out
+    few = ("--cache", "memory", "--cache-limit", "0.00005")
+    assert equal(train(parts, tmp_path / "few", *FROZEN, *few), cached)
+    assert "of which 0.05 MB are kept" in capsys.readouterr().out
+    assert not equal(train(parts, tmp_path / "exact", *FROZEN, "--cache-dtype", "float32"), cached)  # control
+
+
+def test_the_body_runs_once_for_each_view(
+    parts: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    compute = Detector.frozen_features
+
+    def counted(self: Any, images: Any, *given: Any, **options: Any) -> Any:
+        seen.append(len(images))
+        return compute(self, images, *given, **options)
+
+    monkeypatch.setattr(Detector, "frozen_features", counted)
+    train(parts, tmp_path / "two", *FROZEN)
+    train(parts, tmp_path / "none", *FROZEN, "--epochs", "1")
+    once = 2 + 4 * 2 + 2  # one image twice to measure, four images in two views, two of validation
+    assert sum(seen) == 2 * once
+    seen.clear()
+    train(parts, tmp_path / "off", *FROZEN, "--cache", "off")
+    assert sum(seen) > 2 * 4  # control
+
+
+def test_the_scores_of_the_run_are_those_of_evaluate(cached: Path, tmp_path: Path) -> None:
+    assert main(["evaluate", str(cached), "--output", str(tmp_path / "e")]) == 0
+    assert (tmp_path / "e" / "metrics.json").read_text() == (cached / "metrics.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [FROZEN, PROBE], ids=["cached", "probe-then-tune"])
+def test_resumed_anywhere_it_ends_with_the_same_bits(
+    options: tuple[str, ...], parts: Path, train: Train, small: tuple[str, ...], tmp_path: Path
+) -> None:
+    every = (*options, "--checkpoint-every", "1", "--keep", "20")
+    whole = train(parts, tmp_path / "whole", *every)
+    places = {load_checkpoint(path).position.epoch for path in whole.glob("last-*.safetensors")}
+    assert len(places) >= 2
+    for number, path in enumerate(sorted(whole.glob("last-*.safetensors"))):
+        again = tmp_path / f"again-{number}"
+        shutil.copytree(whole, again, ignore=lambda *_: [p.name for p in whole.glob("last*")])
+        shutil.copy(path, again / "last.safetensors")
+        assert main(["train", "--resume", str(again)]) == 0
+        assert equal(again, whole)
+
+
+@pytest.mark.slow
+def test_probe_then_tune(parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(parts, tmp_path / "run", *PROBE, "--lr", "0.002", "--tune-lr", "0.5", "--freeze", "none")
+    said = capsys.readouterr().out
+    assert "probe: 1 epochs of the heads on the frozen body" in said
+    assert "tune: 2 epochs of all that --freeze none leaves, at 0.5 of the rate" in said
+    assert said.count("cache: ") == 1
+    assert load_checkpoint(run / "last.safetensors").position.epoch == 3
+    probe = train(parts, tmp_path / "probe", "--freeze", "body", "--epochs", "1", *PROBE[-2:], "--lr", "0.002")
+    tuned, probed = (load_checkpoint(one / "last.safetensors").weights for one in (run, probe))
+    key = next(name for name in tuned if name.startswith("backbone.body") and tuned[name].ndim == 4)
+    assert not torch.equal(tuned[key], probed[key])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--freeze", "none", "--cache", "memory"), "--cache memory: only a frozen body's features can be kept"),
+        (("--freeze", "body", "--cached-views", "-1"), "--cached-views -1: it must be at least 0"),
+        (("--cache-limit", "0"), "--cache-limit 0.0: it must be a number above 0"),
+        (("--probe-epochs", "2"), "--probe-epochs 2 belongs to --recipe probe-then-tune"),
+        ((*PROBE, "--probe-epochs", "3"), "--probe-epochs 3 of 3 leaves none to tune"),
+        ((*PROBE, "--freeze", "body"), "--freeze body: after the probe more than the heads must learn"),
+        ((*PROBE, "--patience", "2"), "--patience 2 does not go with --recipe probe-then-tune"),
+    ],
+)
+def test_options_that_cannot_be(
+    options: tuple[str, ...],
+    message: str,
+    parts: Path,
+    small: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["train", str(parts), "--output", str(tmp_path / "run"), *small, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_step_that_is_not_finite_is_kept_with_its_features(
+    parts: Path, small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    rounded = FeatureStore.rounded
+
+    def spoiled(self: Any, features: Any) -> Any:
+        found = rounded(self, features)
+        for tensor in found.maps.values():
+            tensor[...] = torch.inf
+        return found
+
+    monkeypatch.setattr(FeatureStore, "rounded", spoiled)
+    run = tmp_path / "run"
+    assert main(["train", str(parts), "--output", str(run), *small, *FROZEN]) == 1
+    assert "not finite" in capsys.readouterr().err
+    assert main(["train", "--replay", str(run / "not-finite.safetensors")]) == 0
+    assert "x 64  inf to inf" in capsys.readouterr().out

@@ -1,0 +1,128 @@
+"""What a data set can teach, by its annotations and by the model that is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.annotations import AnnotationTable
+from detseg.annotations.builder import TableBuilder
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+from detseg.options import TrainConfig
+from detseg.training.choices import resolve
+from detseg.training.task_choice import obstacles, pick_task
+
+SQUARE = [np.array([[2.0, 2], [12, 2], [12, 12], [2, 12]])]
+
+
+def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: int | None = None) -> AnnotationTable:
+    """One image; an instance for each (has a mask, is a crowd)."""
+    builder = TableBuilder(ClassMap.from_names([f"c{i}" for i in range(classes)]), Path("/data"), source="set")
+    builder.add_image("a.jpg", (40, 60), class_index=class_index)
+    for number, (masked, crowd) in enumerate(instances, 1):
+        segmentation = SQUARE if masked else None
+        builder.add_instance([2, 2, 10, 10], 1, segmentation=segmentation, iscrowd=crowd, annotation_id=number)
+    return builder.build()
+
+
+@pytest.mark.parametrize(
+    ("instances", "task", "said"),
+    [
+        ([(True, False)], "segment", "the most"),
+        ([(False, False)], "detect", "the most"),
+        ([(True, False), (False, False)], "detect", "only 1 of 2 instances have a mask; the first without is annot"),
+        ([(True, False), (False, True)], "segment", "the most"),  # a crowd is not trained on and needs no mask
+    ],
+)  # fmt: skip
+def test_the_most_that_the_data_can_teach(instances: list[tuple[bool, bool]], task: str, said: str) -> None:
+    found, reason = pick_task(TrainConfig(), table(instances))
+    assert found == task
+    assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (table([]), "there are no boxes"),
+        (table([(True, True)] * 3), "all 3 instances are crowds or ignored"),
+        (table([], classes=1, class_index=0), "only one class"),
+    ],
+)
+def test_nothing_to_learn(given: AnnotationTable, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        pick_task(TrainConfig(), given)
+
+
+@pytest.mark.parametrize(
+    ("options", "task"),
+    [
+        ({"model": "fasterrcnn_resnet50_fpn"}, "detect"),
+        ({"model": "maskrcnn_resnet50_fpn"}, "segment"),
+        ({"task": "detect"}, "detect"),
+    ],
+)
+def test_the_model_or_the_user_decides(options: dict[str, str], task: str) -> None:
+    assert pick_task(TrainConfig(**options), table([(True, False)]))[0] == task  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": "maskrcnn_resnet50_fpn"}, "there are no masks; it can teach detect"),
+        ({"task": "segment"}, "there are no masks"),
+        ({"model": "resnet18"}, "there are no class folders"),
+        ({"model": "resnet18", "task": "detect"}, "--model resnet18 is for --task classify"),
+        ({"model": "resnet19"}, "resnet18"),
+    ],
+)
+def test_what_cannot_be_is_said_before_training(options: dict[str, str], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        pick_task(TrainConfig(**options), table([(False, False)]))  # type: ignore[arg-type]
+
+
+def test_classes_need_two() -> None:
+    assert obstacles(table([], class_index=1))["classify"] == ""
+    assert pick_task(TrainConfig(), table([], class_index=1))[0] == "classify"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"workers": -1}, "--workers -1"),
+        ({"eval_epochs": 0}, "--eval-epochs 0: it must be at least 1"),
+        ({"image_size": 4}, "--image-size 4: it must be at least 32"),
+        ({"mask_rois_per_image": 0}, "--mask-rois-per-image 0: it must be at least 1"),
+        ({"last_lr": 0.0}, "--last-lr 0.0: it must be a number above 0"),
+        ({"beta2": 1.0}, "--beta2 1.0: a decay lies between 0 and 1"),
+        ({"beta2": 0.9, "optimizer": "sgd"}, "--beta2 0.9 is of adamw"),
+        ({"lr": 0.0}, "--lr 0.0"),
+        ({"lr": float("nan")}, "--lr nan"),
+        ({"seed": -1}, "--seed -1"),
+        ({"freeze": "body", "trainable_layers": 2}, "give one of them"),
+    ],
+)
+def test_numbers_out_of_range(options: dict[str, float], said: str) -> None:
+    given = table([(True, False)])
+    with pytest.raises(DataError, match=said):
+        resolve(TrainConfig(data="x", **options), given, given, torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def test_every_choice_has_a_reason_and_the_users_own_is_kept() -> None:
+    given = table([(True, False)] * 90)
+    config, lines = resolve(TrainConfig(data="x", lr=0.5), given, given, torch.device("cpu"))
+    assert (config.lr, config.batch_size, config.workers, config.detections_per_image) == (0.5, 1, 0, 135)
+    assert config.model == "maskrcnn_mobilenet_v3_large_fpn"
+    assert (config.weights, config.freeze) == ("coco", "body")
+    assert all(line.endswith(")") for line in lines)
+    assert not any(line.strip().startswith("lr ") for line in lines)
+    cuda, _ = resolve(TrainConfig(data="x"), given, given, torch.device("cuda"))
+    assert (cuda.model, cuda.freeze, cuda.image_size) == ("maskrcnn_resnet50_fpn", "stem", None)
+    folders = table([], class_index=1)
+    config, lines = resolve(TrainConfig(data="x"), folders, folders, torch.device("cpu"))
+    assert (config.model, config.weights, config.rois_per_image) == ("resnet18", "imagenet", None)

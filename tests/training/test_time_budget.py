@@ -1,0 +1,211 @@
+"""--minutes: epochs that fit a budget, from speeds that are measured without a trace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.annotations import read
+from detseg.checkpoints import load_checkpoint, save_checkpoint
+from detseg.checkpoints import manager as keeper
+from detseg.cli import main
+from detseg.models import freeze
+from detseg.models.create import create_model
+from detseg.options import TrainConfig
+from detseg.runtime.signals import Interruption
+from detseg.training import time_budget as budget
+from detseg.training.loaders import Feed
+
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
+Train = Callable[..., Path]
+MINUTES = ("--epochs", "null", "--image-size", "64", "--augment", "strong")
+"""Without the number of epochs that the fixture gives."""
+
+
+@pytest.fixture(scope="module")
+def timed(parts: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(parts, tmp_path_factory.mktemp("timed") / "run", *MINUTES, "--minutes", "0.03")
+
+
+def config_of(run: Path) -> dict[str, Any]:
+    return tomllib.loads((run / "config.toml").read_text())
+
+
+def weights_equal(first: Path, second: Path) -> bool:
+    a, b = (load_checkpoint(run / "last.safetensors").weights for run in (first, second))
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_same_run_by_minutes_and_by_the_epochs_that_they_pick(
+    timed: Path, parts: Path, train: Train, rows: Any, tmp_path: Path
+) -> None:
+    saved = config_of(timed)
+    assert saved["minutes"] == 0.03
+    epochs = saved["epochs"]
+    assert len(rows(timed)) == epochs >= 1
+    by_epochs = train(parts, tmp_path / "run", *MINUTES, "--epochs", str(epochs))
+    assert rows(by_epochs) == rows(timed)
+    assert weights_equal(by_epochs, timed)
+    without = {name: value for name, value in saved.items() if name not in ("minutes", "output")}
+    assert without == {name: value for name, value in config_of(by_epochs).items() if name != "output"}
+
+
+def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
+    timed: Path, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*given: Any) -> tuple[float, float]:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(budget, "epoch_seconds", fail)
+    run = tmp_path / "run"
+    shutil.copytree(timed, run)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert weights_equal(run, timed)
+    more = config_of(timed)["epochs"] + 1
+    assert main(["train", "--resume", str(run), "--epochs", str(more)]) == 0
+    assert len(rows(run)) == more
+    assert f"{more} epochs took" in capsys.readouterr().out
+    assert main(["train", "--resume", str(run), "--minutes", "7"]) == 1
+    assert "--minutes 7.0 was 0.03" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--minutes", "1", "--epochs", "2"), "--minutes 1 and --epochs 2"),
+        (("--minutes", "0"), "--minutes 0.0: it must be a number above 0"),
+        (("--minutes", "-1", "--epochs", "null"), "--minutes -1.0"),
+        (("--minutes", ".inf", "--epochs", "null"), "--minutes inf"),
+    ],
+)
+def test_what_cannot_be(
+    options: tuple[str, ...], named: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert main(["train", str(parts), "--output", str(run), "--device", "cpu", *options]) == 1
+    assert named in capsys.readouterr().err
+    assert not run.exists()
+
+
+def test_a_saved_config_can_be_given_by_its_epochs_or_its_minutes(
+    timed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["train", "--config", str(timed / "config.toml"), "--output"]
+    assert main([*again, str(tmp_path / "both")]) == 1
+    assert "--minutes null" in capsys.readouterr().err
+    assert main([*again, str(tmp_path / "epochs"), "--minutes", "null"]) == 0
+    assert weights_equal(tmp_path / "epochs", timed)
+    assert "minutes" not in config_of(tmp_path / "epochs")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "epochs", "warmup", "milestones"), [(1.0, 12, 7, [8, 11]), (0.99, 11, 7, [7, 10]), (0.01, 1, 0, [1, 1])]
+)
+def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
+    minutes: float,
+    epochs: int,
+    warmup: int,
+    milestones: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 1.0, 0.5))
+    config = TrainConfig(minutes=minutes, batch_size=4, schedule="multistep")
+    picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
+    assert (picked.epochs, picked.warmup_steps, picked.milestones) == (epochs, warmup, milestones)
+    took = "an epoch takes 5 s, 3.5 to train, 1 to evaluate and 0.5 to save"
+    assert f"epochs {epochs} (measured: {took})" in "\n".join(lines)
+    assert ("warning" in lines[-1]) == (minutes == 0.01)
+    given = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
+    picked, _ = budget.fit_to_minutes(given, None, range(25), range(5), None)  # type: ignore[arg-type]
+    assert picked.warmup_steps == 3
+
+
+def test_fewer_evaluations_leave_room_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 8.0, 0.5))
+    counts = []
+    for every in (1, 4):
+        config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=every)
+        picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
+        counts.append(picked.epochs)
+    assert counts == [5, 10]
+
+
+@pytest.mark.parametrize("level", ["none", "body"])
+def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> None:
+    table = read(parts)
+    model = create_model(
+        "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
+    ).model
+    freeze(model, level)
+    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
+    feed = Feed(config, model, folder=tmp_path)
+    feed.prepare(table, Interruption())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
+    assert min(budget.epoch_seconds(config, model, table, table, feed)) > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checkpoint takes 100 seconds, by the clock."""
+    waited, clock = [0.0], time.perf_counter
+
+    def save(*given: Any, **named: Any) -> None:
+        waited[0] += 100
+        save_checkpoint(*given, **named)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
+    monkeypatch.setattr(keeper, "save_checkpoint", save)
+
+
+def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_disk: None) -> None:
+    """Of features that are at hand an epoch takes less time than its checkpoint."""
+    table = read(parts)
+    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="adamw", ema=0.9)
+    model = create_model(
+        "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
+    ).model
+    measured = budget.epoch_seconds(config, model, table, table, Feed(config, model, folder=tmp_path / "run"))
+    assert 100 <= measured.saving < 110
+    assert max(measured.learning, measured.scoring) < 100  # control
+    assert not list((tmp_path / "run").iterdir())
+    assert budget.epoch_seconds(config, model, table, table, Feed(config, model)).saving == 0  # nothing to write into
+
+
+def test_the_seconds_of_an_epoch_have_the_checkpoint_before_it(
+    parts: Path, train: Train, tmp_path: Path, slow_disk: None
+) -> None:
+    run = train(parts, tmp_path / "run", "--epochs", "2", "--image-size", "64")
+    first, second = (json.loads(row)["seconds"] for row in (run / "metrics.jsonl").read_text().splitlines())
+    assert first < 100 <= second < 200  # the first has nothing before it
+
+
+def test_the_first_run_does_not_count_and_one_slow_run_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(seconds: list[float], allowed: float) -> tuple[float, int]:
+        now, took = [0.0], iter(seconds)
+
+        def run() -> None:
+            now.append(now[-1] + next(took))
+
+        monkeypatch.setattr(budget.time, "perf_counter", lambda: now[-1])
+        return budget._seconds(run, allowed), len(now) - 1
+
+    assert measured([50, 1, 9, 2], 100) == (2, 4)
+    assert measured([50, 1, 2, 9], 2.5) == (1.5, 3)
+    assert measured([50, 5, 1, 1], 4) == (5, 2)
