@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from detseg import old_names
+
 if TYPE_CHECKING:
     from detseg.annotations import read, split
     from detseg.checkpoints import load
     from detseg.datasets import Dataset, data_loader
-    from detseg.engine import evaluate, train_one_epoch
+    from detseg.engine.evaluate import evaluate
+    from detseg.engine.train import train_one_epoch
     from detseg.errors import DataError
     from detseg.inference.predictor import Predictor
     from detseg.models.create import create_model
@@ -40,18 +43,20 @@ __all__ = [
 _HOME = {
     "DataError": "detseg.errors",
     "Dataset": "detseg.datasets",
-    "Predictor": "detseg.predictor",
-    "TrainConfig": "detseg.config",
-    "create_model": "detseg.recipes.model",
+    "Predictor": "detseg.inference.predictor",
+    "TrainConfig": "detseg.options",
+    "create_model": "detseg.models.create",
     "data_loader": "detseg.datasets",
     "draw": "detseg.reports.draw",
     "evaluate": "detseg.engine",
-    "fit": "detseg.recipes.fit",
-    "load": "detseg.engine",
+    "fit": "detseg.training.fit",
+    "load": "detseg.checkpoints",
     "read": "detseg.annotations",
     "split": "detseg.annotations",
     "train_one_epoch": "detseg.engine",
 }
+
+old_names.install()
 
 
 def __getattr__(name: str) -> Any:

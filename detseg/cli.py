@@ -20,7 +20,7 @@ from detseg.options import (
     PretrainConfig,
     TrainConfig,
 )
-from detseg.runtime.stop_request import EXIT_CODE, Interrupted
+from detseg.runtime.signals import EXIT_CODE, Interrupted
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -138,16 +138,11 @@ def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], requ
 
 def _run(command: str, config: Any) -> int:
     if command == "train":
-        if config.replay:
-            from detseg.training.failed_step import replay
+        from detseg.recipes.train import train
 
-            print("\n".join(replay(config.replay)))
-            return 0
-        from detseg.training.fit import fit
-
-        fit(config)
+        train(config)
     elif command == "pretrain":
-        from detseg.training.pretraining import pretrain
+        from detseg.recipes.pretrain import pretrain
 
         pretrain(config)
     elif command == "evaluate":
@@ -162,18 +157,10 @@ def _run(command: str, config: Any) -> int:
         from detseg.recipes.convert import convert
 
         convert(config)
-    elif command == "benchmark" and config.what == "transfer":
-        from detseg.benchmarks.weights import transfer
-
-        transfer(config)
-    elif command == "benchmark" and config.what == "plain":
-        from detseg.benchmarks.baseline import benchmark
-
-        benchmark(config)
     elif command == "benchmark":
-        from detseg.benchmarks.speed.compare import compare
+        from detseg.benchmarks.run import run_benchmark
 
-        compare(config)
+        run_benchmark(config)
     else:
         from detseg.recipes.inspect import inspect
 

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
-
-from detseg.annotations.repair_log import Notes
-from detseg.annotations.table import KeypointSchema
-from detseg.errors import DataError
+from dataclasses import dataclass
 
 COCO_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -25,6 +19,23 @@ COCO_SIGMAS = (
 
 DEFAULT_SIGMA = 0.05
 """Falloff of points that nobody measured: between COCO's eyes (0.025) and knees (0.087)."""
+
+
+@dataclass(frozen=True)
+class KeypointSchema:
+    """The P keypoints of a data set.
+
+    Attributes:
+        names: P names.
+        swaps: index pairs (left, right) that change places in a mirror.
+        sigmas: P OKS falloffs, COCO's ``k / 2``; pycocotools knows only those of its 17 points.
+        skeleton: index pairs to draw lines between.
+    """
+
+    names: tuple[str, ...]
+    swaps: tuple[tuple[int, int], ...] = ()
+    sigmas: tuple[float, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
 
 
 def keypoint_schema(
@@ -71,38 +82,3 @@ def difference(schema: KeypointSchema | None, other: KeypointSchema | None) -> s
         return ""
     pairs = [(a, b) for a, b in zip(names, others, strict=True) if a.lower() != b.lower()]
     return f"keypoint {pairs[0][0]!r} stands where {pairs[0][1]!r} is" if pairs else ""
-
-
-def check_keypoints(
-    keypoints: npt.NDArray[np.floating] | None,
-    schema: KeypointSchema,
-    size_hw: tuple[int, int],
-    where: str,
-    notes: Notes,
-) -> npt.NDArray[np.float64]:
-    """float64 [P, 3] x, y, visibility of one instance in upright pixels; zeros for None.
-
-    Args:
-        size_hw: upright height and width of the image.
-        where: what messages call the instance.
-        notes: gets those outside the picture.
-
-    Raises:
-        DataError: another number of points, numbers that are not finite, an unknown visibility.
-    """
-    shape = (len(schema.names), 3)
-    if keypoints is None:
-        return np.zeros(shape)
-    points = np.asarray(keypoints, np.float64)
-    if points.shape != shape or not np.isfinite(points).all():
-        raise DataError(f"{where}: keypoints {points.tolist()} are not {shape[0]} points of finite x, y, visibility")
-    if not np.isin(points[:, 2], (0, 1, 2)).all():
-        raise DataError(
-            f"{where}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not labelled), 1 (hidden) and 2 "
-            "(visible)"
-        )
-    inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
-    for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
-        what = f"{schema.names[index]} {points[index, :2].tolist()}"
-        notes.add("keypoint outside the picture not trained on", f"{where} {what}")
-    return points

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from detseg.annotations.concatenate import concatenate
 from detseg.annotations.duplicates import shared_content
-from detseg.annotations.formats.coco.read import read_coco, write_coco
+from detseg.annotations.formats.coco.read import read_coco
+from detseg.annotations.formats.coco.write import write_coco
 from detseg.annotations.formats.folders.read import read_image_folder
 from detseg.annotations.formats.masks.read import read_masks
+from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.layout import Layout, find_format
 from detseg.annotations.read import read
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.split import split, subset
 from detseg.annotations.split_file import read_split, write_split
-from detseg.annotations.table import AnnotationTable, KeypointSchema, Record, concatenate
+from detseg.annotations.table import AnnotationTable, Record
+from detseg.keypoints import KeypointSchema
 
 __all__ = [
     "AnnotationTable",
@@ -29,6 +33,7 @@ __all__ = [
     "shared_content",
     "split",
     "subset",
+    "table_from_dataset",
     "write_coco",
     "write_split",
 ]

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instances import Instances
+from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.plausible import check_plausible
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.segmentation import Segmentation
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
-from detseg.keypoints import check_keypoints
+from detseg.keypoints import KeypointSchema
 from detseg.masks import segmentation_area, segmentation_box
 from detseg.orientation import upright_hw
 

@@ -28,7 +28,7 @@ class ForeignDataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-def read_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> AnnotationTable:
+def table_from_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> AnnotationTable:
     """Go once through a dataset of torchvision's form and keep everything but the pixels.
 
     The dataset must be untransformed (evaluation truth never passes through augmentation). ``image`` is a tensor or

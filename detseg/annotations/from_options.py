@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
-from detseg.annotations.table import KeypointSchema
+from detseg.keypoints import KeypointSchema
 from detseg.options import DataConfig, TrainConfig
 from detseg.synthetic.demo.render import demo_folder
 
@@ -105,11 +103,3 @@ def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig)
         (first, second), more = shared[0], f" and {len(shared) - 1} more" if len(shared) > 1 else ""
         lines.append(f"  warning: the same picture on both sides, so results look too good: {first} = {second}{more}")
     return lines
-
-
-def default_workers(device: torch.device) -> int:
-    """Loader processes when the user did not say: beside a GPU the cores but one, at most 4; none beside a CPU.
-
-    A CPU that trains has no core to spare: on two cores a loader process made the demo run a fifth slower.
-    """
-    return 0 if device.type == "cpu" else max(0, min(4, len(os.sched_getaffinity(0)) - 1))

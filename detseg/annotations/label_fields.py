@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.repair_log import Notes
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
-
-if TYPE_CHECKING:
-    from detseg.annotations.table import AnnotationTable
 
 _WHOLE = re.compile(r"-?\d+")
 

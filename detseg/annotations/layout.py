@@ -16,13 +16,13 @@ from detseg.annotations.formats.csv.landmarks import find_csv_landmarks
 from detseg.annotations.formats.cvat.read import find_cvat
 from detseg.annotations.formats.folders.read import class_folders, split_folders
 from detseg.annotations.formats.labelme.read import find_labelme
-from detseg.annotations.formats.masks.layout import IMAGE_FOLDERS, MASK_FOLDERS, MaskFolders, find_mask_folders
+from detseg.annotations.formats.masks.layout import MASK_FOLDERS, MaskFolders, find_mask_folders
 from detseg.annotations.formats.shared.annotation_files import split_in
 from detseg.annotations.formats.via.read import find_via
 from detseg.annotations.formats.voc.read import find_voc
 from detseg.annotations.formats.yolo.read import find_yolo
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import is_image, list_files, split_of, subfolders
+from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files, split_of, subfolders
 from detseg.errors import DataError
 
 FORMATS = ("coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders")

@@ -12,6 +12,9 @@ from detseg.images import IMAGE_SUFFIXES
 LITTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
 """What file managers and archivers leave behind; passed over like names that begin with a dot."""
 
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pngimages", "jpegimages", "photos", "pictures")
+"""Usual names of the folder with the images, in lower case; else it is the only other folder with images."""
+
 _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",

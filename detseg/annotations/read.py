@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detseg.annotations.concatenate import concatenate
 from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.csv.boxes import read_csv_boxes
 from detseg.annotations.formats.csv.labels import read_csv_labels
@@ -22,7 +23,7 @@ from detseg.annotations.formats.via.read import read_via
 from detseg.annotations.formats.voc.read import read_voc
 from detseg.annotations.formats.yolo.read import read_yolo
 from detseg.annotations.layout import Layout, find_format
-from detseg.annotations.table import AnnotationTable, concatenate
+from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
 _READERS: dict[str, Callable[..., AnnotationTable]] = {

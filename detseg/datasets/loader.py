@@ -16,7 +16,7 @@ from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
 from detseg.datasets.views import Views
 from detseg.errors import DataError
-from detseg.runtime.stop_request import SIGNALS
+from detseg.runtime.signals import SIGNALS
 
 
 def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:

@@ -1,6 +1,13 @@
 """The loop: train and evaluate. Everything it works on comes as an argument."""
 
+from typing import Any
+
+from detseg import old_names
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.train import train_one_epoch
 
 __all__ = ["evaluate", "train_one_epoch", "validation_loss"]
+
+
+def __getattr__(name: str) -> Any:
+    return old_names.attribute(__name__, name)

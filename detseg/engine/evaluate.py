@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_of
-from detseg.engine.train import to_device
+from detseg.engine.update import to_device
 from detseg.models.losses_in_eval_mode import loss_mode
 from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed

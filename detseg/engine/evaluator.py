@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_images import LabelledPictures
@@ -42,8 +43,8 @@ def evaluator_of(dataset: Any) -> AnyEvaluator:
     if isinstance(dataset, LabelledPictures):
         return ClassificationEvaluator(dataset.class_map)
     if isinstance(dataset, RenderedScenes):  # drawn at the size that the network sees
-        table = AnnotationTable.from_dataset(dataset, dataset.class_map)
+        table = table_from_dataset(dataset, dataset.class_map)
         return make_evaluator(table, dataset.task, Preprocessing(min_size=min(dataset.size_hw), max_size=0))
-    table = AnnotationTable.from_dataset(dataset)
+    table = table_from_dataset(dataset)
     kinds = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
     return CocoEvaluator(table, iou_types=("bbox", *kinds))

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from detseg.engine.ema import Ema
-from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
+from detseg.engine.nonfinite import Batch, NotFinite
 from detseg.engine.precision import Precision
+from detseg.engine.update import Update
 from detseg.errors import DataError
 from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import Interruption
-from detseg.runtime.stop_request import Interrupted
-
-Target = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -179,8 +173,6 @@ def train_steps(
         start: batches of this epoch that are already done. They are not loaded: the order is a function of (seed,
             epoch), and the sampler begins behind them.
         accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
-        precision: None for float32.
-        ema: an average of the weights that takes in each update.
         skip_nonfinite: updates in a row that may be left out because a number is not finite.
         skipped: how many were left out in a row before ``start``.
         names: image_id -> what messages call the image.
@@ -196,81 +188,41 @@ def train_steps(
     device = torch.device(device)
     precision = precision or Precision("fp32", device)
     processes, interruption = processes or Processes(), interruption or Interruption()
-    raw = getattr(model, "module", model) if processes.world > 1 else model
-    total = len(data_loader)
+    update = Update(model, optimizer, device, epoch, precision, processes, interruption, names or {})
+    done, total = start, len(data_loader)
     _begin_at(data_loader, epoch, start)
-    batches = iter(data_loader) if start < total else iter(())
-    loaded = interruption.waiting(batches, processes.world == 1)
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    loaded = interruption.waiting(iter(data_loader) if start < total else iter(()), processes.world == 1)
     model.train()
-    done = start
     while done < total:
-        count = min(accumulate, total - done)
-        statistics = norm_statistics(model)
-        optimizer.zero_grad(set_to_none=True)
-        update: list[Batch] = []
-        sums: dict[str, float] = {}
+        end = min(done + accumulate, total)
+        update.begin()
         try:
-            for index in range(done, done + count):
+            for index in range(done, end):
                 images, targets = next(loaded)
-                update.append(Batch(images, targets, index))
                 if seed is not None:
                     torch.manual_seed(derive_seed(seed, processes.rank, epoch * total + index))
-                together = index == done + count - 1 or processes.world == 1
-                with nullcontext() if together else model.no_sync():  # type: ignore[operator]
-                    values, loss = _forward(model, update[-1], device, precision)
-                    faulty, leaving = processes.any([not math.isfinite(values["loss"]), bool(interruption.asked)])
-                    if leaving and processes.world > 1:
-                        raise Interrupted(interruption.asked or signal.SIGTERM)
-                    if not faulty:
-                        precision.backward(loss if count == 1 else loss / count)
-                for name, value in values.items():
-                    sums[name] = sums.get(name, 0.0) + value * len(images)
-                if faulty:
-                    raise NotFinite(message(values, [update[-1]], names or {}, optimizer, epoch), update, values)
-            precision.unscale(optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(trainable, clip_norm if clip_norm is not None else math.inf).item()
-            seen = sum(len(batch.images) for batch in update)
-            means = {name: value / seen for name, value in sums.items()}
-            if not math.isfinite(norm) and not precision.may_overflow:
-                values = {"gradient norm": norm, **means}
-                raise NotFinite(message(values, update, names or {}, optimizer, epoch), update, values)
+                update.add(Batch(images, targets, index), end - done, last=index == end - 1)
+            update.check_gradients(clip_norm)
         except NotFinite as fault:
-            put_back(statistics)
-            optimizer.zero_grad(set_to_none=True)
+            update.undo()
             skipped += 1
             if skipped > skip_nonfinite:
                 raise
             tqdm.write(f"left out, {skipped} in a row: {fault}")
-            done += count
-            for _ in range(done - fault.batches[-1].index - 1):
+            for _ in range(end - fault.batches[-1].index - 1):
                 next(loaded)  # the rest of the update that is left out
-            if scheduler is not None:
-                scheduler.step()
-            yield Step(done, sum(len(batch.images) for batch in update), fault.values, updated=False)
-            continue
+            step = Step(end, update.images, fault.values, updated=False)
         except BaseException:
-            put_back(statistics)
+            update.restore_statistics()
             raise
-        precision.step(optimizer)
+        else:
+            update.apply(ema)
+            skipped = 0
+            step = Step(end, update.images, update.means())
+        done = end
         if scheduler is not None:
             scheduler.step()
-        if ema is not None:
-            ema.update(raw)
-        skipped = 0
-        done += count
-        yield Step(done, seen, means)
-
-
-def _forward(
-    model: torch.nn.Module, batch: Batch, device: torch.device, precision: Precision
-) -> tuple[dict[str, float], Tensor]:
-    """The loss of a batch and its terms as numbers, and the loss to go back from."""
-    images, targets = to_device(batch.images, batch.targets, device)
-    with precision.autocast():
-        losses = model(images, targets)
-        loss = torch.stack(list(losses.values())).sum()
-    return {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}, loss
+        yield step
 
 
 def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
@@ -286,24 +238,6 @@ def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
             "or begin the epoch anew"
         )
     sampler.set_epoch(epoch, skip=start * data_loader.batch_size)
-
-
-def to_device(
-    images: Sequence[Tensor], targets: Sequence[Target], device: torch.device
-) -> tuple[list[Tensor], list[Target]]:
-    """Images and every tensor of the targets on ``device``; other values of a target are passed as they are.
-
-    Copies from a loader's pinned memory to a GPU do not wait for each other; what the GPU computes waits for them.
-    """
-    ahead = device.type == "cuda"
-    moved = [
-        {
-            key: value.to(device, non_blocking=ahead) if isinstance(value, Tensor) else value
-            for key, value in target.items()
-        }
-        for target in targets
-    ]
-    return [image.to(device, non_blocking=ahead) for image in images], moved
 
 
 def _reference_warmup(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.LRScheduler | None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.packed_masks import PackedTarget
 from detseg.datasets.views import EveryView, Place, Views
-from detseg.engine.train import to_device
+from detseg.engine.update import to_device
 from detseg.errors import DataError
 from detseg.features.store import FeatureStore, Sample, Target
 from detseg.models import Model

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detseg.annotations.table import KeypointSchema
 from detseg.checkpoints.checkpoint import load
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.images import EncodedImage
+from detseg.keypoints import KeypointSchema
 from detseg.orientation import upright_hw
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing

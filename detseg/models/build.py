@@ -15,22 +15,18 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops.poolers import LevelMapper
 
-from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.models.architectures import MODELS, Architecture, octaves
 from detseg.models.backbones import build_backbone, norm_layer
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription, Norm
 from detseg.models.detector import Detector
-from detseg.models.heads import LeanRoIHeads
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
-from detseg.models.ops.cached_anchors import KeptAnchors
-from detseg.models.ops.folded_norm import fold_norms
-from detseg.models.ops.memory_format import compute_channels_last
+from detseg.models.ops.fast_ops import use_fast_ops
 from detseg.models.ops.roi_align import GatheringRoIAlign
-from detseg.models.ops.sampled_rpn import SampledRPN
 from detseg.models.own_classifier import OWN
 from detseg.models.timm_backbone import FAMILIES, PREFIX, body_of, timm_architecture
 from detseg.models.weights.state_files import read_description, read_state_dict
@@ -145,7 +141,7 @@ def build_model(description: ModelDescription) -> Model:
         return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
     _fix_scales(rcnn.roi_heads, body.strides)
-    _make_lean(rcnn, description.mask_rois_per_image)
+    use_fast_ops(rcnn, description.mask_rois_per_image)
     return Detector(rcnn, body, description)
 
 
@@ -253,17 +249,6 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
             pooler.scales = [1 / stride for stride in strides]
             pooler.map_levels = LevelMapper(levels[0], levels[-1])
             setattr(roi_heads, name, pooler)
-
-
-def _make_lean(rcnn: Any, mask_rois_per_image: int | None) -> None:
-    """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
-    kept = KeptAnchors(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
-    rcnn.rpn.anchor_generator = kept
-    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads)
-    rcnn.roi_heads.mask_rois_per_image = mask_rois_per_image
-    fold_norms(rcnn.backbone)
-    for part in (rcnn.backbone.body, rcnn.backbone.fpn):
-        compute_channels_last(part)
 
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:

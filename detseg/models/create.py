@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.models import LoadReport, Model, build_model, describe, freeze, load_weights, part_table
 from detseg.models.build import architecture_of
 from detseg.models.freeze import set_trainable_layers

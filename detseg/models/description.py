@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.preprocess import Preprocessing
 
 Task = Literal["detect", "segment", "keypoints", "classify"]

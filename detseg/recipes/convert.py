@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable, read
-from detseg.annotations.formats.coco.write_folder import write_coco_folder
+from detseg.annotations.formats.coco.write import write_coco_folder
 from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_landmarks
 from detseg.annotations.formats.csv.write_labels import write_csv_labels
 from detseg.annotations.formats.cvat.write import write_cvat

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from detseg.annotations import AnnotationTable, read_split
-from detseg.annotations.from_options import default_workers, describe_table, load_table
-from detseg.annotations.label_fields import with_fields
+from detseg.annotations.from_options import describe_table, load_table
 from detseg.checkpoints.checkpoint import load
-from detseg.classes import ClassMap, LabelField
-from detseg.datasets import Dataset, data_loader
 from detseg.engine.evaluate import Metrics
-from detseg.engine.evaluate import evaluate as run_evaluation
-from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.errors import DataError, in_file
+from detseg.inference.evaluation import check_keypoints, evaluate_table, match_classes, write_evaluation
 from detseg.inference.predictor import pick_device
-from detseg.keypoints import difference
-from detseg.metrics import CocoEvaluator, evaluate_files
+from detseg.metrics import evaluate_files
 from detseg.models import ModelDescription
 from detseg.options import DataConfig, EvaluateConfig
 from detseg.runtime.files import write_json
+from detseg.runtime.machine import default_workers
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:
@@ -58,29 +50,6 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     else:
         print("\n".join([*describe_table(table), *metrics.lines(), f"wrote {output / 'metrics.json'}"]))
     return metrics
-
-
-def evaluate_table(
-    model: Any,
-    table: AnnotationTable,
-    device: torch.device,
-    *,
-    batch_size: int,
-    workers: int,
-    max_dets: int | None = None,
-) -> tuple[Metrics, AnyEvaluator]:
-    """Metrics of one of this project's models on all images of ``table``, and the evaluator with its predictions."""
-    task, preprocessing = model.description.task, model.description.preprocessing
-    loader = data_loader(Dataset(table, preprocessing, task=task), batch_size, workers=workers)
-    evaluator = make_evaluator(table, task, preprocessing, max_dets=max_dets)
-    return run_evaluation(model, loader, device, evaluator=evaluator), evaluator
-
-
-def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:
-    """metrics.json, and predictions.json in COCO results form for detectors, in ``folder``."""
-    write_json(folder / "metrics.json", metrics.to_dict())
-    if isinstance(evaluator, CocoEvaluator):
-        write_json(folder / "predictions.json", evaluator.results())
 
 
 def saved_options(run: Path) -> dict[str, Any]:
@@ -116,47 +85,6 @@ def select_part(config: EvaluateConfig, run: Path, own: dict[str, Any]) -> Annot
     if not config.json:
         print(f"{table.source} has no {config.split} part of its own: all {len(table)} images are scored")
     return table
-
-
-def match_classes(
-    table: AnnotationTable, class_map: ClassMap, label_fields: Sequence[LabelField] = ()
-) -> AnnotationTable:
-    """``table`` with its labels renumbered to the model's classes, matched by name; label fields too.
-
-    Raises:
-        DataError: the data has a class or a label field that the model does not know.
-    """
-    if table.label_fields and label_fields:
-        return with_fields(table, label_fields)
-    if table.class_map.names == class_map.names:
-        return table
-    unknown = [name for name in table.class_map.names if name not in class_map.names]
-    if unknown:
-        raise DataError(
-            f"{table.source}: class {', '.join(map(repr, unknown))} is not known to the model, which has "
-            f"{', '.join(map(repr, class_map.names))}; choose classes with --classes"
-        )
-    to_label = np.array([0, *(class_map.label_of(name) for name in table.class_map.names)])
-    ids = dict(zip(table.class_map.names, table.class_map.category_ids, strict=True))
-    spare = max([*ids.values(), *class_map.category_ids], default=0)
-    category_ids = [ids.get(name, spare + 1 + i) for i, name in enumerate(class_map.names)]
-    index = table.class_index
-    return replace(
-        table,
-        class_map=ClassMap(class_map.names, tuple(category_ids)),
-        label=to_label[table.label].astype(np.int32),
-        class_index=np.where(index >= 0, to_label[index + 1] - 1, -1),
-    )
-
-
-def check_keypoints(table: AnnotationTable, description: ModelDescription) -> None:
-    """DataError unless ``table`` has the keypoints that the model finds, in the same order."""
-    why = difference(description.keypoints, table.keypoint_schema) if description.keypoints else ""
-    if why:
-        raise DataError(
-            f"{table.source}: the model's keypoints are not those of the data ({why}); evaluate on data with "
-            f"{', '.join(description.keypoints.names if description.keypoints else ())}"
-        )
 
 
 def _evaluate_files(config: EvaluateConfig) -> Metrics:

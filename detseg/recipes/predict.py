@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from detseg.boxes import xyxy_to_xywh
-from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.images import IMAGE_SUFFIXES, decode_image
+from detseg.images import decode_image
+from detseg.inference.image_inputs import find_images
 from detseg.inference.predictor import Predictor
+from detseg.inference.results import to_results
 from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
@@ -73,77 +72,6 @@ def predict(config: PredictConfig) -> Predicted:
     for line in failed:
         print(f"could not be read: {line}")
     return Predicted(results, failed)
-
-
-def find_images(given: list[str]) -> list[tuple[Path, str]]:
-    """(path, name) of every image file named or inside a folder named, sorted; the name is relative to its folder.
-
-    Raises:
-        FileNotFoundError: a path does not exist.
-        DataError: no image is found.
-    """
-    found: list[tuple[Path, str]] = []
-    for item in map(Path, given):
-        if item.is_dir():
-            base = item if len(given) == 1 else item.parent  # of several folders, the name tells which
-            inside = sorted(p for p in item.rglob("*") if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES)
-            found.extend((path, path.relative_to(base).as_posix()) for path in inside)
-        elif item.is_file():
-            found.append((item, item.name))
-        else:
-            raise FileNotFoundError(f"{item}: no such file or folder")
-    names = [name for _, name in found]
-    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
-    if twice is not None:
-        raise DataError(f"{twice} is given twice, and one result would replace the other; predict them in two runs")
-    if not found:
-        raise DataError(f"{', '.join(given)}: no images here; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return found
-
-
-def to_results(
-    prediction: Prediction | ClassPrediction | FieldPredictions, class_map: ClassMap
-) -> list[dict[str, Any]]:
-    """One dict for each detection in COCO's results form, without the image id; upright pixels. A classifier gives one
-    class, with several label fields one for each ``field``."""
-    if isinstance(prediction, FieldPredictions):
-        return [
-            {
-                "field": name,
-                "category_id": class_map.category_id_of(label),
-                "category": class_map.name_of(label).removeprefix(f"{name}="),
-                "score": float(one.probabilities.max()),
-                "probabilities": [float(value) for value in one.probabilities],
-            }
-            for (name, one), label in zip(prediction.fields.items(), prediction.labels(), strict=True)
-        ]
-    if isinstance(prediction, ClassPrediction):
-        index = prediction.class_index
-        return [
-            {
-                "category_id": class_map.category_ids[index],
-                "category": class_map.names[index],
-                "score": float(prediction.probabilities[index]),
-                "probabilities": [float(value) for value in prediction.probabilities],
-            }
-        ]
-    results = []
-    for i, box in enumerate(xyxy_to_xywh(prediction.boxes.astype("float64"))):
-        label = int(prediction.labels[i])
-        result: dict[str, Any] = {
-            "category_id": class_map.category_id_of(label),
-            "category": class_map.name_of(label),
-            "bbox": [float(value) for value in box],
-            "score": float(prediction.scores[i]),
-        }
-        if prediction.rles is not None:
-            rle = prediction.rles[i]
-            result["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-            result["area"] = float(coco_mask.area(rle))
-        if prediction.keypoints is not None:
-            result["keypoints"] = [float(value) for value in prediction.keypoints[i].ravel()]
-        results.append(result)
-    return results
 
 
 def _drawn(

@@ -10,7 +10,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from detseg.runtime.stop_request import SIGNALS, Interrupted
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: not done, nothing wrong, go on later."""
+
+
+class Interrupted(Exception):
+    """The process was asked to leave; ``signal`` says by which signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.signal = number
 
 
 class Interruption:

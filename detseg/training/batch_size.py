@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from detseg.datasets import Dataset
-from detseg.engine.train import to_device
+from detseg.engine.update import to_device
 from detseg.models.losses_in_eval_mode import loss_mode
 
 SHARE = 0.8

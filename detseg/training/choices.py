@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from detseg.annotations import AnnotationTable
-from detseg.annotations.from_options import default_workers
 from detseg.checkpoints.manager import Every
 from detseg.errors import DataError
 from detseg.models import describe
@@ -18,6 +17,7 @@ from detseg.models.build import architecture_of
 from detseg.models.create import BOTH_FREEZES, published_weights
 from detseg.models.weights.bundled import BUNDLED, FITTING, stages_taken
 from detseg.options import TrainConfig
+from detseg.runtime.machine import default_workers
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training.anchors import fitted_anchor_sizes
 from detseg.training.phases import PROBE_AND_TUNE
@@ -46,13 +46,42 @@ DEMO: dict[str, Any] = {
 """The no-argument run: small enough to end in three minutes on two good cores, in five on slow ones."""
 
 
+class Picks:
+    """Options with what is picked for those that are None.
+
+    Attributes:
+        config: the options as given, with what was picked for others so far where :meth:`apply` was called.
+        picked: option -> value and reason, in the order of picking.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.picked: dict[str, tuple[Any, str]] = {}
+
+    def pick(self, name: str, value: Any, reason: str) -> Any:
+        """Take the user's value of ``name``, or ``value``, and remember why."""
+        given = getattr(self.config, name)
+        if given is not None:
+            return given
+        self.picked[name] = (value, reason)
+        return value
+
+    def apply(self) -> None:
+        """Write what was picked into ``config``."""
+        self.config = replace(self.config, **{name: value for name, (value, _) in self.picked.items()})
+
+    def lines(self) -> list[str]:
+        """A line for each choice."""
+        return [f"  {name} {value} ({reason})" for name, (value, reason) in self.picked.items()]
+
+
 def resolve(
     config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, world: int = 1
 ) -> tuple[TrainConfig, list[str]]:
     """Fill every option that is None. Returns the full config and a line for each choice.
 
     With ``minutes`` and no ``epochs``, these and what follows from them stay None: how many fit is measured later, on
-    the model (see ``budget.py``).
+    the model (see ``time_budget.py``).
 
     Args:
         table: all of the data.
@@ -63,78 +92,91 @@ def resolve(
         DataError: an option that cannot work, or data that cannot teach what is asked.
     """
     check_ranges(config)
-    picked: dict[str, tuple[Any, str]] = {}
-
-    def pick(name: str, value: Any, reason: str) -> Any:
-        """Take the user's value of ``name``, or ``value``, and remember why."""
-        given = getattr(config, name)
-        if given is not None:
-            return given
-        picked[name] = (value, reason)
-        return value
-
+    picks = Picks(config)
     cuda = device.type == "cuda"
-    pick("device", str(device), "the fastest here")
+    picks.pick("device", str(device), "the fastest here")
     if not config.data:
         for name, value in demo_options(config).items():
-            pick(name, value, "for the demo set")
-        config = replace(config, **{name: value for name, (value, _) in picked.items()})
-    task = pick("task", *pick_task(config, table))
+            picks.pick(name, value, "for the demo set")
+        picks.apply()
+    task = picks.pick("task", *pick_task(picks.config, table))
+    arch, weights = _pick_model(picks, task, cuda)
+    if task != "classify":
+        _pick_detector(picks, arch, weights, train, cuda)
+    picks.pick("augment", "light", "small sets overfit without")
+    if config.minutes is None:
+        picks.pick("epochs", 10, "as the published Penn-Fudan run")
+    if config.recipe == PROBE_AND_TUNE and config.minutes is None:
+        epochs = picks.config.epochs or picks.picked.get("epochs", (10, ""))[0]
+        picks.pick("probe_epochs", max(1, epochs // 2), "half of all")
+    _pick_optimizer(picks, task, arch, weights, len(train), cuda, world)
+    picks.pick(
+        "workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training"
+    )
+    picks.apply()
+    if picks.config.epochs is None:
+        return picks.config, picks.lines()
+    config, more = follow_epochs(picks.config, len(train), world)
+    return config, picks.lines() + more
+
+
+def _pick_model(picks: Picks, task: str, cuda: bool) -> tuple[str, str]:
+    """Architecture, starting weights, and how much of them is frozen. Returns the first two."""
+    config = picks.config
     bundled = config.weights == BUNDLED
-    arch = pick("model", *((FITTING[task], "the one that the bundled weights fit") if bundled else _model(task, cuda)))
-    weights = pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
-    scratch = weights == "none"
+    fitting = FITTING[task], "the one that the bundled weights fit"
+    arch = picks.pick("model", *(fitting if bundled else _model(task, cuda)))
+    weights = picks.pick("weights", published_weights(arch), "pretrained weights are what makes small data enough")
     stages = stages_taken(weights, task)
     if stages is not None:
         _check_later_stages_learn(config, stages)
     if config.trainable_layers is None:
-        if scratch:
-            pick("freeze", "none", "there is nothing pretrained to keep")
+        if weights == "none":
+            picks.pick("freeze", "none", "there is nothing pretrained to keep")
         elif config.recipe == PROBE_AND_TUNE:
-            pick("freeze", "stem", "after the probe")
+            picks.pick("freeze", "stem", "after the probe")
         elif stages is not None:
-            pick("freeze", "none", "of the bundled weights a classifier takes the first stages only")
+            picks.pick("freeze", "none", "of the bundled weights a classifier takes the first stages only")
         else:
-            pick("freeze", "stem" if cuda else "body", "torchvision's way" if cuda else "halves the time on a CPU")
-    if task != "classify" and not cuda and architecture_of(arch).family != "ssdlite":
-        pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
-    if task != "classify":
-        config = _with_anchors(config, arch, weights, train, picked)
-        if not _is_one_stage(arch):
-            pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
-        crowded = int(train.instances_per_image().max(initial=0))
-        pick("detections_per_image", max(100, round(1.5 * crowded)), f"the most crowded training image has {crowded}")
-    pick("augment", "light", "small sets overfit without")
-    if config.minutes is None:
-        pick("epochs", 10, "as the published Penn-Fudan run")
-    if config.recipe == PROBE_AND_TUNE and config.minutes is None:
-        epochs = config.epochs or picked.get("epochs", (10, ""))[0]
-        pick("probe_epochs", max(1, epochs // 2), "half of all")
+            reason = "torchvision's way" if cuda else "halves the time on a CPU"
+            picks.pick("freeze", "stem" if cuda else "body", reason)
+    return arch, weights
+
+
+def _pick_detector(picks: Picks, arch: str, weights: str, train: AnnotationTable, cuda: bool) -> None:
+    """What only detectors have: input size, anchors, boxes in the loss and in the result."""
+    if not cuda and architecture_of(arch).family != "ssdlite":
+        picks.pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time at 800")
+    _pick_anchors(picks, arch, weights, train)
+    if not _is_one_stage(arch):
+        picks.pick("rois_per_image", 128, "torchvision's 512 doubles the time and gains nothing")
+    crowded = int(train.instances_per_image().max(initial=0))
+    most = max(100, round(1.5 * crowded))
+    picks.pick("detections_per_image", most, f"the most crowded training image has {crowded}")
+
+
+def _pick_optimizer(picks: Picks, task: str, arch: str, weights: str, images: int, cuda: bool, world: int) -> None:
+    """Batch size, and what is tied to it: norm statistics, optimizer, rates."""
+    config, scratch = picks.config, weights == "none"
     usual = (32 if cuda else 16) if task == "classify" else (4 if cuda else 2)
-    batch = pick("batch_size", max(1, min(usual, len(train))), f"{len(train)} training images")
+    batch = picks.pick("batch_size", max(1, min(usual, images)), f"{images} training images")
     if scratch and config.norm_eval:
         raise DataError("--norm-eval without pretrained weights: there are no statistics to keep; leave it out")
     if task != "classify" and not scratch and batch < ENOUGH_FOR_STATISTICS:
-        pick("norm_eval", True, f"where the body has BatchNorm: statistics of {batch} images are noise")
+        picks.pick("norm_eval", True, f"where the body has BatchNorm: statistics of {batch} images are noise")
     update = batch * config.accumulate * world
-    optimizer = pick("optimizer", "adamw" if scratch else "sgd", "needs no tuned rate" if scratch else "R-CNN's usual")
+    reason = "needs no tuned rate" if scratch else "R-CNN's usual"
+    optimizer = picks.pick("optimizer", "adamw" if scratch else "sgd", reason)
     if optimizer == "adamw":
-        pick("lr", 5e-4, "usual for adamw")
-        pick("beta2", 0.999, "usual for adamw")
+        picks.pick("lr", 5e-4, "usual for adamw")
+        picks.pick("beta2", 0.999, "usual for adamw")
     elif task == "detect" and _is_one_stage(arch):
         rate = min(0.01, 0.00125 * update)
-        pick("lr", rate, f"0.00125 for each of {update} images, at most 0.01: half of R-CNN's, as published")
+        picks.pick("lr", rate, f"0.00125 for each of {update} images, at most 0.01: half of R-CNN's, as published")
     else:
-        pick("lr", min(0.02, 0.0025 * update), f"0.0025 for each of {update} images, at most 0.02")
-    pick("last_lr", 1.0, "torchvision's way")
-    pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
-    pick("workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training")
-    config = replace(config, **{name: value for name, (value, _) in picked.items()})
-    lines = [f"  {name} {value} ({reason})" for name, (value, reason) in picked.items()]
-    if config.epochs is None:
-        return config, lines
-    config, more = follow_epochs(config, len(train), world)
-    return config, lines + more
+        picks.pick("lr", min(0.02, 0.0025 * update), f"0.0025 for each of {update} images, at most 0.02")
+    picks.pick("last_lr", 1.0, "torchvision's way")
+    picks.pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
 
 
 def demo_options(config: TrainConfig) -> dict[str, Any]:
@@ -169,21 +211,18 @@ def follow_epochs(config: TrainConfig, images: int, world: int = 1) -> tuple[Tra
     return config, lines
 
 
-def _with_anchors(
-    config: TrainConfig, arch: str, weights: str, train: AnnotationTable, picked: dict[str, tuple[Any, str]]
-) -> TrainConfig:
-    """``config`` with anchors that fit the boxes, where the architecture's own are too large for them."""
+def _pick_anchors(picks: Picks, arch: str, weights: str, train: AnnotationTable) -> None:
+    """Anchors that fit the boxes, where the architecture's own are too large for them."""
+    config = picks.config
     if config.anchor_sizes is not None:
-        return config
-    image_size = config.image_size or picked.get("image_size", (None, ""))[0]
+        return
+    image_size = config.image_size or picks.picked.get("image_size", (None, ""))[0]
     points = train.keypoint_schema if architecture_of(arch).task == "keypoints" else None
     described = describe(arch, train.class_map, weights=weights, image_size=image_size, keypoints=points)
-    preprocessing = described.preprocessing
-    sizes = fitted_anchor_sizes(arch, weights, train, preprocessing)
-    if sizes is None:
-        return config
-    picked["anchor_sizes"] = (sizes, "nothing is pretrained for the usual ones, and small boxes need small anchors")
-    return replace(config, anchor_sizes=sizes)
+    sizes = fitted_anchor_sizes(arch, weights, train, described.preprocessing)
+    if sizes is not None:
+        reason = "nothing is pretrained for the usual ones, and small boxes need small anchors"
+        picks.pick("anchor_sizes", sizes, reason)
 
 
 def check_ranges(config: TrainConfig) -> None:

@@ -14,18 +14,18 @@ import torch
 
 from detseg.annotations import AnnotationTable, write_split
 from detseg.annotations.fingerprint import fingerprint
-from detseg.annotations.from_options import describe_splits, describe_table, load_splits, load_table
+from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
 from detseg.checkpoints.checkpoint import Position, load_checkpoint
 from detseg.datasets import Dataset
 from detseg.engine.evaluate import Metrics, evaluate
 from detseg.engine.evaluator import make_evaluator
 from detseg.errors import DataError
+from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
 from detseg.models import Model
 from detseg.models.create import create_model, freeze_as, with_body
 from detseg.models.weights.class_transfer import class_pairs
 from detseg.options import TrainConfig
-from detseg.recipes.evaluate import evaluate_table, write_evaluation
 from detseg.reports.curves import plot_curves
 from detseg.runtime.processes import Processes, joined_processes
 from detseg.runtime.seeds import derive_seed
@@ -141,8 +141,13 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
             announce_time(model, loaders[0], device, options, training.position)
         training.run(interruption)
     assert training is not None
-    assert config.task is not None
+    return _finish(config, training, splits, processes)
 
+
+def _finish(config: TrainConfig, training: Training, splits: Splits, processes: Processes) -> Run:
+    """Load the best weights, evaluate them, and write the results beside them."""
+    assert config.task is not None
+    folder, model, device = training.folder, training.model, training.device
     rows, position = training.rows, training.position
     if config.minutes is not None:
         print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shlex
 import time
-import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from detseg.checkpoints.checkpoint import Checkpoint, Position, load_checkpoint, restore, save_checkpoint
+from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_checkpoint
 from detseg.datasets import data_loader
 from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.engine.evaluate import Metrics, evaluate
@@ -18,18 +17,15 @@ from detseg.engine.evaluator import evaluator_of
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
-from detseg.errors import DataError
-from detseg.inference.predictor import pick_device
 from detseg.models import Model, ModelDescription, build_model, describe, load_weights
 from detseg.models.weights.bundled import BUNDLED, bundled_path
-from detseg.options import PretrainConfig, TrainConfig, to_flags, to_toml
+from detseg.options import PretrainConfig, to_flags, to_toml
 from detseg.runtime.files import write_text
-from detseg.runtime.processes import Processes, joined_processes
+from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
-from detseg.training.fit import fit
 from detseg.training.metrics_log import line, read_rows, row, write_rows
-from detseg.training.weights_card import LICENCE, OWN_LICENCE, write_card
+from detseg.training.weights_card import LICENCE, write_card
 
 WEIGHTS = "weights.safetensors"
 TRAIN, VAL = 0, 1  # scenes of derive_seed(seed, TRAIN, rank) and derive_seed(seed, VAL)
@@ -41,82 +37,7 @@ WEIGHT_DECAY = 0.05
 CLIP_NORM = 10.0
 
 
-def pretrain(config: PretrainConfig) -> Path:
-    """Train on rendered scenes, or on labelled images, and write ``weights.safetensors`` (float16) and ``card.md``.
-
-    Every round has scenes of its own. After each, a checkpoint is written from which ``--resume`` goes on; now and then
-    the weights are scored, on the same scenes each time. Under ``torchrun`` the batch is divided among the processes.
-
-    Raises:
-        DataError: options that cannot work.
-    """
-    if config.resume:
-        config = _resumed(config, Path(config.resume))
-    if config.data:
-        return _from_labelled(config)
-    folder = Path(config.resume or config.output)
-    checkpoint = load_checkpoint(folder / "last.safetensors") if config.resume else None
-    if checkpoint is None and (folder / "last.safetensors").exists():
-        raise DataError(f"{folder} already holds a run; continue it with --resume {folder}, or name another --output")
-    device = pick_device(config.device)
-    with joined_processes(device) as processes:
-        if config.batch_size % processes.world:
-            raise DataError(
-                f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
-                f"give a multiple of {processes.world}"
-            )
-        model = _new_model(config, checkpoint, device, processes.first)
-        _train(config, folder, model, checkpoint, processes)
-        if processes.first:
-            _write_card(config, folder, device, processes)
-    return folder / WEIGHTS
-
-
-def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
-    """The options that the folder was begun with, on this machine's device and workers."""
-    with (folder / "config.toml").open("rb") as file:
-        saved = {name: value for name, value in tomllib.load(file).items() if name in PretrainConfig.__annotations__}
-    return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
-
-
-def _from_labelled(config: PretrainConfig) -> Path:
-    """The same from labelled images, which are divided, augmented and trained on as by ``train``, from scratch."""
-    run = fit(
-        TrainConfig(
-            data=config.data,
-            output=config.output,
-            model=config.model,
-            weights=config.weights,
-            image_size=config.image_size,
-            rois_per_image=config.rois_per_image,
-            mask_rois_per_image=config.mask_rois_per_image,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            workers=config.workers,
-            device=config.device,
-            seed=config.seed,
-        )
-        if not config.resume
-        else TrainConfig(data=config.data, resume=config.resume)
-    )
-    weights, device = run.folder / WEIGHTS, pick_device(run.config.device)
-    checkpoint = load_checkpoint(run.folder / "best.safetensors")
-    save_checkpoint(weights, run.model, position=checkpoint.position, metrics=checkpoint.metrics, half=True)
-    write_card(
-        weights,
-        title=f"{run.config.model}, pretrained on {Path(config.data).name}",
-        data=f"the training part of {Path(config.data).name}",
-        command=shlex.join(["python", "-m", "detseg.pretrain", *to_flags(config, besides=("resume",))]),
-        licence=OWN_LICENCE,
-        rows=read_rows(run.folder / "metrics.jsonl", checkpoint.position.epoch),
-        device=device,
-        start=_start(config.weights),
-    )
-    return weights
-
-
-def _write_card(config: PretrainConfig, folder: Path, device: torch.device, processes: Processes) -> None:
+def write_scenes_card(config: PretrainConfig, folder: Path, device: torch.device, processes: Processes) -> None:
     start = ["python", "-m"]
     if processes.world > 1:
         start = ["torchrun", "--nproc-per-node", str(processes.world), "-m"]
@@ -124,24 +45,26 @@ def _write_card(config: PretrainConfig, folder: Path, device: torch.device, proc
         folder / WEIGHTS,
         title=f"{config.model}, pretrained on rendered scenes",
         data=f"{config.epochs * config.epoch_steps * config.batch_size:,} scenes of {config.image_size} pixels, drawn "
-        f"by detseg.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no photograph",
+        f"by detseg.synthetic.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no photograph",
         command=shlex.join([*start, "detseg.pretrain", *to_flags(config, besides=("output", "resume"))]),
         licence=LICENCE,
         rows=read_rows(folder / "metrics.jsonl", config.epochs),
         device=device,
-        start=_start(config.weights),
+        start=start_file(config.weights),
     )
     print(f"wrote {folder / WEIGHTS} and {card.name}")
 
 
-def _start(weights: str) -> Path | None:
+def start_file(weights: str) -> Path | None:
     """The file that ``--weights`` names, if it names one."""
     if weights in ("none", "coco", "imagenet"):
         return None
     return bundled_path() if weights == BUNDLED else Path(weights)
 
 
-def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, first: bool) -> Model:
+def new_pretraining_model(
+    config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, first: bool
+) -> Model:
     torch.manual_seed(derive_seed(config.seed))
     if checkpoint:
         description = ModelDescription.from_dict(checkpoint.model)
@@ -163,7 +86,7 @@ def _new_model(config: PretrainConfig, checkpoint: Checkpoint | None, device: to
     return model.to(memory_format=torch.channels_last)
 
 
-def _train(
+def train_on_scenes(
     config: PretrainConfig, folder: Path, model: Model, checkpoint: Checkpoint | None, processes: Processes
 ) -> None:
     device = next(model.parameters()).device

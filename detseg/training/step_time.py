@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detseg.engine.train import to_device
+from detseg.engine.update import to_device
 from detseg.features.loader import FeatureLoader
 from detseg.models.losses_in_eval_mode import loss_mode
 

@@ -25,12 +25,11 @@ from detseg.engine.precision import Precision
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import EpochStats, EpochSums, Step, train_steps
 from detseg.errors import DataError
+from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
 from detseg.options import TrainConfig
-from detseg.recipes.evaluate import write_evaluation
 from detseg.runtime.processes import Processes
-from detseg.runtime.signals import Interruption
-from detseg.runtime.stop_request import Interrupted
+from detseg.runtime.signals import Interrupted, Interruption
 from detseg.training.failed_step import out_of_memory, write_fault
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer

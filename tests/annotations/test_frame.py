@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detseg.annotations.formats.coco.read import read_coco, write_coco
+from detseg.annotations.formats.coco.read import read_coco
+from detseg.annotations.formats.coco.write import write_coco
 from detseg.annotations.table import AnnotationTable
 from detseg.images import decode_image
 from detseg.masks import rasterise

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.annotations.from_dataset import read_dataset
-from detseg.annotations.table import AnnotationTable
+from detseg.annotations.from_dataset import table_from_dataset
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.masks import rle_to_mask
@@ -37,7 +36,7 @@ def target(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_sizes(dataset: list[Any], counts: list[int], classes: int) -> None:
-    table = AnnotationTable.from_dataset(dataset)
+    table = table_from_dataset(dataset)
     assert table.instances_per_image().tolist() == counts
     assert table.class_map.names == tuple(f"class {i + 1}" for i in range(classes))
     assert table.image_id.tolist() == list(range(1, len(counts) + 1))
@@ -56,7 +55,7 @@ def test_sizes(dataset: list[Any], counts: list[int], classes: int) -> None:
     ],
 )
 def test_images_of_any_form(image: Any) -> None:
-    table = read_dataset([(image, target())])
+    table = table_from_dataset([(image, target())])
     assert table[0].size_hw == (20, 30)
     assert table.boxes_xywh.tolist() == [[3, 2, 6, 4], [20, 10, 1, 5]]
 
@@ -67,7 +66,7 @@ def test_everything_that_a_target_may_hold() -> None:
         masks=MASKS, area=np.array([24.5, 5]), iscrowd=np.array([0, 1]), ignore=[True, False], keypoints=keypoints,
         image_id=np.array([7]),
     )  # fmt: skip
-    table = read_dataset([(IMAGE, full)], ClassMap(("a", "b", "c", "d")))
+    table = table_from_dataset([(IMAGE, full)], ClassMap(("a", "b", "c", "d")))
     assert table.image_id.tolist() == [7]
     assert table.label.tolist() == [1, 3]
     assert table.area.tolist() == [24.5, 5]
@@ -82,7 +81,7 @@ def test_everything_that_a_target_may_hold() -> None:
 
 
 def test_boxes_and_areas_from_masks() -> None:
-    table = read_dataset([(IMAGE, target(boxes=..., masks=MASKS.astype(bool)))])
+    table = table_from_dataset([(IMAGE, target(boxes=..., masks=MASKS.astype(bool)))])
     assert table.boxes_xywh.tolist() == [[3, 2, 6, 4], [20, 10, 1, 5]]
     assert table.area.tolist() == [24, 5]
     assert table.has_masks
@@ -105,14 +104,14 @@ def test_boxes_and_areas_from_masks() -> None:
 )
 def test_refused(sample: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_dataset([sample])
+        table_from_dataset([sample])
 
 
 def test_label_beyond_the_class_map_and_repeated_ids() -> None:
     with pytest.raises(DataError, match=r"label 3 is outside 1\.\.2"):
-        read_dataset([(IMAGE, target())], ClassMap(("a", "b")))
+        table_from_dataset([(IMAGE, target())], ClassMap(("a", "b")))
     with pytest.raises(DataError, match="image id 4 is used by"):
-        read_dataset([(IMAGE, target(image_id=4)), (IMAGE, target(image_id=4))])
+        table_from_dataset([(IMAGE, target(image_id=4)), (IMAGE, target(image_id=4))])
 
 
 def test_torch_tensors_and_subsets() -> None:
@@ -135,7 +134,7 @@ def test_torch_tensors_and_subsets() -> None:
                 "iscrowd": torch.zeros(2, dtype=torch.int64),
             }
 
-    table = read_dataset(torch.utils.data.Subset(Shapes(), [3, 1]))
+    table = table_from_dataset(torch.utils.data.Subset(Shapes(), [3, 1]))
     assert table.source == "Subset"
     assert table.image_id.tolist() == [3, 1]
     assert table.boxes_xywh.tolist() == [[3, 2, 6, 4], [20, 10, 1, 5]] * 2
@@ -143,4 +142,4 @@ def test_torch_tensors_and_subsets() -> None:
 
     wrong = tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYWH", canvas_size=(20, 30))
     with pytest.raises(DataError, match="boxes are XYWH, expected XYXY"):
-        read_dataset([(torch.from_numpy(IMAGE), target(boxes=wrong))])
+        table_from_dataset([(torch.from_numpy(IMAGE), target(boxes=wrong))])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.concatenate import concatenate
 from detseg.annotations.label_fields import in_order, with_fields
 from detseg.annotations.split import split, subset
-from detseg.annotations.table import AnnotationTable, concatenate
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 

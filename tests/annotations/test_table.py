@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.table import AnnotationTable, concatenate
+from detseg.annotations.concatenate import concatenate
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 

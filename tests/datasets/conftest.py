@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from detseg.annotations.segmentation import SegmentationColumn
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
+from detseg.keypoints import KeypointSchema
 
 CLASSES = ClassMap.from_names(("cell", "dot", "bar"))
 

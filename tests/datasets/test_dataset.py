@@ -16,11 +16,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.datasets import Dataset, SampleKey, check_sample
 from detseg.datasets.augment import Augment, preset
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.masks import masks_to_boxes
 from detseg.orientation import orient_image
 from detseg.preprocess import Preprocessing

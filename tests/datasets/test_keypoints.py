@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.datasets import Dataset, SampleKey
 from detseg.datasets.augment import PRESETS, Augment, preset
+from detseg.keypoints import KeypointSchema
 from detseg.preprocess import Preprocessing
 
 SIZE = (72, 96)

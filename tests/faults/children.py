@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from detseg.annotations import AnnotationTable
+from detseg.annotations import table_from_dataset
 from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.datasets import data_loader
@@ -31,7 +31,7 @@ LOST = 3
 """Exit code of a process that lost the others."""
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["torch", "torchvision", "detseg.cli", "detseg.recipes.fit"])
+SERVER.set_forkserver_preload(["torch", "torchvision", "detseg.cli", "detseg.training.fit"])
 """Forked from a process that has loaded everything and used nothing: hotcoco's threads do not survive a fork."""
 
 
@@ -134,7 +134,7 @@ def scores(sizes: Sequence[int], processes: Processes, share: Processes | None =
     found = []
     for size in sizes:
         pictures = Pictures(size)
-        table = AnnotationTable.from_dataset(pictures, pictures.class_map)
+        table = table_from_dataset(pictures, pictures.class_map)
         evaluator = CocoEvaluator(table, geometry=lambda _: model.preprocessing.geometry((64, 64)))
         loader = data_loader(pictures, 2, rank=share.rank, world=share.world)
         values = evaluate(model, loader, "cpu", evaluator=evaluator, processes=processes).scalars()

@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-import detseg.engine.train as train_module
+import detseg.engine.update as update_module
 from detseg.checkpoints.tensor_file import read_sealed
 from detseg.runtime.checksum import BLANK, seal
-from detseg.runtime.stop_request import EXIT_CODE
+from detseg.runtime.signals import EXIT_CODE
 from tests.faults.conftest import FILES, Runs, rows_of, stopping_at
 
 Header, Tensors = dict[str, Any], dict[str, torch.Tensor]
@@ -142,13 +142,13 @@ def broken_from(step: int) -> Callable[[], None]:
     """Losses are NaN from an update on, and the process is asked to leave after it."""
 
     def before() -> None:
-        forward = train_module._forward
+        forward = update_module.forward
 
         def broken(model: Any, batch: Any, *given: Any) -> Any:
             values, loss = forward(model, batch, *given)
             return (dict.fromkeys(values, float("nan")) if batch.index >= step else values), loss
 
-        train_module._forward = broken
+        update_module.forward = broken
 
     return before
 

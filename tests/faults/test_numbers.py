@@ -17,6 +17,7 @@ import torch
 import detseg.checkpoints.manager as keeper_module
 import detseg.engine.ema as ema_module
 import detseg.engine.train as train_module
+import detseg.engine.update as update_module
 from detseg.checkpoints.tensor_file import read_sealed
 from detseg.classes import ClassMap
 from detseg.datasets import data_loader
@@ -175,7 +176,7 @@ def breaking(number: int) -> None:
     """A loss or gradient is not finite in one update of the run, drawn by ``number``."""
     rng = np.random.default_rng(number)
     at, gradient, bad = int(rng.integers(STEPS)), bool(rng.integers(2)), BAD[int(rng.integers(3))]
-    forward, hooks, count = train_module._forward, list[Any](), 0
+    forward, hooks, count = update_module.forward, list[Any](), 0
 
     def broken(model: Any, *given: Any) -> Any:
         nonlocal count
@@ -189,7 +190,7 @@ def breaking(number: int) -> None:
         values, loss = forward(model, *given)
         return (dict.fromkeys(values, bad), loss * bad) if now and not gradient else (values, loss)
 
-    train_module._forward = broken  # type: ignore[assignment]
+    update_module.forward = broken  # type: ignore[assignment]
 
 
 def watching(spoil: bool = False) -> None:
@@ -237,7 +238,7 @@ def test_50_runs(runs: Runs, tmp_path: Path, tally: Callable[[str, int, int], No
 
 def test_control_without_guards_the_checkpoint_is_not_finite(runs: Runs, tmp_path: Path) -> None:
     def before() -> None:
-        train_module.math = types.SimpleNamespace(isfinite=lambda value: True, inf=math.inf)  # type: ignore[assignment]
+        update_module.math = types.SimpleNamespace(isfinite=lambda value: True, inf=math.inf)  # type: ignore[assignment]
         keeper_module.is_finite = ema_module.is_finite = lambda model: True
         breaking(0)
 

@@ -12,7 +12,7 @@ import detseg.datasets.dataset as dataset_module
 import detseg.engine.train as train_module
 from detseg.checkpoints.checkpoint import load_checkpoint
 from detseg.datasets.sampler import EpochSampler
-from detseg.runtime.stop_request import EXIT_CODE
+from detseg.runtime.signals import EXIT_CODE
 from tests.faults.conftest import STEPS, Runs, stopping_at
 
 WORKERS = (0, 1, 3, 4)

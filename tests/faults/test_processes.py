@@ -20,7 +20,7 @@ import torch
 
 from detseg.checkpoints.checkpoint import load_checkpoint
 from detseg.runtime.processes import Processes
-from detseg.runtime.stop_request import EXIT_CODE
+from detseg.runtime.signals import EXIT_CODE
 from tests.faults.children import (
     LOST,
     Work,

@@ -16,10 +16,10 @@ import pytest
 
 import detseg.checkpoints.tensor_file as sealed_module
 import detseg.datasets.loader as loader_module
-import detseg.engine.train as train_module
+import detseg.engine.update as update_module
 from detseg.datasets import Dataset
 from detseg.metrics import ClassificationEvaluator
-from detseg.runtime.stop_request import EXIT_CODE
+from detseg.runtime.signals import EXIT_CODE
 from tests.faults.conftest import Runs
 
 PHASES = ("first batch", "step", "data wait", "evaluation", "saving")
@@ -46,14 +46,14 @@ def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Calla
         os.set_blocking(once, False)
         os.write(token, b"1")
         if phase in ("first batch", "step"):
-            wanted, moved = 1 if phase == "first batch" else 2 + moment, train_module.to_device
+            wanted, moved = 1 if phase == "first batch" else 2 + moment, update_module.to_device
 
             def to_device(*given: Any) -> Any:
                 if now(wanted):
                     group_signal(number)
                 return moved(*given)
 
-            train_module.to_device = to_device
+            update_module.to_device = to_device
         elif phase == "data wait":
             item = Dataset.__getitem__
 
@@ -160,7 +160,7 @@ def test_loader_processes_die_with_the_run(runs: Runs, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
     def killed_in_a_step() -> None:
-        start, moved = loader_module._start_worker, train_module.to_device
+        start, moved = loader_module._start_worker, update_module.to_device
 
         def noted(worker: int) -> None:
             with pids.open("a") as file:
@@ -173,7 +173,7 @@ def test_loader_processes_die_with_the_run(runs: Runs, tmp_path: Path) -> None:
             return moved(*given)
 
         loader_module._start_worker = noted
-        train_module.to_device = to_device
+        update_module.to_device = to_device
 
     assert runs.begin(tmp_path / "run", "--workers", "2", before=killed_in_a_step) == -signal.SIGKILL
     left = [int(pid) for pid in pids.read_text().split()]

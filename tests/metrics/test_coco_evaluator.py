@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.boxes import xywh_to_xyxy
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.masks import mask_to_rle, rasterise
 from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
 from detseg.metrics.scoring import match, summarise, truth_index

@@ -14,11 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.coco.read import read_coco, write_coco
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.formats.coco.read import read_coco
+from detseg.annotations.formats.coco.write import write_coco
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.keypoints import COCO_NAMES, COCO_SIGMAS, difference, keypoint_schema
+from detseg.keypoints import COCO_NAMES, COCO_SIGMAS, KeypointSchema, difference, keypoint_schema
 from detseg.metrics import CocoEvaluator, evaluate_files
 from detseg.structures import Prediction
 

@@ -13,10 +13,9 @@ from torch import nn
 from torchvision.models import detection
 from torchvision.ops import FrozenBatchNorm2d
 
-from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.keypoints import COCO_NAMES, keypoint_schema
+from detseg.keypoints import COCO_NAMES, KeypointSchema, keypoint_schema
 from detseg.models import MODELS, ModelDescription, build_model, describe, part_table
 
 CLASSES = ClassMap(("ant", "bee", "cat"), (7, 3, 90))

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 from torchvision.models import detection
 
-from detseg.annotations.table import KeypointSchema
 from detseg.checkpoints.checkpoint import load, save_checkpoint
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.keypoints import COCO_NAMES, keypoint_schema
+from detseg.keypoints import COCO_NAMES, KeypointSchema, keypoint_schema
 from detseg.models import MODELS, Detector, ModelDescription, build_model, describe, freeze, load_weights, loss_mode
 from detseg.models.input_checks import check_targets
 from detseg.models.weights import load as weights_module

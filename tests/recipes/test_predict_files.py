@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detseg.errors import DataError
-from detseg.recipes.predict import find_images
+from detseg.inference.image_inputs import find_images
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from pycocotools import mask as coco_mask
 from detseg.errors import DataError
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.demo import render as demo
+from detseg.synthetic.demo.__main__ import main
 from detseg.synthetic.demo.bench import TEXTURES, make_bench
 from detseg.synthetic.demo.clutter import CLUTTER, make_clutter
 from detseg.synthetic.demo.parts import CLASSES, SHAPE_FAMILIES, make_part
 from detseg.synthetic.demo.shading import Light, Patch, paint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "demo"
 SAME_PICTURE = 8.0  # grey levels in the mean: JPEG, and OpenCV versions whose interpolation differs
 LIGHT = Light((0.4, -0.5, 0.768), (1.0, 1.0, 1.0), 0.4, 0.3)
@@ -169,13 +170,13 @@ def test_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     scene = rendered(11, 0, 0)
     monkeypatch.setattr(demo, "draw_scene", lambda seed: scene)
-    demo.main([str(tmp_path / "new"), "--train", "1", "--val", "0"])
+    main([str(tmp_path / "new"), "--train", "1", "--val", "0"])
     assert capsys.readouterr().out == f"{tmp_path / 'new'}: 1 + 0 images\n"
     assert len(truth(tmp_path / "new", "train")["images"]) == 1
 
 
 def test_loads_no_torch() -> None:
-    code = "import sys, detseg.demo; sys.exit('torch' in sys.modules)"
+    code = "import sys, detseg.synthetic.demo.render; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -191,7 +192,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder of a user whose detseg has no data/demo beside it, and whose set is small."""
     whole, scene = demo.render, rendered(11, 0, 0)
     monkeypatch.setattr(demo, "draw_scene", lambda seed: scene)
-    monkeypatch.setattr(demo, "__file__", str(tmp_path / "site-packages" / "detseg" / "demo.py"))
+    monkeypatch.setattr(
+        demo, "__file__", str(tmp_path / "site-packages" / "detseg" / "synthetic" / "demo" / "render.py")
+    )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(demo, "render", lambda folder: whole(folder, train=1, val=1))
     return tmp_path / "cache" / "detseg"

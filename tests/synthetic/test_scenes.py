@@ -37,9 +37,9 @@ def test_the_demo_set_shares_no_texture_and_no_code_with_the_scenes() -> None:
     assert not shared(scenes.TEXTURES, demo.TEXTURES)
     makers = {id(maker) for maker in scenes.TEXTURES.values()}
     assert not makers & {id(maker) for maker in demo.TEXTURES.values()}
-    assert not imported((PACKAGE / "scenes").glob("*.py"), "detseg.demo")
-    assert not imported(PACKAGE.glob("demo*.py"), "detseg.scenes")
-    assert imported(PACKAGE.glob("demo.py"), "detseg.demo_bench"), "control"
+    assert not imported((PACKAGE / "synthetic" / "scenes").glob("*.py"), "detseg.synthetic.demo")
+    assert not imported((PACKAGE / "synthetic" / "demo").glob("*.py"), "detseg.synthetic.scenes")
+    assert imported((PACKAGE / "synthetic" / "demo").glob("render.py"), "detseg.synthetic.demo.bench"), "control"
 
 
 def imported(files: object, prefix: str) -> set[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
 
-from detseg.annotations import AnnotationTable
+from detseg.annotations import table_from_dataset
 from detseg.annotations.from_options import load_table
 from detseg.checkpoints import save_checkpoint
 from detseg.classes import ClassMap
@@ -109,7 +109,7 @@ def pictures(labels: dict[int, int]) -> list[Sample]:
 
 def box_and_mask_ap(created: Created, samples: list[Sample]) -> tuple[float, float]:
     """AP of boxes and of masks, before the first step."""
-    table = AnnotationTable.from_dataset(samples, created.model.description.class_map)
+    table = table_from_dataset(samples, created.model.description.class_map)
     loader: Any = torch.utils.data.DataLoader(samples, 2, collate_fn=collate_fn)  # type: ignore[arg-type]
     evaluator = make_evaluator(table, "segment", created.model.preprocessing)
     metrics = evaluate(created.model, loader, "cpu", evaluator=evaluator)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import detseg.engine.train as train_module
+import detseg.engine.update as update_module
 from detseg.cli import main
 from detseg.datasets import Dataset
 
@@ -25,7 +25,7 @@ SMALL = (
 def test_a_batch_that_is_not_finite_is_named_kept_and_replayed(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, forward = tmp_path / "run", train_module._forward
+    run, forward = tmp_path / "run", update_module.forward
 
     def poisoned(model: Any, batch: Any, *given: Any) -> Any:
         if batch.index == 1:
@@ -34,7 +34,7 @@ def test_a_batch_that_is_not_finite_is_named_kept_and_replayed(
         return forward(model, batch, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "_forward", poisoned)
+        patch.setattr(update_module, "forward", poisoned)
         assert main(["train", str(parts), "--output", str(run), *SMALL]) == 1
     printed = capsys.readouterr()
     assert "not finite" in printed.err
@@ -60,7 +60,7 @@ def test_without_memory_it_says_what_takes_it(
     def full(*given: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(train_module, "_forward", full)
+    monkeypatch.setattr(update_module, "forward", full)
     assert main(["train", str(parts), "--output", str(tmp_path / "run"), *SMALL]) == 1
     error = capsys.readouterr().err
     assert "out of memory with batch size 2 and image size 64" in error

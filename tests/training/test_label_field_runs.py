@@ -19,9 +19,9 @@ from detseg.checkpoints import load
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.cli import main
 from detseg.errors import DataError
+from detseg.inference.evaluation import match_classes
 from detseg.inference.predictor import Predictor
 from detseg.options import TrainConfig
-from detseg.recipes.evaluate import match_classes
 from detseg.structures import FieldPredictions
 from detseg.training.task_choice import obstacles, pick_task
 

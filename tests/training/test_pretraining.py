@@ -18,8 +18,9 @@ from detseg.errors import DataError
 from detseg.models import ModelDescription, build_model, describe
 from detseg.models.weights.load import load_weights
 from detseg.options import PretrainConfig
+from detseg.recipes.pretrain import pretrain
 from detseg.synthetic.scenes import SHAPE_FAMILIES
-from detseg.training.pretraining import ANCHOR_SIZES, pretrain
+from detseg.training.pretraining import ANCHOR_SIZES
 
 TINY = PretrainConfig(
     epochs=2, epoch_steps=2, eval_epochs=1, batch_size=2, image_size=64, rois_per_image=8, val_scenes=3, device="cpu"
@@ -110,7 +111,8 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += [
         "-m",
-        "detseg.pretrain",
+        "detseg",
+        "pretrain",
         "--epochs",
         "1",
         "--epoch-steps",

@@ -31,7 +31,7 @@ def compare(config: BenchmarkConfig) -> dict[str, Any]:
     output, where = Path(config.output or "benchmark-speed"), machine(device)
     found: list[Comparison] = []
     for topic in TOPICS if config.what == "all" else (config.what,):
-        measure: Callable[..., list[Comparison]] = import_module(f"detseg.recipes.speed.{topic}").compare
+        measure: Callable[..., list[Comparison]] = import_module(f"detseg.benchmarks.speed.{topic}").compare
         found += measure(device)
         write_json(output / "speed.json", {"machine": where, "rows": [one.to_dict() for one in found]})
     rows = table(found)

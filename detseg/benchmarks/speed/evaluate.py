@@ -23,8 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detseg.benchmarks.speed.cores import one_core
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
+from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
 from detseg.benchmarks.speed.scenes_set import NAMES, raw_prediction, scene_annotations
 from detseg.boxes import xywh_to_xyxy
 from detseg.errors import DataError

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import cv2
+import torch
 from tqdm import tqdm
 
 
@@ -88,3 +91,16 @@ def seconds_of(run: Callable[[], object]) -> float:
 def table(comparisons: Sequence[Comparison]) -> list[list[str]]:
     """A row for each comparison, below :data:`HEADER`."""
     return [comparison.cells() for comparison in comparisons]
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """torch and OpenCV on one thread, for a ``with`` block."""
+    threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(cv2_threads)

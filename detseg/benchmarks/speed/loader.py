@@ -20,8 +20,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import functional
 
 from detseg.annotations import AnnotationTable, read_coco
-from detseg.benchmarks.speed.cores import one_core
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
+from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
 from detseg.benchmarks.speed.scenes_set import scene_set
 from detseg.datasets import Dataset, SampleKey, preset
 from detseg.datasets.decoded_images import DecodedImages

@@ -21,19 +21,18 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.transforms import functional
 
-from detseg.benchmarks.speed.cores import one_core
 from detseg.benchmarks.speed.evaluate import check_masks
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
+from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
 from detseg.benchmarks.speed.scenes_set import write_picture
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.inference.predictor import Predictor
+from detseg.inference.results import to_results
 from detseg.models import build_model, describe, load_weights
 from detseg.models.architectures import MODELS
 from detseg.models.backbones import BODIES
 from detseg.models.description import ModelDescription
 from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH
-from detseg.recipes.predict import to_results
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 
 Results = list[dict[str, Any]]

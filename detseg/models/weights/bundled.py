@@ -39,7 +39,7 @@ def bundled_path() -> Path:
     Raises:
         DataError: it is missing or was changed.
     """
-    path = Path(__file__).resolve().parents[1] / "weights" / f"{BUNDLED_ARCH}.safetensors"
+    path = Path(__file__).resolve().parents[2] / "weights" / f"{BUNDLED_ARCH}.safetensors"
     if not path.is_file():
         raise DataError(f"{path} is missing, though it comes with this package; install detseg anew")
     found = hashlib.sha256(path.read_bytes()).hexdigest()

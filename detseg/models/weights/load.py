@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
+from detseg.keypoints import COCO_NAMES
 from detseg.models.base import PartedModel
 from detseg.models.build import architecture_of, no_coco_weights
 from detseg.models.one_stage_build import retinanet_name, ssd_name
 from detseg.models.timm_backbone import PREFIX, body_of
 from detseg.models.weights.bundled import BUNDLED, bundled_path, stages_taken
 from detseg.models.weights.class_transfer import RowMatch, carry_rows, head_lines
-from detseg.models.weights.keypoint_transfer import without_other_points
 from detseg.models.weights.published import fetch, file_name
 from detseg.models.weights.source_classes import SourceClasses, source_classes
-from detseg.models.weights.state_files import read_state_dict
+from detseg.models.weights.state_files import read_description, read_state_dict
 from detseg.models.weights.timm_weights import fetch_timm, timm_names
 
+KEYPOINT_PREDICTOR = "roi_heads.keypoint_predictor."
 State = dict[str, Tensor]
 
 HEADS = ("rpn", "box head", "mask head", "keypoint head", "head")
@@ -133,13 +134,13 @@ def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, s
     elif weights == "imagenet":
         url = body_of(architecture_of(arch)).imagenet.url
     else:
-        state = without_other_points(read_state_dict(weights), model, weights)
+        state = _without_other_keypoints(read_state_dict(weights), model, weights)
         source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
         classes, stages = source_classes(weights, arch), stages_taken(weights, architecture_of(arch).task)
         return load_state(model, state, source, classes=classes, class_rows=class_rows, stages=stages)
     return load_state(
         model,
-        without_other_points(fetch(url), model, weights),
+        _without_other_keypoints(fetch(url), model, weights),
         f"{weights} ({file_name(url)})",
         classes=source_classes(weights, arch),
         class_rows=class_rows,
@@ -259,3 +260,24 @@ def _check_same_network(model: PartedModel, loaded: list[str], found: State, wan
                 f"{bad[0]}: {shape} in the file, {list(wanted[bad[0]].shape)} in the model. "
                 "Choose the --model that the file was made with"
             )
+
+
+def _without_other_keypoints(state: dict[str, Tensor], model: PartedModel, weights: str) -> dict[str, Tensor]:
+    """``state`` without its keypoint predictor if that is known to find other points than ``model``.
+
+    As many points are not the same points: a left ear learns slowly from the weights of a right knee.
+
+    Args:
+        weights: where ``state`` comes from: "coco" has COCO's 17, a checkpoint of this project says its own; of other
+            files nobody knows, so the shape alone decides later.
+    """
+    schema = model.description.keypoints
+    if schema is None or not any(name.startswith(KEYPOINT_PREDICTOR) for name in state):
+        return state
+    theirs: tuple[str, ...] | None = COCO_NAMES
+    if weights != "coco":
+        saved = read_description(weights)
+        theirs = None if saved is None or saved.keypoints is None else saved.keypoints.names
+    if theirs is None or [name.lower() for name in theirs] == [name.lower() for name in schema.names]:
+        return state
+    return {name: tensor for name, tensor in state.items() if not name.startswith(KEYPOINT_PREDICTOR)}

@@ -1,6 +1,6 @@
 """The demo set: bolts, nuts and washers on a workbench, rendered from a seed, with exact instance masks.
 
-    $ python -m detseg.demo FOLDER
+    $ python -m detseg.synthetic.demo FOLDER
     FOLDER: 120 + 40 images
 
 Everything is drawn by code (no photographs, no fonts but OpenCV's own), so the set has no owner but this project.
@@ -9,7 +9,6 @@ A picture is drawn three times too large and reduced; a mask is the pixels whose
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import tempfile
@@ -246,7 +245,7 @@ def demo_folder() -> Path:
     The cache is ``$XDG_CACHE_HOME/detseg/demo-v1`` (``~/.cache`` unless the variable is set). It is rendered beside and
     put in place in one step, so an interrupted or a second rendering never leaves half a set.
     """
-    shipped = Path(__file__).resolve().parents[1] / "data" / "demo"
+    shipped = Path(__file__).resolve().parents[3] / "data" / "demo"
     if (shipped / "instances_val.json").is_file():
         return shipped
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detseg"
@@ -265,19 +264,3 @@ def demo_folder() -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m detseg.demo FOLDER [--train N] [--val N] [--seed S]``."""
-    parser = argparse.ArgumentParser(prog="python -m detseg.demo", description="Render the demo set into a folder.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--train", type=int, default=120, help="training images (default 120)")
-    parser.add_argument("--val", type=int, default=40, help="validation images (default 40)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed is another set (default 0: data/demo)")
-    options = parser.parse_args(arguments)
-    render(options.folder, train=options.train, val=options.val, seed=options.seed)
-    print(f"{options.folder}: {options.train} + {options.val} images")
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.models.ops import sampled_rpn
-from detseg.models.ops.cached_anchors import MOST, KeptAnchors
+from detseg.models.ops.fast_ops import MOST, KeptAnchors
 from detseg.models.ops.folded_norm import FoldedConv2d, fold_norms
 from detseg.models.ops.sampled_rpn import SampledRPN
 from detseg.models.outputs import frame_of

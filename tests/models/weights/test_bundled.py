@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.annotations.table import KeypointSchema
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
 from detseg.models import build_model, describe
 from detseg.models.weights import bundled
 from detseg.models.weights.bundled import BUNDLED, FITTING, SHA256, bundled_path
@@ -93,7 +93,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.
     package = tmp_path / "detseg"
     (package / "models").mkdir(parents=True)
     (package / "weights").mkdir()
-    monkeypatch.setattr(bundled, "__file__", str(package / "models" / "bundled.py"))
+    monkeypatch.setattr(bundled, "__file__", str(package / "models" / "weights" / "bundled.py"))
     with pytest.raises(DataError, match=r"missing.*install detseg anew"):
         bundled_path()
     content = bytearray(BYTES)
@@ -106,4 +106,4 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 NAME = f"{bundled.BUNDLED_ARCH}.safetensors"
-BYTES = (Path(bundled.__file__).parents[1] / "weights" / NAME).read_bytes()
+BYTES = (Path(bundled.__file__).parents[2] / "weights" / NAME).read_bytes()

@@ -1,13 +1,13 @@
-"""COCO JSON to a table and back."""
+"""Read COCO JSON into a table."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,13 +21,12 @@ from detseg.annotations.image_files import find_pictures, first_few, read_header
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.segmentation import Segmentation
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.keypoints import keypoint_schema, unnamed
+from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 from detseg.masks import MAX_PIXELS, REACH, check_polygons, check_rle
 from detseg.orientation import upright_hw
-from detseg.runtime.files import atomic_write
 
 HW = tuple[int, int]
 
@@ -86,26 +85,44 @@ def read_coco(
     )
     listed, order = data.annotations, data.annotations.order
     columns = _columns(listed, rows[order], labels[order], annotation_ids[order], schema)
+    each = _OneByOne(builder, source, names, sizes, listed, columns, schema)
+    builder.add_instances(
+        columns, _is_regular(columns, listed, builder.sizes_hw, sizes, len(class_map), schema), each.add
+    )
+    return builder.build()
 
-    def add(i: int) -> None:
-        """One instance to which there is something to do or to say."""
+
+@dataclass(frozen=True)
+class _OneByOne:
+    """Adds the instances to which there is something to do or to say."""
+
+    builder: TableBuilder
+    source: str
+    names: list[str]
+    sizes: list[tuple[HW, int, bool]]
+    listed: CocoAnnotations
+    columns: InstanceColumns
+    schema: KeypointSchema | None
+
+    def add(self, i: int) -> None:
+        listed, columns, notes = self.listed, self.columns, self.builder.notes
         position, row, label, number = (
-            int(column[i]) for column in (order, columns.image, columns.label, columns.annotation_id)
+            int(column[i]) for column in (listed.order, columns.image, columns.label, columns.annotation_id)
         )
-        where = f"{source}, annotation {number} ({names[row]})"
+        where = f"{self.source}, annotation {number} ({self.names[row]})"
         if not label:
-            builder.notes.add("instance of a class that was not selected left out", where)
+            notes.add("instance of a class that was not selected left out", where)
             return
         area, given = float(listed.area[position]), listed.bbox[position]
         if area < 0:
             raise DataError(f"{where}: area {area:g} is negative; correct or remove it")
-        stored_hw, orientation, stored_frame = sizes[row]
+        stored_hw, orientation, stored_frame = self.sizes[row]
         box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).upright(
             None if np.isnan(given[0]) else given,
-            _segmentation(listed.outlines[i], _own_hw(sizes[row]), where, builder.notes),
-            _keypoints(listed.keypoints.get(position), schema, where),
+            _segmentation(listed.outlines[i], _own_hw(self.sizes[row]), where, notes),
+            _keypoints(listed.keypoints.get(position), self.schema, where),
         )
-        builder.add_instance(
+        self.builder.add_instance(
             None if box is None else box.tolist(),
             label,
             segmentation=segmentation,
@@ -119,16 +136,25 @@ def read_coco(
             image=row,
         )
 
+
+def _is_regular(
+    columns: InstanceColumns,
+    listed: CocoAnnotations,
+    sizes_hw: npt.NDArray[np.int64],
+    sizes: list[tuple[HW, int, bool]],
+    classes: int,
+    schema: KeypointSchema | None,
+) -> npt.NDArray[np.bool_]:
+    """Which instances a table takes as they are, by column."""
     turned = np.array([stored_frame and orientation != 1 for _, orientation, stored_frame in sizes], np.bool_)
     own_hw = np.array([_own_hw(size) for size in sizes], np.int64).reshape(-1, 2)
-    regular = columns.regular(builder.sizes_hw, len(class_map)) & (columns.area >= 0) & ~turned[columns.image]
+    regular = columns.regular(sizes_hw, classes) & (columns.area >= 0) & ~turned[columns.image]
     regular &= listed.outlines.reach <= REACH * own_hw.max(axis=1, initial=0)[columns.image]
     regular &= (own_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
     regular[list(listed.outlines.others)] = False
     if schema is not None:
-        regular &= ~np.isin(order, list(listed.keypoints))
-    builder.add_instances(columns, regular, add)
-    return builder.build()
+        regular &= ~np.isin(listed.order, list(listed.keypoints))
+    return regular
 
 
 def _columns(
@@ -163,71 +189,6 @@ def _own_hw(size: tuple[HW, int, bool]) -> HW:
     """Height and width in which the file speaks, of stored size, orientation, and whether it means stored pixels."""
     stored_hw, orientation, stored_frame = size
     return stored_hw if stored_frame or orientation == 1 else upright_hw(stored_hw, orientation)
-
-
-def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
-    """Write a table as COCO JSON, atomically, in the data set's own frame.
-
-    Category ids and image ids are kept, annotations are numbered from 1 (pycocotools scores id 0 as unmatched);
-    coordinates of images whose source spoke of stored pixels are turned back to those.
-
-    Raises:
-        DataError: the table has class labels of whole pictures, which COCO has no place for.
-    """
-    if table.has_class_index:
-        raise DataError(f"{table.source}: COCO has no place for the classes of whole pictures; keep the folders")
-    schema = table.keypoint_schema
-    points: dict[str, Any] = {}
-    if schema is not None:
-        points = {"keypoints": schema.names, "skeleton": [(a + 1, b + 1) for a, b in schema.skeleton]}
-        if schema.sigmas != keypoint_schema(schema.names).sigmas:
-            points["sigmas"] = schema.sigmas
-    categories = [
-        {"id": number, "name": name, **points}
-        for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True)
-    ]
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for index, record in enumerate(table):
-        stored_frame = bool(table.stored_frame[index])
-        height, width = record.stored_hw if stored_frame else record.size_hw
-        name = f"{table.media[index]}/{record.member}" if record.member else str(table.media[index])
-        images.append({"id": record.image_id, "file_name": name, "width": width, "height": height})
-        frame = Frame(record.stored_hw, record.orientation if stored_frame else 1)
-        for row, label in enumerate(record.labels.tolist()):
-            box, segmentation, keypoints = frame.own(
-                record.boxes_xywh[row],
-                record.segmentations[row],
-                None if record.keypoints is None else record.keypoints[row],
-            )
-            assert box is not None
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": record.image_id,
-                "category_id": table.class_map.category_id_of(label),
-                "bbox": box.tolist(),
-                "area": float(record.areas[row]),
-                "iscrowd": int(record.iscrowd[row]),
-                "segmentation": _written(segmentation),
-            }
-            if record.ignore[row] or record.difficult[row]:
-                annotation["ignore"] = 1
-            if record.difficult[row]:
-                annotation["difficult"] = 1
-            if keypoints is not None:
-                annotation["keypoints"] = keypoints.ravel().tolist()
-                annotation["num_keypoints"] = int((keypoints[:, 2] > 0).sum())
-            annotations.append(annotation)
-    with atomic_write(path) as file:
-        file.write(msgspec.json.encode({"images": images, "annotations": annotations, "categories": categories}))
-
-
-def _written(segmentation: Segmentation) -> Any:
-    if segmentation is None:
-        return []  # the key is always there: pycocotools and others ask for it without looking
-    if isinstance(segmentation, dict):
-        return {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")}
-    return [ring.ravel().tolist() for ring in segmentation]
 
 
 def _pictures(

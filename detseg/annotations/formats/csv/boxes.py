@@ -20,7 +20,7 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
 from detseg.annotations.formats.shared.image_lookup import Wanted
-from detseg.annotations.formats.shared.shapes import ClassList, DrawnImage, DrawnInstance, drawn_table
+from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, DrawnImage, DrawnInstance, drawn_table
 from detseg.annotations.image_files import first_few
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import Notes
@@ -30,8 +30,6 @@ from detseg.errors import DataError
 CLASS_FILES = ("classes.csv", "class_mapping.csv", "class_list.csv")
 """Beside the boxes, one line a class: name, number (keras-retinanet); gives the classes their order."""
 
-ONLY_CLASS = "object"
-"""The class of all boxes of a file that names none."""
 
 SWAPPED = 0.05
 """Share of boxes whose second corner is before the first, above which they are no corners."""

@@ -7,21 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from detseg.annotations.formats.csv.boxes import CLASS_FILES, DrawnRows, box_xywh, class_list, read_columns
 from detseg.annotations.formats.csv.columns import PointColumns, box_columns, point_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
-from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, drawn_table, extent_xywh
+from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, drawn_table, landmark_box
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
-
-MIN_SIDE = 8.0
-"""Pixels: a box around landmarks is at least so wide and high. Finer than one cell of the finest feature map, an
-object cannot be found; a box around a single landmark, or two at one height, would have no area at all."""
 
 _EMPTY = ("", "nan", "na", "none", "null")
 
@@ -86,15 +81,6 @@ def read_csv_landmarks(
         bad_instances=bad_instances,
         schema=keypoint_schema(names),
     )
-
-
-def landmark_box(points: npt.NDArray[np.float64], where: str, notes: Notes) -> list[float]:
-    """x, y, width, height around the labelled of the points [P, 3] (at least one), widened to ``MIN_SIDE``, noted."""
-    x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
-    if min(width, height) < MIN_SIDE:
-        notes.add(f"box around landmarks widened to {MIN_SIDE:g} px", where)
-    wide, high = max(width, MIN_SIDE), max(height, MIN_SIDE)
-    return [x - (wide - width) / 2, y - (high - height) / 2, wide, high]
 
 
 def _is_landmarks(path: Path) -> bool:

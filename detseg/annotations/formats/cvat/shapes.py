@@ -6,8 +6,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detseg.annotations.formats.csv.landmarks import landmark_box
-from detseg.annotations.formats.shared.shapes import LEFT_OUT, DrawnInstance, ellipse_ring, extent_xywh
+from detseg.annotations.formats.shared.shapes import LEFT_OUT, DrawnInstance, ellipse_ring, extent_xywh, landmark_box
 from detseg.annotations.formats.shared.text_file import finite
 from detseg.annotations.repair_log import Notes
 from detseg.errors import DataError

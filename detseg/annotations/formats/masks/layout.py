@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from detseg.annotations.listing import is_image, key_of, split_of, subfolders
-
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pngimages", "jpegimages", "photos", "pictures")
-"""Usual names of the folder with the images, in lower case; else it is the only other folder with images."""
+from detseg.annotations.listing import IMAGE_FOLDERS, is_image, key_of, split_of, subfolders
 
 MASK_FOLDERS = (
     "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",

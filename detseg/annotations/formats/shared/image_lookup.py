@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detseg.annotations.formats.masks.layout import IMAGE_FOLDERS
 from detseg.annotations.image_files import first_few
-from detseg.annotations.listing import is_image, list_files
+from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files
 from detseg.annotations.repair_log import Notes
 from detseg.errors import DataError
 

@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from detseg.annotations.formats.masks.layout import IMAGE_FOLDERS
-from detseg.annotations.listing import split_of
+from detseg.annotations.listing import IMAGE_FOLDERS, split_of
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 

@@ -17,10 +17,11 @@ from detseg.annotations.frame import Frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.segmentation import Segmentation
-from detseg.annotations.table import AnnotationTable, KeypointSchema
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import ImageHeader
+from detseg.keypoints import KeypointSchema
 from detseg.masks import check_polygons
 from detseg.orientation import upright_hw
 from detseg.structures import RLE
@@ -30,6 +31,14 @@ CORNERS = 72
 """Corners of the polygon that stands for a circle or an ellipse: its area is 0.13 % smaller."""
 
 LEFT_OUT = "shape that is neither box nor polygon left out"
+
+
+MIN_SIDE = 8.0
+"""Pixels: a box around landmarks is at least so wide and high. Finer than one cell of the finest feature map, an
+object cannot be found; a box around a single landmark, or two at one height, would have no area at all."""
+
+ONLY_CLASS = "object"
+"""The class of all boxes of a file that names none."""
 
 
 @dataclass
@@ -161,6 +170,15 @@ def extent_xywh(points: npt.ArrayLike) -> list[float]:
     low, high = xy.min(axis=0), xy.max(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):  # as above
         return [*low.tolist(), *(high - low).tolist()]
+
+
+def landmark_box(points: npt.NDArray[np.float64], where: str, notes: Notes) -> list[float]:
+    """x, y, width, height around the labelled of the points [P, 3] (at least one), widened to ``MIN_SIDE``, noted."""
+    x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
+    if min(width, height) < MIN_SIDE:
+        notes.add(f"box around landmarks widened to {MIN_SIDE:g} px", where)
+    wide, high = max(width, MIN_SIDE), max(height, MIN_SIDE)
+    return [x - (wide - width) / 2, y - (high - height) / 2, wide, high]
 
 
 def _class_map(

@@ -11,11 +11,17 @@ from typing import Any
 
 import msgspec
 
-from detseg.annotations.formats.csv.boxes import ONLY_CLASS
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
 from detseg.annotations.formats.shared.image_lookup import Wanted
 from detseg.annotations.formats.shared.json_file import load_tool_json
-from detseg.annotations.formats.shared.shapes import LEFT_OUT, DrawnImage, DrawnInstance, drawn_table, ellipse_ring
+from detseg.annotations.formats.shared.shapes import (
+    LEFT_OUT,
+    ONLY_CLASS,
+    DrawnImage,
+    DrawnInstance,
+    drawn_table,
+    ellipse_ring,
+)
 from detseg.annotations.repair_log import Notes
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError

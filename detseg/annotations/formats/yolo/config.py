@@ -13,9 +13,8 @@ import yaml
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import Notes
-from detseg.annotations.table import KeypointSchema
 from detseg.errors import DataError
-from detseg.keypoints import keypoint_schema, unnamed
+from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 
 MAX_YAML = 2**20
 """Bytes. A class list of a thousand names takes 20 KB."""

@@ -12,7 +12,8 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from detseg.annotations.formats.coco.read import read_coco, write_coco
+from detseg.annotations.formats.coco.read import read_coco
+from detseg.annotations.formats.coco.write import write_coco
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.masks import rasterise, segmentation_to_rle
@@ -155,7 +156,7 @@ def test_repeated_annotation_ids_are_noted(tmp_path: Path) -> None:
 def test_annotations_in_any_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: list[int], chunk: int
 ) -> None:
-    monkeypatch.setattr("detseg.annotations.formats.coco_outlines.CHUNK", chunk)
+    monkeypatch.setattr("detseg.annotations.formats.coco.outlines.CHUNK", chunk)
     kinds: list[Any] = [
         {"segmentation": [RING], "area": ...},  # to be worked out
         {"segmentation": {"size": [20, 30], "counts": [100, 50, 450]}, "iscrowd": 1},

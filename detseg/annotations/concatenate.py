@@ -1,0 +1,111 @@
+"""Join several annotation tables into one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.annotations.label_fields import same_fields
+from detseg.annotations.repair_log import Notes
+from detseg.annotations.segmentation import SegmentationColumn
+from detseg.annotations.table import IMAGE_COLUMNS, INSTANCE_COLUMNS, AnnotationTable
+from detseg.classes import ClassMap
+from detseg.errors import DataError
+
+
+def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> AnnotationTable:
+    """The images of several tables, one after the other; rows of the result are its new ``record``.
+
+    Classes that only some tables have are added, by ascending category id; label fields and their classes by name.
+    Image ids that occur in more than one table are renumbered 1..I for all images, with a note.
+
+    Args:
+        by_name: for formats without category ids: classes are one if their names are, and get the ids 1..K in order
+            of their names.
+
+    Raises:
+        DataError: a class has two category ids or an id two classes, keypoint schemas differ, some tables have label
+            fields and others none, or there is no table.
+    """
+    if not tables:
+        raise DataError("no tables to join; give at least one")
+    notes = Notes()
+    tables = same_fields(tables, notes)
+    if by_name and not tables[0].label_fields:
+        names = sorted({name for table in tables for name in table.class_map.names})
+        tables = [replace(table, class_map=_numbered(table.class_map, names)) for table in tables]
+    tables = _same_classes(tables, notes)
+    first = tables[0]
+    for table in tables[1:]:
+        if table.keypoint_schema != first.keypoint_schema:
+            raise DataError(
+                f"{table.source} and {first.source} have different keypoints; give both files the same keypoint names "
+                "and skeleton"
+            )
+    roots = {os.path.abspath(table.root) for table in tables}  # noqa: PTH100  (resolve would follow links)
+    root = first.root if len(roots) == 1 else Path(os.path.commonpath(roots))
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables]) for name in (*IMAGE_COLUMNS, *INSTANCE_COLUMNS)
+    }
+    if len(roots) > 1:
+        media = [
+            (table.root / str(name)).absolute().relative_to(root).as_posix() for table in tables for name in table.media
+        ]
+        columns["media"] = np.array(media, dtype=np.dtypes.StringDType())
+    shift = np.cumsum([0, *(len(table.label) for table in tables)])
+    columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, shift, strict=False)])
+    columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, shift, strict=False)])
+    columns["record"] = np.arange(len(columns["image_id"]))
+    for table in tables:
+        notes.merge(table.notes)
+    if len(np.unique(columns["image_id"])) < len(columns["image_id"]):
+        columns["image_id"] = np.arange(1, len(columns["image_id"]) + 1)
+        notes.add("image ids renumbered 1..n because files share ids", ", ".join(table.source for table in tables))
+    return replace(
+        first,
+        **columns,
+        root=root,
+        segmentation=SegmentationColumn.concatenate([table.segmentation for table in tables]),
+        keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),
+        source=", ".join(table.source for table in tables),
+        notes=notes,
+    )
+
+
+def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:
+    """``class_map`` with the position in ``names``, from 1, as category id."""
+    return ClassMap(class_map.names, tuple(names.index(name) + 1 for name in class_map.names))
+
+
+def _same_classes(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:
+    """The tables with labels of one class map: that of the first if all agree, else all classes by category id."""
+    if all(table.class_map == tables[0].class_map for table in tables):
+        return list(tables)
+    name_of: dict[int, str] = {}
+    id_of: dict[str, int] = {}
+    for table in tables:
+        for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True):
+            if name_of.setdefault(number, name) != name or id_of.setdefault(name, number) != number:
+                raise DataError(
+                    f"{table.source} has the class {name!r} as category {number}, another file of the same data has "
+                    f"{name_of[number]!r} as category {number}"
+                    + (f" and {name!r} as category {id_of[name]}" if id_of.get(name, number) != number else "")
+                    + "; give every class the same id in all files"
+                )
+    ids = tuple(sorted(name_of))
+    class_map = ClassMap(tuple(name_of[number] for number in ids), ids)
+    label_of = class_map.labels_by_category_id()
+    renumbered = []
+    for table in tables:
+        lacking = [name for name in class_map.names if name not in table.class_map.names]
+        if lacking:
+            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(lacking)}")
+        to_label = np.array([0, *(label_of[number] for number in table.class_map.category_ids)], np.int32)
+        index = np.where(table.class_index >= 0, to_label[table.class_index + 1].astype(np.int64) - 1, -1)
+        renumbered.append(replace(table, class_map=class_map, label=to_label[table.label], class_index=index))
+    return renumbered

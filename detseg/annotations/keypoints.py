@@ -1,0 +1,45 @@
+"""Check the keypoints of one instance."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.repair_log import Notes
+from detseg.errors import DataError
+from detseg.keypoints import KeypointSchema
+
+
+def check_keypoints(
+    keypoints: npt.NDArray[np.floating] | None,
+    schema: KeypointSchema,
+    size_hw: tuple[int, int],
+    where: str,
+    notes: Notes,
+) -> npt.NDArray[np.float64]:
+    """float64 [P, 3] x, y, visibility of one instance in upright pixels; zeros for None.
+
+    Args:
+        size_hw: upright height and width of the image.
+        where: what messages call the instance.
+        notes: gets those outside the picture.
+
+    Raises:
+        DataError: another number of points, numbers that are not finite, an unknown visibility.
+    """
+    shape = (len(schema.names), 3)
+    if keypoints is None:
+        return np.zeros(shape)
+    points = np.asarray(keypoints, np.float64)
+    if points.shape != shape or not np.isfinite(points).all():
+        raise DataError(f"{where}: keypoints {points.tolist()} are not {shape[0]} points of finite x, y, visibility")
+    if not np.isin(points[:, 2], (0, 1, 2)).all():
+        raise DataError(
+            f"{where}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not labelled), 1 (hidden) and 2 "
+            "(visible)"
+        )
+    inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
+    for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
+        what = f"{schema.names[index]} {points[index, :2].tolist()}"
+        notes.add("keypoint outside the picture not trained on", f"{where} {what}")
+    return points

@@ -1,0 +1,21 @@
+"""Run the comparison that ``detseg benchmark`` names."""
+
+from __future__ import annotations
+
+from detseg.options import BenchmarkConfig
+
+
+def run_benchmark(config: BenchmarkConfig) -> None:
+    """Compare accuracy with the baseline, starting weights at equal minutes, or speed part by part."""
+    if config.what == "transfer":
+        from detseg.benchmarks.weights import transfer
+
+        transfer(config)
+    elif config.what == "plain":
+        from detseg.benchmarks.baseline import benchmark
+
+        benchmark(config)
+    else:
+        from detseg.benchmarks.speed.compare import compare
+
+        compare(config)

@@ -1,0 +1,56 @@
+"""Convert predictions to dicts in the COCO results format."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from detseg.boxes import xyxy_to_xywh
+from detseg.classes import ClassMap
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
+
+
+def to_results(
+    prediction: Prediction | ClassPrediction | FieldPredictions, class_map: ClassMap
+) -> list[dict[str, Any]]:
+    """One dict for each detection in COCO's results form, without the image id; upright pixels. A classifier gives one
+    class, with several label fields one for each ``field``."""
+    if isinstance(prediction, FieldPredictions):
+        return [
+            {
+                "field": name,
+                "category_id": class_map.category_id_of(label),
+                "category": class_map.name_of(label).removeprefix(f"{name}="),
+                "score": float(one.probabilities.max()),
+                "probabilities": [float(value) for value in one.probabilities],
+            }
+            for (name, one), label in zip(prediction.fields.items(), prediction.labels(), strict=True)
+        ]
+    if isinstance(prediction, ClassPrediction):
+        index = prediction.class_index
+        return [
+            {
+                "category_id": class_map.category_ids[index],
+                "category": class_map.names[index],
+                "score": float(prediction.probabilities[index]),
+                "probabilities": [float(value) for value in prediction.probabilities],
+            }
+        ]
+    results = []
+    for i, box in enumerate(xyxy_to_xywh(prediction.boxes.astype("float64"))):
+        label = int(prediction.labels[i])
+        result: dict[str, Any] = {
+            "category_id": class_map.category_id_of(label),
+            "category": class_map.name_of(label),
+            "bbox": [float(value) for value in box],
+            "score": float(prediction.scores[i]),
+        }
+        if prediction.rles is not None:
+            rle = prediction.rles[i]
+            result["segmentation"] = {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+            result["area"] = float(coco_mask.area(rle))
+        if prediction.keypoints is not None:
+            result["keypoints"] = [float(value) for value in prediction.keypoints[i].ravel()]
+        results.append(result)
+    return results

@@ -1,0 +1,93 @@
+"""Make starting weights: from rendered scenes, or from a large labelled set."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+from detseg.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from detseg.errors import DataError
+from detseg.inference.predictor import pick_device
+from detseg.options import PretrainConfig, TrainConfig, to_flags
+from detseg.runtime.processes import joined_processes
+from detseg.training.fit import fit
+from detseg.training.metrics_log import read_rows
+from detseg.training.pretraining import WEIGHTS, new_pretraining_model, start_file, train_on_scenes, write_scenes_card
+from detseg.training.weights_card import OWN_LICENCE, write_card
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Train on rendered scenes, or on labelled images, and write ``weights.safetensors`` (float16) and ``card.md``.
+
+    Every round has scenes of its own. After each, a checkpoint is written from which ``--resume`` goes on; now and then
+    the weights are scored, on the same scenes each time. Under ``torchrun`` the batch is divided among the processes.
+
+    Raises:
+        DataError: options that cannot work.
+    """
+    if config.resume:
+        config = _resumed(config, Path(config.resume))
+    if config.data:
+        return _from_labelled(config)
+    folder = Path(config.resume or config.output)
+    checkpoint = load_checkpoint(folder / "last.safetensors") if config.resume else None
+    if checkpoint is None and (folder / "last.safetensors").exists():
+        raise DataError(f"{folder} already holds a run; continue it with --resume {folder}, or name another --output")
+    device = pick_device(config.device)
+    with joined_processes(device) as processes:
+        if config.batch_size % processes.world:
+            raise DataError(
+                f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
+                f"give a multiple of {processes.world}"
+            )
+        model = new_pretraining_model(config, checkpoint, device, processes.first)
+        train_on_scenes(config, folder, model, checkpoint, processes)
+        if processes.first:
+            write_scenes_card(config, folder, device, processes)
+    return folder / WEIGHTS
+
+
+def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
+    """The options that the folder was begun with, on this machine's device and workers."""
+    with (folder / "config.toml").open("rb") as file:
+        saved = {name: value for name, value in tomllib.load(file).items() if name in PretrainConfig.__annotations__}
+    return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
+
+
+def _from_labelled(config: PretrainConfig) -> Path:
+    """The same from labelled images, which are divided, augmented and trained on as by ``train``, from scratch."""
+    run = fit(
+        TrainConfig(
+            data=config.data,
+            output=config.output,
+            model=config.model,
+            weights=config.weights,
+            image_size=config.image_size,
+            rois_per_image=config.rois_per_image,
+            mask_rois_per_image=config.mask_rois_per_image,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            lr=config.lr,
+            workers=config.workers,
+            device=config.device,
+            seed=config.seed,
+        )
+        if not config.resume
+        else TrainConfig(data=config.data, resume=config.resume)
+    )
+    weights, device = run.folder / WEIGHTS, pick_device(run.config.device)
+    checkpoint = load_checkpoint(run.folder / "best.safetensors")
+    save_checkpoint(weights, run.model, position=checkpoint.position, metrics=checkpoint.metrics, half=True)
+    write_card(
+        weights,
+        title=f"{run.config.model}, pretrained on {Path(config.data).name}",
+        data=f"the training part of {Path(config.data).name}",
+        command=shlex.join(["python", "-m", "detseg.pretrain", *to_flags(config, besides=("resume",))]),
+        licence=OWN_LICENCE,
+        rows=read_rows(run.folder / "metrics.jsonl", checkpoint.position.epoch),
+        device=device,
+        start=start_file(config.weights),
+    )
+    return weights
