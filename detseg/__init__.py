@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from detseg import old_names
 
 if TYPE_CHECKING:
-    from detseg.annotations import read, split
+    from detseg.annotations.read import read
+    from detseg.annotations.split import split
     from detseg.checkpoints import load
     from detseg.datasets import Dataset, data_loader
     from detseg.engine.evaluate import evaluate

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 
 import jsonargparse
 
+from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.options import (
     BenchmarkConfig,
     ConvertConfig,
@@ -36,7 +37,7 @@ COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "benchmark": (
         BenchmarkConfig,
         (("what", ""), ("data", "?")),
-        "Compare with the plain torchvision loop, starting weights at equal minutes, or speed part by part.",
+        "Compare with a torchvision training loop, starting weights at equal minutes, or speed part by part.",
     ),
 }
 """Verb -> its config, the options that are given by position, and one line of help."""
@@ -77,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(command: str, arguments: Sequence[str]) -> Any:
     """The config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on a bad argument."""
     config_class, positional, text = COMMANDS[command]
+    arguments, notices = current_arguments(command, arguments)
     given = " ".join(f"[{name.upper()}]" if many == "?" else name.upper() for name, many in positional)
     usage = f"detseg {command} {given} [OPTIONS]"
     parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
@@ -101,8 +103,12 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     file = _config_file(arguments)
     if file is not None:
         required = {name: [] if many == "+" else "" for name, many in positional if many != "?"}
-        parser.set_defaults(_toml(parser, Path(file), {item.name for item in fields(config_class)}, required))
+        saved, old = _toml(parser, Path(file), {item.name for item in fields(config_class)}, required)
+        parser.set_defaults(saved)
+        notices += [f"{file}: {notice}" for notice in old]
     values = vars(parser.parse_args(arguments))
+    for notice in notices:
+        print(f"detseg {command}: {notice}; the old name goes in version {GONE_IN}", file=sys.stderr)
     return config_class(**{item.name: values[item.name] for item in fields(config_class)})
 
 
@@ -123,17 +129,19 @@ def _config_file(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _toml(parser: jsonargparse.ArgumentParser, path: Path, known: set[str], required: dict[str, Any]) -> dict[str, Any]:
+def _toml(
+    parser: jsonargparse.ArgumentParser, path: Path, known: set[str], required: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
     try:
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            values, notices = current_options(tomllib.load(file))
     except (OSError, ValueError) as error:
         parser.error(f"--config {path}: {error}")
     unknown = sorted(set(values) - known)
     if unknown:
         parser.error(f"--config {path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
     parser.parse_object(required | values)  # checks the types: values set as defaults are not looked at again
-    return values
+    return values, notices
 
 
 def _run(command: str, config: Any) -> int:

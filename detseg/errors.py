@@ -25,4 +25,4 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: damaged, or not what it says it is ({reason}); use another file") from error
+        raise DataError(f"{path}: corrupt, or not what it says it is ({reason}); use another file") from error

@@ -43,13 +43,13 @@ IMAGE_SUFFIXES = (
 """File names that are looked at in folders, in lower case."""
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is decoded: 300 MB as RGB, above nearly every camera; what is larger is mostly a bomb."""
+"""Largest image that is decoded: 300 MB as RGB, above nearly every camera; what is larger is mostly a bomb."""
 
 MAX_SIDE = 30_000
 """Longest side in pixels that is decoded; OpenCV's warps work with 16-bit coordinates up to 32767."""
 
 MAX_SHIFT = 0.25
-"""Pixels of the reduced picture by which reduced decoding may displace its right or lower end."""
+"""Pixels of the reduced image by which reduced decoding may displace its right or lower end."""
 
 _PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser finds MPO
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
@@ -185,7 +185,7 @@ def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.intege
         uint8, uint16 or int32 [H, W], contiguous.
 
     Raises:
-        DataError: not such an image, broken, lossy (JPEG, WEBP), or a picture in real colours.
+        DataError: not such an image, broken, lossy (JPEG, WEBP), or an image in real colours.
         OSError: the file cannot be opened.
     """
     data, name = _read(source, name)
@@ -252,7 +252,7 @@ def _header(image: Image.Image) -> ImageHeader:
     try:
         # The base class's method: PngImageFile's own would decode the pixels to look for EXIF behind them.
         orientation = int(Image.Image.getexif(image).get(0x0112, 1))
-    except Exception:  # broken EXIF comes as many types; the picture itself may be fine
+    except Exception:  # broken EXIF comes as many types; the image itself may be fine
         orientation = 1
     if not 1 <= orientation <= 8 or image.format == "TIFF":  # Pillow turns TIFF itself, size and pixels
         orientation = 1
@@ -274,7 +274,7 @@ def _decode_cv2(data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None
     if min_hw is not None and header.format in ("JPEG", "MPO"):
         for divisor, flag in _REDUCED:
             reduced = -(-size_hw[0] // divisor), -(-size_hw[1] // divisor)  # libjpeg rounds up
-            # What it adds to round up is a part of the last pixel; the whole picture shifts by as much at that end.
+            # What it adds to round up is a part of the last pixel; the whole image shifts by as much at that end.
             added = max(small - side / divisor for small, side in zip(reduced, size_hw, strict=True))
             if reduced[0] >= min_hw[0] and reduced[1] >= min_hw[1] and added <= MAX_SHIFT:
                 flags |= flag

@@ -81,7 +81,7 @@ def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int], where: str) -> R
         where: beginning of the message: file, annotation, image.
 
     Raises:
-        DataError: another size than the image's, negative or damaged counts, or counts that do not add up to H * W.
+        DataError: another size than the image's, negative or corrupt counts, or counts that do not add up to H * W.
     """
     height, width = size_hw
     size = tuple(rle["size"])
@@ -99,7 +99,7 @@ def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int], where: str) -> R
         what = "are negative in part" if (runs < 0).any() else f"add up to {total}"
         raise DataError(
             f"{where}: the counts of the RLE {what}, the image has {height} x {width} = {height * width} pixels; "
-            "the mask is damaged: make it again"
+            "the mask is corrupt: make it again"
         )
     if isinstance(text, bytes):
         return {"size": [height, width], "counts": text}

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from detseg.errors import DataError
+from detseg.old_names import accepts_old_options
+from detseg.tasks import Task
 
 Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders"]
-Task = Literal["detect", "segment", "keypoints", "classify"]
 
 
 def option(default: Any, text: str) -> Any:
@@ -54,6 +55,7 @@ class DataConfig:
         object.__setattr__(self, "annotations", None)
 
 
+@accepts_old_options
 @dataclass(frozen=True)
 class TrainConfig(DataConfig):
     """Options of ``train``. None means: picked for the data and the machine, and printed."""
@@ -75,7 +77,7 @@ class TrainConfig(DataConfig):
         "architecture. Default: Mask, Faster or Keypoint R-CNN, ResNet-50 on CUDA, MobileNetV3 on CPU, where it is 5 "
         "times faster; for classes ResNet-50 or ResNet-18",
     )
-    body: str | None = option(
+    backbone: str | None = option(
         None,
         "feature extractor for --model fasterrcnn, maskrcnn, keypointrcnn or classifier: timm:NAME, such as "
         "timm:convnext_atto. Default: the one in the model's name",
@@ -85,22 +87,22 @@ class TrainConfig(DataConfig):
         "starting weights: coco, imagenet, bundled (they come with detseg), none, or a file. Default: coco (classify: "
         "imagenet); bundled for the demo set, which must run without a network",
     )
-    map: str | list[str] | None = option(
+    class_transfer: str | list[str] | None = option(
         None,
         "comma-separated CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none: whose rows of the last "
         "layers a class starts with. Default: those of the class of the same name or a listed synonym",
     )
-    freeze: Literal["none", "stem", "body", "neck", "rpn"] | None = option(
+    freeze: Literal["none", "stem", "backbone", "neck", "rpn"] | None = option(
         None,
-        "freeze all parts up to this one. Default with pretrained weights: stem on CUDA, body on CPU, "
+        "freeze all parts up to this one. Default with pretrained weights: stem on CUDA, backbone on CPU, "
         "where it halves the time; none from scratch",
     )
     trainable_layers: int | None = option(
-        None, "torchvision's way to say the same: 0 to 5 body layers are trained. Not together with --freeze"
+        None, "torchvision's way to say the same: 0 to 5 backbone layers are trained. Not together with --freeze"
     )
     norm_eval: bool | None = option(
         None,
-        "the body's norm layers keep their statistics while their weights learn, which also takes less time. Default: "
+        "the backbone's norm layers keep their statistics while their weights learn, which also takes less time. Default: "
         "true for pretrained detectors in batches below 16, from which BatchNorm learns badly; else false",
     )
     image_size: int | None = option(
@@ -136,9 +138,9 @@ class TrainConfig(DataConfig):
     split_file: str | None = option(None, "a split.json of an earlier run, to divide the data in the same way")
     subset: int | None = option(None, "train on this many images only. Default: all")
 
-    augment: Literal["none", "flip", "light", "overhead", "strong"] | None = option(
+    augment: Literal["none", "flip", "light", "aerial", "strong"] | None = option(
         None,
-        "augmentation preset. Default light: small sets overfit without; it mirrors left and right. overhead turns as "
+        "augmentation preset. Default light: small sets overfit without; it mirrors left and right. aerial turns as "
         "well, for what is seen from above and has no upper side (demo)",
     )
     epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 16")
@@ -161,8 +163,8 @@ class TrainConfig(DataConfig):
     )
     momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
     weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")
-    body_lr: float = option(1.0, "factor on the body's learning rate. Default 1: torchvision's way")
-    last_lr: float | None = option(
+    backbone_lr_mult: float = option(1.0, "factor on the backbone's learning rate. Default 1: torchvision's way")
+    head_lr_mult: float | None = option(
         None,
         "factor on the learning rate of the last layers, whose rows for new classes start from scratch. Default 1: "
         "torchvision's way; demo: 3",
@@ -197,23 +199,25 @@ class TrainConfig(DataConfig):
     checkpoint_every: str = option(
         "10m", "steps (500) or minutes (10m) between checkpoints inside an epoch; 0 for none. Default 10m"
     )
-    keep: int = option(2, "last checkpoints that are kept. Default 2: the newest, and one for when it is damaged")
+    keep_checkpoints: int = option(
+        2, "number of recent checkpoints to keep. Default 2: the older one is a fallback if the newest is corrupt"
+    )
     eval_epochs: int | None = option(
         None,
         "epochs between two evaluations; the last epoch is always evaluated. Default 1; demo: 4",
     )
     val_loss: bool = option(True, "compute the validation loss at each evaluation. Default true: it shows overfitting")
 
-    recipe: Literal["once", "probe-then-tune"] = option(
-        "once",
-        "probe-then-tune: first the heads on a frozen body, whose features are computed once, then what --freeze "
-        "leaves at a lower rate. Default once: all epochs alike",
+    linear_probe_epochs: int | Literal["half"] | None = option(
+        None,
+        "first train the heads on the frozen backbone, whose features are computed once, for this many of the --epochs; "
+        "then train what --freeze leaves, at a lower rate (LP-FT, Kumar et al. 2022). half: half of all epochs. "
+        "Default: no linear probing",
     )
-    probe_epochs: int | None = option(None, "epochs of the probe. Default: half of all")
-    tune_lr: float = option(0.1, "factor on the learning rate after the probe. Default 0.1")
+    finetune_lr_mult: float = option(0.1, "factor on the learning rate after the probe. Default 0.1")
     cache: Literal["auto", "memory", "disk", "off"] = option(
         "auto",
-        "where features of a frozen body are kept, so that it runs once for each view of an image. Default auto: in "
+        "where features of a frozen backbone are kept, so that it runs once for each view of an image. Default auto: in "
         "memory if they fit, else on disk; on disk other runs find them too",
     )
     cached_views: int = option(
@@ -231,7 +235,7 @@ class TrainConfig(DataConfig):
 
     decoded_limit: float = option(
         4.0,
-        "GB of decoded pictures in a file that the run's loader processes share, 0 for none. Default 4; the rest is "
+        "GB of decoded images in a file that the run's loader processes share, 0 for none. Default 4; the rest is "
         "decoded in every epoch",
     )
 
@@ -303,9 +307,9 @@ class PredictConfig:
 
     run: str = option("", "run folder or checkpoint file")
     images: list[str] = field(default_factory=list, metadata={"help": "image files or folders"})
-    output: str = option("out", "folder for predictions.json and pictures. Default out")
+    output: str = option("out", "folder for predictions.json and images. Default out")
     min_score: float = option(0.5, "lowest score that is drawn. Default 0.5; predictions.json holds all")
-    draw: bool = option(True, "draw pictures. Default true")
+    draw: bool = option(True, "draw images. Default true")
     device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
 
 
@@ -314,9 +318,9 @@ class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
     output: str | None = option(None, "folder for sheet.jpg and summary.json. Default: inspect-<data>")
-    records: int = option(16, "pictures on the sheet. Default 16")
+    records: int = option(16, "images on the sheet. Default 16")
     json: bool = option(False, "print the summary as JSON and nothing else. Default false: a table")
-    seed: int = option(0, "chooses the pictures on the sheet. Default 0: the same ones each time")
+    seed: int = option(0, "chooses the images on the sheet. Default 0: the same ones each time")
 
 
 @dataclass(frozen=True)
@@ -327,14 +331,15 @@ class ConvertConfig(DataConfig):
     to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "format. Default coco")
 
 
+@accepts_old_options
 @dataclass(frozen=True)
 class BenchmarkConfig(TrainConfig):
     """Options of ``benchmark``: those of ``train``, and what to compare with."""
 
-    what: Literal["plain", "transfer", "frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
-        "plain",
-        "what to compare. Default plain: AP with the plain torchvision loop; transfer: starting weights at equal "
-        "budgets; the others: speed with the plain way of each, on data that are made for it; all: of all these",
+    what: Literal["baseline", "transfer", "frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
+        "baseline",
+        "what to compare. Default baseline: AP of a torchvision training loop; transfer: starting weights at equal "
+        "budgets; the others: speed of each part against its baseline, on generated data; all: of all these",
     )
     seeds: list[int] | None = option(None, "one run each, such as [0,1]. Default [0,1,2]")
     budgets: list[float] | None = option(None, "transfer: minutes of training, each for every arm. Default [3,20]")

@@ -1,4 +1,4 @@
-"""EXIF orientation: from the pixels as stored to the upright picture and back.
+"""EXIF orientation: from the pixels as stored to the upright image and back.
 
 The eight orientations are those of the Exif 2.3 tag 0x0112. Coordinates are continuous: a pixel at column x covers
 [x, x + 1), so a mirror maps a point x to W - x and a box of integers onto exactly the same pixels.
@@ -31,7 +31,7 @@ _STEPS = {
 
 
 def upright_hw(stored_hw: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Height and width of the upright picture: exchanged for orientations 5 to 8."""
+    """Height and width of the upright image: exchanged for orientations 5 to 8."""
     height, width = stored_hw
     return (width, height) if _steps(orientation)[0] else (height, width)
 
@@ -77,7 +77,7 @@ def orient_points(xy: Float64, stored_hw: tuple[int, int], orientation: int) -> 
 
 
 def orient_rle(rle: RLE, orientation: int) -> RLE:
-    """The RLE of stored pixels -> the RLE of the upright picture."""
+    """The RLE of stored pixels -> the RLE of the upright image."""
     return rle if orientation == 1 else mask_to_rle(orient_image(rle_to_mask(rle), orientation))
 
 
@@ -92,7 +92,7 @@ def unorient_points(xy: Float64, stored_hw: tuple[int, int], orientation: int) -
 
 
 def unorient_rle(rle: RLE, orientation: int) -> RLE:
-    """The RLE of the upright picture -> the RLE of stored pixels."""
+    """The RLE of the upright image -> the RLE of stored pixels."""
     return orient_rle(rle, _inverse(orientation))
 
 

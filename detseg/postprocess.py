@@ -84,7 +84,7 @@ def paste_masks(
     for probs, (x1, y1, x2, y2) in zip(mask_probs, boxes.astype(np.float64).tolist(), strict=True):
         left, columns = _reading(x1, x2, scale_xy[0], side, width)
         top, rows = _reading(y1, y2, scale_xy[1], side, height)
-        # Transposed: run lengths go down the columns, so each column of the picture is kept as one piece of memory.
+        # Transposed: run lengths go down the columns, so each column of the image is kept as one piece of memory.
         rles.append(crop_rle((columns @ probs.T @ rows.T > 0.5).T, top, left, size_hw))
     return rles
 

@@ -1,4 +1,4 @@
-"""How a picture becomes network input: one value, saved with the model, used by training, prediction and export."""
+"""How an image becomes network input: one value, saved with the model, used by training, prediction and export."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Geometry:
     Attributes:
         original_hw: height and width of the upright original.
         resized_hw: height and width after the one resize.
-        orientation: EXIF orientation 1..8 that was undone to stand the picture upright.
+        orientation: EXIF orientation 1..8 that was undone to stand the image upright.
         crop_yx: top-left corner of the centre crop in the resized image; (0, 0) for detectors, which never crop.
         crop_hw: height and width of what the network sees; ``resized_hw`` for detectors.
     """
@@ -50,9 +50,9 @@ class Preprocessing:
         min_size: length in pixels that the shorter side is brought to.
         max_size: limit in pixels for the longer side; 0 for none. The smaller scale wins, as in torchvision.
         crop: side of a centre crop in pixels; 0 for none (detectors). Classifiers see ``crop`` x ``crop``.
-        stretch: bring both sides to ``min_size``, whatever the picture's shape (SSD); the other two are then 0.
+        stretch: bring both sides to ``min_size``, whatever the image's shape (SSD); the other two are then 0.
         mean, std: per-channel normalisation of RGB in [0, 1], done in the model.
-        apply_exif: stand pictures upright by their EXIF orientation.
+        apply_exif: stand images upright by their EXIF orientation.
         colour: channel order; "RGB" is the only one so far.
     """
 
@@ -67,7 +67,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if max(self.min_size, self.max_size) > LARGEST:
-            raise DataError(f"preprocessing: pictures of {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
+            raise DataError(f"preprocessing: images of {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
         if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
             raise DataError(
                 f"preprocessing: min_size {self.min_size}, max_size {self.max_size}, crop {self.crop}: "
@@ -75,7 +75,7 @@ class Preprocessing:
             )
         if self.stretch and (self.max_size or self.crop):
             raise DataError(
-                f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: a stretched picture is "
+                f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: a stretched image is "
                 "min_size x min_size; set both to 0"
             )
         if self.colour != "RGB":
@@ -106,7 +106,7 @@ class Preprocessing:
 
     @staticmethod
     def apply(image: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
-        """What the network sees of an upright uint8 [H, W, 3] picture: the one resize (bilinear, uint8), then the crop.
+        """What the network sees of an upright uint8 [H, W, 3] image: the one resize (bilinear, uint8), then the crop.
 
         ``image`` may have been decoded smaller than ``geometry.original_hw``; the result is uint8 of
         ``geometry.network_hw``. Training, evaluation, prediction and serving all call this.

@@ -101,11 +101,11 @@ def rows() -> Callable[[Path], list[dict[str, Any]]]:
 
 
 @pytest.fixture(scope="module")
-def no_pictures() -> Iterator[None]:
+def no_images() -> Iterator[None]:
     """Runs draw nothing, which takes longer than a tiny run; drawing is looked at elsewhere."""
     import detseg.training.fit as recipe
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recipe, "plot_curves", lambda rows, path: True)
-        patch.setattr(recipe, "write_pictures", lambda *given: None)
+        patch.setattr(recipe, "write_result_images", lambda *given: None)
         yield

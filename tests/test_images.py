@@ -19,7 +19,7 @@ from detseg.errors import DataError
 from detseg.images import EncodedImage, decode_image, decode_label_png, read_header
 
 
-def picture(size_hw: tuple[int, int] = (48, 64), seed: int = 0) -> np.ndarray:
+def image(size_hw: tuple[int, int] = (48, 64), seed: int = 0) -> np.ndarray:
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return cv2.resize(small, size_hw[::-1], interpolation=cv2.INTER_CUBIC)
 
@@ -46,7 +46,7 @@ def test_header_first_and_pixels_later(tmp_path: Path) -> None:
     """In two steps the same as in one, from a path and from bytes; the name is in the message."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(picture((80, 120)), "JPEG", exif=exif)
+    data = encoded(image((80, 120)), "JPEG", exif=exif)
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     for source in (path, data):
@@ -65,7 +65,7 @@ def test_header_first_and_pixels_later(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 50), (50, 1), (48, 64)])
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_return_the_pixels(format: str, size_hw: tuple[int, int]) -> None:
-    pixels = picture(size_hw)
+    pixels = image(size_hw)
     found = decode_image(encoded(pixels, format))
     assert found.dtype == np.uint8
     assert found.flags.c_contiguous
@@ -74,16 +74,16 @@ def test_lossless_formats_return_the_pixels(format: str, size_hw: tuple[int, int
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])
 def test_lossy_formats_equal_pillow(format: str) -> None:
-    data = encoded(picture(), format)
+    data = encoded(image(), format)
     theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
     assert np.abs(decode_image(data) - theirs).max() <= 2
 
 
 def test_name_says_nothing_about_the_format(tmp_path: Path) -> None:
     path = tmp_path / "Zelle Ñ 細胞 1.jpg"
-    path.write_bytes(encoded(picture(), "PNG"))
+    path.write_bytes(encoded(image(), "PNG"))
     assert read_header(path).format == "PNG"
-    assert (decode_image(path) == picture()).all()
+    assert (decode_image(path) == image()).all()
 
 
 def test_missing_file_is_an_oserror(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_missing_file_is_an_oserror(tmp_path: Path) -> None:
 
 def modes() -> dict[str, tuple[bytes, np.ndarray]]:
     """Mode -> (file, the pixels that are expected)."""
-    rgb = picture()
+    rgb = image()
     grey = rgb[..., 0]
     alpha = np.full_like(grey, 7)
     wide = grey.astype(np.uint16) * 256 + 200
@@ -137,10 +137,10 @@ def test_colour_modes(mode: str) -> None:
     [
         (b"", "the file is empty"),
         (b"<!DOCTYPE html><html>", "an HTML, XML or SVG text"),
-        (encoded(picture(), "GIF"), "a GIF file, which is not read; convert it to PNG or JPEG"),
+        (encoded(image(), "GIF"), "a GIF file, which is not read; convert it to PNG or JPEG"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"\x00" * 100, "not an image that can be read"),
-        (encoded(picture()[..., 0].astype(np.float32), "TIFF"), "floating-point values in a TIFF"),
+        (encoded(image()[..., 0].astype(np.float32), "TIFF"), "floating-point values in a TIFF"),
         (encoded(np.full((4, 4), -5, np.int32), "TIFF"), r"values -5\.\.-5 do not fit 16 bits"),
     ],
 )
@@ -165,9 +165,9 @@ def test_large_sizes_are_refused_before_decoding(width: int, height: int) -> Non
 
 def test_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 48 * 64)
-    assert decode_image(encoded(picture((48, 64)), "PNG")).shape == (48, 64, 3)
+    assert decode_image(encoded(image((48, 64)), "PNG")).shape == (48, 64, 3)
     with pytest.raises(DataError, match="65 x 48 pixels"):
-        decode_image(encoded(picture((48, 65)), "PNG"))
+        decode_image(encoded(image((48, 65)), "PNG"))
 
 
 # Damage
@@ -175,8 +175,8 @@ def test_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
 def test_truncated_jpeg(options: dict[str, object]) -> None:
-    thumbnail = encoded(picture((24, 32)), "JPEG")  # its own end marker must not count
-    data = encoded(picture((240, 320)), "JPEG", comment=thumbnail, **options)
+    thumbnail = encoded(image((24, 32)), "JPEG")  # its own end marker must not count
+    data = encoded(image((240, 320)), "JPEG", comment=thumbnail, **options)
     assert decode_image(data).shape == (240, 320, 3)
     for end in np.linspace(0, len(data) - 1, 60).astype(int):
         with pytest.raises(DataError, match=r"cut\.jpg"):
@@ -185,8 +185,8 @@ def test_truncated_jpeg(options: dict[str, object]) -> None:
 
 def test_jpeg_ends_where_its_end_marker_is() -> None:
     """Control: a naive look for the last two bytes would take the thumbnail's end, or miss what follows the end."""
-    thumbnail = encoded(picture((24, 32)), "JPEG")
-    data = encoded(picture((240, 320)), "JPEG", comment=thumbnail)
+    thumbnail = encoded(image((24, 32)), "JPEG")
+    data = encoded(image((240, 320)), "JPEG", comment=thumbnail)
     cut = data[: data.index(thumbnail) + len(thumbnail)]
     assert cut.endswith(b"\xff\xd9")
     with pytest.raises(DataError):
@@ -196,14 +196,14 @@ def test_jpeg_ends_where_its_end_marker_is() -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
 def test_truncated_others(format: str) -> None:
-    data = encoded(picture((120, 160)), format)
+    data = encoded(image((120, 160)), format)
     for end in np.linspace(0, len(data) - 1, 25).astype(int):
         with pytest.raises(DataError, match=r"cut\.img"):
             decode_image(data[:end], name="cut.img")
 
 
 def test_broken_png_stream() -> None:
-    data = bytearray(encoded(picture(), "PNG"))
+    data = bytearray(encoded(image(), "PNG"))
     middle = data.index(b"IDAT") + 40
     data[middle : middle + 20] = bytes(20)
     with pytest.raises(DataError, match=r"^b\.png: broken or truncated PNG file.*; replace it"):
@@ -236,7 +236,7 @@ def test_every_hostile_file_gives_an_image_or_one_error(shared_data: Path) -> No
 def test_exif_orientation_is_undone(orientation: int, format: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = Image.fromarray(picture((40, 64)))
+    stored = Image.fromarray(image((40, 64)))
     options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {"lossless": True} if format == "WEBP" else {}
     data = encoded(stored, format, exif=exif, **options)
     assert read_header(data) == images.ImageHeader((40, 64), orientation, format)
@@ -250,7 +250,7 @@ def test_exif_orientation_is_undone(orientation: int, format: str) -> None:
 def test_tiff_is_upright_as_every_reader_shows_it(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encoded(picture((40, 64)), "TIFF", exif=exif)
+    data = encoded(image((40, 64)), "TIFF", exif=exif)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     assert read_header(data) == images.ImageHeader(upright.shape[:2], 1, "TIFF")
     assert (decode_image(data) == upright).all()
@@ -261,10 +261,10 @@ def test_tiff_is_upright_as_every_reader_shows_it(orientation: int) -> None:
 def test_senseless_orientation_is_none(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
-    assert read_header(encoded(picture(), "JPEG", exif=exif)).orientation == 1
+    assert read_header(encoded(image(), "JPEG", exif=exif)).orientation == 1
 
 
-def test_exif_files_show_one_upright_picture(shared_data: Path) -> None:
+def test_exif_files_show_one_upright_image(shared_data: Path) -> None:
     paths = sorted((shared_data / "exif_orientation").glob("*.jpg"))
     assert len(paths) == 5
 
@@ -292,7 +292,7 @@ def test_exif_files_show_one_upright_picture(shared_data: Path) -> None:
         ((200, 304), (101, 1), (200, 304)),
         ((200, 304), (500, 500), (200, 304)),
         ((198, 303), (1, 1), (25, 38)),  # a quarter of the last reduced pixel is not there
-        ((197, 304), (1, 1), (197, 304)),  # more is missing: the picture would shift
+        ((197, 304), (1, 1), (197, 304)),  # more is missing: the image would shift
         ((196, 303), (1, 1), (49, 76)),
         ((202, 302), (1, 1), (101, 151)),
     ],
@@ -300,7 +300,7 @@ def test_exif_files_show_one_upright_picture(shared_data: Path) -> None:
 def test_jpeg_is_reduced_as_far_as_allowed(
     size_hw: tuple[int, int], min_hw: tuple[int, int], shape: tuple[int, int]
 ) -> None:
-    pixels = picture(size_hw)
+    pixels = image(size_hw)
     reduced = decode_image(encoded(pixels, "JPEG", quality=95), min_hw=min_hw)
     assert reduced.shape == (*shape, 3)
     expected = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA).astype(int)
@@ -311,7 +311,7 @@ def test_jpeg_is_reduced_as_far_as_allowed(
 def test_reduced_decoding_counts_upright_sides() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    data = encoded(picture((100, 400)), "JPEG", exif=exif)
+    data = encoded(image((100, 400)), "JPEG", exif=exif)
     assert decode_image(data, min_hw=(200, 50)).shape == (200, 50, 3)
     assert decode_image(data, min_hw=(50, 90)).shape == (400, 100, 3)
     assert decode_image(data, min_hw=(50, 200), upright=False).shape == (50, 200, 3)
@@ -352,8 +352,8 @@ def test_palette_labels_are_indices() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (encoded(picture(), "JPEG"), "a JPEG cannot hold labels"),
-        (encoded(picture(), "PNG"), "has colours"),
+        (encoded(image(), "JPEG"), "a JPEG cannot hold labels"),
+        (encoded(image(), "PNG"), "has colours"),
         (png(1, 1, 16, 2, bytes(7)), "a 16-bit label image must be grey"),
         (encoded(np.zeros((2, 2), np.float32), "TIFF"), "must hold one number a pixel"),
     ],

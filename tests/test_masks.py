@@ -250,7 +250,7 @@ def test_rle_is_resized_by_pixel_centres() -> None:
 
 
 def plainly_rasterised(segmentation: Any, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
-    """Of the whole picture, by pycocotools and OpenCV alone."""
+    """Of the whole image, by pycocotools and OpenCV alone."""
     if isinstance(segmentation, dict):
         return cv2.resize(coco_mask.decode(segmentation), to_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])

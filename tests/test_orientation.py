@@ -37,9 +37,9 @@ def cut(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("orientation", ALL)
 def test_pixels_equal_pillow(orientation: int) -> None:
-    picture = Image.fromarray(stored_pixels())
-    picture.getexif()[0x0112] = orientation
-    expected = np.asarray(ImageOps.exif_transpose(picture))
+    image = Image.fromarray(stored_pixels())
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(image))
     upright = orient_image(stored_pixels(), orientation)
     np.testing.assert_array_equal(upright, expected)
     assert upright.shape[:2] == upright_hw(HW, orientation)
@@ -113,5 +113,5 @@ def test_real_files_stand_upright(shared_data: Path, name: str) -> None:
     reference = decode_image(folder / "Landscape_1.jpg").astype(float)
     assert upright.shape[:2] == upright_hw(header.size_hw, header.orientation) == reference.shape[:2]
     np.testing.assert_array_equal(upright, orient_image(decode_image(folder / name, upright=False), header.orientation))
-    assert np.abs(upright - reference).mean() < 10  # the same picture: upside down it differs by far more
+    assert np.abs(upright - reference).mean() < 10  # the same image: upside down it differs by far more
     assert np.abs(upright[::-1, ::-1] - reference).mean() > 20

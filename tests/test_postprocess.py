@@ -132,8 +132,8 @@ def ellipses(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> 
 
 
 def mean_iou(ours: list[RLE], masks: np.ndarray) -> float:
-    truth = [mask_to_box_rle(mask.astype(bool)) for mask in masks]
-    pairs = zip(ours, truth, strict=True)
+    ground_truth = [mask_to_box_rle(mask.astype(bool)) for mask in masks]
+    pairs = zip(ours, ground_truth, strict=True)
     return float(np.mean([coco_mask.iou([one], [other], [0])[0, 0] for one, other in pairs]))
 
 

@@ -46,7 +46,7 @@ def after(arguments: list[str], flag: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with DATA (ten pictures of the demo set with its own parts) and IMAGES in it."""
+    """A folder with DATA (ten images of the demo set with its own parts) and IMAGES in it."""
     folder = tmp_path_factory.mktemp("recipes")
     table = read(ROOT / "data" / "demo")
     for part, count in (("train", 6), ("val", 4)):
@@ -72,7 +72,7 @@ def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
             of_a_run = any(argument.startswith("runs/") for argument in after(arguments, "--weights"))
             weights = [] if of_a_run else ["--weights", "none"]
             timed = ["--epochs", "null", "--minutes", "0.01"] if "--minutes" in arguments else []
-            two = ["--epochs", "2"] if "--recipe" in arguments else []
+            two = ["--epochs", "2"] if "--linear-probe-epochs" in arguments else []
             arguments += SMALL + weights + timed + two
         assert main([verb, *arguments]) == 0, command
     assert {"best.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json", "predictions.json",
@@ -83,12 +83,12 @@ def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_notebook_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     (code,) = blocks("python")
-    picture = next((place / "IMAGES").glob("*.jpg"))
+    image = next((place / "IMAGES").glob("*.jpg"))
     for written, here in (
-        ("PICTURE", str(picture)),
+        ("IMAGE", str(image)),
         ('weights="coco"', 'weights="none"'),
         ("maskrcnn_resnet50_fpn", "maskrcnn_mobilenet_v3_large_fpn_slim"),
-        ('freeze_level="body", image_size=480', "image_size=96, rois_per_image=16"),
+        ('freeze_level="backbone", image_size=480', "image_size=96, rois_per_image=16"),
         ("range(2)", "range(1)"),
     ):
         assert written in code
@@ -96,14 +96,14 @@ def test_notebook_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert {"bbox", "segm"} <= set(names["metrics"].to_dict())  # type: ignore[attr-defined]
-    assert names["picture"].ndim == 3  # type: ignore[attr-defined]
+    assert names["image"].ndim == 3  # type: ignore[attr-defined]
 
 
 def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With pictures drawn on the spot instead of CIFAR10's, two solid colours."""
+    """With images drawn on the spot instead of CIFAR10's, two solid colours."""
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"<!-- own data -->\n```python\n(.*?)```", README, flags=re.DOTALL)
-    pictures = [(PIL.Image.new("RGB", (32, 32), colour), index) for index, colour in enumerate(("red", "blue"))] * 16
+    images = [(PIL.Image.new("RGB", (32, 32), colour), index) for index, colour in enumerate(("red", "blue"))] * 16
 
     class Drawn(list):  # type: ignore[type-arg]
         classes = ("red", "blue")
@@ -111,10 +111,10 @@ def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def network() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda folder, train: Drawn(pictures))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda folder, train: Drawn(images))
     names: dict[str, Any] = {"MyNet": network}
     exec(compile(code, "README.md", "exec"), names)
-    image = names["LabelledPictures"](pictures, names["model"].preprocessing, classes=Drawn.classes)[0][0]
+    image = names["LabelledImages"](images, names["model"].preprocessing, classes=Drawn.classes)[0][0]
     before, after = (model.eval()([image])[0].probabilities for model in (names["model"], names["again"]))
     assert before.tolist() == after.tolist()
 
@@ -135,19 +135,19 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_model_is_listed_and_every_listed_model_exists() -> None:
     section = README.split("## Models")[1].split("##")[0]
-    bodies: list[str] = []
+    backbones: list[str] = []
     names: set[str] = set()
     for line in section.splitlines():
         found = re.findall(r"`([^`]+)`", line)
-        if "|" not in line or not found or "--body" in line:
+        if "|" not in line or not found or "--backbone" in line:
             continue
         if "the same, but" in line:
             prefix, without = found
-            names |= {prefix + body for body in bodies if body != without}
+            names |= {prefix + backbone for backbone in backbones if backbone != without}
         elif "` + `" in line:
             prefix, *after = found
-            bodies = after if prefix == "fasterrcnn_" else bodies
-            names |= {prefix + body for body in after}
+            backbones = after if prefix == "fasterrcnn_" else backbones
+            names |= {prefix + backbone for backbone in after}
         else:
             names |= set(found)
     assert names == set(MODELS)

@@ -1,4 +1,4 @@
-"""Write a data set in another format, with its pictures, into a new folder.
+"""Write a data set in another format, with its images, into a new folder.
 
     python tools/convert.py DATA OUT --to yolo
 

@@ -2,7 +2,7 @@
 
     python tools/predict.py runs/mine photos/ --output out/
 
-writes ``out/predictions.json`` (COCO results form) and one drawn picture an image.
+writes ``out/predictions.json`` (COCO results form) and one drawn image an image.
 """
 
 import sys

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from detseg import old_names
 from detseg.annotations.concatenate import concatenate
 from detseg.annotations.duplicates import shared_content
 from detseg.annotations.formats.coco.read import read_coco
@@ -11,7 +14,7 @@ from detseg.annotations.formats.masks.read import read_masks
 from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.layout import Layout, find_format
 from detseg.annotations.read import read
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.split import split, subset
 from detseg.annotations.split_file import read_split, write_split
 from detseg.annotations.table import AnnotationTable, Record
@@ -21,8 +24,8 @@ __all__ = [
     "AnnotationTable",
     "KeypointSchema",
     "Layout",
-    "Notes",
     "Record",
+    "RepairLog",
     "concatenate",
     "find_format",
     "read",
@@ -37,3 +40,7 @@ __all__ = [
     "write_coco",
     "write_split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return old_names.attribute(__name__, name)

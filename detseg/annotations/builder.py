@@ -15,7 +15,7 @@ from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.plausible import check_plausible
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
@@ -25,7 +25,7 @@ from detseg.masks import segmentation_area, segmentation_box
 from detseg.orientation import upright_hw
 
 MAX_SIDE = 1_000_000
-"""Pixels. A longer side is a damaged number, not a picture."""
+"""Pixels. A longer side is a corrupt number, not an image."""
 
 
 class TableBuilder:
@@ -64,7 +64,7 @@ class TableBuilder:
         self.class_map = class_map
         self.root = Path(root)
         self.source = source
-        self.notes = Notes()
+        self.notes = RepairLog()
         self._strict = bad_instances == "error"
         self._schema = keypoint_schema
         self._num_labels = len(class_map)

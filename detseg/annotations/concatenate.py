@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations.label_fields import same_fields
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import SegmentationColumn
 from detseg.annotations.table import IMAGE_COLUMNS, INSTANCE_COLUMNS, AnnotationTable
 from detseg.classes import ClassMap
@@ -34,7 +34,7 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
     """
     if not tables:
         raise DataError("no tables to join; give at least one")
-    notes = Notes()
+    notes = RepairLog()
     tables = same_fields(tables, notes)
     if by_name and not tables[0].label_fields:
         names = sorted({name for table in tables for name in table.class_map.names})
@@ -82,7 +82,7 @@ def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:
     return ClassMap(class_map.names, tuple(names.index(name) + 1 for name in class_map.names))
 
 
-def _same_classes(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:
+def _same_classes(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[AnnotationTable]:
     """The tables with labels of one class map: that of the first if all agree, else all classes by category id."""
     if all(table.class_map == tables[0].class_map for table in tables):
         return list(tables)

@@ -1,4 +1,4 @@
-"""The same picture on both sides of a split: a score that is too good to be true."""
+"""The same image on both sides of a split: a score that is too good to be true."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from detseg.annotations.table import AnnotationTable
 
 def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str]]:
     """Images whose file has the same bytes as one of an earlier part: (the first such one, the image), each named as
-    ``part: file``. An image is named once, so that many copies of one picture stay a short list.
+    ``part: file``. An image is named once, so that many copies of one image stay a short list.
 
-    Only files of equal length are read. Members of archives and frames of videos are not looked at, nor are pictures
+    Only files of equal length are read. Members of archives and frames of videos are not looked at, nor are images
     that were saved anew. A file that cannot be opened is left to whoever decodes it.
     """
     by_length: dict[int, list[tuple[str, str, Path]]] = {}

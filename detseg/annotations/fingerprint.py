@@ -16,7 +16,7 @@ Fingerprint = dict[str, Any]
 def fingerprint(splits: Mapping[str, AnnotationTable]) -> Fingerprint:
     """Classes, and of each part the number of images and objects and the sha256 of everything that is learned from.
 
-    The pictures' own bytes are not read: that would take as long as an epoch. Their names and sizes are in the sum.
+    The images' own bytes are not read: that would take as long as an epoch. Their names and sizes are in the sum.
     """
     first = next(iter(splits.values()))
     parts = {

@@ -20,7 +20,7 @@ from detseg.masks import mask_to_rle
 from detseg.structures import RLE
 
 
-class ForeignDataset(Protocol):
+class UserDataset(Protocol):
     """What is asked of the dataset: ``len`` and an index from 0 (a torch ``Dataset`` or ``Subset``, a list)."""
 
     def __len__(self) -> int: ...
@@ -28,10 +28,10 @@ class ForeignDataset(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-def table_from_dataset(dataset: ForeignDataset, class_map: ClassMap | None = None) -> AnnotationTable:
+def table_from_dataset(dataset: UserDataset, class_map: ClassMap | None = None) -> AnnotationTable:
     """Go once through a dataset of torchvision's form and keep everything but the pixels.
 
-    The dataset must be untransformed (evaluation truth never passes through augmentation). ``image`` is a tensor or
+    The dataset must be untransformed (evaluation ground truth never passes through augmentation). ``image`` is a tensor or
     array [3, H, W], an array [H, W] or [H, W, 3], or a PIL image. ``target`` is a dict with ``labels`` [N] (1..K) and
     ``boxes`` [N, 4] xyxy or ``masks`` [N, H, W] or both, and perhaps ``area``, ``iscrowd``, ``ignore``, ``difficult``
     [N], ``keypoints`` [N, P, 3] and ``image_id``. Records have no file (``media`` is ""): their pixels are the

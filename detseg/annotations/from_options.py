@@ -58,9 +58,9 @@ def _keypoints_line(schema: KeypointSchema) -> str:
     """Which points there are, and which of them a mirror exchanges: no pair where there should be one spoils a run."""
     names = schema.names
     more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    pairs = "none change places in a mirrored picture (name pairs left_x and right_x if they should)"
+    pairs = "none change places in a mirrored image (name pairs left_x and right_x if they should)"
     if schema.swaps:
-        pairs = f"{len(schema.swaps)} pairs change places in a mirrored picture"
+        pairs = f"{len(schema.swaps)} pairs change places in a mirrored image"
     return f"{len(names)} keypoints: {', '.join(names[:SHOWN_CLASSES])}{more}; {pairs}"
 
 
@@ -101,5 +101,5 @@ def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig)
     shared = shared_content(splits)
     if shared:
         (first, second), more = shared[0], f" and {len(shared) - 1} more" if len(shared) > 1 else ""
-        lines.append(f"  warning: the same picture on both sides, so results look too good: {first} = {second}{more}")
+        lines.append(f"  warning: the same image on both sides, so results look too good: {first} = {second}{more}")
     return lines

@@ -1,4 +1,4 @@
-"""Which images belong together: frames of one video, tiles of one slide, photos of one patient."""
+"""Which images belong together: frames of one video, tiles of one slide, photos of one long_group."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.repair_log import NAMED, Notes
+from detseg.annotations.repair_log import NAMED, RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -50,7 +50,7 @@ def group_rows(table: AnnotationTable) -> list[npt.NDArray[np.int64]]:
 
 def noted(table: AnnotationTable, kind: str, places: list[str]) -> AnnotationTable:
     """``table`` with notes of its own that also hold ``kind`` for each of ``places``."""
-    notes = Notes()
+    notes = RepairLog()
     notes.merge(table.notes)
     for place in places:
         notes.add(kind, place)

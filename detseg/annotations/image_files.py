@@ -1,4 +1,4 @@
-"""Where the picture files of an annotation file are, and what their headers say."""
+"""Where the image files of an annotation file are, and what their headers say."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _PREFIXES = ("instances_", "person_keypoints_", "annotations_", "image_info_", "
 _SPLITS = ("train", "val", "test", "valid")
 
 
-class PictureFolder:
-    """A folder of picture files, asked by the names that an annotation file uses.
+class ImageFolder:
+    """A folder of image files, asked by the names that an annotation file uses.
 
     Names that differ in Unicode form only (macOS stores "e" and an accent, others "é") and names with Windows'
     backslashes are found too.
@@ -74,14 +74,14 @@ class PictureFolder:
         return None if entry is None else f"{parent}/{entry}" if parent else entry
 
 
-def find_pictures(
+def find_image_files(
     names: Sequence[str],
     annotations: Path,
     images: str | os.PathLike[str] | None,
     split: str = "",
     source: str = "",
 ) -> tuple[Path, list[str]]:
-    """The folder of the pictures, and each picture's path in it.
+    """The folder of the images, and each image's path in it.
 
     Args:
         names: file names as the annotation file has them.
@@ -91,7 +91,7 @@ def find_pictures(
         source: what messages call the annotation file; its name if empty.
 
     Raises:
-        DataError: pictures are missing (their number and the first five), or lie outside the folder.
+        DataError: images are missing (their number and the first five), or lie outside the folder.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
@@ -125,7 +125,7 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
     """The headers of many files, by several threads, with a progress bar on a terminal.
 
     Raises:
-        DataError: files that cannot be read as pictures: their number and the first five.
+        DataError: files that cannot be read as images: their number and the first five.
     """
 
     def read(name: str) -> ImageHeader | str:
@@ -145,9 +145,9 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
     return [header for header in results if isinstance(header, ImageHeader)]
 
 
-def _best_folder(folders: Sequence[Path], sample: Sequence[str], unique: bool = False) -> PictureFolder | None:
+def _best_folder(folders: Sequence[Path], sample: Sequence[str], unique: bool = False) -> ImageFolder | None:
     """The folder that has most of the names, the first of equals; None if none has any, or on a tie if ``unique``."""
-    candidates = [PictureFolder(folder) for folder in folders]
+    candidates = [ImageFolder(folder) for folder in folders]
     hits = [sum(candidate.on_disk(name) is not None for name in sample) for candidate in candidates]
     best = max(hits, default=0)
     if not best or (unique and hits.count(best) > 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 
@@ -15,14 +15,14 @@ def check_keypoints(
     schema: KeypointSchema,
     size_hw: tuple[int, int],
     where: str,
-    notes: Notes,
+    notes: RepairLog,
 ) -> npt.NDArray[np.float64]:
     """float64 [P, 3] x, y, visibility of one instance in upright pixels; zeros for None.
 
     Args:
         size_hw: upright height and width of the image.
         where: what messages call the instance.
-        notes: gets those outside the picture.
+        notes: gets those outside the image.
 
     Raises:
         DataError: another number of points, numbers that are not finite, an unknown visibility.
@@ -41,5 +41,5 @@ def check_keypoints(
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
     for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
         what = f"{schema.names[index]} {points[index, :2].tolist()}"
-        notes.add("keypoint outside the picture not trained on", f"{where} {what}")
+        notes.add("keypoint outside the image not trained on", f"{where} {what}")
     return points

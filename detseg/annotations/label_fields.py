@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
@@ -59,7 +59,7 @@ def with_fields(table: AnnotationTable, fields: Sequence[LabelField]) -> Annotat
     return replace(table, label_fields=tuple(fields), class_map=joined(fields), class_index=index)
 
 
-def same_fields(tables: Sequence[AnnotationTable], notes: Notes) -> list[AnnotationTable]:
+def same_fields(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[AnnotationTable]:
     """The tables with the same label fields: those of all, the classes of each field by name.
 
     Raises:

@@ -33,10 +33,10 @@ DEPTH = 3
 
 ACCEPTED = """accepted are
   coco:    a COCO .json file, or a folder with such files in it, in annotations/ or in train/, val/, test/
-  voc:     Pascal VOC .xml files, in Annotations/ or beside their pictures
-  yolo:    data.yaml, or labels/ with a .txt for each picture in images/
+  voc:     Pascal VOC .xml files, in Annotations/ or beside their images
+  yolo:    data.yaml, or labels/ with a .txt for each image in images/
   cvat:    CVAT's .xml ("CVAT for images")
-  labelme: LabelMe's .json or .xml for each picture
+  labelme: LabelMe's .json or .xml for each image
   via:     a VGG Image Annotator .json
   csv:     path,x1,y1,x2,y2,label or path,label,... or path and x, y of landmarks
   masks:   images/ with masks/ beside it (or images in the folder itself), PNG masks named like their image
@@ -162,8 +162,8 @@ def _look(root: Path, files: list[str], format: str | None) -> Layout | None:
 
 
 def _surely_classes(files: list[str], classes: list[str]) -> bool:
-    """Any folder of pictures looks like a single class; images/ and masks/ that do not match, and folders beside many
-    loose pictures, are no classes."""
+    """Any folder of images looks like a single class; images/ and masks/ that do not match, and folders beside many
+    loose images, are no classes."""
     loose = sum(is_image(file) for file in files if "/" not in file)
     usual = {name.lower() for name in classes} <= {*IMAGE_FOLDERS, *MASK_FOLDERS}
     return len(classes) > 1 and not usual and 2 * loose < sum(map(is_image, files))

@@ -42,7 +42,7 @@ def list_files(root: str | os.PathLike[str]) -> list[str]:
                     if not real.startswith(inside):
                         raise DataError(
                             f"{root}: the link {name} leads out of this folder to {real}; copy the files into it, "
-                            "or name the folder that holds them (--images for pictures of an annotation file)"
+                            "or name the folder that holds them (--images for images of an annotation file)"
                         )
                     if entry.is_dir():
                         continue  # its files are listed where they are

@@ -51,8 +51,8 @@ def check_plausible(boxes: Boxes, sizes_hw: Sizes, source: str) -> None:
     example = ", ".join(f"{number:.6g}" for number in boxes[first])
     height, width = sizes_hw[first]
     remedy = reading or (
-        "they do not belong to these pictures, or the pictures were resized after they were annotated; scale the "
-        "boxes, or give the pictures that were annotated"
+        "they do not belong to these images, or the images were resized after they were annotated; scale the "
+        "boxes, or give the images that were annotated"
     )
     raise DataError(
         f"{source}: {beyond.sum()} of {len(boxes)} boxes reach beyond the frame by more than {BEYOND:g} px, such as "

@@ -8,7 +8,7 @@ NAMED = 5
 
 
 @dataclass
-class Notes:
+class RepairLog:
     """Counts of repairs. Nothing is clipped, dropped or renumbered without an entry here.
 
     Attributes:
@@ -26,7 +26,7 @@ class Notes:
         if len(named) < NAMED:
             named.append(where)
 
-    def merge(self, other: Notes) -> None:
+    def merge(self, other: RepairLog) -> None:
         """Add the counts and examples of ``other`` to this one."""
         for kind, count in other.counts.items():
             self.counts[kind] = self.counts.get(kind, 0) + count

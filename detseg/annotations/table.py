@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.classes import ClassMap, LabelField
 from detseg.keypoints import KeypointSchema
@@ -88,7 +88,7 @@ class AnnotationTable:
     Columns of images ([I]); an image's instances are the rows ``start`` to ``stop`` of the instance columns:
         image_id int64, record int64, media str (path, relative to ``root`` with forward slashes), member str,
         frame int32 (-1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
-        stored_frame bool (the source's own coordinates are those of the stored pixels, not of the upright picture),
+        stored_frame bool (the source's own coordinates are those of the stored pixels, not of the upright image),
         group str ("" none), split str (the source's own: "train", "val", "test" or ""),
         class_index int64 [I, T] (0..K-1 of its field, -1 none; T = 1 unless the set has several label fields),
         start int64, stop int64.
@@ -128,7 +128,7 @@ class AnnotationTable:
     keypoint_schema: KeypointSchema | None = None
     label_fields: tuple[LabelField, ...] = ()
     source: str = ""
-    notes: Notes = field(default_factory=Notes)
+    notes: RepairLog = field(default_factory=RepairLog)
 
     def __len__(self) -> int:
         return len(self.image_id)

@@ -1,4 +1,4 @@
-"""This project against the plain torchvision loop: the same images, body weights, epochs and batches, several seeds."""
+"""This project against the torchvision baseline loop: the same images, backbone weights, epochs and batches, several seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from detseg.annotations import read_split
 from detseg.annotations.from_options import load_table
-from detseg.benchmarks.torchvision_loop import train_plainly
+from detseg.benchmarks.torchvision_loop import train_baseline
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
@@ -28,30 +28,30 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
     Both are scored by the same evaluator on the same validation images after the last epoch, so that neither gains by
     choosing among epochs. All seeds share one split. The last column is the honest one: minutes until the AP that the
-    plain loop ends with, its training alone against everything of ours up to the epoch that first reaches it: reading
+    baseline loop ends with, its training alone against everything of ours up to the epoch that first reaches it: reading
     the data, computing features, each evaluation. Writes benchmark.json in the output folder.
 
     Raises:
         DataError: options that cannot be compared.
     """
     if not config.data:
-        raise DataError("benchmark plain without data; name a folder or annotation file of labelled images")
+        raise DataError("benchmark baseline without data; name a folder or annotation file of labelled images")
     only = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
     given = [name for name, value in only.items() if value is not None]
     if given:
-        raise DataError(f"--{given[0]} {only[given[0]]}: it belongs to transfer, plain has none; leave it out")
+        raise DataError(f"--{given[0]} {only[given[0]]}: it belongs to transfer, baseline has none; leave it out")
     if config.minutes is not None:
         raise DataError(f"--minutes {config.minutes:g}: both ways train for the same epochs; give --epochs")
     output = Path(config.output or "benchmark")
     if (output / "benchmark.json").exists():
         raise DataError(f"{output} already holds a benchmark; name another --output")
     if (
-        config.body
+        config.backbone
         or not (config.model or "").startswith("fasterrcnn_")
         or config.weights in (None, "coco", "imagenet")
     ):
         raise DataError(
-            "both ways need the same body and weights: give --model fasterrcnn_... (a torchvision body) and --weights "
+            "both ways need the same backbone and weights: give --model fasterrcnn_... (a torchvision backbone) and --weights "
             "FILE, a classification state dict, or none"
         )
     options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
@@ -63,10 +63,10 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         splits = read_split(table, folder / "split.json")
         epochs = read_rows(folder / "metrics.jsonl", run.config.epochs or 0)
         assert run.config.model is not None
-        metrics, plain_seconds = train_plainly(
+        metrics, baseline_seconds = train_baseline(
             splits["train"],
             splits["val"],
-            body=architecture_of(run.config.model).body.removesuffix("_fine"),
+            backbone_name=architecture_of(run.config.model).backbone.removesuffix("_fine"),
             weights=run.config.weights or "none",
             image_size=run.config.image_size or 800,
             epochs=run.config.epochs or 1,
@@ -74,10 +74,10 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             seed=seed,
             device=pick_device(run.config.device),
         )
-        plain = metrics.scalars()
+        baseline = metrics.scalars()
         seconds = sum(len(splits["train"]) / row["images_per_second"] for row in epochs)
-        rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(plain["bbox_AP"], epochs, wall)))
-        rows.append(_row("plain torchvision", seed, plain, plain_seconds, plain_seconds))
+        rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(baseline["bbox_AP"], epochs, wall)))
+        rows.append(_row("torchvision baseline", seed, baseline, baseline_seconds, baseline_seconds))
         write_json(output / "benchmark.json", rows)  # each seed costs minutes: keep what there is
     print("\n".join(_table(rows)))
     return {"rows": rows}
@@ -103,14 +103,14 @@ def seconds_to(score: float | None, epochs: Sequence[Row], wall: float) -> float
     return None
 
 
-def _row(way: str, seed: int, numbers: Any, seconds: float, to_plain: float | None) -> dict[str, Any]:
+def _row(way: str, seed: int, numbers: Any, seconds: float, to_baseline: float | None) -> dict[str, Any]:
     return {
         "way": way,
         "seed": seed,
         "AP": numbers["bbox_AP"],
         "AP50": numbers["bbox_AP50"],
         "minutes": seconds / 60,
-        "minutes_to_plain_AP": None if to_plain is None else to_plain / 60,
+        "minutes_to_baseline_AP": None if to_baseline is None else to_baseline / 60,
     }
 
 
@@ -125,6 +125,6 @@ def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
         return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
     ways = list(dict.fromkeys(row["way"] for row in rows))
-    columns = {"AP": 3, "AP50": 3, "minutes": 1, "minutes_to_plain_AP": 2}
-    header = ["", "AP", "AP50", "minutes of training", "minutes to the plain loop's AP"]
+    columns = {"AP": 3, "AP50": 3, "minutes": 1, "minutes_to_baseline_AP": 2}
+    header = ["", "AP", "AP50", "minutes of training", "minutes to the baseline loop's AP"]
     return align([[way, *[cell(way, name, digits) for name, digits in columns.items()]] for way in ways], header)

@@ -11,7 +11,7 @@ def run_benchmark(config: BenchmarkConfig) -> None:
         from detseg.benchmarks.weights import transfer
 
         transfer(config)
-    elif config.what == "plain":
+    elif config.what == "baseline":
         from detseg.benchmarks.baseline import benchmark
 
         benchmark(config)

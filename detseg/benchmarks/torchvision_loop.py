@@ -1,4 +1,4 @@
-"""The peer that this project is measured against: torchvision's detector and a plain loop, as its users write it."""
+"""The baseline that this project is measured against: torchvision's detector and a baseline loop, as its users write it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from detseg.metrics import CocoEvaluator
 from detseg.models import read_state_dict
 
 
-class PlainDataset(torch.utils.data.Dataset[Any]):
+class BaselineDataset(torch.utils.data.Dataset[Any]):
     """Float images of the original size, boxes and labels; mirrored half of the time in training."""
 
     def __init__(self, table: AnnotationTable, train: bool) -> None:
@@ -43,15 +43,15 @@ class PlainDataset(torch.utils.data.Dataset[Any]):
         return image, {"boxes": boxes, "labels": labels, "image_id": torch.tensor(record.image_id)}
 
 
-def plain_detector(body: str, weights: str, num_classes: int, image_size: int) -> torch.nn.Module:
+def baseline_detector(backbone_name: str, weights: str, num_classes: int, image_size: int) -> torch.nn.Module:
     """Faster R-CNN by torchvision's own builders and defaults but for 128 boxes an image, which a CPU needs.
 
-    ``weights``: a classification state dict of ``body`` ("mobilenet_v2", "resnet18", ...), or "none".
+    ``weights``: a classification state dict of ``backbone_name`` ("mobilenet_v2", "resnet18", ...), or "none".
     """
-    if body.startswith("resnet"):
-        backbone = resnet_fpn_backbone(backbone_name=body, weights=None, trainable_layers=3)
+    if backbone_name.startswith("resnet"):
+        backbone = resnet_fpn_backbone(backbone_name=backbone_name, weights=None, trainable_layers=3)
     else:
-        backbone = mobilenet_backbone(backbone_name=body, weights=None, fpn=True, trainable_layers=3)
+        backbone = mobilenet_backbone(backbone_name=backbone_name, weights=None, fpn=True, trainable_layers=3)
     if weights != "none":
         state = {name.removeprefix("features."): tensor.float() for name, tensor in read_state_dict(weights).items()}
         backbone.body.load_state_dict({name: state[name] for name in backbone.body.state_dict()})
@@ -69,11 +69,11 @@ def plain_detector(body: str, weights: str, num_classes: int, image_size: int) -
     )
 
 
-def train_plainly(
+def train_baseline(
     train: AnnotationTable,
     val: AnnotationTable,
     *,
-    body: str,
+    backbone_name: str,
     weights: str,
     image_size: int,
     epochs: int,
@@ -85,8 +85,8 @@ def train_plainly(
     """Train with SGD (momentum 0.9, weight decay 1e-4), one-cycle with warm-up; metrics of the last epoch and seconds
     of training."""
     torch.manual_seed(seed)
-    model = plain_detector(body, weights, train.class_map.num_classes, image_size).to(device)
-    loader = DataLoader(PlainDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
+    model = baseline_detector(backbone_name, weights, train.class_map.num_classes, image_size).to(device)
+    loader = DataLoader(BaselineDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lr = lr_per_image * batch_size
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
@@ -94,7 +94,7 @@ def train_plainly(
     model.train()
     began = time.perf_counter()
     for epoch in range(epochs):
-        for images, targets in tqdm(loader, desc=f"plain epoch {epoch}", disable=None, leave=False):
+        for images, targets in tqdm(loader, desc=f"baseline epoch {epoch}", disable=None, leave=False):
             moved = [{key: value.to(device) for key, value in target.items()} for target in targets]
             loss = sum(model([image.to(device) for image in images], moved).values())
             optimizer.zero_grad()
@@ -102,5 +102,5 @@ def train_plainly(
             optimizer.step()
             schedule.step()
     seconds = time.perf_counter() - began
-    scored = DataLoader(PlainDataset(val, False), batch_size, collate_fn=collate_fn)
+    scored = DataLoader(BaselineDataset(val, False), batch_size, collate_fn=collate_fn)
     return evaluate(model, scored, device, evaluator=CocoEvaluator(val, iou_types=("bbox",))), seconds

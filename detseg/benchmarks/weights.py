@@ -39,7 +39,17 @@ METRICS = {
 """Task -> the numbers of metrics.jsonl that are compared, and their titles."""
 
 _PREFIX = {"detect": "fasterrcnn_", "segment": "maskrcnn_", "classify": ""}
-_SET_BY_ARMS = ("model", "body", "weights", "freeze", "trainable_layers", "map", "epochs", "minutes", "resume")
+_SET_BY_ARMS = (
+    "model",
+    "backbone",
+    "weights",
+    "freeze",
+    "trainable_layers",
+    "class_transfer",
+    "epochs",
+    "minutes",
+    "resume",
+)
 _MAY_CHANGE = ("seeds", "budgets", "arms", "imagenet", "output", "workers")
 """What a second call with the same output may say anew: which runs there are, and what changes no number of a run."""
 
@@ -51,7 +61,7 @@ class Arm:
     Attributes:
         model: name of the architecture.
         weights: "none", "bundled" or a file.
-        freeze: "none" or "body".
+        freeze: "none" or "backbone".
     """
 
     model: str
@@ -149,14 +159,14 @@ def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
     large, small = f"{prefix}mobilenet_v3_large{slim}", f"{prefix}mobilenet_v2{slim}"
     arms = {
         "scratch": Arm(large, "none", "none"),
-        "bundled frozen": Arm(large, config.bundled, "body"),
+        "bundled frozen": Arm(large, config.bundled, "backbone"),
         "bundled fine-tuned": Arm(large, config.bundled, "none"),
     }
     if stages_taken(config.bundled, task) is not None:
         del arms["bundled frozen"]  # its later stages start from scratch and must learn
     imagenet = config.imagenet or ""
     of_imagenet = {
-        "imagenet frozen": Arm(small, imagenet, "body"),
+        "imagenet frozen": Arm(small, imagenet, "backbone"),
         "imagenet fine-tuned": Arm(small, imagenet, "none"),
     }
     if config.imagenet:

@@ -12,11 +12,11 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from detseg.checkpoints.tensor_file import read_sealed, write_sealed
+from detseg.checkpoints.tensor_file import read_tensor_file, write_tensor_file
 from detseg.engine.ema import Ema
 from detseg.engine.optim import load_optimizer_tensors, optimizer_tensors
 from detseg.engine.precision import Precision
-from detseg.engine.train import EpochSums
+from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models.build import Model, ModelDescription, build_model
 
@@ -31,7 +31,7 @@ class Position:
         micro_batches: batches of the current epoch already consumed; 0 between epochs.
         best: best validation number so far; None before the first.
         best_epoch: epoch (from 0) that gave it.
-        waited: epochs since then.
+        epochs_without_improvement: epochs since then.
         skipped: updates left out in a row because a number was not finite.
     """
 
@@ -40,7 +40,7 @@ class Position:
     micro_batches: int = 0
     best: float | None = None
     best_epoch: int = -1
-    waited: int = 0
+    epochs_without_improvement: int = 0
     skipped: int = 0
 
 
@@ -75,7 +75,7 @@ class Checkpoint:
     channels_last: bool = False
     ema: dict[str, Tensor] = field(default_factory=dict)
     ema_updates: int = 0
-    sums: tuple[EpochSums, ...] = (EpochSums(),)
+    totals: tuple[EpochTotals, ...] = (EpochTotals(),)
     scaler: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ def save_checkpoint(
     metrics: Mapping[str, Any] | None = None,
     half: bool = False,
     ema: Ema | None = None,
-    sums: Sequence[EpochSums] = (EpochSums(),),
+    totals: Sequence[EpochTotals] = (EpochTotals(),),
     precision: Precision | None = None,
     data: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Tensor] | None = None,
@@ -124,11 +124,11 @@ def save_checkpoint(
         "channels_last": any(_is_channels_last(tensor) for tensor in model.state_dict().values()),
         "versions": {"torch": torch.__version__},
         "ema_updates": 0 if ema is None else ema.updates,
-        "sums": [asdict(one) for one in sums],
+        "totals": [asdict(one) for one in totals],
         "scaler": {} if precision is None else precision.state(),
         "data": dict(data or {}),
     }
-    write_sealed(path, header, named, before_replacing=before_replacing)
+    write_tensor_file(path, header, named, before_replacing=before_replacing)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -136,17 +136,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        DataError: it is not a checkpoint of this project, or of a newer schema; :class:`Damaged` if it was one.
+        DataError: it is not a checkpoint of this project, or of a newer schema; :class:`CorruptFileError` if it was one.
     """
-    header, tensors = read_sealed(path)
+    header, tensors = read_tensor_file(path)
     with in_file(path):
         return _checkpoint(Path(path), header, tensors)
 
 
 def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
-    sums = msgspec.convert(header.get("sums", [{}]), tuple[EpochSums, ...])
-    if not sums:
-        raise DataError("its sums are of no process")
+    header = _current(header)
+    totals = msgspec.convert(header["totals"], tuple[EpochTotals, ...])
+    if not totals:
+        raise DataError("its totals are of no process")
     return Checkpoint(
         path=path,
         model=header["model"],
@@ -158,10 +159,18 @@ def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
         channels_last=header["channels_last"],
         ema=_under("ema.", tensors),
         ema_updates=header.get("ema_updates", 0),
-        sums=sums,
+        totals=totals,
         scaler=header.get("scaler", {}),
         data=header.get("data", {}),
     )
+
+
+def _current(header: dict[str, Any]) -> dict[str, Any]:
+    """A header of any schema under the names of schema 3."""
+    if header["schema"] >= 3:
+        return header
+    position = {"epochs_without_improvement" if name == "waited" else name: n for name, n in header["position"].items()}
+    return {**header, "position": position, "totals": header.get("sums", [{}])}
 
 
 def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Module] | None = None) -> nn.Module:

@@ -13,10 +13,10 @@ import torch
 from tqdm import tqdm
 
 from detseg.checkpoints.checkpoint import Position, save_checkpoint
-from detseg.checkpoints.rotation import generation, shift
+from detseg.checkpoints.rotation import checkpoint_path, rotate
 from detseg.engine.ema import Ema, is_finite
 from detseg.engine.precision import Precision
-from detseg.engine.train import EpochSums
+from detseg.engine.train import EpochTotals
 from detseg.errors import DataError
 
 PAUSES = (1.0, 4.0, 10.0)
@@ -24,14 +24,14 @@ PAUSES = (1.0, 4.0, 10.0)
 
 
 @dataclass(frozen=True)
-class Every:
+class CheckpointInterval:
     """How often: every ``steps`` updates, or when ``minutes`` have gone by."""
 
     steps: int = 0
     minutes: float = 0.0
 
     @classmethod
-    def parse(cls, text: str) -> Every:
+    def parse(cls, text: str) -> CheckpointInterval:
         """``500`` is steps, ``10m`` minutes, ``0`` only after each epoch; else DataError."""
         found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)m", text.strip())
         if not found:
@@ -39,7 +39,7 @@ class Every:
         return cls(steps=int(found[1] or 0), minutes=float(found[2] or 0))
 
 
-class Keeper:
+class CheckpointManager:
     """Writes ``last.safetensors`` of a run and keeps the ones before it.
 
     A checkpoint that cannot be written (disk full, quota, I/O error) costs the run nothing: the last good one stays,
@@ -52,7 +52,7 @@ class Keeper:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        every: Every,
+        every: CheckpointInterval,
         keep: int,
         ema: Ema | None = None,
         precision: Precision | None = None,
@@ -63,7 +63,7 @@ class Keeper:
         self.ema, self.precision, self.data = ema, precision, data
         self._saved_at = time.monotonic()
 
-    def due(self, position: Position) -> bool:
+    def is_due(self, position: Position) -> bool:
         """Whether a checkpoint is to be written in the middle of the epoch."""
         if self.every.steps:
             return position.step % self.every.steps == 0
@@ -78,7 +78,7 @@ class Keeper:
                 f"Lower --lr, and go on from the last checkpoint with --resume {self.folder}"
             )
 
-    def save(self, position: Position, sums: Sequence[EpochSums], *, insist: bool = False) -> None:
+    def save(self, position: Position, totals: Sequence[EpochTotals], *, insist: bool = False) -> None:
         """Write the state of the run; say so where that does not work.
 
         Args:
@@ -92,7 +92,7 @@ class Keeper:
         self.check(position)
         for pause in (*PAUSES, None) if insist else (None,):
             try:
-                self._write(position, sums)
+                self._write(position, totals)
             except OSError as error:
                 if pause is None and insist:
                     raise
@@ -105,15 +105,15 @@ class Keeper:
                 self._saved_at = time.monotonic()
                 return
 
-    def _write(self, position: Position, sums: Sequence[EpochSums]) -> None:
+    def _write(self, position: Position, totals: Sequence[EpochTotals]) -> None:
         save_checkpoint(
-            generation(self.folder, 0),
+            checkpoint_path(self.folder, 0),
             self.model,
             optimizer=self.optimizer,
             position=position,
             ema=self.ema,
-            sums=sums,
+            totals=totals,
             precision=self.precision,
             data=self.data,
-            before_replacing=lambda: shift(self.folder, self.keep),
+            before_replacing=lambda: rotate(self.folder, self.keep),
         )

@@ -1,4 +1,4 @@
-"""The last checkpoints of a run: the newest, and older ones for when it is damaged."""
+"""The last checkpoints of a run: the newest, and older ones for when it is corrupt."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from detseg.errors import DataError
 LAST = "last.safetensors"
 
 
-def generation(folder: Path, age: int) -> Path:
+def checkpoint_path(folder: Path, age: int) -> Path:
     """``last.safetensors`` (age 0), ``last-1.safetensors``, ..."""
     return folder / (LAST if age == 0 else f"last-{age}.safetensors")
 
 
-def shift(folder: Path, keep: int) -> None:
-    """Make room for a new ``last``: each generation becomes one older, at most ``keep`` are left with the new one.
+def rotate(folder: Path, keep: int) -> None:
+    """Make room for a new ``last``: each checkpoint_path becomes one older, at most ``keep`` are left with the new one.
 
     ``last`` itself stays in its place, so that there is one at any moment.
     """
     for age in range(keep - 2, 0, -1):
-        if generation(folder, age).is_file():
-            generation(folder, age).replace(generation(folder, age + 1))
-    last = generation(folder, 0)
+        if checkpoint_path(folder, age).is_file():
+            checkpoint_path(folder, age).replace(checkpoint_path(folder, age + 1))
+    last = checkpoint_path(folder, 0)
     if keep < 2 or not last.is_file():
         return
     spare = folder / f".{LAST}.spare"
@@ -34,7 +34,7 @@ def shift(folder: Path, keep: int) -> None:
         os.link(last, spare)
     except OSError:  # a file system without hard links
         shutil.copyfile(last, spare)
-    spare.replace(generation(folder, 1))
+    spare.replace(checkpoint_path(folder, 1))
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -49,7 +49,7 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         DataError: there are some, but none can be read.
     """
     lines: list[str] = []
-    files = [path for age in range(_oldest(folder) + 1) if (path := generation(folder, age)).is_file()]
+    files = [path for age in range(_oldest(folder) + 1) if (path := checkpoint_path(folder, age)).is_file()]
     for path in files:
         try:
             return load_checkpoint(path), lines

@@ -3,9 +3,10 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from detseg import old_names
 from detseg.datasets.check import check_sample
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.labelled_images import LabelledImages
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.sampler import EpochSampler, SampleKey
 from detseg.datasets.views import Views
@@ -18,7 +19,7 @@ __all__ = [
     "Augment",
     "Dataset",
     "EpochSampler",
-    "LabelledPictures",
+    "LabelledImages",
     "SampleKey",
     "Views",
     "check_sample",
@@ -32,4 +33,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in ("PRESETS", "Augment", "fixed_views", "preset"):
         return getattr(importlib.import_module("detseg.datasets.augment"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return old_names.attribute(__name__, name)

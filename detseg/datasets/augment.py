@@ -14,7 +14,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,13 +24,13 @@ from detseg.boxes import clip_xyxy
 from detseg.datasets.area import mask_areas
 from detseg.errors import DataError
 from detseg.masks import masks_to_boxes, pack_bits, unpack_bits
+from detseg.tasks import Task
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # must be set before the import
 
 import albumentations as A
 from albumentations.core.composition import BaseCompose
 
-Task = Literal["detect", "segment", "keypoints", "classify"]
 Target = dict[str, Any]
 Image = npt.NDArray[np.uint8]
 
@@ -41,16 +41,16 @@ KNOWN_VERSION = "2.0.8"
 
 
 class _EightPositions(A.D4):
-    """All eight positions of a square; of other pictures the four that make them lie or stand as ``lying`` says.
+    """All eight positions of a square; of other images the four that make them lie or stand as ``landscape`` says.
 
-    Pictures of one epoch then share their shape, and a batch is padded as little as if nothing had been turned.
+    Images of one epoch then share their shape, and a batch is padded as little as if nothing had been turned.
     """
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         height, width = params["shape"][:2]
-        if height == width or data.get("lying") is None:
+        if height == width or data.get("landscape") is None:
             return {}
-        elements = ("e", "r180", "h", "v") if (width > height) == data["lying"] else ("r90", "r270", "t", "hvt")
+        elements = ("e", "r180", "h", "v") if (width > height) == data["landscape"] else ("r90", "r270", "t", "hvt")
         return {"group_element": elements[int(self.random_generator.integers(4))]}
 
 
@@ -104,7 +104,7 @@ class Augment:
         seed: int,
         *,
         swaps: Sequence[tuple[int, int]] = (),
-        lying: bool | None = None,
+        landscape: bool | None = None,
     ) -> tuple[Image, Target]:
         """Transform one sample; the arguments are not changed.
 
@@ -113,8 +113,8 @@ class Augment:
             target: numpy arrays by the sample contract: boxes float32 [N, 4] xyxy, labels int64 [N], and where in use
                 masks uint8 [N, H, W], keypoints float32 [N, P, 3], area, iscrowd; or no boxes (classification).
             seed: 32-bit seed; the same seed gives the same result in any process.
-            swaps: keypoint index pairs (left, right) that change places when the picture is mirrored.
-            lying: whether "overhead" leaves pictures wider than high, or the other way; None for either.
+            swaps: keypoint index pairs (left, right) that change places when the image is mirrored.
+            landscape: whether "aerial" leaves images wider than high, or the other way; None for either.
 
         Returns:
             The new image uint8 [H', W', 3] and the new target, same keys, M <= N instances, boxes inside the frame.
@@ -123,7 +123,7 @@ class Augment:
             DataError: the transforms return something else than a uint8 RGB image.
         """
         keypoints = target.get("keypoints")
-        arguments: dict[str, Any] = {"image": image, "lying": lying}
+        arguments: dict[str, Any] = {"image": image, "landscape": landscape}
         if "boxes" in target:
             arguments |= {"bboxes": clip_xyxy(target["boxes"], image.shape[:2]), "idx": np.arange(len(target["boxes"]))}
         if keypoints is not None:
@@ -285,8 +285,8 @@ def _light(task: Task) -> list[A.BasicTransform]:
     return [A.HorizontalFlip(p=0.5), *_small_changes(task)]
 
 
-def _overhead(task: Task) -> list[A.BasicTransform]:
-    """As light, and every one of a picture's eight positions: for what is seen from above and has no upper side."""
+def _aerial(task: Task) -> list[A.BasicTransform]:
+    """As light, and every one of an image's eight positions: for what is seen from above and has no upper side."""
     return [_EightPositions(p=1.0), *_small_changes(task)]
 
 
@@ -323,7 +323,7 @@ def _strong(task: Task) -> list[A.BasicTransform | BaseCompose]:
 _BUILDERS: dict[str, Callable[[Task], list[Any]]] = {
     "flip": _flip,
     "light": _light,
-    "overhead": _overhead,
+    "aerial": _aerial,
     "strong": _strong,
 }
 
@@ -332,7 +332,7 @@ PRESETS = ("none", *_BUILDERS)
 
 
 def fixed_views(name: str, task: Task, drawn: int) -> list[Augment | None]:
-    """What the views of a picture are under preset ``name``: plain, mirrored, and ``drawn`` of the preset's own.
+    """What the views of an image are under preset ``name``: plain, mirrored, and ``drawn`` of the preset's own.
 
     With "none" plain is the only one.
     """
@@ -343,7 +343,7 @@ def fixed_views(name: str, task: Task, drawn: int) -> list[Augment | None]:
 
 
 def preset(name: str, task: Task) -> Augment | None:
-    """A ready :class:`Augment`; None for "none". Presets keep the size of the image, but for turns of "overhead".
+    """A ready :class:`Augment`; None for "none". Presets keep the size of the image, but for turns of "aerial".
 
     Raises:
         DataError: a name that is not in :data:`PRESETS`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -21,11 +21,11 @@ from detseg.masks import rasterise_all
 from detseg.orientation import orient_image
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.runtime.seeds import derive_seed
+from detseg.tasks import Task
 
 if TYPE_CHECKING:
     from detseg.datasets.augment import Augment
 
-Task = Literal["detect", "segment", "keypoints", "classify"]
 TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints", "classify")
 
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
@@ -39,13 +39,13 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     the network's size keeps the one pixel under the centre of its box, so that none is lost.
 
     Args:
-        table: what to show; its ``record`` numbers seed the augmentation, so that subsets see the same pictures.
-        preprocessing: the model's; gives the size that pictures are brought to.
+        table: what to show; its ``record`` numbers seed the augmentation, so that subsets see the same images.
+        preprocessing: the model's; gives the size that images are brought to.
         task: "detect" (boxes), "segment" (boxes around masks, and masks), "keypoints" (boxes and keypoints; an
             instance without any has P points of visibility 0) or "classify" (``class_index``).
         augment: random transforms; None for evaluation.
         seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
-        decoded: keeps pictures that were decoded, for later epochs; made of the same table and preprocessing. The
+        decoded: keeps images that were decoded, for later epochs; made of the same table and preprocessing. The
             samples are the same with and without.
 
     Raises:
@@ -66,7 +66,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         _check_task(table, preprocessing, task)
         if decoded is not None and (decoded.table is not table or decoded.preprocessing != preprocessing):
             raise DataError(
-                f"{table.source or 'the table'}: the decoded pictures are those of another table or preprocessing; "
+                f"{table.source or 'the table'}: the decoded images are those of another table or preprocessing; "
                 "make them of the dataset's own"
             )
         self.table = table
@@ -88,7 +88,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         """The sample of a row (epoch 0), or of a :class:`SampleKey`.
 
         Raises:
-            DataError: the picture cannot be decoded or is not what the table says; names the file.
+            DataError: the image cannot be decoded or is not what the table says; names the file.
             OSError: the file cannot be opened.
             IndexError: no such row.
         """
@@ -113,7 +113,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         kept = None if self.decoded is None else self.decoded.get(index)
         if kept is not None:
             return kept if self.augment is None else kept.copy()  # a transform may write into what it is given
-        image = self.preprocessing.apply(_picture(record, geometry), geometry)
+        image = self.preprocessing.apply(_image(record, geometry), geometry)
         if self.decoded is not None:
             self.decoded.put(index, image)
         return image
@@ -164,7 +164,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
                 target,
                 derive_seed(self.seed, epoch, record.record, occurrence),
                 swaps=schema.swaps if schema else (),
-                lying=bool((self.seed + epoch) % 2),
+                landscape=bool((self.seed + epoch) % 2),
             )
         except DataError as error:
             raise DataError(f"{record.name}: {error}") from error
@@ -201,10 +201,10 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
             )
 
 
-def _picture(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3]: the upright picture, perhaps decoded smaller, but not smaller than the network wants it."""
+def _image(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    """uint8 [H, W, 3]: the upright image, perhaps decoded smaller, but not smaller than the network wants it."""
     if record.member or record.frame >= 0:
-        raise DataError(f"{record.name}: pictures inside archives and videos are not read; extract them to files")
+        raise DataError(f"{record.name}: images inside archives and videos are not read; extract them to files")
     where = str(record.path)
     encoded = EncodedImage(record.path, name=where)
     stored_hw = encoded.header.size_hw
@@ -243,7 +243,7 @@ def _scaled_boxes(
 def _scaled_keypoints(
     keypoints: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """float32 [N, P, 3]; a point outside the picture is (0, 0, 0), not visible."""
+    """float32 [N, P, 3]; a point outside the image is (0, 0, 0), not visible."""
     factor = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0], 1.0])
     scaled = (keypoints * factor).astype(np.float32)
     x, y, visibility = np.moveaxis(scaled, -1, 0)

@@ -1,4 +1,4 @@
-"""The pictures of a run at the network's size, decoded once: one memory-mapped file for all workers."""
+"""The images of a run at the network's size, decoded once: one memory-mapped file for all workers."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from detseg.annotations.table import AnnotationTable
 from detseg.preprocess import Preprocessing
 
 DEFAULT_LIMIT = 4 * 2**30
-"""Bytes: about 4,500 pictures of 480 x 640, or 1,700 of 800 x 1066. What is read often should fit into memory."""
+"""Bytes: about 4,500 images of 480 x 640, or 1,700 of 800 x 1066. What is read often should fit into memory."""
 
 Image = npt.NDArray[np.uint8]
 
 
 class DecodedImages:
-    """Upright, resized pictures before any augmentation, each kept by whichever worker decodes it first.
+    """Upright, resized images before any augmentation, each kept by whichever worker decodes it first.
 
     The file has no name and ends with the last process that holds it, however the run ends; so it is never read by a
-    later run, and what it holds is as old as the run at most. A picture that is edited during a run stays as it was.
+    later run, and what it holds is as old as the run at most. An image that is edited during a run stays as it was.
 
     Each row has a place of its own and a flag that is written after the pixels. Workers that decode one row at the same
     time write the same bytes to the same place. Workers of any start method share the file; any other copy (by
@@ -61,7 +61,7 @@ class DecodedImages:
         stops = np.cumsum(3 * self._sizes_hw.prod(axis=1))
         self.rows = int(np.searchsorted(stops, limit, side="right"))
         self.size = int(stops[self.rows - 1]) if self.rows else 0
-        # flags first, then the pictures one after the other
+        # flags first, then the images one after the other
         self._starts: npt.NDArray[np.int64] = self.rows + np.concatenate([[0], stops[: self.rows]]).astype(np.int64)
         with tempfile.TemporaryFile(dir=self.folder) as file:
             os.ftruncate(file.fileno(), max(1, self.rows + self.size))
@@ -90,7 +90,7 @@ class DecodedImages:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            warnings.warn(f"{self.folder}: no room to keep decoded pictures ({error}); decoding goes on", stacklevel=2)
+            warnings.warn(f"{self.folder}: no room to keep decoded images ({error}); decoding goes on", stacklevel=2)
             self.rows = min(self.rows, row)
 
     def _open(self, descriptor: int | None) -> None:

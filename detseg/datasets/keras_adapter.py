@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.labelled_images import LabelledImages
 from detseg.datasets.sampler import EpochSampler
 from detseg.errors import DataError
 
 
 def keras_dataset(
-    dataset: Dataset | LabelledPictures,
+    dataset: Dataset | LabelledImages,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -23,7 +23,7 @@ def keras_dataset(
 ) -> Any:
     """A ``keras.utils.PyDataset`` of a classification dataset, for ``model.fit`` and ``model.evaluate``.
 
-    A batch is ``(pictures, class_index)``: float32 [B, H, W, 3] in [0, 1] (or [B, 3, H, W]) and int64 [B] in 0..K-1,
+    A batch is ``(images, class_index)``: float32 [B, H, W, 3] in [0, 1] (or [B, 3, H, W]) and int64 [B] in 0..K-1,
     for ``sparse_categorical_crossentropy``. What is in a batch is as in ``data_loader``: a function of (seed, epoch).
     The epoch counts up at Keras's ``on_epoch_end``: after each pass, and after Keras's look at a batch when it builds a
     model. ``fit(shuffle=False)`` also keeps the order of the batches.
@@ -39,9 +39,9 @@ def keras_dataset(
             "environment before anything imports keras"
         ) from error
     if dataset.task != "classify" or (isinstance(dataset, Dataset) and dataset.table.label_fields):
-        raise DataError("Keras is fed with one class a picture; build the dataset with task='classify' and one label")
+        raise DataError("Keras is fed with one class an image; build the dataset with task='classify' and one label")
     if not (dataset.preprocessing.crop or dataset.preprocessing.stretch):
-        raise DataError("Keras needs pictures of one size; set a crop in the preprocessing")
+        raise DataError("Keras needs images of one size; set a crop in the preprocessing")
     if batch_size < 1:
         raise DataError(f"batch size {batch_size}; it must be at least 1")
 
@@ -58,9 +58,9 @@ def keras_dataset(
 
         def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
             samples = [dataset[key] for key in self.keys[index * batch_size : (index + 1) * batch_size]]
-            pictures = np.stack([image.numpy() for image, _ in samples]).astype(np.float32) / np.float32(255)
+            images = np.stack([image.numpy() for image, _ in samples]).astype(np.float32) / np.float32(255)
             classes = np.array([int(target["class_index"]) for _, target in samples], np.int64)
-            return (pictures if channels_first else np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))), classes
+            return (images if channels_first else np.ascontiguousarray(images.transpose(0, 2, 3, 1))), classes
 
         def on_epoch_end(self) -> None:
             self.sampler.set_epoch(self.sampler.epoch + 1)

@@ -1,4 +1,4 @@
-"""Anybody's ``(picture, class)`` dataset, such as torchvision's CIFAR10 and ImageFolder, as samples of this project."""
+"""Anybody's ``(image, class)`` dataset, such as torchvision's CIFAR10 and ImageFolder, as samples of this project."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXIF_ORIENTATION = 0x0112
 
 
-class PictureSource(Protocol):
+class ImageSource(Protocol):
     """What is asked of the dataset: ``len`` and an index from 0 (torchvision's classes, a ``Subset``, a list)."""
 
     def __len__(self) -> int: ...
@@ -32,15 +32,15 @@ class PictureSource(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class LabelledPictures(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
-    """The samples of a dataset whose items are ``(picture, class_index)``, at a network's size. For classification.
+class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
+    """The samples of a dataset whose items are ``(image, class_index)``, at a network's size. For classification.
 
-    A picture is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
+    An image is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
     or float in [0, 1] as ``ToTensor`` makes it. It must not be normalised: the models do that. A PIL image with an EXIF
     orientation is stood upright if the preprocessing says so. ``image_id`` is the index.
 
     Args:
-        source: the dataset; give it no random transforms, so that evaluation sees every picture as it is.
+        source: the dataset; give it no random transforms, so that evaluation sees every image as it is.
         preprocessing: the model's.
         classes: the K class names; None for those of the source (its ``classes``, or those of what a ``Subset`` is of).
         augment: random transforms for training; a function of (seed, epoch, index, occurrence).
@@ -54,7 +54,7 @@ class LabelledPictures(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, to
 
     def __init__(
         self,
-        source: PictureSource,
+        source: ImageSource,
         preprocessing: Preprocessing,
         *,
         classes: ClassMap | Sequence[str] | None = None,
@@ -86,12 +86,12 @@ class LabelledPictures(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, to
         where = f"{self._name}[{index}]"
         item = self.source[index]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
-            raise DataError(f"{where}: expected (picture, class), got {type(item).__name__}; return both")
-        picture, orientation = _pixels(item[0], where)
+            raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return both")
+        original, orientation = _pixels(item[0], where)
         if self.preprocessing.apply_exif:
-            picture = orient_image(picture, orientation)
-        geometry = self.preprocessing.geometry((picture.shape[0], picture.shape[1]))
-        image = self.preprocessing.apply(picture, geometry)
+            original = orient_image(original, orientation)
+        geometry = self.preprocessing.geometry((original.shape[0], original.shape[1]))
+        image = self.preprocessing.apply(original, geometry)
         if self.augment is not None:
             image, _ = self.augment(image, {}, derive_seed(self.seed, epoch, index, occurrence))
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
@@ -107,7 +107,7 @@ def _classes_of(source: Any) -> Sequence[str]:
         if names is not None:
             return [str(name) for name in names]
         inner = getattr(inner, "dataset", None)
-    raise DataError(f"{type(source).__name__} has no classes; name them: LabelledPictures(..., classes=[...])")
+    raise DataError(f"{type(source).__name__} has no classes; name them: LabelledImages(..., classes=[...])")
 
 
 def _class_index(value: Any, where: str) -> int:
@@ -117,16 +117,16 @@ def _class_index(value: Any, where: str) -> int:
     return int(number.reshape(-1)[0])
 
 
-def _pixels(picture: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
+def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
     """uint8 [H, W, 3] RGB as stored, and the EXIF orientation 1..8 that it has."""
     orientation = 1
-    if hasattr(picture, "getexif"):  # a PIL image
-        found = picture.getexif().get(EXIF_ORIENTATION, 1)
+    if hasattr(image, "getexif"):  # a PIL image
+        found = image.getexif().get(EXIF_ORIENTATION, 1)
         orientation = found if found in range(1, 9) else 1
-        picture = np.asarray(picture.convert("RGB"))
-    elif isinstance(picture, torch.Tensor):
-        picture = picture.permute(1, 2, 0).numpy() if picture.ndim == 3 else picture.numpy()
-    array = np.asarray(picture)
+        image = np.asarray(image.convert("RGB"))
+    elif isinstance(image, torch.Tensor):
+        image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
+    array = np.asarray(image)
     if np.issubdtype(array.dtype, np.floating) and array.size:
         lowest, highest = float(array.min()), float(array.max())
         if not (lowest >= 0 and highest <= 1):  # so that NaN fails too
@@ -139,7 +139,7 @@ def _pixels(picture: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
         raise DataError(
-            f"{where}: the picture is a {type(picture).__name__} of {array.dtype} {list(array.shape)}; give a PIL "
+            f"{where}: the image is a {type(image).__name__} of {array.dtype} {list(array.shape)}; give a PIL "
             "image, uint8 [H, W, 3], or a tensor [3, H, W]"
         )
     return np.broadcast_to(array, (*array.shape[:2], 3)).copy() if array.shape[2] == 1 else array, orientation

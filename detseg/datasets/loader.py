@@ -11,7 +11,7 @@ import torch
 import torch.utils.data
 
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.labelled_images import LabelledImages
 from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
 from detseg.datasets.views import Views
@@ -39,7 +39,7 @@ def data_loader(
     """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
 
     Args:
-        dataset: a :class:`Dataset`, :class:`LabelledPictures`, :class:`RenderedScenes` or :class:`Views`, asked with
+        dataset: a :class:`Dataset`, :class:`LabelledImages`, :class:`RenderedScenes` or :class:`Views`, asked with
             :class:`SampleKey` so that it knows the epoch; or anybody's dataset of ``(image, target)``, which is asked
             with integers and draws its own random numbers.
         batch_size: images per batch; the last batch may be smaller.
@@ -58,7 +58,7 @@ def data_loader(
             f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
             "or the number of processes"
         )
-    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledPictures, RenderedScenes, Views)) else IndexSampler
+    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledImages, RenderedScenes, Views)) else IndexSampler
     return Loader(
         dataset,
         batch_size,

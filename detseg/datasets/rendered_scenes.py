@@ -23,7 +23,7 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
 
     Args:
         length: scenes in one epoch.
-        size_hw: height and width of every picture.
+        size_hw: height and width of every image.
         seed: the run's seed, >= 0.
     """
 

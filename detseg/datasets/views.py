@@ -1,4 +1,4 @@
-"""Each picture in a few fixed views, so that what a frozen network makes of them can be computed once and kept."""
+"""Each image in a few fixed views, so that what a frozen network makes of them can be computed once and kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VIEW_SEED = 0
 """Views are the same in every run, whatever its seed, so that runs can share what was computed for them."""
 
 
-class Place(NamedTuple):
+class ViewKey(NamedTuple):
     """One view of one record.
 
     Attributes:
@@ -32,14 +32,14 @@ class Place(NamedTuple):
     view: int
 
 
-class Views(torch.utils.data.Dataset[Sample | tuple[Place, None]]):
+class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
     """The samples of a table, each time in one of a few fixed views.
 
     View v of a record is a function of (v, record); which one is shown, of (seed, epoch, record, occurrence).
 
     Args:
         table, preprocessing, task: as of :class:`Dataset`.
-        views: what each view does; None shows the picture as it is.
+        views: what each view does; None shows the image as it is.
         seed: the run's seed, >= 0.
     """
 
@@ -54,7 +54,7 @@ class Views(torch.utils.data.Dataset[Sample | tuple[Place, None]]):
     ) -> None:
         self.views = tuple(views)
         self.table, self.preprocessing, self.task, self.seed = table, preprocessing, task, seed
-        self.kept: Collection[Place] = ()
+        self.kept: Collection[ViewKey] = ()
         self._of_view = [
             Dataset(table, preprocessing, task=task, augment=augment, seed=VIEW_SEED) for augment in self.views
         ]
@@ -62,7 +62,7 @@ class Views(torch.utils.data.Dataset[Sample | tuple[Place, None]]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample | tuple[Place, None]:
+    def __getitem__(self, key: int | SampleKey) -> Sample | tuple[ViewKey, None]:
         """The sample of a row (epoch 0), or of a :class:`SampleKey`; errors as of :class:`Dataset`.
 
         Of a view in :attr:`kept` only its place, with None for the target: whoever keeps it has both.
@@ -71,10 +71,10 @@ class Views(torch.utils.data.Dataset[Sample | tuple[Place, None]]):
         place = self.place(key)
         return (place, None) if place in self.kept else self.sample(key.index, place.view)
 
-    def place(self, key: SampleKey) -> Place:
+    def place(self, key: SampleKey) -> ViewKey:
         """Which view of which record a key shows."""
         record = int(self.table.record[key.index])
-        return Place(record, derive_seed(self.seed, key.epoch, record, key.occurrence) % len(self.views))
+        return ViewKey(record, derive_seed(self.seed, key.epoch, record, key.occurrence) % len(self.views))
 
     def sample(self, index: int, view: int) -> Sample:
         """View ``view`` of row ``index``."""
@@ -95,9 +95,9 @@ class EveryView(torch.utils.data.Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.of) * len(self.of.views)
 
-    def place(self, item: int) -> Place:
+    def place(self, item: int) -> ViewKey:
         """Which view of which record item ``item`` is."""
-        return Place(int(self.of.table.record[item // len(self.of.views)]), item % len(self.of.views))
+        return ViewKey(int(self.of.table.record[item // len(self.of.views)]), item % len(self.of.views))
 
     def __getitem__(self, item: int) -> Sample:
         return self.of.sample(item // len(self.of.views), item % len(self.of.views))

@@ -19,7 +19,7 @@ THREADS = 4
 
 def inspect_images(table: AnnotationTable) -> list[Finding]:
     """Decode all images in full, with a progress bar on a terminal; the broken ones and those of another size than the
-    table says, in the order of the table; then pictures that are in two parts of the source's own split. Never raises
+    table says, in the order of the table; then images that are in two parts of the source's own split. Never raises
     for a bad image.
 
     Images that are no file of their own (members of archives, frames of videos, images of a dataset object) are left
@@ -45,7 +45,7 @@ def _shared(table: AnnotationTable) -> list[Finding]:
     parts = {name: table.subset(np.flatnonzero(table.split == name)) for name in sorted(set(table.split.tolist()))}
     return [
         Finding(
-            "same picture in two parts",
+            "same image in two parts",
             first,
             f"{first} = {second}: what is trained on would be scored, too, and look better than it is: remove one",
         )

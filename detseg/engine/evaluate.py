@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_of
 from detseg.engine.update import to_device
-from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed
-from detseg.runtime.signals import Interruption
+from detseg.runtime.signals import StopRequest
 
 
 class Metrics(Protocol):
@@ -55,7 +55,7 @@ def evaluate(
     device: torch.device | str,
     *,
     evaluator: Evaluator | None = None,
-    interruption: Interruption | None = None,
+    stop_request: StopRequest | None = None,
     processes: Processes | None = None,
 ) -> Metrics:
     """Run ``model`` in eval mode over ``data_loader`` and score what it gives. The model's mode is restored.
@@ -65,17 +65,17 @@ def evaluate(
         evaluator: gets ``update(targets, outputs)`` per batch and ``compute()`` at the end. Without one it is chosen
             by ``data_loader.dataset`` (which must not augment; see ``evaluator_of``), and the table of results is
             printed, as torchvision's reference script does.
-        interruption: where a request to leave is looked for; it is raised between two batches.
+        stop_request: where a request to leave is looked for; it is raised between two batches.
         processes: those that share the images (the loader gives each its own); all get the same metrics, those of all
             images together, which do not depend on how many processes there are.
     """
     device = torch.device(device)
-    processes, interruption = processes or Processes(), interruption or Interruption()
+    processes, stop_request = processes or Processes(), stop_request or StopRequest()
     scored: Evaluator = evaluator_of(data_loader.dataset) if evaluator is None else evaluator
     was_training = model.training
     model.eval()
     try:
-        batches = interruption.waiting(iter(data_loader), processes.world == 1)
+        batches = stop_request.waiting(iter(data_loader), processes.world == 1)
         count = len(data_loader)
         for images, targets in tqdm(batches, desc="evaluate", total=count, unit="batch", disable=None, leave=False):
             images, _ = to_device(images, [], device)
@@ -95,8 +95,8 @@ def _collect(evaluator: Evaluator, processes: Processes, images: int) -> None:
     parts = processes.gather(evaluator.to_bytes())
     for part in parts[1:]:
         evaluator.add_bytes(part)
-    every = processes.from_first(evaluator.to_bytes() if processes.first else b"")
-    if not processes.first:
+    every = processes.broadcast_bytes(evaluator.to_bytes() if processes.is_main else b"")
+    if not processes.is_main:
         evaluator.reset()
         evaluator.add_bytes(every)
     assert evaluator.images_seen == images, "every image is scored once"
@@ -108,7 +108,7 @@ def validation_loss(
     device: torch.device | str,
     *,
     seed: int = 0,
-    interruption: Interruption | None = None,
+    stop_request: StopRequest | None = None,
     processes: Processes | None = None,
 ) -> dict[str, float]:
     """Mean over images of each loss term and their sum ("loss"), without gradients and without touching the model.
@@ -117,12 +117,12 @@ def validation_loss(
     draws. The state of the global generators is put back afterwards.
     """
     device = torch.device(device)
-    processes, interruption = processes or Processes(), interruption or Interruption()
+    processes, stop_request = processes or Processes(), stop_request or StopRequest()
     sums: dict[str, float] = {}
     images_seen = 0
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), loss_mode(model):
-        batches = interruption.waiting(iter(data_loader), processes.world == 1)
+    with torch.random.fork_rng(devices), losses_in_eval_mode(model):
+        batches = stop_request.waiting(iter(data_loader), processes.world == 1)
         count = len(data_loader)
         progress = tqdm(batches, desc="validation loss", total=count, unit="batch", disable=None, leave=False)
         for index, (images, targets) in enumerate(progress):

@@ -7,7 +7,7 @@ from typing import Any
 from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledPictures
+from detseg.datasets.labelled_images import LabelledImages
 from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
@@ -20,7 +20,7 @@ def make_evaluator(
 ) -> AnyEvaluator:
     """The evaluator of a task ("detect", "segment", "keypoints", "classify") on the images of ``table``.
 
-    The truth is the table's own, in original pixels; ``preprocessing`` brings a network's outputs there.
+    The ground truth is the table's own, in original pixels; ``preprocessing`` brings a network's outputs there.
     """
     if task == "classify":
         return FieldEvaluator(table.label_fields) if table.label_fields else ClassificationEvaluator(table.class_map)
@@ -35,12 +35,12 @@ def evaluator_of(dataset: Any) -> AnyEvaluator:
     """The evaluator that a dataset implies.
 
     One of this project's datasets knows its table and task, or its classes. From anybody's
-    ``dataset[i] -> (image, target)`` (which must not augment) the truth is read sample by sample: box AP, and mask AP
+    ``dataset[i] -> (image, target)`` (which must not augment) the ground truth is read sample by sample: box AP, and mask AP
     if its targets have masks, else OKS AP if they have keypoints.
     """
     if isinstance(dataset, Dataset):
         return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
-    if isinstance(dataset, LabelledPictures):
+    if isinstance(dataset, LabelledImages):
         return ClassificationEvaluator(dataset.class_map)
     if isinstance(dataset, RenderedScenes):  # drawn at the size that the network sees
         table = table_from_dataset(dataset, dataset.class_map)

@@ -19,15 +19,15 @@ def build_optimizer(
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
-    body_lr: float = 1.0,
-    last_lr: float = 1.0,
+    backbone_lr_mult: float = 1.0,
+    head_lr_mult: float = 1.0,
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the trainable parameters of ``model``, in up to six groups.
 
-    Parameters of the body learn at ``lr * body_lr``, those of the last layers at ``lr * last_lr``, the rest at ``lr``.
-    The model says which they are (``is_body_parameter``, ``is_last_parameter``); of another the body is all whose name
-    has a part "body", and no layer is the last. Weights of norm layers and all biases do not decay.
+    Parameters of the backbone learn at ``lr * backbone_lr_mult``, those of the last layers at ``lr * head_lr_mult``, the rest at ``lr``.
+    The model says which they are (``is_backbone_parameter``, ``is_last_parameter``); of another the backbone is all whose name
+    has a part "backbone", and no layer is the last. Weights of norm layers and all biases do not decay.
 
     Args:
         momentum: of SGD.
@@ -38,7 +38,7 @@ def build_optimizer(
     """
     if name not in OPTIMIZERS:
         raise DataError(f"optimizer {name!r} is not known; known are {', '.join(OPTIMIZERS)}")
-    factors = {"body": body_lr, "last layers": last_lr, "heads": 1.0}
+    factors = {"backbone": backbone_lr_mult, "last layers": head_lr_mult, "heads": 1.0}
     groups: dict[tuple[str, bool], list[Tensor]] = {(part, decays): [] for part in factors for decays in (True, False)}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -106,9 +106,9 @@ def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _part(model: nn.Module, parameter_name: str) -> str:
-    """ "body", "last layers" or "heads"."""
-    body, last = (getattr(model, f"is_{part}_parameter", None) for part in ("body", "last"))
+    """ "backbone", "last layers" or "heads"."""
+    backbone, last = (getattr(model, f"is_{part}_parameter", None) for part in ("backbone", "last"))
     if callable(last) and last(parameter_name):
         return "last layers"
-    inside = body(parameter_name) if callable(body) else "body" in parameter_name.split(".")
-    return "body" if inside else "heads"
+    inside = backbone(parameter_name) if callable(backbone) else "backbone" in parameter_name.split(".")
+    return "backbone" if inside else "heads"

@@ -17,7 +17,7 @@ from detseg.engine.update import Update
 from detseg.errors import DataError
 from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed
-from detseg.runtime.signals import Interruption
+from detseg.runtime.signals import StopRequest
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Step:
 
 
 @dataclass
-class EpochSums:
+class EpochTotals:
     """Running sums of one epoch; what a checkpoint in the middle of an epoch keeps of its steps.
 
     Attributes:
@@ -78,7 +78,7 @@ class EpochSums:
             self.losses[name] = self.losses.get(name, 0.0) + value * step.images
 
     @classmethod
-    def of_all(cls, parts: Sequence[EpochSums]) -> EpochSums:
+    def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
         """Those of several processes together; steps are the same for all."""
         total = cls(steps=parts[0].steps, seconds=max(part.seconds for part in parts))
         for part in parts:
@@ -124,7 +124,7 @@ def train_one_epoch(
     """
     if scheduler is None and epoch == 0:
         scheduler = _reference_warmup(optimizer, len(data_loader))
-    sums, began = EpochSums(), time.perf_counter()
+    totals, began = EpochTotals(), time.perf_counter()
     steps = train_steps(
         model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed
     )
@@ -133,15 +133,15 @@ def train_one_epoch(
         leave=False,
     )  # fmt: skip
     for step in progress:
-        sums.add(step)
-        speed = sums.images / (time.perf_counter() - began)
+        totals.add(step)
+        speed = totals.images / (time.perf_counter() - began)
         lr = optimizer.param_groups[-1]["lr"]
         progress.set_postfix_str(f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
         if print_freq and ((step.batches - 1) % print_freq == 0 or step.batches == len(data_loader)):
             terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
             print(f"epoch {epoch} [{step.batches}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
-    sums.seconds = time.perf_counter() - began
-    return sums.stats()
+    totals.seconds = time.perf_counter() - began
+    return totals.stats()
 
 
 def train_steps(
@@ -161,7 +161,7 @@ def train_steps(
     skip_nonfinite: int = 0,
     skipped: int = 0,
     names: dict[int, str] | None = None,
-    interruption: Interruption | None = None,
+    stop_request: StopRequest | None = None,
     processes: Processes | None = None,
 ) -> Iterator[Step]:
     """The updates of one epoch, one after the other.
@@ -176,7 +176,7 @@ def train_steps(
         skip_nonfinite: updates in a row that may be left out because a number is not finite.
         skipped: how many were left out in a row before ``start``.
         names: image_id -> what messages call the image.
-        interruption: where a request to leave is looked for.
+        stop_request: where a request to leave is looked for.
         processes: those that train this model together; ``model`` is then their shared one. They leave out updates and
             leave the run together, whichever of them has the reason.
 
@@ -187,11 +187,11 @@ def train_steps(
     """
     device = torch.device(device)
     precision = precision or Precision("fp32", device)
-    processes, interruption = processes or Processes(), interruption or Interruption()
-    update = Update(model, optimizer, device, epoch, precision, processes, interruption, names or {})
+    processes, stop_request = processes or Processes(), stop_request or StopRequest()
+    update = Update(model, optimizer, device, epoch, precision, processes, stop_request, names or {})
     done, total = start, len(data_loader)
     _begin_at(data_loader, epoch, start)
-    loaded = interruption.waiting(iter(data_loader) if start < total else iter(()), processes.world == 1)
+    loaded = stop_request.waiting(iter(data_loader) if start < total else iter(()), processes.world == 1)
     model.train()
     while done < total:
         end = min(done + accumulate, total)

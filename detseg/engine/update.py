@@ -15,7 +15,7 @@ from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
 from detseg.engine.precision import Precision
 from detseg.runtime.processes import Processes
-from detseg.runtime.signals import Interrupted, Interruption
+from detseg.runtime.signals import Interrupted, StopRequest
 
 Target = dict[str, Any]
 
@@ -35,11 +35,11 @@ class Update:
         epoch: int,
         precision: Precision,
         processes: Processes,
-        interruption: Interruption,
+        stop_request: StopRequest,
         names: dict[int, str],
     ) -> None:
         self.model, self.optimizer, self.device, self.epoch = model, optimizer, device, epoch
-        self.precision, self.processes, self.interruption, self.names = precision, processes, interruption, names
+        self.precision, self.processes, self.stop_request, self.names = precision, processes, stop_request, names
         self.raw = getattr(model, "module", model) if processes.world > 1 else model
         self.trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.batches: list[Batch] = []
@@ -76,10 +76,10 @@ class Update:
         together = last or self.processes.world == 1
         with nullcontext() if together else self.model.no_sync():  # type: ignore[operator]
             values, loss = forward(self.model, batch, self.device, self.precision)
-            asked = bool(self.interruption.asked)
+            asked = bool(self.stop_request.asked)
             faulty, leaving = self.processes.any([not math.isfinite(values["loss"]), asked])
             if leaving and self.processes.world > 1:
-                raise Interrupted(self.interruption.asked or signal.SIGTERM)
+                raise Interrupted(self.stop_request.asked or signal.SIGTERM)
             if not faulty:
                 self.precision.backward(loss if count == 1 else loss / count)
         for name, value in values.items():

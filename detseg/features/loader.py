@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.packed_masks import PackedTarget
-from detseg.datasets.views import EveryView, Place, Views
+from detseg.datasets.views import EveryView, ViewKey, Views
 from detseg.engine.update import to_device
 from detseg.errors import DataError
 from detseg.features.store import FeatureStore, Sample, Target
 from detseg.models import Model
 from detseg.models.features import FrozenFeatures
-from detseg.runtime.signals import Interruption
+from detseg.runtime.signals import StopRequest
 
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]
 
@@ -38,7 +38,7 @@ def fill(
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
     found_only: bool = False,
-    interruption: Interruption | None = None,
+    stop_request: StopRequest | None = None,
 ) -> None:
     """Keep the features of every view of every row, until the store is full.
 
@@ -46,7 +46,7 @@ def fill(
         model: whose frozen parts make them, each image by itself.
         share: (i, n) for the i-th of n processes that fill a folder together: each n-th item from the i-th on.
         found_only: take what is in the folder, and compute nothing.
-        interruption: where a request to leave is looked for.
+        stop_request: where a request to leave is looked for.
 
     Raises:
         Interrupted: there was one.
@@ -55,8 +55,8 @@ def fill(
     every = EveryView(views)
     items = range(share[0], len(every), share[1])
     loader = data_loader(torch.utils.data.Subset(every, items), 1, workers=workers)
-    interruption = interruption or Interruption()
-    loaded = interruption.waiting(iter(loader))
+    stop_request = stop_request or StopRequest()
+    loaded = stop_request.waiting(iter(loader))
     progress = tqdm(loaded, desc="features of frozen parts", total=len(items), unit="image", disable=None, leave=False)
     model.keep_frozen()
     for item, ((image,), (target,)) in zip(items, progress, strict=True):
@@ -115,8 +115,8 @@ class FeatureLoader:
         return collate_fn(samples)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def _sample(self, first: Place | Tensor, target: Target | None) -> Sample:
-        if isinstance(first, Place):
+    def _sample(self, first: ViewKey | Tensor, target: Target | None) -> Sample:
+        if isinstance(first, ViewKey):
             return self.store.sample(first)
         assert target is not None
         return self.store.rounded(_features_of(self._model, first, self._level)), target

@@ -12,9 +12,9 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from detseg.checkpoints.tensor_file import Damaged, read_sealed, write_sealed
+from detseg.checkpoints.tensor_file import CorruptFileError, read_tensor_file, write_tensor_file
 from detseg.datasets.packed_masks import PackedTarget
-from detseg.datasets.views import Place
+from detseg.datasets.views import ViewKey
 from detseg.errors import DataError
 from detseg.models import Model
 from detseg.models.features import FrozenFeatures
@@ -24,17 +24,17 @@ Sample = tuple[FrozenFeatures, Target]
 
 
 class FeatureStore:
-    """Features and targets by their :class:`Place`, as many as fit below a limit; none is ever dropped for another.
+    """Features and targets by their :class:`ViewKey`, as many as fit below a limit; none is ever dropped for another.
 
     In a folder each has a file of its own, named by what it was computed from: the frozen weights and settings
     (``source``), and the very pixels that the network was given. So nothing in it can be out of date, two runs can use
-    it at once (a file is put in its place whole, and both would write the same), and a damaged one is written anew.
+    it at once (a file is put in its place whole, and both would write the same), and a corrupt one is written anew.
 
     Attributes:
         nbytes: features kept so far.
         full: whether one was left out for the limit, or for a full disk; from then on all are.
         found: files that were there already.
-        damaged: files that were not as they were written.
+        corrupt: files that were not as they were written.
     """
 
     def __init__(self, *, dtype: torch.dtype, limit: int, source: str = "", folder: Path | None = None) -> None:
@@ -50,20 +50,20 @@ class FeatureStore:
         self.folder = None if folder is None else folder / source[:16]
         self.nbytes = 0
         self.full = False
-        self.found = self.damaged = 0
+        self.found = self.corrupt = 0
         self._taken = 0 if folder is None else _size_of(folder)
-        self._features: dict[Place, FrozenFeatures | Path] = {}
-        self._targets: dict[Place, PackedTarget] = {}
+        self._features: dict[ViewKey, FrozenFeatures | Path] = {}
+        self._targets: dict[ViewKey, PackedTarget] = {}
 
     def __len__(self) -> int:
         return len(self._features)
 
     @property
-    def places(self) -> frozenset[Place]:
+    def places(self) -> frozenset[ViewKey]:
         """What is kept."""
         return frozenset(self._features)
 
-    def keep(self, place: Place, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
+    def keep(self, place: ViewKey, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
         """Keep the features of ``image``: those in the folder if a whole file of them is there, else computed ones,
         unless they are over the limit. Without ``compute`` only those that are there.
 
@@ -82,9 +82,9 @@ class FeatureStore:
         if not path.is_file():
             return False
         try:
-            _, tensors = read_sealed(path)
-        except Damaged:
-            self.damaged += 1
+            _, tensors = read_tensor_file(path)
+        except CorruptFileError:
+            self.corrupt += 1
             return False
         self.nbytes += sum(tensor.nbytes for tensor in tensors.values())
         self.found += 1
@@ -110,7 +110,7 @@ class FeatureStore:
         features.check_fits(self.dtype)
         return features.to("cpu").with_maps(self.dtype)
 
-    def sample(self, place: Place) -> Sample:
+    def sample(self, place: ViewKey) -> Sample:
         """What is kept for ``place``.
 
         Raises:
@@ -151,7 +151,7 @@ def _written(path: Path, features: FrozenFeatures) -> bool:
     """Whether there was room for the file of ``features``."""
     header = {"level": features.level, "size_hw": features.size_hw}
     try:
-        write_sealed(path, {"features": header}, features.tensors())
+        write_tensor_file(path, {"features": header}, features.tensors())
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -1,4 +1,4 @@
-"""A trained model and its preprocessing as one callable: picture in, prediction out."""
+"""A trained model and its preprocessing as one callable: image in, prediction out."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
-Picture = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
+Image = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
 """A file, the bytes of a file, or upright uint8 RGB pixels [H, W, 3]."""
 
 
 class Predictor:
-    """``Predictor(run)(picture)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier
+    """``Predictor(run)(image)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier
     (:class:`FieldPredictions` from one with several label fields).
 
     Args:
@@ -49,43 +49,43 @@ class Predictor:
         self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
-    def __call__(self, picture: Picture) -> Prediction | ClassPrediction | FieldPredictions:
-        """Predict one picture, in the pixels of the upright original.
+    def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
+        """Predict one image, in the pixels of the upright original.
 
         Raises:
             OSError: the file is missing.
-            DataError: it is not a picture, is damaged, or is too large.
+            DataError: it is not an image, is corrupt, or is too large.
         """
-        return self.many([picture])[0]
+        return self.many([image])[0]
 
-    def many(self, pictures: Sequence[Picture]) -> list[Prediction | ClassPrediction | FieldPredictions]:
-        """Predict several pictures at once. No picture changes the result of another."""
-        if not len(pictures):
+    def many(self, images: Sequence[Image]) -> list[Prediction | ClassPrediction | FieldPredictions]:
+        """Predict several images at once. No image changes the result of another."""
+        if not len(images):
             return []
-        prepared = [self.prepare(picture) for picture in pictures]
-        images = [torch.from_numpy(image).permute(2, 0, 1).to(self.device) for image, _ in prepared]
+        prepared = [self.prepare(image) for image in images]
+        tensors = [torch.from_numpy(pixels).permute(2, 0, 1).to(self.device) for pixels, _ in prepared]
         with torch.inference_mode():
-            outputs = self.model(images)
+            outputs = self.model(tensors)
         return [
             finish(output, geometry) if isinstance(output, RawPrediction) else output
             for output, (_, geometry) in zip(outputs, prepared, strict=True)
         ]
 
-    def prepare(self, picture: Picture) -> tuple[npt.NDArray[np.uint8], Geometry]:
-        """Network input uint8 [h, w, 3] of one picture, and where it lies in the original."""
-        if isinstance(picture, np.ndarray):
-            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+    def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
+        """Network input uint8 [h, w, 3] of one image, and where it lies in the original."""
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise DataError(
-                    f"picture of shape {picture.shape} and type {picture.dtype}: pass RGB pixels, uint8 [H, W, 3]"
+                    f"image of shape {image.shape} and type {image.dtype}: pass RGB pixels, uint8 [H, W, 3]"
                 )
-            geometry = self.preprocessing.geometry((picture.shape[0], picture.shape[1]))
-            return self.preprocessing.apply(picture, geometry), geometry
-        name = "picture" if isinstance(picture, bytes) else Path(picture).name
-        encoded = EncodedImage(picture, name=name)
+            geometry = self.preprocessing.geometry((image.shape[0], image.shape[1]))
+            return self.preprocessing.apply(image, geometry), geometry
+        name = "image" if isinstance(image, bytes) else Path(image).name
+        encoded = EncodedImage(image, name=name)
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
         geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
-        image = encoded.decode(min_hw=geometry.resized_hw)
-        return self.preprocessing.apply(image, geometry), geometry
+        pixels = encoded.decode(min_hw=geometry.resized_hw)
+        return self.preprocessing.apply(pixels, geometry), geometry
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

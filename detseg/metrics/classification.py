@@ -24,7 +24,7 @@ class ClassificationMetrics:
 
     Attributes:
         class_names: K names, by class_index.
-        confusion: int64 [K, K], row = truth, column = answer.
+        confusion: int64 [K, K], row = ground truth, column = answer.
         top5_hits: images whose true class is among the five most probable; None if K is at most 5.
         notes: what a reader of the numbers should know.
     """
@@ -145,14 +145,14 @@ class ClassificationEvaluator:
         if len(targets) != len(outputs):
             raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
         for target, output in zip(targets, outputs, strict=True):
-            image_id, truth = int(to_numpy(target["image_id"]).reshape(-1)[0]), to_numpy(target["class_index"])
+            image_id, ground_truth = int(to_numpy(target["image_id"]).reshape(-1)[0]), to_numpy(target["class_index"])
             probabilities = np.asarray(output.probabilities)
-            self._check(image_id, truth, probabilities)
+            self._check(image_id, ground_truth, probabilities)
             if image_id in self._seen:
                 self.repeats += 1
                 continue
             self._seen.add(image_id)
-            row = int(truth.reshape(-1)[0])
+            row = int(ground_truth.reshape(-1)[0])
             self._confusion[row, output.class_index] += 1
             self._top5_hits += int(row in np.argsort(-probabilities, kind="stable")[:TOP])
 
@@ -181,11 +181,11 @@ class ClassificationEvaluator:
         hits = self._top5_hits if len(self.class_map) > TOP else None
         return ClassificationMetrics(self.class_map.names, self._confusion.copy(), hits, tuple(notes))
 
-    def _check(self, image_id: int, truth: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> None:
+    def _check(self, image_id: int, ground_truth: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> None:
         classes = len(self.class_map)
-        if truth.size != 1 or not 0 <= int(truth.reshape(-1)[0]) < classes:
+        if ground_truth.size != 1 or not 0 <= int(ground_truth.reshape(-1)[0]) < classes:
             raise DataError(
-                f"image {image_id}: class_index is {truth.tolist()}, one of 0..{classes - 1} is needed; leave images "
+                f"image {image_id}: class_index is {ground_truth.tolist()}, one of 0..{classes - 1} is needed; leave images "
                 "without a class out of the evaluation"
             )
         if probabilities.shape != (classes,) or not np.isfinite(probabilities).all():

@@ -18,11 +18,11 @@ from detseg.metrics.scoring import (
     DEFAULT_MAX_DETS,
     IouType,
     check_iou_types,
+    gt_index,
     limit_notes,
     match,
     per_class,
     summarise,
-    truth_index,
 )
 from detseg.metrics.serialization import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
@@ -38,7 +38,7 @@ class CocoEvaluator:
     the last batch) is only counted: the first prediction stands.
 
     Args:
-        truth: a table, whose ignored instances count as crowds, or a GroundTruth.
+        ground truth: a table, whose ignored instances count as crowds, or a GroundTruth.
         iou_types: some of "bbox", "segm", "keypoints".
         geometry: image id -> Geometry; needed for outputs in network pixels.
         max_dets: how many detections of a class are looked at in an image, best first. None: COCO's own limit (100; 20
@@ -51,13 +51,15 @@ class CocoEvaluator:
 
     def __init__(
         self,
-        truth: AnnotationTable | GroundTruth,
+        ground_truth: AnnotationTable | GroundTruth,
         *,
         iou_types: Sequence[str] = ("bbox",),
         geometry: Callable[[int], Geometry] | None = None,
         max_dets: int | None = None,
     ) -> None:
-        self.truth = truth if isinstance(truth, GroundTruth) else GroundTruth.from_table(truth)
+        self.ground_truth = (
+            ground_truth if isinstance(ground_truth, GroundTruth) else GroundTruth.from_table(ground_truth)
+        )
         self.iou_types = check_iou_types(iou_types)
         self._geometry = geometry
         self._max_dets = max_dets
@@ -87,11 +89,11 @@ class CocoEvaluator:
         if len(targets) != len(outputs):
             raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
         ids = [int(to_numpy(target["image_id"]).reshape(-1)[0]) for target in targets]
-        unknown = sorted({image_id for image_id in ids if image_id not in self.truth.sizes})
+        unknown = sorted({image_id for image_id in ids if image_id not in self.ground_truth.sizes})
         if unknown:
             raise DataError(
                 f"image ids {', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''} are not in the "
-                f"ground truth {self.truth.source}, which has {len(self.truth.sizes)} images; evaluate on the images "
+                f"ground truth {self.ground_truth.source}, which has {len(self.ground_truth.sizes)} images; evaluate on the images "
                 "that it was made from (pycocotools: Results do not correspond to current coco set)"
             )
         for image_id, output in zip(ids, outputs, strict=True):
@@ -111,9 +113,11 @@ class CocoEvaluator:
                 self.repeats += 1
             else:
                 self._predictions[image_id] = prediction
-        # in the order of the truth, as if one process had seen them all
+        # in the order of the ground truth, as if one process had seen them all
         self._predictions = {
-            image_id: self._predictions[image_id] for image_id in self.truth.sizes if image_id in self._predictions
+            image_id: self._predictions[image_id]
+            for image_id in self.ground_truth.sizes
+            if image_id in self._predictions
         }
 
     def compute(self) -> CocoMetrics:
@@ -124,18 +128,20 @@ class CocoEvaluator:
         for iou_type in self.iou_types:
             evaluation = self._evaluation(iou_type)
             stats[iou_type] = summarise(evaluation, iou_type)
-            classes[iou_type] = per_class(self.truth, evaluation)
+            classes[iou_type] = per_class(self.ground_truth, evaluation)
             limits[iou_type] = self._limit(iou_type)
-        notes = self.truth.notes.lines()
+        notes = self.ground_truth.notes.lines()
         for iou_type in self.iou_types:
-            notes += limit_notes(self.truth, iou_type, limits[iou_type])
+            notes += limit_notes(self.ground_truth, iou_type, limits[iou_type])
         if self.repeats:
             notes.append(f"{self.repeats} predictions left out: their image came before")
-        if self.images_seen < len(self.truth.sizes):
+        if self.images_seen < len(self.ground_truth.sizes):
             notes.append(
-                f"{len(self.truth.sizes) - self.images_seen} of {len(self.truth.sizes)} images have no predictions"
+                f"{len(self.ground_truth.sizes) - self.images_seen} of {len(self.ground_truth.sizes)} images have no predictions"
             )
-        return CocoMetrics(stats, classes, self.truth.counts(), len(self.truth.sizes), limits, tuple(notes))
+        return CocoMetrics(
+            stats, classes, self.ground_truth.counts(), len(self.ground_truth.sizes), limits, tuple(notes)
+        )
 
     def results(self) -> list[dict[str, Any]]:
         """All predictions in COCO's results form, with the data set's own ids and in its own frame.
@@ -145,13 +151,13 @@ class CocoEvaluator:
         """
         results = []
         for image_id, prediction in self._predictions.items():
-            if image_id in self.truth.stored:
-                prediction = to_stored_frame(prediction, *self.truth.stored[image_id])
+            if image_id in self.ground_truth.stored:
+                prediction = to_stored_frame(prediction, *self.ground_truth.stored[image_id])
             boxes = _boxes_xywh(prediction)
             for i in range(len(prediction)):
                 result = {
                     "image_id": image_id,
-                    "category_id": self.truth.category_ids[int(prediction.labels[i]) - 1],
+                    "category_id": self.ground_truth.category_ids[int(prediction.labels[i]) - 1],
                     "bbox": boxes[i],
                     "score": float(prediction.scores[i]),
                 }
@@ -166,9 +172,9 @@ class CocoEvaluator:
         lookup = self._geometry
         prediction = as_prediction(
             output,
-            self.truth.sizes[image_id],
+            self.ground_truth.sizes[image_id],
             geometry=None if lookup is None else lambda: lookup(image_id),
-            num_labels=len(self.truth.class_names),
+            num_labels=len(self.ground_truth.class_names),
             where=f"image {image_id}",
             masks="segm" in self.iou_types,
         )
@@ -185,16 +191,18 @@ class CocoEvaluator:
     def _limit(self, iou_type: IouType) -> int:
         if self._max_dets is not None:
             return self._max_dets
-        return max(DEFAULT_MAX_DETS[iou_type], self.truth.most_of_a_class)
+        return max(DEFAULT_MAX_DETS[iou_type], self.ground_truth.most_of_a_class)
 
     def _evaluation(self, iou_type: IouType) -> Any:
         """The engine's ``COCOeval`` after accumulation: its ``eval`` arrays, and the matches of every image."""
         if iou_type not in self._index:
-            self._index[iou_type] = truth_index(self.truth, iou_type)
-        return match(self.truth, self._index[iou_type], self._detections(iou_type), iou_type, self._limit(iou_type))
+            self._index[iou_type] = gt_index(self.ground_truth, iou_type)
+        return match(
+            self.ground_truth, self._index[iou_type], self._detections(iou_type), iou_type, self._limit(iou_type)
+        )
 
     def _detections(self, iou_type: IouType) -> list[dict[str, Any]]:
-        """All predictions as COCO annotations in the truth's numbers.
+        """All predictions as COCO annotations in the ground truth's numbers.
 
         A detection's area is that of what is scored (box, mask, extent of keypoints), as in torchvision's reference.
         """
@@ -212,8 +220,8 @@ class CocoEvaluator:
             for i, (box, area) in enumerate(zip(boxes, areas, strict=True)):
                 detection = {
                     "id": len(detections) + 1,
-                    "image_id": self.truth.number_of_image[image_id],
-                    "category_id": self.truth.number_of_label[int(prediction.labels[i])],
+                    "image_id": self.ground_truth.number_of_image[image_id],
+                    "category_id": self.ground_truth.number_of_label[int(prediction.labels[i])],
                     "bbox": box,
                     "area": area,
                     "score": float(prediction.scores[i]),

@@ -1,4 +1,4 @@
-"""The truth that predictions are scored against, in COCO's terms but with numbers of our own."""
+"""The ground truth that predictions are scored against, in COCO's terms but with numbers of our own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class TruthInstance:
+class GroundTruthInstance:
     """One annotated object.
 
     Attributes:
@@ -66,16 +66,16 @@ class GroundTruth:
 
     source: str
     sizes: dict[int, Size | None]
-    instances: tuple[TruthInstance, ...]
+    instances: tuple[GroundTruthInstance, ...]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     sigmas: tuple[float, ...] = ()
     stored: dict[int, tuple[Size, int]] = field(default_factory=dict)
-    notes: Notes = field(default_factory=Notes)
+    notes: RepairLog = field(default_factory=RepairLog)
 
     @classmethod
     def from_table(cls, table: AnnotationTable) -> GroundTruth:
-        """The truth of a table (never of a dataset that transforms its samples), in upright pixels.
+        """The ground truth of a table (never of a dataset that transforms its samples), in upright pixels.
 
         An ignored or crowd instance without a segmentation stands for its box in mask evaluation.
         """
@@ -88,7 +88,7 @@ class GroundTruth:
                 outline = to_json(record.segmentations[i])
                 points = None if record.keypoints is None else record.keypoints[i]
                 instances.append(
-                    TruthInstance(
+                    GroundTruthInstance(
                         record.image_id,
                         int(record.labels[i]),
                         box,
@@ -141,7 +141,7 @@ class GroundTruth:
         return {name: found[label] for label, name in enumerate(self.class_names, 1)}
 
     def dataset(self, iou_type: str) -> dict[str, Any]:
-        """The truth as a COCO dictionary in our numbers, with what evaluation of ``iou_type`` needs.
+        """The ground truth as a COCO dictionary in our numbers, with what evaluation of ``iou_type`` needs.
 
         Raises:
             DataError: an object has no outline (segm), or keypoints and OKS falloffs do not match (keypoints).
@@ -169,7 +169,7 @@ class GroundTruth:
             annotations.append(value)
         return {"images": self.images(), "annotations": annotations, "categories": self.categories()}
 
-    def _keypoints(self, instance: TruthInstance, number: int) -> Sequence[float]:
+    def _keypoints(self, instance: GroundTruthInstance, number: int) -> Sequence[float]:
         if instance.keypoints is None:
             return [0.0] * (3 * len(self.sigmas))
         if not self.sigmas or len(instance.keypoints) != 3 * len(self.sigmas):

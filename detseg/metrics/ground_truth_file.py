@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.errors import DataError
 from detseg.masks import check_polygons, check_rle, segmentation_area, segmentation_box
-from detseg.metrics.ground_truth import GroundTruth, Size, TruthInstance, oks_sigmas, to_json
+from detseg.metrics.ground_truth import GroundTruth, GroundTruthInstance, Size, oks_sigmas, to_json
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -23,7 +23,7 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 def read_ground_truth(
     path: str | os.PathLike[str], *, iou_type: str = "segm", sigmas: Sequence[float] = ()
 ) -> GroundTruth:
-    """The truth of a COCO annotation file, taken as pycocotools takes it: nothing is clipped or dropped for its shape.
+    """The ground truth of a COCO annotation file, taken as pycocotools takes it: nothing is clipped or dropped for its shape.
 
     The file's own ``area`` and ``iscrowd`` are used; a missing area is computed. Annotations of images or categories
     that the file does not list are left out with a note, and so is the key ``ignore``, which COCO's evaluation does
@@ -31,7 +31,7 @@ def read_ground_truth(
 
     Args:
         path: COCO JSON.
-        iou_type: what will be scored; damaged segmentations only matter to "segm".
+        iou_type: what will be scored; corrupt segmentations only matter to "segm".
         sigmas: OKS falloffs, needed to score other keypoints than COCO's 17 where no category of the file has the key
             ``sigmas``.
 
@@ -48,7 +48,7 @@ def read_ground_truth(
     labels: dict[int, int] = {category.id: label for label, category in enumerate(file.categories, 1)}
     points = max((len(category.keypoints) for category in file.categories), default=0)
     points = points or max((len(a.keypoints or ()) // 3 for a in file.annotations), default=0)
-    notes = Notes()
+    notes = RepairLog()
     ids = Counter(annotation.id for annotation in file.annotations if isinstance(annotation.id, int))
     for number in [number for number, count in ids.items() if number == 0 or count > 1]:
         notes.add("annotation id is 0 or repeated, renumbered (pycocotools would take found for missed)", str(number))
@@ -96,7 +96,7 @@ def check_outline(outline: Any, size_hw: Size | None, where: str) -> Segmentatio
     """COCO's ``segmentation`` of a file as rings or RLE that native code can be trusted with; ``[]`` is none.
 
     Raises:
-        DataError: it is damaged, or the size of the image is not known.
+        DataError: it is corrupt, or the size of the image is not known.
     """
     if outline is None or outline == []:
         return None
@@ -158,7 +158,9 @@ class _File(msgspec.Struct):
     annotations: list[_Annotation] = []
 
 
-def _instance(annotation: _Annotation, label: int, size: Size | None, outlines: bool, where: str) -> TruthInstance:
+def _instance(
+    annotation: _Annotation, label: int, size: Size | None, outlines: bool, where: str
+) -> GroundTruthInstance:
     needed = outlines or annotation.bbox is None or (annotation.area is None and size is not None)
     checked = check_outline(annotation.segmentation, size, where) if needed else None
     box, area = annotation.bbox, annotation.area
@@ -174,7 +176,7 @@ def _instance(annotation: _Annotation, label: int, size: Size | None, outlines: 
     labelled = annotation.num_keypoints
     if labelled is None:
         labelled = sum(visibility > 0 for visibility in (keypoints or [])[2::3])
-    return TruthInstance(
+    return GroundTruthInstance(
         annotation.image_id,
         label,
         (box[0], box[1], box[2], box[3]),

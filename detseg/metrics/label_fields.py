@@ -103,13 +103,13 @@ class FieldEvaluator:
         if len(targets) != len(outputs):
             raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
         for target, output in zip(targets, outputs, strict=True):
-            truth = to_numpy(target["class_index"]).reshape(-1)
-            if len(truth) != len(self.evaluators) or list(output.fields) != list(self.evaluators):
+            ground_truth = to_numpy(target["class_index"]).reshape(-1)
+            if len(ground_truth) != len(self.evaluators) or list(output.fields) != list(self.evaluators):
                 raise DataError(
-                    f"image {int(to_numpy(target['image_id']).reshape(-1)[0])}: {len(truth)} labels and answers for "
+                    f"image {int(to_numpy(target['image_id']).reshape(-1)[0])}: {len(ground_truth)} labels and answers for "
                     f"{', '.join(output.fields)}, but the label fields are {', '.join(self.evaluators)}"
                 )
-            self._add(target["image_id"], truth.tolist(), output)
+            self._add(target["image_id"], ground_truth.tolist(), output)
 
     def to_bytes(self) -> bytes:
         """All answers, for the evaluator of another process; see :meth:`add_bytes`."""
@@ -130,10 +130,10 @@ class FieldEvaluator:
         numbers = {name: evaluator.compute() for name, evaluator in self.evaluators.items()}
         return FieldMetrics(numbers, dict(self.unlabelled))
 
-    def _add(self, image_id: Any, truth: list[int], output: FieldPredictions) -> None:
+    def _add(self, image_id: Any, ground_truth: list[int], output: FieldPredictions) -> None:
         repeated = int(to_numpy(image_id).reshape(-1)[0]) in self._seen
         self._seen.add(int(to_numpy(image_id).reshape(-1)[0]))
-        for (name, evaluator), index in zip(self.evaluators.items(), truth, strict=True):
+        for (name, evaluator), index in zip(self.evaluators.items(), ground_truth, strict=True):
             if index != -1:
                 evaluator.update([{"image_id": image_id, "class_index": index}], [output[name]])
             elif not repeated:

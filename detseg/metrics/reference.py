@@ -35,9 +35,9 @@ def run_pycocotools(
     """
     results = json.loads(Path(predictions).read_text(encoding="utf-8-sig"))
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
-        truth = COCO(str(ground_truth))
-        found = truth.loadRes(results["annotations"] if isinstance(results, dict) else results)
-        evaluation = COCOeval(truth, found, iou_type)
+        gt = COCO(str(ground_truth))
+        found = gt.loadRes(results["annotations"] if isinstance(results, dict) else results)
+        evaluation = COCOeval(gt, found, iou_type)
         evaluation.params.maxDets = list(limits(iou_type, max_dets))
         if iou_type == "keypoints":
             evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)

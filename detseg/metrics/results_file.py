@@ -21,11 +21,11 @@ from detseg.metrics.scoring import (
     DEFAULT_MAX_DETS,
     IouType,
     check_iou_types,
+    gt_index,
     limit_notes,
     match,
     per_class,
     summarise,
-    truth_index,
 )
 
 
@@ -61,12 +61,12 @@ def evaluate_files(
     results: list[_Result] = content.annotations if isinstance(content, _Results) else content
     kind = check_iou_types([iou_type or _guess(results)])[0]
     limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
-    truth = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
-    _check_images(results, truth, path)
-    notes = truth.notes.lines()
-    known = [(row, result) for row, result in enumerate(results) if result.category_id in truth.label_of_category]
+    gt = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
+    _check_images(results, gt, path)
+    notes = gt.notes.lines()
+    known = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
     if len(known) < len(results):
-        ids = sorted({result.category_id for result in results} - set(truth.label_of_category))
+        ids = sorted({result.category_id for result in results} - set(gt.label_of_category))
         notes.append(
             f"{len(results) - len(known)} results left out: the ground truth has no category {_some(ids)} "
             f"({len(ids)} such ids)"
@@ -77,22 +77,22 @@ def evaluate_files(
         notes.append("results have boxes beside keypoints: their size range is that of the box, as in pycocotools")
     if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in known):
         notes.append("results without a segmentation are scored as filled boxes, as in pycocotools")
-    notes += limit_notes(truth, kind, limit)
-    index = truth_index(truth, kind)
+    notes += limit_notes(gt, kind, limit)
+    index = gt_index(gt, kind)
     detections = [
-        _detection(result, truth, kind, number, f"{path.name}, result {row}")
+        _detection(result, gt, kind, number, f"{path.name}, result {row}")
         for number, (row, result) in enumerate(known, 1)
     ]
     if reference and results:  # pycocotools cannot read an empty list
         notes.append("computed by pycocotools with the ids of the file, its quirks included")
-        evaluation = run_pycocotools(ground_truth, path, kind, limit, truth.sigmas)
+        evaluation = run_pycocotools(ground_truth, path, kind, limit, gt.sigmas)
     else:
-        evaluation = match(truth, index, detections, kind, limit)
+        evaluation = match(gt, index, detections, kind, limit)
     return CocoMetrics(
         {kind: summarise(evaluation, kind)},
-        {kind: per_class(truth, evaluation)},
-        truth.counts(),
-        len(truth.sizes),
+        {kind: per_class(gt, evaluation)},
+        gt.counts(),
+        len(gt.sizes),
         {kind: limit},
         tuple(notes),
     )
@@ -117,23 +117,23 @@ def _guess(results: list[_Result]) -> IouType:
     return "keypoints" if results and results[0].keypoints else "bbox"
 
 
-def _check_images(results: list[_Result], truth: GroundTruth, path: Path) -> None:
-    unknown = sorted({result.image_id for result in results} - set(truth.sizes))
+def _check_images(results: list[_Result], gt: GroundTruth, path: Path) -> None:
+    unknown = sorted({result.image_id for result in results} - set(gt.sizes))
     if unknown:
         raise DataError(
-            f"{path}: {len(unknown)} image ids are not in {truth.source}: {_some(unknown)}; results and ground truth "
+            f"{path}: {len(unknown)} image ids are not in {gt.source}: {_some(unknown)}; results and ground truth "
             "belong to different sets (pycocotools: Results do not correspond to current coco set)"
         )
 
 
-def _detection(result: _Result, truth: GroundTruth, kind: IouType, number: int, where: str) -> dict[str, Any]:
-    """One result as a COCO annotation in the truth's numbers; box and area as in pycocotools' ``loadRes``."""
+def _detection(result: _Result, gt: GroundTruth, kind: IouType, number: int, where: str) -> dict[str, Any]:
+    """One result as a COCO annotation in the ground truth's numbers; box and area as in pycocotools' ``loadRes``."""
     where = f"{where} (image {result.image_id})"
-    size_hw = truth.sizes[result.image_id]
+    size_hw = gt.sizes[result.image_id]
     detection: dict[str, Any] = {
         "id": number,
-        "image_id": truth.number_of_image[result.image_id],
-        "category_id": truth.number_of_label[truth.label_of_category[result.category_id]],
+        "image_id": gt.number_of_image[result.image_id],
+        "category_id": gt.number_of_label[gt.label_of_category[result.category_id]],
         "score": result.score,
     }
     outline = None
@@ -148,9 +148,9 @@ def _detection(result: _Result, truth: GroundTruth, kind: IouType, number: int, 
             raise DataError(f"{where}: neither box nor segmentation; a result needs what is scored ({kind})")
         detection["segmentation"] = to_json(outline)
     if kind == "keypoints":
-        if not result.keypoints or len(result.keypoints) != 3 * len(truth.sigmas):
+        if not result.keypoints or len(result.keypoints) != 3 * len(gt.sigmas):
             raise DataError(
-                f"{where}: {len(result.keypoints or ())} keypoint numbers; the ground truth has {len(truth.sigmas)} "
+                f"{where}: {len(result.keypoints or ())} keypoint numbers; the ground truth has {len(gt.sigmas)} "
                 "keypoints with x, y and score each"
             )
         detection["keypoints"] = result.keypoints

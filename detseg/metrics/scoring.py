@@ -26,19 +26,21 @@ def check_iou_types(iou_types: Sequence[str]) -> tuple[IouType, ...]:
     return tuple(name for name in IOU_TYPES if name in iou_types)
 
 
-def truth_index(truth: GroundTruth, iou_type: IouType) -> Any:
-    """The engine's view of the truth; build it once and score many times."""
-    return hotcoco.COCO(truth.dataset(iou_type))
+def gt_index(ground_truth: GroundTruth, iou_type: IouType) -> Any:
+    """The engine's view of the ground truth; build it once and score many times."""
+    return hotcoco.COCO(ground_truth.dataset(iou_type))
 
 
-def match(truth: GroundTruth, index: Any, detections: list[dict[str, Any]], iou_type: IouType, max_dets: int) -> Any:
-    """Match detections with the truth and accumulate precision and recall.
+def match(
+    ground_truth: GroundTruth, index: Any, detections: list[dict[str, Any]], iou_type: IouType, max_dets: int
+) -> Any:
+    """Match detections with the ground truth and accumulate precision and recall.
 
     Args:
-        truth: the ground truth.
-        index: its :func:`truth_index`.
+        ground truth: the ground truth.
+        index: its :func:`gt_index`.
         detections: COCO annotations with ``bbox``, ``area``, ``score`` and what ``iou_type`` needs, image and category
-            in the numbers of ``truth``, ids 1..M. Their order decides between equal scores.
+            in the numbers of ``ground truth``, ids 1..M. Their order decides between equal scores.
         iou_type: what overlap means.
         max_dets: largest number of detections of a class looked at in an image.
 
@@ -46,11 +48,13 @@ def match(truth: GroundTruth, index: Any, detections: list[dict[str, Any]], iou_
         ``hotcoco.COCOeval`` after ``accumulate``: ``eval["precision"]`` float64 [T, R, K, A, M] and so on, -1 where
         there is no ground truth; ``eval_imgs`` holds the matches of every image.
     """
-    found = hotcoco.COCO({"images": truth.images(), "annotations": detections, "categories": truth.categories()})
+    found = hotcoco.COCO(
+        {"images": ground_truth.images(), "annotations": detections, "categories": ground_truth.categories()}
+    )
     evaluation = hotcoco.COCOeval(index, found, iou_type)
     evaluation.params.max_dets = list(limits(iou_type, max_dets))
     if iou_type == "keypoints":
-        evaluation.params.kpt_oks_sigmas = list(truth.sigmas)
+        evaluation.params.kpt_oks_sigmas = list(ground_truth.sigmas)
     evaluation.evaluate()
     evaluation.accumulate()
     return evaluation
@@ -63,7 +67,7 @@ def limits(iou_type: str, max_dets: int) -> tuple[int, ...]:
     return (max_dets,) if iou_type == "keypoints" else (1, min(10, max_dets), max_dets)
 
 
-def limit_notes(truth: GroundTruth, iou_type: IouType, max_dets: int) -> list[str]:
+def limit_notes(ground_truth: GroundTruth, iou_type: IouType, max_dets: int) -> list[str]:
     """What a reader should know about the limit: that it is not COCO's own, or that it cuts off objects."""
     notes = []
     if max_dets != DEFAULT_MAX_DETS[iou_type]:
@@ -71,11 +75,11 @@ def limit_notes(truth: GroundTruth, iou_type: IouType, max_dets: int) -> list[st
             f"up to {max_dets} detections of a class in an image count for {iou_type} instead of COCO's "
             f"{DEFAULT_MAX_DETS[iou_type]}"
         )
-    crowded = {image_id for (image_id, _), count in truth.per_class_and_image().items() if count > max_dets}
+    crowded = {image_id for (image_id, _), count in ground_truth.per_class_and_image().items() if count > max_dets}
     if crowded:
         notes.append(
-            f"{len(crowded)} images have more than {max_dets} objects of one class (up to {truth.most_of_a_class}), so "
-            f"AP of {iou_type} cannot reach 1; pass --max-dets {truth.most_of_a_class}"
+            f"{len(crowded)} images have more than {max_dets} objects of one class (up to {ground_truth.most_of_a_class}), so "
+            f"AP of {iou_type} cannot reach 1; pass --max-dets {ground_truth.most_of_a_class}"
         )
     return notes
 
@@ -105,15 +109,15 @@ def summarise(evaluation: Any, iou_type: IouType) -> dict[str, float | None]:
     return stats | {f"AR_{size}": _mean(recall[:, :, i, -1]) for i, size in enumerate(sizes, 1)}
 
 
-def per_class(truth: GroundTruth, evaluation: Any) -> dict[str, dict[str, float | None]]:
+def per_class(ground_truth: GroundTruth, evaluation: Any) -> dict[str, dict[str, float | None]]:
     """AP and AP50 of each class by name, in the order of labels; None for a class without ground truth."""
     precision, _ = _arrays(evaluation)
     return {
         name: {
-            "AP": _mean(precision[:, :, truth.number_of_label[label] - 1, 0, -1]),
-            "AP50": _mean(precision[:1, :, truth.number_of_label[label] - 1, 0, -1]),
+            "AP": _mean(precision[:, :, ground_truth.number_of_label[label] - 1, 0, -1]),
+            "AP50": _mean(precision[:1, :, ground_truth.number_of_label[label] - 1, 0, -1]),
         }
-        for label, name in enumerate(truth.class_names, 1)
+        for label, name in enumerate(ground_truth.class_names, 1)
     }
 
 

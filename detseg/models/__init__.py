@@ -1,10 +1,13 @@
 """The networks: how they are named, built, filled with weights and frozen, and what goes in and comes out."""
 
+from typing import Any
+
+from detseg import old_names
 from detseg.models.build import MODELS, Model, ModelDescription, build_model, describe
 from detseg.models.classifier import Classifier
 from detseg.models.detector import Detector
 from detseg.models.freeze import LEVELS, freeze, part_table, set_trainable_layers
-from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.own_classifier import OwnClassifier
 from detseg.models.weights.load import LoadReport, load_weights, read_state_dict
@@ -23,8 +26,12 @@ __all__ = [
     "describe",
     "freeze",
     "load_weights",
-    "loss_mode",
+    "losses_in_eval_mode",
     "part_table",
     "read_state_dict",
     "set_trainable_layers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return old_names.attribute(__name__, name)

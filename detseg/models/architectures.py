@@ -18,11 +18,11 @@ class Architecture:
 
     Attributes:
         task: what it gives.
-        body: a name of ``BODIES``.
+        backbone: a name of ``BACKBONES``.
         coco: its published COCO weights; None if there are none. A Mask or Keypoint R-CNN may have those of the Faster
-            R-CNN of the same body: then its mask or keypoint head starts from scratch.
+            R-CNN of the same backbone: then its mask or keypoint head starts from scratch.
         coco_eps: eps of the norm layers under these weights.
-        improved: torchvision's "v2": BatchNorm in body, neck and heads, deeper RPN and heads (Li et al. 2021,
+        improved: torchvision's "v2": BatchNorm in backbone, neck and heads, deeper RPN and heads (Li et al. 2021,
             "Benchmarking Detection Transfer Learning with Vision Transformers").
         anchor_sizes: anchor sides in pixels of each map; empty where they cannot be chosen.
         image_size: shorter side, and limit of the longer side, that torchvision trains it with.
@@ -35,7 +35,7 @@ class Architecture:
     """
 
     task: Task
-    body: str
+    backbone: str
     coco: Any = None
     coco_eps: float = 1e-5
     improved: bool = False
@@ -58,8 +58,8 @@ class Architecture:
 
 
 _SMALL = (2000, 300)
-"""Proposals after NMS for bodies that are chosen for speed: 300 in eval mode (Ren et al. 2015), because a box head over
-torchvision's 1000 costs as much as such a body."""
+"""Proposals after NMS for backbones that are chosen for speed: 300 in eval mode (Ren et al. 2015), because a box head over
+torchvision's 1000 costs as much as such a backbone."""
 
 _V3_ANCHORS = ((32, 64, 128, 256, 512),) * 3
 
@@ -71,7 +71,7 @@ _SLIM: dict[str, Any] = {
     "neck_channels": 96,
     "head_channels": 256,
 }
-"""Everything narrow, and maps from stride 4 on: a few million parameters, for small pictures on small machines."""
+"""Everything narrow, and maps from stride 4 on: a few million parameters, for small images on small machines."""
 
 
 def _rcnn(task: Task) -> dict[str, Architecture]:
@@ -124,13 +124,13 @@ _OCTAVES = octaves(((32,), (64,), (128,), (256,), (512,)))
 _FINE_OCTAVES = octaves(((16,), (32,), (64,), (128,), (256,)))
 
 
-def _retinanet(body: str, **settings: Any) -> Architecture:
-    return Architecture("detect", body, **{"family": "retinanet", "anchor_sizes": _OCTAVES, **settings})
+def _retinanet(backbone: str, **settings: Any) -> Architecture:
+    return Architecture("detect", backbone, **{"family": "retinanet", "anchor_sizes": _OCTAVES, **settings})
 
 
-def _fcos(body: str, **settings: Any) -> Architecture:
+def _fcos(backbone: str, **settings: Any) -> Architecture:
     """FCOS scores are square roots of products, and torchvision's threshold of 0.2 would cut AP's curve short."""
-    return Architecture("detect", body, **{"family": "fcos", "anchor_sizes": (), "nms_threshold": 0.6, **settings})
+    return Architecture("detect", backbone, **{"family": "fcos", "anchor_sizes": (), "nms_threshold": 0.6, **settings})
 
 
 _ONE_STAGE: dict[str, Architecture] = {

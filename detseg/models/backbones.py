@@ -21,7 +21,7 @@ NormLayer = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
-class Body:
+class BackboneSpec:
     """One feature extractor.
 
     Attributes:
@@ -29,15 +29,15 @@ class Body:
         imagenet: its published ImageNet weights. V1 throughout: the V2 recipes (label smoothing, long schedules) score
             higher on ImageNet but give features that transfer worse while frozen.
         norm_eps: eps of the norm layers that these weights were trained with.
-        stages: names of the body's modules, stage by stage from input to output; the first two go down to stride 4.
+        stages: names of the backbone's modules, stage by stage from input to output; the first two go down to stride 4.
         prefix: what stands before these names in a classification state dict.
         head: name of the classification head.
-        levels: ``module name -> channels`` of the maps that the FPN takes; empty if there is no detector on this body.
+        levels: ``module name -> channels`` of the maps that the FPN takes; empty if there is no detector on this backbone.
         strides: their strides in pixels.
-        mean, std: of the pictures that its weights were trained with, for RGB in [0, 1].
-        crop: side in pixels of the picture that it classifies.
-        crop_share: that side as a share of the picture's shorter side.
-        fixed_crop: it classifies pictures of no other side.
+        mean, std: of the images that its weights were trained with, for RGB in [0, 1].
+        crop: side in pixels of the image that it classifies.
+        crop_share: that side as a share of the image's shorter side.
+        fixed_crop: it classifies images of no other side.
         gives_maps: ``build(levels=...)`` makes a module that gives the maps of these levels itself.
     """
 
@@ -57,12 +57,12 @@ class Body:
     gives_maps: bool = False
 
 
-class Backbone(nn.Module):
-    """A body that gives its maps by name, and an FPN over them: children and maps as torchvision's BackboneWithFPN."""
+class BackboneWithFpn(nn.Module):
+    """A backbone that gives its maps by name, and an FPN over them: children and maps as torchvision's BackboneWithFPN."""
 
-    def __init__(self, body: nn.Module, fpn: FeaturePyramidNetwork, channels: int) -> None:
+    def __init__(self, spec: nn.Module, fpn: FeaturePyramidNetwork, channels: int) -> None:
         super().__init__()
-        self.body = body
+        self.body = spec
         self.fpn = fpn
         self.out_channels = channels
 
@@ -77,7 +77,7 @@ def norm_layer(norm: str, eps: float) -> NormLayer:
 
 
 def build_backbone(
-    body: Body,
+    spec: BackboneSpec,
     norm: NormLayer,
     *,
     channels: int = 256,
@@ -85,20 +85,20 @@ def build_backbone(
     first_level: int = 0,
     extra_blocks: ExtraFPNBlock | None = None,
 ) -> nn.Module:
-    """Body and FPN with random weights; children ``body`` and ``fpn``, state-dict keys as torchvision's.
+    """Backbone and FPN with random weights; children ``body`` and ``fpn``, state-dict keys as torchvision's.
 
     Args:
-        first_level: the first of the body's maps that the FPN takes; one-stage detectors leave out the finest.
+        first_level: the first of the backbone's maps that the FPN takes; one-stage detectors leave out the finest.
         extra_blocks: makes coarser maps from the FPN's last; None for one more by pooling, as R-CNNs have.
     """
-    levels = dict(list(body.levels.items())[first_level:])
-    if body.gives_maps:
+    levels = dict(list(spec.levels.items())[first_level:])
+    if spec.gives_maps:
         blocks = extra_blocks or LastLevelMaxPool()
         fpn = FeaturePyramidNetwork(list(levels.values()), channels, extra_blocks=blocks, norm_layer=fpn_norm)
-        return Backbone(body.build(norm_layer=norm, levels=tuple(levels)), fpn, channels)
-    network = body.build(weights=None, norm_layer=norm)
+        return BackboneWithFpn(spec.build(norm_layer=norm, levels=tuple(levels)), fpn, channels)
+    network = spec.build(weights=None, norm_layer=norm)
     return BackboneWithFPN(
-        network.features if body.prefix else network,
+        network.features if spec.prefix else network,
         {name: str(level) for level, name in enumerate(levels)},
         list(levels.values()),
         out_channels=channels,
@@ -107,9 +107,9 @@ def build_backbone(
     )
 
 
-def _resnet(build: Callable[..., nn.Module], imagenet: Any, width: int) -> Body:
+def _resnet(build: Callable[..., nn.Module], imagenet: Any, width: int) -> BackboneSpec:
     """``width``: channels of layer1; each later layer doubles them."""
-    return Body(
+    return BackboneSpec(
         build,
         imagenet,
         norm_eps=1e-5,
@@ -129,15 +129,15 @@ def _mobilenet(
     starts: tuple[int, ...],
     levels: dict[str, int],
     strides: tuple[int, ...],
-) -> Body:
+) -> BackboneSpec:
     """``starts``: index of the first module of each stage, as torchvision divides them, and the end of the last."""
     stages = tuple(tuple(str(index) for index in range(*ends)) for ends in pairwise(starts))
-    return Body(
+    return BackboneSpec(
         build, imagenet, norm_eps, stages, prefix="features.", head="classifier", levels=levels, strides=strides
     )
 
 
-BODIES: dict[str, Body] = {
+BACKBONES: dict[str, BackboneSpec] = {
     "resnet18": _resnet(models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, 64),
     "resnet34": _resnet(models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, 64),
     "resnet50": _resnet(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, 256),
@@ -162,7 +162,7 @@ BODIES: dict[str, Body] = {
         strides=(32, 32),
     ),
     # The same network with the last map of each stride, for detectors that need no published COCO weights; the last one
-    # is what classifiers pool, so that weights of a detector hold all of a classifier's body
+    # is what classifiers pool, so that weights of a detector hold all of a classifier's backbone
     "mobilenet_v3_large_fine": _mobilenet(
         models.mobilenet_v3_large,
         models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,

@@ -14,7 +14,7 @@ from detseg.models.description import ModelDescription
 from detseg.preprocess import Preprocessing
 
 LAST_STRIDE = 32
-"""Pixels of the image for each pixel of the last body map, in all bodies."""
+"""Pixels of the image for each pixel of the last backbone map, in all backbones."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Part:
     """One row of the table of parts.
 
     Attributes:
-        name: "stem", "body", "neck", "rpn", "box head", "mask head", "keypoint head" or "head".
+        name: "stem", "backbone", "neck", "rpn", "box head", "mask head", "keypoint head" or "head".
         parameters: how many numbers in it.
         trainable: how many of them learn.
     """
@@ -32,20 +32,20 @@ class Part:
     trainable: int
 
     def line(self) -> str:
-        """``  body            10.8 M  frozen``"""
+        """``  backbone            10.8 M  frozen``"""
         state = "trainable" if self.trainable == self.parameters else "partly trainable" if self.trainable else "frozen"
         return f"  {self.name:13}  {self.parameters / 1e6:6.2f} M  {state}"
 
 
-class PartedModel(nn.Module, ABC):
+class FreezableModel(nn.Module, ABC):
     """A model with named parts, of which the first ones can be frozen for good.
 
     Frozen means: no gradients, norm statistics fixed (eval mode), whatever ``train()`` is called on this model, its
     parents or its children: the frozen modules are put back to eval mode before every forward pass in training.
 
     Attributes:
-        norm_eval: the body's norm layers use and keep their statistics in training too, while their weights and biases
-            learn. Right for a pretrained body and batches of a few images, whose own statistics are noise.
+        norm_eval: the backbone's norm layers use and keep their statistics in training too, while their weights and biases
+            learn. Right for a pretrained backbone and batches of a few images, whose own statistics are noise.
     """
 
     description: ModelDescription
@@ -67,8 +67,8 @@ class PartedModel(nn.Module, ABC):
         """Part name -> names of its modules, in the order of the computation. Together they hold every parameter."""
 
     @abstractmethod
-    def body_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the modules of each body stage, from input to output."""
+    def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
+        """Names of the modules of each backbone stage, from input to output."""
 
     def set_frozen(self, modules: Iterable[str]) -> None:
         """Freeze these modules and wake all others."""
@@ -94,9 +94,9 @@ class PartedModel(nn.Module, ABC):
                 return part
         raise KeyError(name)
 
-    def is_body_parameter(self, name: str) -> bool:
-        """Whether a parameter belongs to the stem or the body, by its name; layer groups of optimizers ask."""
-        return self.part_of(name) in ("stem", "body")
+    def is_backbone_parameter(self, name: str) -> bool:
+        """Whether a parameter belongs to the stem or the backbone, by its name; layer groups of optimizers ask."""
+        return self.part_of(name) in ("stem", "backbone")
 
     @abstractmethod
     def last_layers(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class PartedModel(nn.Module, ABC):
         """Whether a parameter belongs to the last layers, by its name; layer groups of optimizers ask."""
         return any(name.startswith(f"{module}.") for module in self.last_layers())
 
-    def train(self, mode: bool = True) -> PartedModel:
+    def train(self, mode: bool = True) -> FreezableModel:
         super().train(mode)
         self.keep_frozen()
         return self
@@ -116,7 +116,7 @@ class PartedModel(nn.Module, ABC):
         for name in self.frozen_modules:
             self.get_submodule(name).eval()
         if self.norm_eval:
-            for stage in self.body_stages():
+            for stage in self.backbone_stages():
                 for name in stage:
                     for module in self.get_submodule(name).modules():
                         if isinstance(module, _BatchNorm):
@@ -126,15 +126,15 @@ class PartedModel(nn.Module, ABC):
         """BatchNorm that learns needs more than one value, which one tiny image does not leave on the last map.
 
         Raises:
-            DataError: a batch of one image of at most 32 x 32 pixels, and a body that learns its norm statistics.
+            DataError: a batch of one image of at most 32 x 32 pixels, and a backbone that learns its norm statistics.
         """
         single = len(images) == 1 and max(images[0].shape[1:]) <= LAST_STRIDE
-        fixed = self.norm_eval or self.is_frozen("stem", "body")
+        fixed = self.norm_eval or self.is_frozen("stem", "backbone")
         if single and self.description.norm == "batch" and not fixed:
             height, width = images[0].shape[1:]
             raise DataError(
                 f"a batch of one image of {width} x {height} pixels leaves BatchNorm a single value to learn from; "
-                f"use images over {LAST_STRIDE} pixels, two images a batch, or --freeze body"
+                f"use images over {LAST_STRIDE} pixels, two images a batch, or --freeze backbone"
             )
 
     def _add_normalisation(self) -> None:

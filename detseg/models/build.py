@@ -28,7 +28,7 @@ from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
 from detseg.models.ops.fast_ops import use_fast_ops
 from detseg.models.ops.roi_align import GatheringRoIAlign
 from detseg.models.own_classifier import OWN
-from detseg.models.timm_backbone import FAMILIES, PREFIX, body_of, timm_architecture
+from detseg.models.timm_backbone import FAMILIES, PREFIX, backbone_spec, timm_architecture
 from detseg.models.weights.state_files import read_description, read_state_dict
 from detseg.preprocess import Preprocessing
 
@@ -64,7 +64,7 @@ def describe(
             same ``arch``).
         image_size: length of the shorter side in pixels (of the square crop for classifiers); None for what
             torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
-            that a picture is stretched to), or 224.
+            that an image is stretched to), or 224.
         rois_per_image: has no meaning for one-stage detectors.
         mask_rois_per_image: as in ModelDescription; for models with masks.
         anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own. For RetinaNet a single
@@ -121,7 +121,7 @@ def describe(
 
 def _takes_rpn(architecture: Architecture, saved: Architecture | None) -> bool:
     """Whether the RPN (or the one-stage head) of a saved architecture fits, and means its anchors."""
-    same = ("family", "body", "neck_channels", "improved")
+    same = ("family", "backbone", "neck_channels", "improved")
     return saved is not None and all(getattr(saved, name) == getattr(architecture, name) for name in same)
 
 
@@ -132,36 +132,36 @@ def build_model(description: ModelDescription) -> Model:
         DataError: the architecture is not known, or its number of FPN maps is not that of the anchor sizes.
     """
     architecture = architecture_of(description.arch)
-    body = body_of(architecture)
+    spec = backbone_spec(architecture)
     if description.task == "classify":
         norm = norm_layer(description.norm, description.norm_eps)
-        network = body.build(weights=None, num_classes=len(description.class_map), norm_layer=norm)
-        return Classifier(network, body, description)
+        network = spec.build(weights=None, num_classes=len(description.class_map), norm_layer=norm)
+        return Classifier(network, spec, description)
     if architecture.family != "rcnn":
         return build_one_stage(architecture, description)
     rcnn = _rcnn(architecture, description)
-    _fix_scales(rcnn.roi_heads, body.strides)
+    _fix_scales(rcnn.roi_heads, spec.strides)
     use_fast_ops(rcnn, description.mask_rois_per_image)
-    return Detector(rcnn, body, description)
+    return Detector(rcnn, spec, description)
 
 
-def plain_rcnn(description: ModelDescription) -> Any:
+def torchvision_rcnn(description: ModelDescription) -> Any:
     """torchvision's own ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN`` of a description; nothing is changed in it."""
     return _rcnn(architecture_of(description.arch), description)
 
 
 def architecture_of(arch: str) -> Architecture:
-    """The architecture of a name; DataError with all names if there is none, or none with this timm body."""
+    """The architecture of a name; DataError with all names if there is none, or none with this timm backbone."""
     architecture = MODELS.get(arch) or timm_architecture(arch)
     if architecture is not None:
         return architecture
     if arch == OWN:
         raise DataError("a module of your own is built by you: load(path, build=...), see OwnClassifier.from_saved")
     if arch in FAMILIES:
-        raise DataError(f"model {arch!r} needs a body, such as --body {PREFIX}convnext_atto")
+        raise DataError(f"model {arch!r} needs a backbone, such as --backbone {PREFIX}convnext_atto")
     raise DataError(
         f"model {arch!r} is not known; known are {', '.join(MODELS)}, and "
-        f"{', '.join(FAMILIES)} with --body {PREFIX}NAME"
+        f"{', '.join(FAMILIES)} with --backbone {PREFIX}NAME"
     )
 
 
@@ -169,7 +169,7 @@ def no_coco_weights(arch: str) -> str:
     """What to say when COCO weights are asked for and do not exist."""
     task = architecture_of(arch).task
     others = [name for name, other in MODELS.items() if other.coco is not None and other.task == task]
-    kind = "the whole network but its last layer" if task == "classify" else "the body only"
+    kind = "the whole network but its last layer" if task == "classify" else "the backbone only"
     instead = f"; of its kind {', '.join(others)} have them" if others else ""
     return f"{arch} has no published COCO weights{instead}. It can start from imagenet ({kind}), none, or a file"
 
@@ -177,7 +177,7 @@ def no_coco_weights(arch: str) -> str:
 def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
     norm = norm_layer(description.norm, description.norm_eps)
     backbone = build_backbone(
-        body_of(architecture),
+        backbone_spec(architecture),
         norm,
         channels=architecture.neck_channels,
         fpn_norm=norm if architecture.improved else None,
@@ -253,25 +253,25 @@ def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
 
 def _preprocessing(architecture: Architecture, image_size: int | None) -> Preprocessing:
     if architecture.task == "classify":
-        body = body_of(architecture)
-        crop = body.crop if image_size is None else image_size
-        if body.fixed_crop and crop != body.crop:
-            raise DataError(f"image size {crop}: {architecture.body} takes pictures of {body.crop} pixels only")
+        spec = backbone_spec(architecture)
+        crop = spec.crop if image_size is None else image_size
+        if spec.fixed_crop and crop != spec.crop:
+            raise DataError(f"image size {crop}: {architecture.backbone} takes images of {spec.crop} pixels only")
         if crop < SMALLEST_CLASSIFIER_SIZE:
             raise DataError(
                 f"image size {crop} is too small for a network of stride 32; give at least "
-                f"{SMALLEST_CLASSIFIER_SIZE} (smaller pictures are enlarged)"
+                f"{SMALLEST_CLASSIFIER_SIZE} (smaller images are enlarged)"
             )
-        size = max(crop, round(crop / body.crop_share))
-        return Preprocessing(min_size=size, max_size=0, crop=crop, mean=body.mean, std=body.std)
+        size = max(crop, round(crop / spec.crop_share))
+        return Preprocessing(min_size=size, max_size=0, crop=crop, mean=spec.mean, std=spec.std)
     smallest, largest = architecture.image_size
     if architecture.family == "ssdlite":
         half = (0.5, 0.5, 0.5)
         return Preprocessing(min_size=image_size or smallest, max_size=0, mean=half, std=half, stretch=True)
     if image_size is not None and image_size != smallest:
         smallest, largest = image_size, round(image_size * 1333 / 800)
-    body = body_of(architecture)
-    return Preprocessing(min_size=smallest, max_size=largest, mean=body.mean, std=body.std)
+    spec = backbone_spec(architecture)
+    return Preprocessing(min_size=smallest, max_size=largest, mean=spec.mean, std=spec.std)
 
 
 def _room_for(detections: int, proposals: tuple[int, int]) -> tuple[int, int]:
@@ -286,9 +286,9 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
     learn statistics from; its "v2" models and SSDLite have BatchNorm that learns. So have classifiers, whose batches
     are larger.
     """
-    body = body_of(architecture)
+    spec = backbone_spec(architecture)
     if architecture.task == "classify":
-        return "batch", body.norm_eps
+        return "batch", spec.norm_eps
     if architecture.family == "ssdlite":
         return "batch", architecture.coco_eps
     if weights == "none" or architecture.improved:
@@ -296,14 +296,14 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
     if weights == "coco":
         return "frozen", architecture.coco_eps
     if weights == "imagenet":
-        return "frozen", body.norm_eps
+        return "frozen", spec.norm_eps
     return _norm_of_file(architecture, read_state_dict(weights))
 
 
 def _norm_of_file(architecture: Architecture, state: dict[str, Tensor]) -> tuple[Norm, float]:
     """Norm layers that a state dict without description was most likely trained with, as torchvision builds them."""
     if not any(name.startswith("backbone.") for name in state):
-        return "frozen", body_of(architecture).norm_eps  # a classification network
+        return "frozen", backbone_spec(architecture).norm_eps  # a classification network
     if any(name.endswith("num_batches_tracked") for name in state):
         return "batch", 1e-5  # built without pretrained weights: BatchNorm that learned
     return "frozen", architecture.coco_eps

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detseg.errors import DataError
-from detseg.models.backbones import Body
-from detseg.models.base import PartedModel
+from detseg.models.backbones import BackboneSpec
+from detseg.models.base import FreezableModel
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
+from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, name_of
 from detseg.models.padding import size_of
 from detseg.structures import ClassPrediction, FieldPredictions
@@ -20,37 +20,37 @@ from detseg.structures import ClassPrediction, FieldPredictions
 Losses = dict[str, Tensor]
 
 
-class Classifier(PartedModel):
+class Classifier(FreezableModel):
     """A torchvision classification network. Its children and state-dict keys are that network's own.
 
     Called in training mode it gives ``{"loss_classifier": cross entropy}``, in eval mode one :class:`ClassPrediction`
     per image. With several label fields it gives one ``loss_<field>`` each, and :class:`FieldPredictions`: the rows of
     the last layer are then the linear heads of the fields, one after the other.
 
-    :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen body the features of an image depend on
+    :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen backbone the features of an image depend on
     that image alone (it is run by itself, without gradients) and can be computed once and kept
     (:meth:`frozen_features`).
     """
 
-    def __init__(self, network: nn.Module, body: Body, description: ModelDescription) -> None:
+    def __init__(self, network: nn.Module, spec: BackboneSpec, description: ModelDescription) -> None:
         """``network``: as torchvision builds it, with K outputs: one for each class of ``description.class_map``."""
         super().__init__(description)
         self._fields = description.label_fields
         self._field_sizes = [len(field) for field in self._fields] or [len(description.class_map)]
         for name, child in network.named_children():
             self.add_module(name, child)
-        self._body = body
+        self._spec = spec
         self._add_normalisation()
 
     def parts(self) -> dict[str, tuple[str, ...]]:
-        stages = self.body_stages()
-        return {"stem": sum(stages[:2], ()), "body": sum(stages[2:], ()), "head": (self._body.head,)}
+        stages = self.backbone_stages()
+        return {"stem": sum(stages[:2], ()), "backbone": sum(stages[2:], ()), "head": (self._spec.head,)}
 
     def last_layers(self) -> tuple[str, ...]:
-        return (self._body.head,)
+        return (self._spec.head,)
 
-    def body_stages(self) -> tuple[tuple[str, ...], ...]:
-        return tuple(tuple(f"{self._body.prefix}{name}" for name in stage) for stage in self._body.stages)
+    def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(tuple(f"{self._spec.prefix}{name}" for name in stage) for stage in self._spec.stages)
 
     def forward(
         self, images: Sequence[Image], targets: Sequence[Target] | None = None
@@ -58,8 +58,8 @@ class Classifier(PartedModel):
         """The loss in training mode, predictions in eval mode.
 
         Args:
-            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the body is frozen. Or what
-                :meth:`frozen_features` gave for them, while the body is frozen.
+            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the backbone is frozen. Or what
+                :meth:`frozen_features` gave for them, while the backbone is frozen.
             targets: needed in training mode: class_index int64 [] in 0..K-1; with T label fields [T], each in its own
                 0..K-1, or -1 for none, which adds nothing to the loss of that field.
 
@@ -81,13 +81,13 @@ class Classifier(PartedModel):
         }
 
     def levels(self) -> tuple[str, ...]:
-        return ("pooled",) if self.is_frozen("stem", "body") else ()
+        return ("pooled",) if self.is_frozen("stem", "backbone") else ()
 
     @torch.no_grad()
     def frozen_features(
         self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
     ) -> list[FrozenFeatures]:
-        """What the frozen body makes of each image; given back in its place, it gives the same bits.
+        """What the frozen backbone makes of each image; given back in its place, it gives the same bits.
 
         In training mode, and where sizes differ, each image is run by itself; else all together, as for predictions.
 
@@ -105,14 +105,14 @@ class Classifier(PartedModel):
         ]
 
     def pooled_features(self, images: Sequence[Image]) -> Tensor:
-        """float32 [N, D]: the last body map of each image, averaged over the picture."""
-        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        """float32 [N, D]: the last backbone map of each image, averaged over the image."""
+        tensors, features = split_inputs(images, self.levels(), self.description.arch)
         if features:
             return torch.cat([as_float(one.maps)["pooled"] for one in features])
-        return self._pooled_pictures(pictures)
+        return self._pooled_images(tensors)
 
-    def _pooled_pictures(self, images: Sequence[Tensor]) -> Tensor:
-        if self.training and self.is_frozen("stem", "body"):
+    def _pooled_images(self, images: Sequence[Tensor]) -> Tensor:
+        if self.training and self.is_frozen("stem", "backbone"):
             with torch.no_grad():
                 return torch.cat([self._pooled(self.normalise(image)[None]) for image in images])
         sizes = {size_of(image) for image in images}
@@ -129,11 +129,11 @@ class Classifier(PartedModel):
 
         With several label fields the K columns are those of ``joined(label_fields)``.
         """
-        return self.get_submodule(self._body.head)(features)
+        return self.get_submodule(self._spec.head)(features)
 
     def _pooled(self, batch: Tensor) -> Tensor:
         for name, child in self.named_children():
-            if name != self._body.head:
+            if name != self._spec.head:
                 batch = child(batch)
         # timm's networks, and a user's own, end in a vector
         return batch if batch.ndim == 2 else functional.adaptive_avg_pool2d(batch, 1).flatten(1)

@@ -12,6 +12,7 @@ from detseg.models import LoadReport, Model, build_model, describe, freeze, load
 from detseg.models.build import architecture_of
 from detseg.models.freeze import set_trainable_layers
 from detseg.models.timm_backbone import architecture_name
+from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
 
 BOTH_FREEZES = "--freeze and --trainable-layers say the same thing in two ways; give one of them"
@@ -32,11 +33,12 @@ class Created:
     lines: list[str]
 
 
+@accepts_old_keywords
 def create_model(
     arch: str,
     classes: ClassMap | Sequence[str],
     *,
-    body: str | None = None,
+    backbone: str | None = None,
     weights: str | None = None,
     freeze_level: str | None = None,
     trainable_layers: int | None = None,
@@ -48,27 +50,27 @@ def create_model(
     anchor_sizes: Sequence[int] | None = None,
     keypoints: KeypointSchema | None = None,
     label_fields: Sequence[LabelField] = (),
-    class_rows: Mapping[str, str] | None = None,
+    class_transfer: Mapping[str, str] | None = None,
 ) -> Created:
     """Build ``arch`` for ``classes``, load ``weights``, freeze.
 
     Args:
         arch: a name such as "maskrcnn_resnet50_fpn"; an unknown one is a DataError that lists all.
         classes: the user's K classes.
-        body: "timm:convnext_atto" and the like, for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
+        backbone: "timm:convnext_atto" and the like, for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
         weights: "coco", "imagenet", "none" or a file (see ``models/weights.py``); None for COCO weights if there are
             any of this architecture, else ImageNet's.
-        freeze_level: "none", "stem", "body", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
-        norm_eval: the body's norm layers keep their statistics while their weights learn.
+        freeze_level: "none", "stem", "backbone", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
+        norm_eval: the backbone's norm layers keep their statistics while their weights learn.
         image_size: length of the shorter side in pixels; None for what the weights were trained with.
         anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
             for the architecture's own.
         keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; other models take none.
         label_fields: those of a table whose images have several labels; ``classes`` is then its class map.
-        class_rows: such as ``{"worker": "person", "bolt": ""}``: which class of the weights a class takes its rows of
+        class_transfer: such as ``{"worker": "person", "bolt": ""}``: which class of the weights a class takes its rows of
             the last layers from ("" for none), where that is not the one of the same name.
     """
-    arch = architecture_name(arch, body)
+    arch = architecture_name(arch, backbone)
     weights = weights or published_weights(arch)
     class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
     description = describe(
@@ -84,26 +86,26 @@ def create_model(
         label_fields=tuple(label_fields),
     )
     model = build_model(description)
-    report = load_weights(model, weights, class_rows=class_rows)
+    report = load_weights(model, weights, class_transfer=class_transfer)
     freeze_as(model, freeze_level, trainable_layers, norm_eval=norm_eval)
     return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
 
 
-def with_body(config: TrainConfig) -> TrainConfig:
-    """The same, with --model and --body as one name.
+def with_backbone(config: TrainConfig) -> TrainConfig:
+    """The same, with --model and --backbone as one name.
 
     Raises:
-        DataError: a body without a model, or one that this model does not take.
+        DataError: a backbone without a model, or one that this model does not take.
     """
-    if config.body is None:
+    if config.backbone is None:
         return config
     if config.model is None:
-        raise DataError(f"--body {config.body} without --model; add --model fasterrcnn, maskrcnn or classifier")
-    return replace(config, model=architecture_name(config.model, config.body), body=None)
+        raise DataError(f"--backbone {config.backbone} without --model; add --model fasterrcnn, maskrcnn or classifier")
+    return replace(config, model=architecture_name(config.model, config.backbone), backbone=None)
 
 
 def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None, *, norm_eval: bool = False) -> None:
-    """Freeze up to a level, or all but so many body layers, nothing if neither is given; fix norm statistics or not.
+    """Freeze up to a level, or all but so many backbone layers, nothing if neither is given; fix norm statistics or not.
 
     Raises:
         DataError: both are given.

@@ -11,8 +11,8 @@ from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.preprocess import Preprocessing
+from detseg.tasks import Task
 
-Task = Literal["detect", "segment", "keypoints", "classify"]
 Norm = Literal["frozen", "batch"]
 
 

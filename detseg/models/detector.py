@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.models.backbones import Body
+from detseg.models.backbones import BackboneSpec
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, as_float, pictures_or_features
-from detseg.models.fpn_detector import PyramidModel
+from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
+from detseg.models.fpn_detector import FpnDetector
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.outputs import frame_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
@@ -21,7 +21,7 @@ from detseg.structures import RawPrediction
 Losses = dict[str, Tensor]
 
 
-class Detector(PyramidModel):
+class Detector(FpnDetector):
     """A two-stage detector. Its state dict has the keys of torchvision's detector of the same name.
 
     Called in training mode it gives losses: "loss_classifier", "loss_box_reg", "loss_objectness" and
@@ -44,14 +44,14 @@ class Detector(PyramidModel):
     rpn: Any
     roi_heads: Any
 
-    def __init__(self, network: Any, body: Body, description: ModelDescription) -> None:
+    def __init__(self, network: Any, spec: BackboneSpec, description: ModelDescription) -> None:
         """``network``: torchvision's ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN``; its ``transform`` is left."""
         super().__init__(description)
         self.backbone = network.backbone
         self.rpn = network.rpn
         self.roi_heads = network.roi_heads
         present = set(dict(self.backbone.body.named_modules()))
-        stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in body.stages]
+        stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in spec.stages]
         self._stages = tuple(stage for stage in stages if stage)
         self._add_normalisation()
 
@@ -65,10 +65,10 @@ class Detector(PyramidModel):
         return 0 if self.description.keypoints is None else len(self.description.keypoints.names)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
-        stages = self.body_stages()
+        stages = self.backbone_stages()
         parts = {
             "stem": sum(stages[:2], ()),
-            "body": sum(stages[2:], ()),
+            "backbone": sum(stages[2:], ()),
             "neck": ("backbone.fpn",),
             "rpn": ("rpn",),
             "box head": ("roi_heads.box_head", "roi_heads.box_predictor"),
@@ -82,7 +82,7 @@ class Detector(PyramidModel):
     def last_layers(self) -> tuple[str, ...]:
         return tuple(f"roi_heads.{kind}_predictor" for kind in ("box", "mask", "keypoint"))
 
-    def body_stages(self) -> tuple[tuple[str, ...], ...]:
+    def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
@@ -90,7 +90,7 @@ class Detector(PyramidModel):
 
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. Or what
-                :meth:`frozen_features` gave for them, while the body is frozen.
+                :meth:`frozen_features` gave for them, while the backbone is frozen.
             targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K, masks uint8 [N, H, W] for
                 a mask head, keypoints float32 [N, P, 3] (x, y, visibility; 0 is not labelled and not learned from) for
                 a keypoint head; N = 0 is a negative image.
@@ -99,17 +99,17 @@ class Detector(PyramidModel):
             DataError: an image or target that breaks this contract, by its image_id.
         """
         check_images(images, targets)
-        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        tensors, features = split_inputs(images, self.levels(), self.description.arch)
         if not self.training:
             return self._predict(images)
         check_targets(images, targets, len(self.description.class_map), self.has_masks, keypoints=self.num_keypoints)
         assert targets is not None
         self.keep_frozen()
         if self.levels():
-            return self.losses_from_features(features or self.frozen_features(pictures), targets)
-        self.check_norms_can_learn(pictures)
-        maps = self._neck(self._body(self._batch(pictures)))
-        return self._losses(maps, None, [size_of(image) for image in pictures], targets)
+            return self.losses_from_features(features or self.frozen_features(tensors), targets)
+        self.check_norms_can_learn(tensors)
+        maps = self._neck(self._backbone(self._batch(tensors)))
+        return self._losses(maps, None, [size_of(image) for image in tensors], targets)
 
     @torch.no_grad()
     def frozen_features(

@@ -12,7 +12,7 @@ from detseg.errors import DataError
 from detseg.models.padding import FeatureMaps, SizeHW, by_padded_size, size_of
 
 Level = str
-"""Where features were taken: "pooled" (a classifier's, before its head), "body" or "neck"."""
+"""Where features were taken: "pooled" (a classifier's, before its head), "backbone" or "neck"."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class FrozenFeatures:
     """Features of one image, given to a model in the place of that image.
 
     Attributes:
-        level: "pooled", "body" or "neck".
+        level: "pooled", "backbone" or "neck".
         maps: [1, C, h, w] by name, finest first; for "pooled" one [1, D]. float32, or float16 to save memory.
         size_hw: of the image, without padding.
         proposals: float32 [P, 4] of a frozen RPN in training; None if it learns, or there is none.
@@ -96,7 +96,7 @@ def of_each(
     return [found[index] for index in range(len(images))]
 
 
-def pictures_or_features(
+def split_inputs(
     images: Sequence[Image], levels: Sequence[Level], arch: str
 ) -> tuple[list[Tensor], list[FrozenFeatures]]:
     """A batch as images, or as features; the other list is empty.
@@ -104,19 +104,19 @@ def pictures_or_features(
     Raises:
         DataError: some of each, or features of a level that is not frozen in this model.
     """
-    pictures, features = _divided(images)
-    if pictures and features:
+    tensors, features = _divided(images)
+    if tensors and features:
         raise DataError(f"{len(features)} of {len(images)} images of the batch are features; give either, not both")
     wrong = {one.level for one in features} - set(levels)
     if wrong:
-        known = ", ".join(levels) or "none, as its body is not frozen"
+        known = ", ".join(levels) or "none, as its backbone is not frozen"
         raise DataError(f"{arch}: it was given features of level {min(wrong)}; it takes those of level {known}")
-    return pictures, features
+    return tensors, features
 
 
 def _divided(images: Sequence[Image]) -> tuple[list[Tensor], list[FrozenFeatures]]:
-    pictures = [image for image in images if isinstance(image, Tensor)]
-    return pictures, [image for image in images if isinstance(image, FrozenFeatures)]
+    tensors = [image for image in images if isinstance(image, Tensor)]
+    return tensors, [image for image in images if isinstance(image, FrozenFeatures)]
 
 
 def as_float(maps: FeatureMaps) -> FeatureMaps:

@@ -16,12 +16,12 @@ from torchvision.models.detection.roi_heads import (
 from detseg.models.ops.mask_targets import mask_targets
 from detseg.models.ops.memory_format import channels_last
 
-__all__ = ["LeanRoIHeads"]
+__all__ = ["TrainingRoIHeads"]
 
 Losses = dict[str, Tensor]
 
 
-class LeanRoIHeads(RoIHeads):
+class TrainingRoIHeads(RoIHeads):
     """torchvision's RoI heads; in eval mode, on other devices than a CPU and in a trace they are unchanged.
 
     In training the mask of each box is computed for its own class only, and compared with :func:`mask_targets`.
@@ -33,7 +33,7 @@ class LeanRoIHeads(RoIHeads):
     mask_rois_per_image: int | None = None
 
     @classmethod
-    def like(cls, heads: RoIHeads) -> LeanRoIHeads:
+    def like(cls, heads: RoIHeads) -> TrainingRoIHeads:
         """Heads of the modules and settings of ``heads``."""
         matcher, sampler = heads.proposal_matcher, heads.fg_bg_sampler
         new = cls(
@@ -66,11 +66,11 @@ class LeanRoIHeads(RoIHeads):
             found: Any = super().forward(features, proposals, image_shapes, targets)
             return found
         features = channels_last(features)
-        proposals, matched, labels, aims = self.select_training_samples(proposals, targets)
+        proposals, matched, labels, regression_targets = self.select_training_samples(proposals, targets)
         pooled = self.box_roi_pool(features, proposals, image_shapes)
         logits, boxes = self.box_predictor(self.box_head(pooled))
         losses: Losses = {}
-        losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, boxes, labels, aims)
+        losses["loss_classifier"], losses["loss_box_reg"] = fastrcnn_loss(logits, boxes, labels, regression_targets)
         positive = [self._positive(one) for one in labels]
         chosen = [one[here] for one, here in zip(proposals, positive, strict=True)]
         matched = [one[here] for one, here in zip(matched, positive, strict=True)]

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 @contextmanager
-def loss_mode(model: nn.Module, *, gradients: bool = False) -> Iterator[nn.Module]:
+def losses_in_eval_mode(model: nn.Module, *, gradients: bool = False) -> Iterator[nn.Module]:
     """Inside, ``model(images, targets)`` gives losses as in training, but nothing in the model changes.
 
     Norm layers use their stored statistics, dropout lets everything pass, no gradients are computed unless

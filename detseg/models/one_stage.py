@@ -12,8 +12,8 @@ from torchvision.ops import box_iou
 
 from detseg.models.backbones import Stages
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, pictures_or_features
-from detseg.models.fpn_detector import PyramidModel
+from detseg.models.features import FrozenFeatures, Image, split_inputs
+from detseg.models.fpn_detector import FpnDetector
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.outputs import frame_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
@@ -29,7 +29,7 @@ LOSS_NAMES = {
 """torchvision's names of the losses, and ours, which are those of the two-stage detectors."""
 
 
-class OneStageDetector(PyramidModel):
+class OneStageDetector(FpnDetector):
     """A detector without proposals. Its state dict has the keys of torchvision's detector of the same name.
 
     Called in training mode it gives the losses "loss_classifier" and "loss_box_reg", with FCOS also "loss_centerness";
@@ -55,7 +55,7 @@ class OneStageDetector(PyramidModel):
 
         Args:
             network: a torchvision ``SSD``, ``RetinaNet`` or ``FCOS``, whose ``transform`` is left behind.
-            stages: names of the body's modules, stage by stage from input to output.
+            stages: names of the backbone's modules, stage by stage from input to output.
         """
         super().__init__(description)
         self.backbone = network.backbone
@@ -75,7 +75,7 @@ class OneStageDetector(PyramidModel):
     def parts(self) -> dict[str, tuple[str, ...]]:
         return {
             "stem": sum(self._stages[:2], ()),
-            "body": sum(self._stages[2:], ()),
+            "backbone": sum(self._stages[2:], ()),
             "neck": ("backbone.extra" if self._is_ssd else "backbone.fpn",),
             "head": ("head",),
         }
@@ -86,7 +86,7 @@ class OneStageDetector(PyramidModel):
             return f"{classes}.module_list", f"{boxes}.module_list"
         return f"{classes}.cls_logits", f"{boxes}.bbox_reg", f"{boxes}.bbox_ctrness"
 
-    def body_stages(self) -> tuple[tuple[str, ...], ...]:
+    def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
@@ -95,42 +95,42 @@ class OneStageDetector(PyramidModel):
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. (SSDLite's
                 default boxes are shares of the image, so it wants all of one size, the one of its preprocessing.) Or
-                what :meth:`frozen_features` gave for them, while the body is frozen.
+                what :meth:`frozen_features` gave for them, while the backbone is frozen.
             targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K; N = 0 is a negative image.
 
         Raises:
             DataError: an image or target that breaks this contract, by its image_id.
         """
         check_images(images, targets)
-        pictures, features = pictures_or_features(images, self.levels(), self.description.arch)
+        tensors, features = split_inputs(images, self.levels(), self.description.arch)
         if not self.training:
             return self._predict(images)
         check_targets(images, targets, len(self.description.class_map), masks=False)
         assert targets is not None
         self.keep_frozen()
         if self.levels():
-            return self.losses_from_features(features or self.frozen_features(pictures), targets)
+            return self.losses_from_features(features or self.frozen_features(tensors), targets)
         if not self._is_ssd:  # whose norm layers look after themselves
-            self.check_norms_can_learn(pictures)
-        maps = self._neck(self._body(self._batch(pictures)))
-        return self._losses(maps, [size_of(image) for image in pictures], targets)
+            self.check_norms_can_learn(tensors)
+        maps = self._neck(self._backbone(self._batch(tensors)))
+        return self._losses(maps, [size_of(image) for image in tensors], targets)
 
     def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
         """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
         return self._losses(self._neck_of(features), [one.size_hw for one in features], targets)
 
-    def _body(self, batch: Tensor) -> FeatureMaps:
+    def _backbone(self, batch: Tensor) -> FeatureMaps:
         if not self._is_ssd:
-            return super()._body(batch)
+            return super()._backbone(batch)
         maps = {}
         for name, block in self.backbone.features.named_children():
             maps[name] = batch = block(batch)
         return maps
 
-    def _neck(self, body_maps: FeatureMaps) -> FeatureMaps:
+    def _neck(self, backbone_maps: FeatureMaps) -> FeatureMaps:
         if not self._is_ssd:
-            return super()._neck(body_maps)
-        maps = dict(body_maps)
+            return super()._neck(backbone_maps)
+        maps = dict(backbone_maps)
         last = list(maps.values())[-1]
         for block in self.backbone.extra:
             maps[str(len(maps))] = last = block(last)

@@ -17,7 +17,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detseg.errors import DataError
 from detseg.models.architectures import Architecture
-from detseg.models.backbones import BODIES, Body, NormLayer, Stages, build_backbone, norm_layer
+from detseg.models.backbones import BACKBONES, BackboneSpec, NormLayer, Stages, build_backbone, norm_layer
 from detseg.models.description import ModelDescription
 from detseg.models.one_stage import OneStageDetector
 
@@ -25,7 +25,7 @@ SSD_MOMENTUM = 0.03
 """Momentum of SSDLite's norm statistics, torchvision's."""
 
 SPLIT_BLOCK = 13
-"""The block of MobileNetV3 whose expansion ends the first part of SSDLite's body: its first map is taken there."""
+"""The block of MobileNetV3 whose expansion ends the first part of SSDLite's backbone: its first map is taken there."""
 
 
 def build_one_stage(architecture: Architecture, description: ModelDescription) -> OneStageDetector:
@@ -34,19 +34,19 @@ def build_one_stage(architecture: Architecture, description: ModelDescription) -
     Raises:
         DataError: its anchor sizes do not fit the maps.
     """
-    body = BODIES[architecture.body]
+    spec = BACKBONES[architecture.backbone]
     if architecture.family == "ssdlite":
-        return OneStageDetector(_ssdlite(body, description), _ssd_stages(body), description)
+        return OneStageDetector(_ssdlite(spec, description), _ssd_stages(spec), description)
     build = _retinanet if architecture.family == "retinanet" else _fcos
-    network = build(architecture, body, description)
+    network = build(architecture, spec, description)
     present = set(dict(network.backbone.body.named_children()))
-    stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in body.stages]
+    stages = [tuple(f"backbone.body.{name}" for name in stage if name in present) for stage in spec.stages]
     return OneStageDetector(network, tuple(stage for stage in stages if stage), description)
 
 
-def _retinanet(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
+def _retinanet(architecture: Architecture, spec: BackboneSpec, description: ModelDescription) -> Any:
     anchors = AnchorGenerator(*_anchor_settings(architecture, description))
-    backbone = _backbone(architecture, body, description)
+    backbone = _backbone(architecture, spec, description)
     # Without norms, four layers that start at a deviation of 0.01 all but silence the signal. Published weights are
     # past that, but a head from scratch learned nothing in the few steps that small data gives.
     norms = architecture.improved or architecture.coco is None
@@ -70,9 +70,9 @@ def _retinanet(architecture: Architecture, body: Body, description: ModelDescrip
     )
 
 
-def _fcos(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
+def _fcos(architecture: Architecture, spec: BackboneSpec, description: ModelDescription) -> Any:
     return FCOS(
-        _backbone(architecture, body, description),
+        _backbone(architecture, spec, description),
         description.class_map.num_classes,
         score_thresh=description.score_threshold,
         nms_thresh=description.nms_threshold,
@@ -81,12 +81,12 @@ def _fcos(architecture: Architecture, body: Body, description: ModelDescription)
     )
 
 
-def _backbone(architecture: Architecture, body: Body, description: ModelDescription) -> Any:
-    """Body and FPN from stride 8 on (the finest map would have most of the anchors), and two coarser maps."""
+def _backbone(architecture: Architecture, spec: BackboneSpec, description: ModelDescription) -> Any:
+    """Backbone and FPN from stride 8 on (the finest map would have most of the anchors), and two coarser maps."""
     channels = architecture.neck_channels
-    last = list(body.levels.values())[-1] if architecture.improved else channels
+    last = list(spec.levels.values())[-1] if architecture.improved else channels
     return build_backbone(
-        body,
+        spec,
         norm_layer(description.norm, description.norm_eps),
         channels=channels,
         first_level=1,
@@ -121,13 +121,13 @@ class SteadyBatchNorm2d(nn.BatchNorm2d):
         )
 
 
-def _ssdlite(body: Body, description: ModelDescription) -> Any:
+def _ssdlite(spec: BackboneSpec, description: ModelDescription) -> Any:
     norm: NormLayer = norm_layer(description.norm, description.norm_eps)
     if description.norm == "batch":
         norm = partial(SteadyBatchNorm2d, eps=description.norm_eps, momentum=SSD_MOMENTUM)
-    network: Any = body.build(weights=None, norm_layer=norm, reduced_tail=description.reduced_tail)
+    network: Any = spec.build(weights=None, norm_layer=norm, reduced_tail=description.reduced_tail)
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):  # as torchvision starts a body from scratch
+        if isinstance(layer, nn.Conv2d):  # as torchvision starts a backbone from scratch
             nn.init.normal_(layer.weight, std=0.03)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -149,9 +149,9 @@ def _ssdlite(body: Body, description: ModelDescription) -> Any:
     )
 
 
-def _ssd_stages(body: Body) -> Stages:
-    """The body's stages under SSDLite's names, which hold block 13 in two pieces."""
-    return tuple(tuple(name for index in stage for name in _ssd_modules(int(index))) for stage in body.stages)
+def _ssd_stages(spec: BackboneSpec) -> Stages:
+    """The backbone's stages under SSDLite's names, which hold block 13 in two pieces."""
+    return tuple(tuple(name for index in stage for name in _ssd_modules(int(index))) for stage in spec.stages)
 
 
 def _ssd_modules(index: int) -> tuple[str, ...]:
@@ -160,7 +160,7 @@ def _ssd_modules(index: int) -> tuple[str, ...]:
 
 
 def is_reduced_tail(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is of an SSDLite with MobileNetV3's reduced tail; its body then ends in 480 channels."""
+    """Whether a state dict is of an SSDLite with MobileNetV3's reduced tail; its backbone then ends in 480 channels."""
     last = state.get("backbone.features.1.3.0.weight")
     return last is not None and last.shape[0] == 480
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.models.backbones import Body
+from detseg.models.backbones import BackboneSpec
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription
 from detseg.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
@@ -26,7 +26,7 @@ class OwnClassifier(Classifier):
 
         load(path, build=lambda saved: OwnClassifier.from_saved(MyNetwork(), saved))
 
-    Its parts are "body" (your whole network) and none else; nothing of it is taken apart.
+    Its parts are "backbone" (your whole network) and none else; nothing of it is taken apart.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class OwnClassifier(Classifier):
         """Args:
         network: yours.
         classes: the K classes, in the order of its outputs.
-        image_size: side in pixels of the square pictures that it takes; the shorter side of a picture is brought to
+        image_size: side in pixels of the square images that it takes; the shorter side of an image is brought to
             it, the rest is cut off left and right, or above and below.
         mean, std: of each channel in [0, 1]; it is given ``(pixel / 255 - mean) / std``.
         """
@@ -71,13 +71,13 @@ class OwnClassifier(Classifier):
         if not isinstance(logits, Tensor) or list(logits.shape) != wanted:
             found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise DataError(
-                f"your network gives {found} for {len(batch)} pictures; logits {wanted} are needed, for "
+                f"your network gives {found} for {len(batch)} images; logits {wanted} are needed, for "
                 f"{wanted[1]} classes"
             )
         return logits
 
     def _take(self, network: nn.Module, description: ModelDescription) -> None:
-        body = Body(
+        spec = BackboneSpec(
             build=type(network),
             imagenet=None,
             norm_eps=description.norm_eps,
@@ -87,4 +87,4 @@ class OwnClassifier(Classifier):
             levels={},
             strides=(),
         )
-        Classifier.__init__(self, nn.ModuleDict({"network": network, "classifier": nn.Identity()}), body, description)
+        Classifier.__init__(self, nn.ModuleDict({"network": network, "classifier": nn.Identity()}), spec, description)

@@ -1,6 +1,6 @@
-"""Bodies from timm: any network whose maps make a pyramid under torchvision's FPN, and any network as a classifier.
+"""Backbones from timm: any network whose maps make a pyramid under torchvision's FPN, and any network as a classifier.
 
-timm is imported when such a body is first asked for; nothing else needs it.
+timm is imported when such a backbone is first asked for; nothing else needs it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture
-from detseg.models.backbones import BODIES, Body, NormLayer, Stages
+from detseg.models.backbones import BACKBONES, BackboneSpec, NormLayer, Stages
 from detseg.models.description import Task
 
 PREFIX = "timm:"
@@ -27,37 +27,37 @@ FAMILIES: dict[str, Task] = {
     "keypointrcnn": "keypoints",
     "classifier": "classify",
 }
-"""Models that take any timm body, and their task."""
+"""Models that take any timm backbone, and their task."""
 
 FINEST, COARSEST = 4, 32
-"""Strides of the maps that an FPN takes: finer ones cost most and help least, pictures are padded to 32."""
+"""Strides of the maps that an FPN takes: finer ones cost most and help least, images are padded to 32."""
 
 TRIAL_HW = (64, 96)
-"""Size in pixels on which a body is tried: any multiple of 32 must do, not only the square of its training."""
+"""Size in pixels on which a backbone is tried: any multiple of 32 must do, not only the square of its training."""
 
 LAST = "network"
 """The child that holds timm's network. As the last name of the last stage it stands for whatever no stage names."""
 
 
-def architecture_name(model: str, body: str | None) -> str:
-    """The one name of a family on a body: ``maskrcnn`` on ``timm:convnext_atto`` is ``maskrcnn_timm:convnext_atto``,
-    ``fasterrcnn`` on ``resnet18`` is ``fasterrcnn_resnet18_fpn``. Without a body the name is ``model`` itself.
+def architecture_name(model: str, backbone: str | None) -> str:
+    """The one name of a family on a backbone: ``maskrcnn`` on ``timm:convnext_atto`` is ``maskrcnn_timm:convnext_atto``,
+    ``fasterrcnn`` on ``resnet18`` is ``fasterrcnn_resnet18_fpn``. Without a backbone the name is ``model`` itself.
 
     Raises:
         DataError: there is no such pair.
     """
-    if body is None:
+    if backbone is None:
         return model
-    if body.startswith(PREFIX) and model in FAMILIES:
-        return f"{model}_{body}"
-    name = body if model == "classifier" else f"{model}_{body}_fpn"
+    if backbone.startswith(PREFIX) and model in FAMILIES:
+        return f"{model}_{backbone}"
+    name = backbone if model == "classifier" else f"{model}_{backbone}_fpn"
     if name in MODELS and (model != "classifier" or MODELS[name].task == "classify"):
         return name
-    if body.startswith(PREFIX):
-        raise DataError(f"--model {model} takes no timm body; {', '.join(FAMILIES)} do")
+    if backbone.startswith(PREFIX):
+        raise DataError(f"--model {model} takes no timm backbone; {', '.join(FAMILIES)} do")
     raise DataError(
-        f"--model {model} --body {body} is not known; --body is {PREFIX}NAME with --model {', '.join(FAMILIES)}, "
-        f"or a body of this list: {', '.join(MODELS)}"
+        f"--model {model} --backbone {backbone} is not known; --backbone is {PREFIX}NAME with --model {', '.join(FAMILIES)}, "
+        f"or a backbone of this list: {', '.join(MODELS)}"
     )
 
 
@@ -66,30 +66,30 @@ def timm_architecture(arch: str) -> Architecture | None:
     """The architecture of a name such as ``fasterrcnn_timm:convnext_atto``; None if it is no such name.
 
     Raises:
-        DataError: timm is missing, has no such network, or the network cannot be a body.
+        DataError: timm is missing, has no such network, or the network cannot be a backbone.
     """
     family, separator, name = arch.partition(f"_{PREFIX}")
     if not separator or family not in FAMILIES:
         return None
-    task, body = FAMILIES[family], f"{PREFIX}{name}"
+    task, backbone = FAMILIES[family], f"{PREFIX}{name}"
     if task == "classify":
-        return Architecture(task, body, image_size=(256, 0))
-    strides = detector_body(name).strides
+        return Architecture(task, backbone, image_size=(256, 0))
+    strides = detector_backbone(name).strides
     sides = [8 * stride for stride in strides]
     anchors = tuple((side,) for side in [*sides, 2 * sides[-1]])
-    return Architecture(task, body, anchor_sizes=anchors, rpn_post_nms_top_n=(2000, 300))  # as for ResNet-18
+    return Architecture(task, backbone, anchor_sizes=anchors, rpn_post_nms_top_n=(2000, 300))  # as for ResNet-18
 
 
-def body_of(architecture: Architecture) -> Body:
-    """The body of an architecture: torchvision's by name, or timm's."""
-    if not architecture.body.startswith(PREFIX):
-        return BODIES[architecture.body]
-    name = architecture.body.removeprefix(PREFIX)
-    return classifier_body(name) if architecture.task == "classify" else detector_body(name)
+def backbone_spec(architecture: Architecture) -> BackboneSpec:
+    """The backbone of an architecture: torchvision's by name, or timm's."""
+    if not architecture.backbone.startswith(PREFIX):
+        return BACKBONES[architecture.backbone]
+    name = architecture.backbone.removeprefix(PREFIX)
+    return classifier_backbone(name) if architecture.task == "classify" else detector_backbone(name)
 
 
-class TimmBody(nn.Module):
-    """timm's ``features_only`` network as a body: a batch [N, 3, H, W] -> its maps by name "0", "1", ..."""
+class TimmBackbone(nn.Module):
+    """timm's ``features_only`` network as a backbone: a batch [N, 3, H, W] -> its maps by name "0", "1", ..."""
 
     def __init__(self, network: nn.Module, channels_last: bool) -> None:
         """``channels_last``: its maps are [N, h, w, C], as Swin's."""
@@ -105,11 +105,11 @@ class TimmBody(nn.Module):
 
 
 @lru_cache
-def detector_body(name: str) -> Body:
-    """A timm network as the body of a detector, looked at without memory for its weights.
+def detector_backbone(name: str) -> BackboneSpec:
+    """A timm network as the backbone of a detector, looked at without memory for its weights.
 
     Raises:
-        DataError: timm is missing or does not know it, its maps make no pyramid, or it takes pictures of one size only.
+        DataError: timm is missing or does not know it, its maps make no pyramid, or it takes images of one size only.
     """
     config = _config(name)
     first: dict[str, Any] = {"features_only": True}
@@ -120,7 +120,7 @@ def detector_body(name: str) -> Body:
     if len(chosen) < 2 or any(2 * fine != coarse for fine, coarse in pairwise(chosen)):
         raise DataError(
             f"{PREFIX}{name} gives maps of stride {', '.join(map(str, strides))}; an FPN needs two or more maps from "
-            f"stride {FINEST} to {COARSEST}, each twice the one before. Choose a body with a pyramid, such as "
+            f"stride {FINEST} to {COARSEST}, each twice the one before. Choose a backbone with a pyramid, such as "
             f"{PREFIX}convnext_atto, {PREFIX}efficientnet_b0 or {PREFIX}swin_tiny_patch4_window7_224, or use this one "
             "with --model classifier"
         )
@@ -129,8 +129,8 @@ def detector_body(name: str) -> Body:
     channels = [network.feature_info.channels()[indices[stride]] for stride in chosen]
     options = _options_that_fit(name, options, channels, chosen)
     network = _on_meta(name, options)
-    return Body(
-        build=partial(_build_detector_body, name, options),
+    return BackboneSpec(
+        build=partial(_build_detector_backbone, name, options),
         imagenet=None,
         norm_eps=1e-5,
         stages=_stages(network, network.feature_info.module_name(), network.feature_info.reduction()),
@@ -145,11 +145,11 @@ def detector_body(name: str) -> Body:
 
 
 @lru_cache
-def classifier_body(name: str) -> Body:
+def classifier_backbone(name: str) -> BackboneSpec:
     """A timm network as a classifier: the network without its last layer, and a linear layer of our own.
 
     Raises:
-        DataError: timm is missing or does not know it, or it gives no vector for a picture.
+        DataError: timm is missing or does not know it, or it gives no vector for an image.
     """
     config = _config(name)
     network = _on_meta(name, {"num_classes": 0})
@@ -159,10 +159,10 @@ def classifier_body(name: str) -> Body:
     except Exception as error:  # whatever timm's network happens to raise
         raise DataError(f"{PREFIX}{name} cannot be run on {side} x {side} pixels ({_first_line(error)})") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise DataError(f"{PREFIX}{name} gives no vector for a picture, so it cannot classify; choose another body")
+        raise DataError(f"{PREFIX}{name} gives no vector for an image, so it cannot classify; choose another backbone")
     info = getattr(network, "feature_info", None) or []
     entries = [entry for entry in info if isinstance(entry, dict)]
-    return Body(
+    return BackboneSpec(
         build=partial(_build_classifier, name, int(features.shape[1])),
         imagenet=None,
         norm_eps=1e-5,
@@ -179,28 +179,28 @@ def classifier_body(name: str) -> Body:
     )
 
 
-def _build_detector_body(
+def _build_detector_backbone(
     name: str,
     options: dict[str, Any],
     *,
     weights: None = None,
     norm_layer: NormLayer = nn.BatchNorm2d,
     levels: Sequence[str] | None = None,
-) -> TimmBody:
-    """The body with random weights. Its norm layers keep their own eps and activation; with a frozen ``norm_layer``
+) -> TimmBackbone:
+    """The backbone with random weights. Its norm layers keep their own eps and activation; with a frozen ``norm_layer``
     BatchNorm becomes timm's own frozen one.
 
     ``levels``: which of the maps are wanted; None for all.
     """
     timm = import_timm(name)
     if levels is not None:
-        strides = detector_body(name).strides
+        strides = detector_backbone(name).strides
         kept = [strides.index(int(level)) for level in levels]
         options = options | {"out_indices": tuple(options["out_indices"][index] for index in kept)}
     network = timm.create_model(name, pretrained=False, **options)
     if isinstance(norm_layer(1), FrozenBatchNorm2d):
         network = timm.layers.freeze_batch_norm_2d(network)
-    return TimmBody(network, _is_channels_last(network))
+    return TimmBackbone(network, _is_channels_last(network))
 
 
 def _build_classifier(
@@ -212,7 +212,7 @@ def _build_classifier(
 
 
 def import_timm(name: str) -> Any:
-    """The package timm, which the body ``name`` needs; DataError if it is not installed."""
+    """The package timm, which the backbone ``name`` needs; DataError if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -240,7 +240,7 @@ def _config(name: str) -> Any:
         variants = ", ".join(PREFIX + other for other in timm.list_pretrained(f"{bare}.*")) or f"{PREFIX}{bare}"
         raise DataError(f"{PREFIX}{name}: timm has no such variant; it has {variants}")
     if len(config.mean) != 3 or config.input_size[0] != 3:
-        raise DataError(f"{PREFIX}{name} takes pictures of {config.input_size[0]} channels; RGB has 3")
+        raise DataError(f"{PREFIX}{name} takes images of {config.input_size[0]} channels; RGB has 3")
     return config
 
 
@@ -262,7 +262,7 @@ def _on_meta(name: str, options: dict[str, Any]) -> Any:
 
 
 def _options_that_fit(name: str, options: dict[str, Any], channels: list[int], strides: list[int]) -> dict[str, Any]:
-    """``options`` with which the network takes pictures of any multiple of 32 pixels; Swin has one to say so.
+    """``options`` with which the network takes images of any multiple of 32 pixels; Swin has one to say so.
 
     Raises:
         DataError: there are none.
@@ -272,7 +272,7 @@ def _options_that_fit(name: str, options: dict[str, Any], channels: list[int], s
         try:
             network = _on_meta(name, tried)
             with torch.no_grad():
-                maps = TimmBody(network, _is_channels_last(network))(torch.empty(1, 3, *TRIAL_HW, device="meta"))
+                maps = TimmBackbone(network, _is_channels_last(network))(torch.empty(1, 3, *TRIAL_HW, device="meta"))
         except Exception as error:  # whatever timm's network happens to raise, and TypeError for an unknown option
             reasons.append(_first_line(error))
             continue
@@ -283,7 +283,7 @@ def _options_that_fit(name: str, options: dict[str, Any], channels: list[int], s
             return tried
         reasons.append(f"its maps of {TRIAL_HW[1]} x {TRIAL_HW[0]} pixels are {found}")
     raise DataError(
-        f"{PREFIX}{name} cannot be the body of a detector, whose pictures have any multiple of 32 pixels "
+        f"{PREFIX}{name} cannot be the backbone of a detector, whose images have any multiple of 32 pixels "
         f"({reasons[0]}). Choose another, such as {PREFIX}convnext_atto, or use this one with --model classifier"
     )
 

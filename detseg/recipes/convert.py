@@ -1,4 +1,4 @@
-"""One format into another: written, its pictures copied, and read again to prove it."""
+"""One format into another: written, its images copied, and read again to prove it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ WRITERS: dict[str, Callable[[AnnotationTable, Path], Written]] = {
 
 
 def convert(config: ConvertConfig) -> Written:
-    """Write the data in another format into a new folder, with its pictures, and say what the format cannot hold.
+    """Write the data in another format into a new folder, with its images, and say what the format cannot hold.
 
     Raises:
         DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot hold
@@ -44,8 +44,8 @@ def convert(config: ConvertConfig) -> Written:
     output = Path(config.output)
     print("\n".join(describe_table(table)))
     written = WRITERS[config.to](table, output)
-    names = zip(table, written.pictures, strict=True)
-    for record, name in tqdm(names, desc="copy pictures", total=len(table), disable=None, leave=False):
+    names = zip(table, written.images, strict=True)
+    for record, name in tqdm(names, desc="copy images", total=len(table), disable=None, leave=False):
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record.path, target)
@@ -59,7 +59,7 @@ def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> s
     text = f"read again: {len(again)} of {len(table)} images"
     place = {name: row for row, name in enumerate(again.media.tolist())}
     pairs = []
-    for record, name in zip(table, written.pictures, strict=True):
+    for record, name in zip(table, written.images, strict=True):
         row = next((place[tail] for tail in _tails(name) if tail in place), None)
         if row is not None:
             pairs.append((record, again[row]))
@@ -75,7 +75,7 @@ def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> s
 
 
 def _tails(name: str) -> list[str]:
-    """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name pictures below their own root."""
+    """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name images below their own root."""
     parts = name.split("/")
     return ["/".join(parts[start:]) for start in range(len(parts))]
 

@@ -25,21 +25,21 @@ def inspect(config: InspectConfig) -> Summary:
     write_json(output / "summary.json", found.to_dict())
     count = min(config.records, len(table))
     rows = sorted(np.random.default_rng(config.seed).permutation(len(table))[:count].tolist())
-    pictures, titles = [], []
+    images, titles = [], []
     for record in (table[row] for row in rows):
         try:
             image = decode_image(record.path)
         except (DataError, OSError):
             continue  # named in the findings already
         skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
-        pictures.append(draw(image, record, table.class_map, skeleton=skeleton))
+        images.append(draw(image, record, table.class_map, skeleton=skeleton))
         titles.append(record.name)
     if config.json:
         print(json.dumps(found.to_dict(), allow_nan=False))
     else:
         print("\n".join(found.lines()))
-    if pictures:
-        write_image(output / "sheet.jpg", sheet(pictures, titles))
+    if images:
+        write_image(output / "sheet.jpg", sheet(images, titles))
         if not config.json:
             print(f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
     return found

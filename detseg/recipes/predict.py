@@ -1,4 +1,4 @@
-"""Run a trained model over images and folders; write results and pictures."""
+"""Run a trained model over images and folders; write results and images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def predict(config: PredictConfig) -> Predicted:
             for result in to_results(prediction, predictor.class_map)
         )
         if config.draw:
-            write_image(output / "pictures" / f"{name}.jpg", _drawn(path, prediction, predictor, config.min_score))
+            write_image(output / "images" / f"{name}.jpg", _drawn(path, prediction, predictor, config.min_score))
     write_json(output / "predictions.json", results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
     points: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def predict(config: PredictConfig) -> Predicted:
     print(
         f"{len(files) - len(failed)} images, {len(results)} results, {above} of them score {config.min_score} or more"
     )
-    print(f"wrote {output / 'predictions.json'}" + (f" and {output / 'pictures'}" if config.draw else ""))
+    print(f"wrote {output / 'predictions.json'}" + (f" and {output / 'images'}" if config.draw else ""))
     for line in failed:
         print(f"could not be read: {line}")
     return Predicted(results, failed)

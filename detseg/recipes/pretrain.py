@@ -42,9 +42,9 @@ def pretrain(config: PretrainConfig) -> Path:
                 f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
                 f"give a multiple of {processes.world}"
             )
-        model = new_pretraining_model(config, checkpoint, device, processes.first)
+        model = new_pretraining_model(config, checkpoint, device, processes.is_main)
         train_on_scenes(config, folder, model, checkpoint, processes)
-        if processes.first:
+        if processes.is_main:
             write_scenes_card(config, folder, device, processes)
     return folder / WEIGHTS
 

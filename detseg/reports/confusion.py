@@ -22,7 +22,7 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
 
     Args:
         names: K class names.
-        matrix: int [K, K], rows are the truth, columns what was predicted.
+        matrix: int [K, K], rows are the ground truth, columns what was predicted.
 
     Raises:
         ValueError: the matrix is not K by K, or K is 0.
@@ -39,14 +39,14 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
     axes = figure.add_subplot()
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
-    picture = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     small = float(np.clip(11 - 0.12 * count, 4, 10))
     labels = [plot_text(name if len(name) <= 24 else name[:22] + "...") for name in names]
     axes.set_xticks(range(count), labels, rotation=90 if count > 6 else 30, ha="center" if count > 6 else "right")
     axes.set_yticks(range(count), labels)
     axes.tick_params(labelsize=small, length=2)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("truth")
+    axes.set_ylabel("ground truth")
     total = int(matrix.sum())
     right = f"{int(np.trace(matrix))} of {total} right ({np.trace(matrix) / total:.1%})" if total else "no images"
     axes.set_title(right, fontsize=11)
@@ -54,7 +54,7 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
         for row, column in zip(*np.nonzero(matrix), strict=True):
             ink = "white" if share[row, column] > 0.55 else "black"
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=ink, fontsize=small)
-    figure.colorbar(picture, ax=axes, fraction=0.045, pad=0.03, label="share of the true class")
+    figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03, label="share of the true class")
     data = io.BytesIO()
     figure.savefig(data, format="png")
     with atomic_write(path) as file:

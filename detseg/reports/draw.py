@@ -1,4 +1,4 @@
-"""Draw what is known about an image onto it: truth or prediction, with boxes, masks, names, scores, keypoints."""
+"""Draw what is known about an image onto it: ground truth or prediction, with boxes, masks, names, scores, keypoints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CROWDED = 0.08  # a name that would hide more than this share of itself under or
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What all kinds of content have in common, in pixels of the picture.
+    """What all kinds of content have in common, in pixels of the image.
 
     Attributes:
         boxes: float [N, 4] xyxy.
@@ -66,7 +66,7 @@ def draw(
         image: uint8 [H, W, 3] RGB, upright.
         content: a Prediction; a record of a table (scaled to the image if that was resized); or a target or output
             dict with ``boxes`` xyxy, ``labels`` and perhaps ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
-        min_score: predictions below it are left out; truth has no scores and is always drawn.
+        min_score: predictions below it are left out; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
 
     Raises:
@@ -96,7 +96,7 @@ def draw(
     if drawing.keypoints is not None:
         for i in by_size:
             colour = colour_of(int(drawing.labels[i]))
-            draw_keypoints(out, drawing.keypoints[i], colour, line, skeleton=skeleton, truth=drawing.visibility)
+            draw_keypoints(out, drawing.keypoints[i], colour, line, skeleton=skeleton, ground_truth=drawing.visibility)
     _draw_texts(out, drawing)
     return out
 

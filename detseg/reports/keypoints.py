@@ -1,4 +1,4 @@
-"""Keypoints on a picture: a dot for each point, lines between them."""
+"""Keypoints on an image: a dot for each point, lines between them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_keypoints(
     line: int,
     *,
     skeleton: Sequence[tuple[int, int]] = (),
-    truth: bool,
+    ground_truth: bool,
 ) -> None:
     """Draw the points of one instance onto ``out``, uint8 [H, W, 3].
 
@@ -32,13 +32,13 @@ def draw_keypoints(
     predicted one that scores less than 0.5, is a ring; one that is not labelled is left out, with its lines.
 
     Args:
-        points: float [P, 3] x, y and visibility (``truth``) or score, in pixels of ``out``.
+        points: float [P, 3] x, y and visibility (``ground truth``) or score, in pixels of ``out``.
         colour: of the lines.
         line: their width in pixels.
         skeleton: index pairs to draw lines between.
     """
-    shown = points[:, 2] > 0 if truth else np.ones(len(points), np.bool_)
-    sure = points[:, 2] > 1 if truth else points[:, 2] >= _SURE
+    shown = points[:, 2] > 0 if ground_truth else np.ones(len(points), np.bool_)
+    sure = points[:, 2] > 1 if ground_truth else points[:, 2] >= _SURE
     centres = [(round(float(x)), round(float(y))) for x, y in points[:, :2]]
     for a, b in skeleton:
         if shown[a] and shown[b]:

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, and the one way in which a picture is written."""
+"""Many images on one sheet, and the one way in which an image is written."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from detseg.runtime.files import atomic_write
 UInt8 = npt.NDArray[np.uint8]
 
 CELL = 320
-"""Longest side of a picture on a sheet, in pixels: four fit on a screen."""
+"""Longest side of an image on a sheet, in pixels: four fit on a screen."""
 GAP = 8
 TITLE = 13
 _INK = (40, 40, 40)
 
 
-def sheet(pictures: Sequence[UInt8], titles: Sequence[str], columns: int = 4, *, cell: int = CELL) -> UInt8:
-    """Pictures in rows, each under its title, on white: uint8 [H, W, 3].
+def sheet(images: Sequence[UInt8], titles: Sequence[str], columns: int = 4, *, cell: int = CELL) -> UInt8:
+    """Images in rows, each under its title, on white: uint8 [H, W, 3].
 
     Args:
-        pictures: uint8 [h, w, 3] RGB of any size; each is scaled to a longest side of ``cell`` (at most fourfold up).
-        titles: one for each picture, in any script; what is too long is cut and ends in "...".
-        columns: pictures in a row; fewer if there are fewer.
+        images: uint8 [h, w, 3] RGB of any size; each is scaled to a longest side of ``cell`` (at most fourfold up).
+        titles: one for each image, in any script; what is too long is cut and ends in "...".
+        columns: images in a row; fewer if there are fewer.
 
     Raises:
-        ValueError: not as many titles as pictures, or no column.
+        ValueError: not as many titles as images, or no column.
     """
-    if len(pictures) != len(titles) or columns < 1:
-        raise ValueError(f"{len(pictures)} pictures, {len(titles)} titles and {columns} columns do not fit together")
-    if not pictures:
+    if len(images) != len(titles) or columns < 1:
+        raise ValueError(f"{len(images)} images, {len(titles)} titles and {columns} columns do not fit together")
+    if not images:
         blank = np.full((TITLE * 3, cell, 3), 255, np.uint8)
-        paste_text(blank, text_mask("no pictures", TITLE), TITLE, GAP, _INK)
+        paste_text(blank, text_mask("no images", TITLE), TITLE, GAP, _INK)
         return blank
-    columns = min(columns, len(pictures))
-    scaled = [_scaled(picture, cell) for picture in pictures]
-    wide = max(picture.shape[1] for picture in scaled)
+    columns = min(columns, len(images))
+    scaled = [_scaled(image, cell) for image in images]
+    wide = max(image.shape[1] for image in scaled)
     title_height = text_mask("", TITLE).shape[0] + 4
     rows = [scaled[start : start + columns] for start in range(0, len(scaled), columns)]
-    heights = [max(picture.shape[0] for picture in row) + title_height + GAP for row in rows]
+    heights = [max(image.shape[0] for image in row) + title_height + GAP for row in rows]
     out = np.full((sum(heights) + GAP, columns * (wide + GAP) + GAP, 3), 255, np.uint8)
     top = GAP
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        for column, picture in enumerate(row):
+        for column, image in enumerate(row):
             left = GAP + column * (wide + GAP)
             title = text_mask(titles[number * columns + column], TITLE, wide)
             paste_text(out, title, top, left, _INK)
             start = top + title_height
-            out[start : start + picture.shape[0], left : left + picture.shape[1]] = picture
+            out[start : start + image.shape[0], left : left + image.shape[1]] = image
         top += height
     return out
 
@@ -67,7 +67,7 @@ def write_image(path: str | os.PathLike[str], image: UInt8) -> None:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
-        raise DataError(f"{path}: pictures are written as .png, .jpg or .jpeg, not {suffix or 'without a suffix'}")
+        raise DataError(f"{path}: images are written as .png, .jpg or .jpeg, not {suffix or 'without a suffix'}")
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 92]
     ok, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options)
     assert ok, "OpenCV always encodes uint8 RGB"
@@ -75,9 +75,9 @@ def write_image(path: str | os.PathLike[str], image: UInt8) -> None:
         file.write(data.tobytes())
 
 
-def _scaled(picture: UInt8, cell: int) -> UInt8:
-    height, width = picture.shape[:2]
+def _scaled(image: UInt8, cell: int) -> UInt8:
+    height, width = image.shape[:2]
     factor = min(cell / max(height, width), 4.0)
     size_wh = (max(round(width * factor), 1), max(round(height * factor), 1))
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, size_wh, interpolation=how), np.uint8)
+    return np.asarray(cv2.resize(image, size_wh, interpolation=how), np.uint8)

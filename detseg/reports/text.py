@@ -1,4 +1,4 @@
-"""Text in pictures, in any script for which the machine has a font; OpenCV's own letters are ASCII only."""
+"""Text in images, in any script for which the machine has a font; OpenCV's own letters are ASCII only."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def text_mask(text: str, size: int, max_width: int | None = None) -> UInt8:
 
 
 def text_size(height: int, width: int) -> int:
-    """Letter height in pixels that is readable on a picture of this size and does not cover it: 7 to 60."""
+    """Letter height in pixels that is readable on an image of this size and does not cover it: 7 to 60."""
     return int(np.clip(round(5.5 + 0.02 * float(np.sqrt(height * width))), 7, 60))
 
 

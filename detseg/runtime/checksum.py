@@ -14,7 +14,7 @@ BLANK = "0" * 64
 """What stands in the place of the sum before it is known."""
 
 
-def seal(content: bytes, end: int) -> bytes:
+def fill_checksum(content: bytes, end: int) -> bytes:
     """``content`` with its blank sum filled in; the blank lies after ``MARK`` in the first ``end`` bytes."""
     place = _place(content, end)
     assert place >= 0
@@ -22,7 +22,7 @@ def seal(content: bytes, end: int) -> bytes:
     return content[:place] + hashlib.sha256(content).hexdigest().encode() + content[place + 64 :]
 
 
-def is_whole(content: bytes, end: int) -> bool:
+def checksum_matches(content: bytes, end: int) -> bool:
     """Whether ``content`` is as it was sealed."""
     place = _place(content, end)
     if place < 0:

@@ -30,11 +30,11 @@ class Processes:
 
     rank: int = 0
     world: int = 1
-    brisk: Any = None  # groups of gloo, so that numbers and bytes need no GPU: one waits for a step,
-    patient: Any = None  # one until everything is scored
+    step_group: Any = None  # groups of gloo, so that numbers and bytes need no GPU: one waits for a step,
+    long_group: Any = None  # one until everything is scored
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, model: torch.nn.Module) -> torch.nn.Module:
@@ -52,7 +52,7 @@ class Processes:
         if self.world == 1:
             return list(flags)
         votes = torch.tensor(flags, dtype=torch.int32)
-        torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX, group=self.brisk)
+        torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MAX, group=self.step_group)
         return [bool(vote) for vote in votes.tolist()]
 
     def sum(self, numbers: Sequence[float]) -> list[float]:
@@ -60,7 +60,7 @@ class Processes:
         if self.world == 1:
             return list(numbers)
         total = torch.tensor(numbers, dtype=torch.float64)
-        torch.distributed.all_reduce(total, group=self.brisk)
+        torch.distributed.all_reduce(total, group=self.step_group)
         return list(total.tolist())
 
     def gather(self, content: bytes) -> list[bytes]:
@@ -68,28 +68,28 @@ class Processes:
         if self.world == 1:
             return [content]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
-        torch.distributed.all_gather(lengths, torch.tensor([len(content)]), group=self.patient)
-        if not self.first:
-            torch.distributed.send(_tensor(content), 0, group=self.patient)
+        torch.distributed.all_gather(lengths, torch.tensor([len(content)]), group=self.long_group)
+        if not self.is_main:
+            torch.distributed.send(_tensor(content), 0, group=self.long_group)
             return []
         parts = [content]
         for rank in range(1, self.world):
             part = torch.empty(int(lengths[rank]), dtype=torch.uint8)
-            torch.distributed.recv(part, rank, group=self.patient)
+            torch.distributed.recv(part, rank, group=self.long_group)
             parts.append(part.numpy().tobytes())
         return parts
 
-    def from_first(self, content: bytes) -> bytes:
+    def broadcast_bytes(self, content: bytes) -> bytes:
         """What the first process gave, in every process."""
         if self.world == 1:
             return content
         length = torch.tensor([len(content)])
-        torch.distributed.broadcast(length, 0, group=self.patient)
-        part = _tensor(content) if self.first else torch.empty(int(length), dtype=torch.uint8)
-        torch.distributed.broadcast(part, 0, group=self.patient)
+        torch.distributed.broadcast(length, 0, group=self.long_group)
+        part = _tensor(content) if self.is_main else torch.empty(int(length), dtype=torch.uint8)
+        torch.distributed.broadcast(part, 0, group=self.long_group)
         return part.numpy().tobytes()
 
-    def same(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast_(self, tensors: Sequence[Tensor]) -> None:
         """Fill the tensors of every process with those of the first."""
         if self.world > 1:
             for tensor in tensors:
@@ -97,7 +97,7 @@ class Processes:
 
     def wait(self) -> None:
         """Until every process is here."""
-        self.from_first(b"")
+        self.broadcast_bytes(b"")
 
 
 @contextmanager
@@ -116,9 +116,9 @@ def joined_processes(device: torch.device, timeout: float = STEP_TIMEOUT) -> Ite
     limit = timedelta(seconds=timeout)
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit)
     try:
-        brisk = torch.distributed.new_group(backend="gloo", timeout=limit)
-        patient = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SCORE_TIMEOUT))
-        yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), brisk, patient)
+        step_group = torch.distributed.new_group(backend="gloo", timeout=limit)
+        long_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SCORE_TIMEOUT))
+        yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), step_group, long_group)
     except RuntimeError as error:
         if not OF_THE_NETWORK.search(str(error)):
             raise

@@ -24,7 +24,7 @@ class Interrupted(Exception):
         self.signal = number
 
 
-class Interruption:
+class StopRequest:
     """Whether somebody asked this process to leave.
 
     The first signal is remembered, and raised as :class:`Interrupted` where the caller looks (:meth:`check`) or waits
@@ -76,15 +76,15 @@ _END = object()
 
 
 @contextmanager
-def catching_signals() -> Iterator[Interruption]:
+def catching_signals() -> Iterator[StopRequest]:
     """Catch SIGTERM and SIGINT while the block runs; not outside the main thread, where Python cannot."""
-    interruption = Interruption()
+    stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield interruption
+        yield stop_request
         return
-    before = {number: signal.signal(number, interruption._handle) for number in SIGNALS}
+    before = {number: signal.signal(number, stop_request._handle) for number in SIGNALS}
     try:
-        yield interruption
+        yield stop_request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""How many images fit on a GPU at a time, measured on the model and on the picture with the most objects."""
+"""How many images fit on a GPU at a time, measured on the model and on the image with the most objects."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import torch
 
 from detseg.datasets import Dataset
 from detseg.engine.update import to_device
-from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 
 SHARE = 0.8
-"""Of the GPU's memory: pictures differ, and the allocator needs room between its blocks."""
+"""Of the GPU's memory: images differ, and the allocator needs room between its blocks."""
 LARGEST = 64
 """More gains no speed, and with few images leaves few updates."""
 COPIES = 3
@@ -69,7 +69,7 @@ def _peak(
     torch.cuda.reset_peak_memory_stats(device)
     try:
         moved, wanted = to_device(images, targets, device)  # type: ignore[arg-type]
-        with torch.random.fork_rng([device]), loss_mode(model, gradients=True):
+        with torch.random.fork_rng([device]), losses_in_eval_mode(model, gradients=True):
             torch.stack(list(model(moved, wanted).values())).sum().backward()
         return int(torch.cuda.max_memory_allocated(device))
     except torch.OutOfMemoryError:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from detseg.annotations import AnnotationTable
-from detseg.checkpoints.manager import Every
+from detseg.checkpoints.manager import CheckpointInterval
 from detseg.errors import DataError
 from detseg.models import describe
-from detseg.models.backbones import BODIES
+from detseg.models.backbones import BACKBONES
 from detseg.models.build import architecture_of
 from detseg.models.create import BOTH_FREEZES, published_weights
 from detseg.models.weights.bundled import BUNDLED, FITTING, stages_taken
@@ -20,7 +20,6 @@ from detseg.options import TrainConfig
 from detseg.runtime.machine import default_workers
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training.anchors import fitted_anchor_sizes
-from detseg.training.phases import PROBE_AND_TUNE
 from detseg.training.task_choice import pick_task
 
 CPU_IMAGE_SIZE = 480
@@ -36,12 +35,12 @@ DEMO: dict[str, Any] = {
     "batch_size": 4,
     "optimizer": "adamw",
     "lr": 1e-3,
-    "last_lr": 3.0,
+    "head_lr_mult": 3.0,
     "beta2": 0.98,
     "rois_per_image": 64,
     "mask_rois_per_image": 6,
     "detections_per_image": 30,
-    "augment": "overhead",
+    "augment": "aerial",
 }
 """The no-argument run: small enough to end in three minutes on two good cores, in five on slow ones."""
 
@@ -65,6 +64,10 @@ class Picks:
             return given
         self.picked[name] = (value, reason)
         return value
+
+    def set(self, name: str, value: Any, reason: str) -> None:
+        """Replace what the user gave for ``name``, and remember why."""
+        self.picked[name] = (value, reason)
 
     def apply(self) -> None:
         """Write what was picked into ``config``."""
@@ -106,9 +109,9 @@ def resolve(
     picks.pick("augment", "light", "small sets overfit without")
     if config.minutes is None:
         picks.pick("epochs", 10, "as the published Penn-Fudan run")
-    if config.recipe == PROBE_AND_TUNE and config.minutes is None:
+    if config.linear_probe_epochs == "half" and config.minutes is None:
         epochs = picks.config.epochs or picks.picked.get("epochs", (10, ""))[0]
-        picks.pick("probe_epochs", max(1, epochs // 2), "half of all")
+        picks.set("linear_probe_epochs", max(1, epochs // 2), "half of all")
     _pick_optimizer(picks, task, arch, weights, len(train), cuda, world)
     picks.pick(
         "workers", default_workers(device), "the cores but one, at most 4" if cuda else "the CPU is busy training"
@@ -133,13 +136,13 @@ def _pick_model(picks: Picks, task: str, cuda: bool) -> tuple[str, str]:
     if config.trainable_layers is None:
         if weights == "none":
             picks.pick("freeze", "none", "there is nothing pretrained to keep")
-        elif config.recipe == PROBE_AND_TUNE:
+        elif config.linear_probe_epochs is not None:
             picks.pick("freeze", "stem", "after the probe")
         elif stages is not None:
             picks.pick("freeze", "none", "of the bundled weights a classifier takes the first stages only")
         else:
             reason = "torchvision's way" if cuda else "halves the time on a CPU"
-            picks.pick("freeze", "stem" if cuda else "body", reason)
+            picks.pick("freeze", "stem" if cuda else "backbone", reason)
     return arch, weights
 
 
@@ -163,7 +166,7 @@ def _pick_optimizer(picks: Picks, task: str, arch: str, weights: str, images: in
     if scratch and config.norm_eval:
         raise DataError("--norm-eval without pretrained weights: there are no statistics to keep; leave it out")
     if task != "classify" and not scratch and batch < ENOUGH_FOR_STATISTICS:
-        picks.pick("norm_eval", True, f"where the body has BatchNorm: statistics of {batch} images are noise")
+        picks.pick("norm_eval", True, f"where the backbone has BatchNorm: statistics of {batch} images are noise")
     update = batch * config.accumulate * world
     reason = "needs no tuned rate" if scratch else "R-CNN's usual"
     optimizer = picks.pick("optimizer", "adamw" if scratch else "sgd", reason)
@@ -175,7 +178,7 @@ def _pick_optimizer(picks: Picks, task: str, arch: str, weights: str, images: in
         picks.pick("lr", rate, f"0.00125 for each of {update} images, at most 0.01: half of R-CNN's, as published")
     else:
         picks.pick("lr", min(0.02, 0.0025 * update), f"0.0025 for each of {update} images, at most 0.02")
-    picks.pick("last_lr", 1.0, "torchvision's way")
+    picks.pick("head_lr_mult", 1.0, "torchvision's way")
     picks.pick("weight_decay", 0.05 if optimizer == "adamw" else 5e-4, f"usual for {optimizer}")
 
 
@@ -229,7 +232,7 @@ def check_ranges(config: TrainConfig) -> None:
     """DataError for a number that cannot work, by the name of its option."""
     lowest = {
         **dict.fromkeys(("epochs", "batch_size", "rois_per_image", "detections_per_image", "subset", "step_epochs"), 1),
-        **dict.fromkeys(("accumulate", "keep", "probe_epochs", "eval_epochs", "mask_rois_per_image"), 1),
+        **dict.fromkeys(("accumulate", "keep_checkpoints", "eval_epochs", "mask_rois_per_image"), 1),
         "cached_views": 0,
         "skip_nonfinite": 0,
         **dict.fromkeys(("workers", "warmup_steps", "patience", "seed", "clip_norm", "weight_decay", "momentum"), 0),
@@ -240,7 +243,9 @@ def check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value >= least:
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be at least {least}")
-    for name in ("lr", "body_lr", "last_lr", "gamma", "minutes", "cache_limit", "tune_lr"):
+    if isinstance(config.linear_probe_epochs, int) and config.linear_probe_epochs < 1:
+        raise DataError(f"--linear-probe-epochs {config.linear_probe_epochs}: it must be at least 1")
+    for name in ("lr", "backbone_lr_mult", "head_lr_mult", "gamma", "minutes", "cache_limit", "finetune_lr_mult"):
         value = getattr(config, name)
         if value is not None and not 0 < value < float("inf"):
             raise DataError(f"--{name.replace('_', '-')} {value}: it must be a number above 0")
@@ -250,7 +255,7 @@ def check_ranges(config: TrainConfig) -> None:
             raise DataError(f"--{name} {value}: a decay lies between 0 and 1, such as 0.999")
     if config.beta2 is not None and config.optimizer == "sgd":
         raise DataError(f"--beta2 {config.beta2} is of adamw; --optimizer sgd has --momentum")
-    Every.parse(config.checkpoint_every)
+    CheckpointInterval.parse(config.checkpoint_every)
     if config.minutes is not None and config.epochs is not None and not config.resume:
         raise DataError(
             f"--minutes {config.minutes:g} and --epochs {config.epochs}: the minutes pick the epochs, so give one of "
@@ -263,11 +268,11 @@ def check_ranges(config: TrainConfig) -> None:
 
 
 def _check_later_stages_learn(config: TrainConfig, stages: int) -> None:
-    """DataError where a part of the body that starts from scratch would be frozen."""
-    layers, least = config.trainable_layers, len(BODIES[FITTING["classify"]].stages) - stages
+    """DataError where a part of the backbone that starts from scratch would be frozen."""
+    layers, least = config.trainable_layers, len(BACKBONES[FITTING["classify"]].stages) - stages
     freezing = {
-        "--freeze body": config.freeze == "body",
-        f"--recipe {PROBE_AND_TUNE}": config.recipe == PROBE_AND_TUNE,
+        "--freeze backbone": config.freeze == "backbone",
+        "--linear-probe-epochs": config.linear_probe_epochs is not None,
         f"--trainable-layers {layers}": layers is not None and layers < least,
     }
     given = [option for option, is_given in freezing.items() if is_given]

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import Position, load, save_checkpoint
-from detseg.checkpoints.tensor_file import read_sealed
+from detseg.checkpoints.tensor_file import read_tensor_file
 from detseg.engine.nonfinite import NotFinite
 from detseg.errors import DataError, in_file
-from detseg.models.base import PartedModel
+from detseg.models.base import FreezableModel
 from detseg.models.features import FrozenFeatures, Image
 from detseg.models.freeze import freeze
-from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.models.losses_in_eval_mode import losses_in_eval_mode
+from detseg.old_names import freeze_level
 from detseg.options import TrainConfig
 from detseg.reports.table import align
 
@@ -57,7 +58,7 @@ def replay(path: str) -> list[str]:
         DataError: the file is no such batch.
     """
     with in_file(path):
-        return _replay(path, *read_sealed(path))
+        return _replay(path, *read_tensor_file(path))
 
 
 def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> list[str]:
@@ -70,9 +71,9 @@ def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> li
         prefix = f"batch.{number}.target."
         target = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         image = _image(number, header["metrics"], tensors)
-        if isinstance(image, FrozenFeatures) and isinstance(model, PartedModel):
+        if isinstance(image, FrozenFeatures) and isinstance(model, FreezableModel):
             freeze(model, _frozen_to(image))
-        with torch.no_grad(), torch.random.fork_rng([]), loss_mode(model):
+        with torch.no_grad(), torch.random.fork_rng([]), losses_in_eval_mode(model):
             torch.manual_seed(header["metrics"]["seed"])
             losses: dict[str, Tensor] = model([image], [target])
         names = list(losses)
@@ -92,14 +93,14 @@ def _image(number: int, saved: dict[str, Any], tensors: dict[str, Tensor]) -> Im
     prefix = f"batch.{number}.features."
     level, height, width = saved["levels"][number]
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return FrozenFeatures.from_tensors(level, (height, width), own)
+    return FrozenFeatures.from_tensors(freeze_level(level), (height, width), own)
 
 
 def _frozen_to(features: FrozenFeatures) -> str:
     """The level that a model must be frozen to, at least, to take these features."""
     if features.proposals is not None:
         return "rpn"
-    return "neck" if features.level == "neck" else "body"
+    return "neck" if features.level == "neck" else "backbone"
 
 
 def _pixels(image: Image) -> list[Tensor]:

@@ -23,19 +23,19 @@ from detseg.errors import DataError
 from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
 from detseg.models import Model
-from detseg.models.create import create_model, freeze_as, with_body
+from detseg.models.create import create_model, freeze_as, with_backbone
 from detseg.models.weights.class_transfer import class_pairs
 from detseg.options import TrainConfig
 from detseg.reports.curves import plot_curves
 from detseg.runtime.processes import Processes, joined_processes
 from detseg.runtime.seeds import derive_seed
-from detseg.runtime.signals import Interruption, catching_signals
+from detseg.runtime.signals import StopRequest, catching_signals
 from detseg.training.batch_size import fitting_batch_size
 from detseg.training.choices import pick_output, resolve
-from detseg.training.loaders import Feed
+from detseg.training.loaders import DataModule
 from detseg.training.metrics_log import minutes_of
 from detseg.training.phases import phases_of
-from detseg.training.result_images import write_pictures
+from detseg.training.result_images import write_result_images
 from detseg.training.resume import (
     newest_checkpoint,
     resumed_config,
@@ -54,7 +54,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and pictures.
+        folder: best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and images.
         config: the options in full.
         metrics: of the best weights on the validation part.
         model: with the best weights, in eval mode.
@@ -79,16 +79,16 @@ def fit(config: TrainConfig) -> Run:
     """
     device = pick_device(config.device)
     with (
-        catching_signals() as interruption,
+        catching_signals() as stop_request,
         joined_processes(device) as processes,
-        redirect_stdout(sys.stdout if processes.first else io.StringIO()),
+        redirect_stdout(sys.stdout if processes.is_main else io.StringIO()),
     ):
-        return _fit(config, device, interruption, processes)
+        return _fit(config, device, stop_request, processes)
 
 
-def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, processes: Processes) -> Run:
+def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, processes: Processes) -> Run:
     resuming = Path(config.resume) if config.resume else None
-    config = with_body(with_absolute_paths(config))
+    config = with_backbone(with_absolute_paths(config))
     if resuming:
         config = resumed_config(config, resuming)
 
@@ -99,16 +99,16 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
     config, picked = resolve(config, table, splits["train"], device, processes.world)
     assert config.task is not None
     assert config.batch_size is not None
-    folder = resuming or Path(processes.from_first(os.fsencode(pick_output(config))).decode())
+    folder = resuming or Path(processes.broadcast_bytes(os.fsencode(pick_output(config))).decode())
     print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
     print("\n".join(["picked:", *picked]) if picked else "every option is given")
 
     checkpoint = None
     if resuming:
-        if not processes.first:
-            processes.wait()  # the first sets damaged ones aside
+        if not processes.is_main:
+            processes.wait()  # the first sets corrupt ones aside
         checkpoint = newest_checkpoint(resuming, data)
-        if processes.first:
+        if processes.is_main:
             processes.wait()
     model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
     phases = phases_of(config)
@@ -119,27 +119,27 @@ def _fit(config: TrainConfig, device: torch.device, interruption: Interruption, 
         if phase.line:
             print(phase.line)
         freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
-        feed = Feed(phase.config, model, processes, folder)
-        feed.prepare(splits["train"], interruption)
+        data_module = DataModule(phase.config, model, processes, folder)
+        data_module.prepare(splits["train"], stop_request)
         options, timed = phase.config, config.epochs is None
         if timed:
-            options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], feed, processes)
+            options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], data_module, processes)
             config = options
             print("\n".join(reasons))
-        loaders = (feed.train_loader(splits["train"]), feed.val_loader(splits["val"]))
+        loaders = (data_module.train_loader(splits["train"]), data_module.val_loader(splits["val"]))
         training = Training(
             options, folder, model, loaders, splits["val"], data=data, checkpoint=None if training else checkpoint,
             processes=processes, first_epoch=phase.first_epoch, before=training,
         )  # fmt: skip
         if resuming and phase is phases[done]:
             print(resumed_line(resuming, training.position))
-        if processes.first and phase is phases[done]:
+        if processes.is_main and phase is phases[done]:
             write_options(config, folder)
             if not checkpoint:
                 write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
         if not timed:
             announce_time(model, loaders[0], device, options, training.position)
-        training.run(interruption)
+        training.run(stop_request)
     assert training is not None
     return _finish(config, training, splits, processes)
 
@@ -151,16 +151,16 @@ def _finish(config: TrainConfig, training: Training, splits: Splits, processes: 
     rows, position = training.rows, training.position
     if config.minutes is not None:
         print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
-    if processes.first:
+    if processes.is_main:
         model.load_state_dict(load_checkpoint(folder / BEST).weights)
-    processes.same(list(model.state_dict().values()))  # other machines may not see the folder
+    processes.broadcast_(list(model.state_dict().values()))  # other machines may not see the folder
     model.eval()
     best = training.best
     if best is None:  # resumed, and nothing better came
         evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
         best = evaluate(model, training.val_loader, device, evaluator=evaluator, processes=processes)
     print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
-    if not processes.first:
+    if not processes.is_main:
         processes.wait()
         return Run(folder, config, best, model)
     if "test" in splits:
@@ -171,7 +171,7 @@ def _finish(config: TrainConfig, training: Training, splits: Splits, processes: 
         print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    write_pictures(folder, model, splits["val"], device, best)
+    write_result_images(folder, model, splits["val"], device, best)
     print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
     processes.wait()
     return Run(folder, config, best, model)
@@ -191,7 +191,7 @@ def with_batch_size(
     assert draft.task is not None
     dataset = Dataset(train, model.preprocessing, task=draft.task)
     size, found = fitting_batch_size(model, dataset, device)
-    size = int(processes.from_first(str(size).encode()))
+    size = int(processes.broadcast_bytes(str(size).encode()))
     print(f"batch size {size}: {found}")
     return replace(config, batch_size=size)
 
@@ -214,7 +214,7 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
         anchor_sizes=config.anchor_sizes,
         keypoints=table.keypoint_schema if config.task == "keypoints" else None,
         label_fields=table.label_fields,
-        class_rows=class_pairs(config.map, table.class_map.names),
+        class_transfer=class_pairs(config.class_transfer, table.class_map.names),
     )
     print("\n".join(created.lines))
     if config.weights == "none":

@@ -22,19 +22,19 @@ from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.machine import free_memory
 from detseg.runtime.processes import Processes
-from detseg.runtime.signals import Interruption
+from detseg.runtime.signals import StopRequest
 
 GB = 10**9
 DISK_LIMIT = 20 * GB
 NECK_AT_MOST = 2.0
-"""A frozen neck's maps are kept unless they take this many times the memory of the body's; then the neck, a small part
+"""A frozen neck's maps are kept unless they take this many times the memory of the backbone's; then the neck, a small part
 of the work, runs in every step."""
 
 
-class Feed:
+class DataModule:
     """Loaders of a run: :meth:`train_loader` and :meth:`val_loader` of any part of its images.
 
-    With a frozen body and a cache, :meth:`prepare` computes what the frozen parts make of the training images.
+    With a frozen backbone and a cache, :meth:`prepare` computes what the frozen parts make of the training images.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class Feed:
         """Begin with nothing computed.
 
         Args:
-            folder: of the run, on whose disk decoded pictures are kept; None to decode them each time.
+            folder: of the run, on whose disk decoded images are kept; None to decode them each time.
 
         Raises:
-            DataError: a cache is wanted, but no body is frozen.
+            DataError: a cache is wanted, but no backbone is frozen.
         """
         assert config.task is not None
         self.config, self.model, self.task = config, model, config.task
@@ -57,7 +57,7 @@ class Feed:
         self._store: FeatureStore | None = None
         self._val_limit = 0
 
-    def prepare(self, train: AnnotationTable, interruption: Interruption) -> None:
+    def prepare(self, train: AnnotationTable, stop_request: StopRequest) -> None:
         """Compute and keep the features of ``train``; says beforehand how many, where, and how long it takes.
 
         Raises:
@@ -82,16 +82,16 @@ class Feed:
         )
         source = source_of(self.model, self.level, dtype, device)
         empty = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
-        self._store = self._filled(views, empty, interruption)
+        self._store = self._filled(views, empty, stop_request)
         self._say(self._store)
         self._val_limit = free_memory() // 2 // world
 
-    def _filled(self, views: Views, empty: Callable[[], FeatureStore], interruption: Interruption) -> FeatureStore:
+    def _filled(self, views: Views, empty: Callable[[], FeatureStore], stop_request: StopRequest) -> FeatureStore:
         """The store of all views. Several processes each compute their share of a folder, then take all of it."""
         assert self.level is not None
         store, processes, workers = empty(), self.processes, self.config.workers or 0
         share = (processes.rank, processes.world) if store.folder else (0, 1)
-        fill(store, self.model, views, self.level, workers=workers, share=share, interruption=interruption)
+        fill(store, self.model, views, self.level, workers=workers, share=share, stop_request=stop_request)
         if share[1] == 1:
             return store
         processes.wait()
@@ -136,7 +136,7 @@ class Feed:
         return next(self.model.parameters()).device.type == "cuda"
 
     def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
-        """Room for the pictures of ``table``, where each is loaded more than once."""
+        """Room for the images of ``table``, where each is loaded more than once."""
         limit = int(self.config.decoded_limit * GB)
         if self.folder is None or not limit:
             return None
@@ -147,9 +147,9 @@ class Feed:
         return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.config.seed)
 
     def _say(self, store: FeatureStore) -> None:
-        if store.folder is not None and (store.found or store.damaged):
-            damaged = f", {store.damaged} damaged ones were made anew" if store.damaged else ""
-            print(f"  {store.found} of {len(store)} were in {store.folder} already{damaged}")
+        if store.folder is not None and (store.found or store.corrupt):
+            corrupt = f", {store.corrupt} corrupt ones were made anew" if store.corrupt else ""
+            print(f"  {store.found} of {len(store)} were in {store.folder} already{corrupt}")
         if store.full:
             print(f"  {len(store)} are kept; the others are computed in each step (--cache-limit; nothing is removed)")
 
@@ -161,7 +161,7 @@ def _level(config: TrainConfig, model: Model) -> str | None:
         return None
     if not levels:
         raise DataError(
-            f"--cache {config.cache}: only a frozen body's features can be kept; give --freeze body as well"
+            f"--cache {config.cache}: only a frozen backbone's features can be kept; give --freeze backbone as well"
         )
     return levels[0]
 
@@ -179,8 +179,8 @@ def _measured(model: Model, views: Views, level: str, dtype: torch.dtype) -> tup
         features = model.frozen_features([image], name, alone=True)[0]
         seconds = time.perf_counter() - began if name == level else seconds
         sizes[name] = features.with_maps(dtype).nbytes
-    if sizes[level] > NECK_AT_MOST * sizes.get("body", sizes[level]):
-        level = "body"
+    if sizes[level] > NECK_AT_MOST * sizes.get("backbone", sizes[level]):
+        level = "backbone"
     return level, sizes[level], seconds
 
 

@@ -18,7 +18,7 @@ def new_optimizer(model: Model, config: TrainConfig, *, lr_factor: float = 1.0) 
         lr=lr_factor * config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay or 0.0,
-        body_lr=config.body_lr,
-        last_lr=config.last_lr or 1.0,
+        backbone_lr_mult=config.backbone_lr_mult,
+        head_lr_mult=config.head_lr_mult or 1.0,
         beta2=config.beta2 or 0.999,
     )

@@ -8,8 +8,6 @@ from detseg.errors import DataError
 from detseg.models.freeze import LEVELS
 from detseg.options import TrainConfig
 
-PROBE_AND_TUNE = "probe-then-tune"
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -27,34 +25,36 @@ class Phase:
 
 
 def phases_of(config: TrainConfig) -> list[Phase]:
-    """One phase; or a probe, which trains the heads on a frozen body, and the tuning of what ``freeze`` leaves.
+    """One phase; or a probe, which trains the heads on a frozen backbone, and the tuning of what ``freeze`` leaves.
 
     Raises:
         DataError: options that a run of two phases cannot keep.
     """
-    if config.recipe != PROBE_AND_TUNE:
-        if config.probe_epochs is not None:
-            raise DataError(f"--probe-epochs {config.probe_epochs} belongs to --recipe {PROBE_AND_TUNE}; give both")
+    probe = config.linear_probe_epochs
+    if probe is None:
         return [Phase(config)]
     for name, value in (("patience", config.patience), ("minutes", config.minutes)):
         if value:
-            raise DataError(f"--{name} {value:g} does not go with --recipe {PROBE_AND_TUNE}; give its two --epochs")
-    epochs, probe = config.epochs or 1, config.probe_epochs or 1
+            raise DataError(f"--{name} {value:g} does not go with --linear-probe-epochs; give --epochs instead")
+    epochs = config.epochs or 1
+    assert isinstance(probe, int)  # "half" is resolved with the epochs
     if probe >= epochs:
-        raise DataError(f"--probe-epochs {probe} of {epochs} leaves none to tune; give fewer, or more --epochs")
+        raise DataError(
+            f"--linear-probe-epochs {probe} of {epochs} leaves none for fine-tuning; give fewer, or more --epochs"
+        )
     assert config.lr is not None
     level = config.freeze or "none"
-    if config.trainable_layers is None and LEVELS.index(level) >= LEVELS.index("body"):
+    if config.trainable_layers is None and LEVELS.index(level) >= LEVELS.index("backbone"):
         raise DataError(f"--freeze {level}: after the probe more than the heads must learn; give none or stem")
     return [
         Phase(
-            replace(config, freeze="body", trainable_layers=None, epochs=probe),
+            replace(config, freeze="backbone", trainable_layers=None, epochs=probe),
             0,
-            f"probe: {probe} epochs of the heads on the frozen body",
+            f"probe: {probe} epochs of the heads on the frozen backbone",
         ),
         Phase(
-            replace(config, lr=config.lr * config.tune_lr),
+            replace(config, lr=config.lr * config.finetune_lr_mult),
             probe,
-            f"tune: {epochs - probe} epochs of all that --freeze {level} leaves, at {config.tune_lr:g} of the rate",
+            f"tune: {epochs - probe} epochs of all that --freeze {level} leaves, at {config.finetune_lr_mult:g} of the rate",
         ),
     ]

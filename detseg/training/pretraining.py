@@ -1,4 +1,4 @@
-"""Starting weights from rendered scenes: train on pictures that are drawn while it trains, write a small file."""
+"""Starting weights from rendered scenes: train on images that are drawn while it trains, write a small file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from detseg.training.weights_card import LICENCE, write_card
 WEIGHTS = "weights.safetensors"
 TRAIN, VAL = 0, 1  # scenes of derive_seed(seed, TRAIN, rank) and derive_seed(seed, VAL)
 ANCHOR_SIZES = ((12,), (24,), (48,), (96,), (192,))
-"""An octave apart from the smallest shapes of a scene up: pictures of 160 to 500 pixels hold smaller things than
+"""An octave apart from the smallest shapes of a scene up: images of 160 to 500 pixels hold smaller things than
 torchvision's 800."""
 WARMUP_STEPS = 200
 WEIGHT_DECAY = 0.05
@@ -101,14 +101,14 @@ def train_on_scenes(
     if checkpoint:
         restore(checkpoint, model, optimizer)
         position = checkpoint.position
-    elif processes.first:
+    elif processes.is_main:
         write_text(folder / "config.toml", to_toml(config))
     total = config.epochs * config.epoch_steps
     schedule = Schedule("cosine", total_steps=total, warmup_steps=min(WARMUP_STEPS, total // 10))
     scheduler = schedule.attach(optimizer, position.step)
     shared = processes.share(model)
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
-    evaluator = evaluator_of(val_set) if processes.first else None  # draws every scene once for the truth
+    evaluator = evaluator_of(val_set) if processes.is_main else None  # draws every scene once for the ground truth
     for epoch in range(position.epoch, config.epochs):
         began = time.perf_counter()
         stats = train_one_epoch(

@@ -1,4 +1,4 @@
-"""Pictures of what a run learned: truth and prediction side by side, confusion of classes."""
+"""Images of what a run learned: ground truth and prediction side by side, confusion of classes."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ SHOWN = 8
 """Validation images on the sheet."""
 
 
-def write_pictures(folder: Path, model: Model, table: AnnotationTable, device: torch.device, metrics: Metrics) -> None:
-    """predictions.jpg (truth left, prediction right) and, for classifiers, confusion.png, in ``folder``.
+def write_result_images(
+    folder: Path, model: Model, table: AnnotationTable, device: torch.device, metrics: Metrics
+) -> None:
+    """predictions.jpg (ground truth left, prediction right) and, for classifiers, confusion.png, in ``folder``.
 
     With several label fields there is one ``confusion-<field>.png`` for each.
     """
     predictor = Predictor(model, device)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
-    pictures: list[Any] = []
+    images: list[Any] = []
     titles: list[str] = []
     step = max(1, len(table) // SHOWN)
     for record in (table[row] for row in range(0, len(table), step)[:SHOWN]):
         image = decode_image(record.path)
         found = predictor(image)
         if isinstance(found, Prediction):
-            pictures += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, found)]
-            titles += [f"{record.name}: truth", "prediction"]
+            images += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, found)]
+            titles += [f"{record.name}: ground truth", "prediction"]
         else:
-            pictures.append(draw_class(image, found, table.class_map))
+            images.append(draw_class(image, found, table.class_map))
             titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
-    if pictures:
-        write_image(folder / "predictions.jpg", sheet(pictures, titles, columns=4))
+    if images:
+        write_image(folder / "predictions.jpg", sheet(images, titles, columns=4))
     if isinstance(metrics, ClassificationMetrics):
         plot_confusion(list(table.class_map.names), metrics.confusion, folder / "confusion.png")
     if isinstance(metrics, FieldMetrics):

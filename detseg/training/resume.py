@@ -13,11 +13,12 @@ from detseg.checkpoints.rotation import latest_checkpoint
 from detseg.errors import DataError, in_file
 from detseg.models import Model
 from detseg.models.create import freeze_as
+from detseg.old_names import current_options
 from detseg.options import TrainConfig, to_toml
 from detseg.runtime.files import write_text
 
 MAY_CHANGE = (
-    *("epochs", "resume", "device", "workers", "checkpoint_every", "keep"),
+    *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit"),
 )
 """Options that a resumed run may be given anew. On a CPU all but the first leave its result as it is, to the bit."""
@@ -38,7 +39,7 @@ def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume takes the folder of a run")
     with in_file(path):
-        saved = TrainConfig(**tomllib.loads(path.read_text(encoding="utf-8")))
+        saved = TrainConfig(**current_options(tomllib.loads(path.read_text(encoding="utf-8")))[0])
     default = TrainConfig()
     for item in fields(TrainConfig):
         given, kept = getattr(config, item.name), getattr(saved, item.name)
@@ -63,7 +64,7 @@ def write_options(config: TrainConfig, folder: Path) -> None:
 
 
 def newest_checkpoint(run: Path, data: Fingerprint) -> Checkpoint | None:
-    """The newest whole checkpoint of ``run``; None if it was stopped before its first. Damaged ones are told.
+    """The newest whole checkpoint of ``run``; None if it was stopped before its first. CorruptFileError ones are told.
 
     Raises:
         DataError: none can be read, or the data is not what the run was trained on.

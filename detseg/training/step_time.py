@@ -9,7 +9,7 @@ import torch
 
 from detseg.engine.update import to_device
 from detseg.features.loader import FeatureLoader
-from detseg.models.losses_in_eval_mode import loss_mode
+from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 
 
 def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.device, steps: int = 2) -> float:
@@ -22,7 +22,7 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
     images, targets = to_device(images, targets, device)
     times = []
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), loss_mode(model, gradients=True):
+    with torch.random.fork_rng(devices), losses_in_eval_mode(model, gradients=True):
         for _ in range(steps + 1):
             began = time.perf_counter()
             torch.stack(list(model(images, targets).values())).sum().backward()

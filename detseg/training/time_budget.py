@@ -16,20 +16,20 @@ import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import Position
-from detseg.checkpoints.manager import Every, Keeper
+from detseg.checkpoints.manager import CheckpointInterval, CheckpointManager
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
-from detseg.engine.train import EpochSums, train_one_epoch
+from detseg.engine.train import EpochTotals, train_one_epoch
 from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.processes import Processes
 from detseg.training.choices import follow_epochs
-from detseg.training.loaders import Feed
+from detseg.training.loaders import DataModule
 from detseg.training.optimizer import new_optimizer
 
 BATCHES = 4
-"""Batches of a timed pass, spread over the data, whose pictures differ in size and in objects."""
+"""Batches of a timed pass, spread over the data, whose images differ in size and in objects."""
 
 PASSES = 3
 """Timed passes of which the median counts, after one to warm up: oneDNN and cuDNN plan for each new size of a batch."""
@@ -51,7 +51,7 @@ def fit_to_minutes(
     model: Model,
     train: AnnotationTable,
     val: AnnotationTable,
-    feed: Feed,
+    data_module: DataModule,
     processes: Processes | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """Fill ``epochs`` by ``minutes``, and what follows from them. Returns the full config and lines for the terminal.
@@ -61,11 +61,11 @@ def fit_to_minutes(
     """
     assert config.minutes is not None
     processes = processes or Processes()
-    learning, scoring, saving = epoch_seconds(config, model, train, val, feed)
+    learning, scoring, saving = epoch_seconds(config, model, train, val, data_module)
     learning /= processes.world
     scoring /= processes.world * (config.eval_epochs or 1)
     budget, epoch = 60 * config.minutes, learning + scoring + saving
-    epochs = int(processes.from_first(str(max(1, int(budget / epoch))).encode()))
+    epochs = int(processes.broadcast_bytes(str(max(1, int(budget / epoch))).encode()))
     config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)
     took = f"an epoch takes {epoch:.2g} s, {learning:.2g} to train, {scoring:.2g} to evaluate and {saving:.2g} to save"
     lines = [f"picked for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {took})", *more]
@@ -75,7 +75,7 @@ def fit_to_minutes(
 
 
 def epoch_seconds(
-    config: TrainConfig, model: Model, train: AnnotationTable, val: AnnotationTable, feed: Feed
+    config: TrainConfig, model: Model, train: AnnotationTable, val: AnnotationTable, data_module: DataModule
 ) -> EpochSeconds:
     """What an epoch takes, from a few batches of training and evaluation, with loading, and from a checkpoint.
 
@@ -91,8 +91,11 @@ def epoch_seconds(
     # the factor is where warm-up begins: the copy must not learn so fast that it breaks
     optimizer = new_optimizer(model, config, lr_factor=1e-3)
     few_train, few_val = _few(train, batch), _few(val, batch)
-    train_loader, val_loader = feed.train_loader(few_train, alone=True), feed.val_loader(few_val, alone=True)
-    evaluator = make_evaluator(few_val, feed.task, model.preprocessing)
+    train_loader, val_loader = (
+        data_module.train_loader(few_train, alone=True),
+        data_module.val_loader(few_val, alone=True),
+    )
+    evaluator = make_evaluator(few_val, data_module.task, model.preprocessing)
 
     def learn() -> None:
         # not epoch 0, in which the loop would warm up by itself
@@ -108,13 +111,15 @@ def epoch_seconds(
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         learning = _seconds(learn, allowed) * len(train) / len(few_train)
         scoring = _seconds(score, allowed) * len(val) / len(few_val)
-    if feed.folder is None or not feed.processes.first:
+    if data_module.folder is None or not data_module.processes.is_main:
         return EpochSeconds(learning, scoring, 0.0)
-    feed.folder.mkdir(parents=True, exist_ok=True)
+    data_module.folder.mkdir(parents=True, exist_ok=True)
     ema = None if config.ema is None else Ema(model, config.ema)
-    with tempfile.TemporaryDirectory(dir=feed.folder) as place:
-        keeper = Keeper(Path(place), model, optimizer, every=Every(), keep=config.keep, ema=ema)
-        return EpochSeconds(learning, scoring, _seconds(lambda: keeper.save(Position(), [EpochSums()]), allowed))
+    with tempfile.TemporaryDirectory(dir=data_module.folder) as place:
+        manager = CheckpointManager(
+            Path(place), model, optimizer, every=CheckpointInterval(), keep=config.keep_checkpoints, ema=ema
+        )
+        return EpochSeconds(learning, scoring, _seconds(lambda: manager.save(Position(), [EpochTotals()]), allowed))
 
 
 def _few(table: AnnotationTable, batch_size: int) -> AnnotationTable:

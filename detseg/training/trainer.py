@@ -16,20 +16,20 @@ from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_checkpoint
-from detseg.checkpoints.manager import Every, Keeper
+from detseg.checkpoints.manager import CheckpointInterval, CheckpointManager
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.precision import Precision
 from detseg.engine.schedule import Schedule
-from detseg.engine.train import EpochStats, EpochSums, Step, train_steps
+from detseg.engine.train import EpochStats, EpochTotals, Step, train_steps
 from detseg.errors import DataError
 from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.processes import Processes
-from detseg.runtime.signals import Interrupted, Interruption
+from detseg.runtime.signals import Interrupted, StopRequest
 from detseg.training.failed_step import out_of_memory, write_fault
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer
@@ -84,24 +84,24 @@ class Training:
         self.scored_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model
         self.precision = Precision(config.precision, self.device)
         self.position: Position = before.position if before else Position()
-        self.sums = EpochSums()
+        self.totals = EpochTotals()
         if checkpoint:
             within = (checkpoint.position.epoch, checkpoint.position.micro_batches) > (first_epoch, 0)
             if within or not first_epoch:
                 restore(checkpoint, model, self.optimizer, ema=self.ema, precision=self.precision)
-            self.position, self.sums = checkpoint.position, own_sums(checkpoint.sums, self.processes)
-            if len(checkpoint.sums) != self.processes.world:
-                self.position = self._position_of_others(len(checkpoint.sums))
+            self.position, self.totals = checkpoint.position, own_totals(checkpoint.totals, self.processes)
+            if len(checkpoint.totals) != self.processes.world:
+                self.position = self._position_of_others(len(checkpoint.totals))
         updates = self._updates(len(self.train_loader))
         self.schedule = build_schedule(replace(config, epochs=self.epochs - first_epoch), updates)
         self.scheduler = self.schedule.attach(self.optimizer, self.position.step - first_epoch * updates)
         self.rows = read_rows(folder / "metrics.jsonl", self.position.epoch)
-        self.keeper = Keeper(
+        self.manager = CheckpointManager(
             folder,
             model,
             self.optimizer,
-            every=Every.parse(config.checkpoint_every),
-            keep=config.keep,
+            every=CheckpointInterval.parse(config.checkpoint_every),
+            keep=config.keep_checkpoints,
             ema=self.ema,
             precision=self.precision,
             data=data,
@@ -111,7 +111,7 @@ class Training:
         self.best: Metrics | None = before.best if before else None
         self._names: dict[int, str] = {record.image_id: record.name for record in self.train_loader.dataset.table}
 
-    def run(self, interruption: Interruption) -> None:
+    def run(self, stop_request: StopRequest) -> None:
         """Train to the end, or until somebody asks to leave.
 
         Raises:
@@ -122,11 +122,13 @@ class Training:
             OSError: the last checkpoint of the run cannot be written.
         """
         try:
-            began = time.perf_counter() - self.sums.seconds
+            began = time.perf_counter() - self.totals.seconds
             for epoch in range(self.position.epoch, self.epochs):
-                stats = self._learn(epoch, interruption)
-                if self._score(epoch, stats, began, interruption):
-                    print(f"stopped early: no better validation number for {self.position.waited} epochs")
+                stats = self._learn(epoch, stop_request)
+                if self._score(epoch, stats, began, stop_request):
+                    print(
+                        f"stopped early: no better validation number for {self.position.epochs_without_improvement} epochs"
+                    )
                     return
                 began += self.rows[-1]["seconds"]  # so that the checkpoint counts, as part of the next epoch
         except Interrupted:
@@ -148,9 +150,9 @@ class Training:
                 f"--resume {self.folder}"
             ) from error
 
-    def _learn(self, epoch: int, interruption: Interruption) -> EpochStats:
+    def _learn(self, epoch: int, stop_request: StopRequest) -> EpochStats:
         """The updates of an epoch that are not done yet."""
-        began = time.perf_counter() - self.sums.seconds
+        began = time.perf_counter() - self.totals.seconds
         steps = train_steps(
             self.shared,
             self.optimizer,
@@ -167,19 +169,19 @@ class Training:
             skip_nonfinite=self.config.skip_nonfinite,
             skipped=self.position.skipped,
             names=self._names,
-            interruption=interruption,
+            stop_request=stop_request,
             processes=self.processes,
         )
         for step in self._shown(steps, epoch):
-            self.sums.add(step)
-            self.sums.seconds = time.perf_counter() - began
+            self.totals.add(step)
+            self.totals.seconds = time.perf_counter() - began
             self.position = replace(
                 self.position,
                 step=self.position.step + 1,
                 micro_batches=step.batches,
                 skipped=0 if step.updated else self.position.skipped + 1,
             )
-            if self.processes.any([self.keeper.due(self.position) and self.processes.first])[0]:
+            if self.processes.any([self.manager.is_due(self.position) and self.processes.is_main])[0]:
                 self._save()
         return self._all_stats()
 
@@ -203,20 +205,20 @@ class Training:
 
     def _save(self, *, insist: bool = False) -> None:
         """Write a checkpoint, in the first process: the others have the same weights, and tell it their sums."""
-        sums = self._sums_of_all()
-        if self.processes.first:
-            self.keeper.save(self.position, sums, insist=insist)
+        totals = self._totals_of_all()
+        if self.processes.is_main:
+            self.manager.save(self.position, totals, insist=insist)
 
-    def _sums_of_all(self) -> list[EpochSums]:
+    def _totals_of_all(self) -> list[EpochTotals]:
         """In the first process those of each; elsewhere none."""
-        parts = self.processes.gather(json.dumps(asdict(self.sums)).encode())
-        return [EpochSums(**json.loads(part)) for part in parts]
+        parts = self.processes.gather(json.dumps(asdict(self.totals)).encode())
+        return [EpochTotals(**json.loads(part)) for part in parts]
 
     def _all_stats(self) -> EpochStats:
         """Of all processes together."""
-        sums = self._sums_of_all()
-        total = EpochSums.of_all(sums) if sums else self.sums
-        return EpochSums(**json.loads(self.processes.from_first(json.dumps(asdict(total)).encode()))).stats()
+        totals = self._totals_of_all()
+        total = EpochTotals.of_all(totals) if totals else self.totals
+        return EpochTotals(**json.loads(self.processes.broadcast_bytes(json.dumps(asdict(total)).encode()))).stats()
 
     def _shown(self, steps: Iterator[Step], epoch: int) -> Iterator[Step]:
         """The steps under a progress bar, on a terminal."""
@@ -230,20 +232,20 @@ class Training:
         ) as progress:
             for step in steps:
                 yield step
-                speed = self.sums.images / max(self.sums.seconds, 1e-9)
+                speed = self.totals.images / max(self.totals.seconds, 1e-9)
                 rate = self.optimizer.param_groups[-1]["lr"]
                 text = f"loss {step.losses['loss']:.3f}, lr {rate:.2g}, {speed:.1f} images/s"
                 progress.set_postfix_str(text, refresh=False)
                 progress.update(step.batches - progress.n)
 
-    def _score(self, epoch: int, stats: EpochStats, began: float, interruption: Interruption) -> bool:
+    def _score(self, epoch: int, stats: EpochStats, began: float, stop_request: StopRequest) -> bool:
         """Evaluate if it is time, log, and write what is best and last; whether the run is to stop early."""
-        self.keeper.check(self.position)
+        self.manager.check(self.position)
         last = epoch + 1 == self.epochs
         metrics: Metrics | None = None
         val_losses: dict[str, float] = {}
         if last or (epoch + 1) % (self.config.eval_epochs or 1) == 0:
-            metrics, val_losses = self._evaluate(interruption)
+            metrics, val_losses = self._evaluate(stop_request)
         before = self.position
         score = -1.0 if metrics is None else metrics.best()
         is_best = metrics is not None and (before.best is None or score > before.best or not self.scorable)
@@ -253,46 +255,46 @@ class Training:
             micro_batches=0,
             best=score if is_best else before.best,
             best_epoch=epoch if is_best else before.best_epoch,
-            waited=0 if is_best else before.waited + 1,
+            epochs_without_improvement=0 if is_best else before.epochs_without_improvement + 1,
         )
-        self.sums = EpochSums()
+        self.totals = EpochTotals()
         self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - began))
         print(line(self.rows[-1], self.epochs, is_best))
         self.best = metrics if is_best else self.best
-        if is_best and metrics is not None and self.processes.first:
+        if is_best and metrics is not None and self.processes.is_main:
             save_checkpoint(self.folder / BEST, self.scored_model, position=self.position, metrics=metrics.to_dict())
             write_evaluation(self.folder, metrics, self.evaluator)
-        if self.processes.first:
+        if self.processes.is_main:
             write_rows(self.folder / "metrics.jsonl", self.rows)
-        stopping = metrics is not None and 0 < self.config.patience <= self.position.waited
+        stopping = metrics is not None and 0 < self.config.patience <= self.position.epochs_without_improvement
         self._save(insist=stopping or last)
         return stopping
 
-    def _evaluate(self, interruption: Interruption) -> tuple[Metrics, dict[str, float]]:
+    def _evaluate(self, stop_request: StopRequest) -> tuple[Metrics, dict[str, float]]:
         """Metrics and losses on the validation images, of the average where there is one."""
         if self.ema:
             self.scored_model.load_state_dict(self.ema.weights)
         # weights are equal, but each process has norm statistics of its own images
-        self.processes.same(list(self.scored_model.state_dict().values()))
+        self.processes.broadcast_(list(self.scored_model.state_dict().values()))
         val_losses = {}
         if self.config.val_loss:
             val_losses = validation_loss(
                 self.scored_model, self.val_loader, self.device, seed=self.config.seed,
-                interruption=interruption, processes=self.processes,
+                stop_request=stop_request, processes=self.processes,
             )  # fmt: skip
         self.evaluator.reset()
         metrics = evaluate(
             self.scored_model, self.val_loader, self.device, evaluator=self.evaluator,
-            interruption=interruption, processes=self.processes,
+            stop_request=stop_request, processes=self.processes,
         )  # fmt: skip
         return metrics, val_losses
 
 
-def own_sums(sums: Sequence[EpochSums], processes: Processes) -> EpochSums:
+def own_totals(totals: Sequence[EpochTotals], processes: Processes) -> EpochTotals:
     """This process's sums of those in a checkpoint; where it had other processes, the first takes them all."""
-    if len(sums) == processes.world:
-        return sums[processes.rank]
-    return EpochSums.of_all(sums) if processes.first else EpochSums(steps=sums[0].steps)
+    if len(totals) == processes.world:
+        return totals[processes.rank]
+    return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
 
 
 def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:

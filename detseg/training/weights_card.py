@@ -12,7 +12,7 @@ from detseg.runtime.files import write_text
 from detseg.runtime.machine import machine
 from detseg.training.metrics_log import Row, minutes_of
 
-LICENCE = "Apache-2.0, as the project's code: everything was drawn and computed by it, from nobody's pictures"
+LICENCE = "Apache-2.0, as the project's code: everything was drawn and computed by it, from nobody's images"
 OWN_LICENCE = "that of the data that they were trained on allows; name it before you pass them on"
 
 

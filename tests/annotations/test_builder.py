@@ -21,7 +21,7 @@ SQUARE = [np.array([[2.0, 1], [6, 1], [6, 5], [2, 5]])]
 
 
 def builder(**options: Any) -> TableBuilder:
-    made = TableBuilder(CLASSES, "/pictures", source="a.json", **options)
+    made = TableBuilder(CLASSES, "/images", source="a.json", **options)
     made.add_image("one.png", (20, 30))
     return made
 
@@ -33,7 +33,7 @@ def one(box: Any, label: int = 1, **options: Any) -> AnnotationTable:
 
 
 def test_no_images() -> None:
-    table = TableBuilder(CLASSES, "/pictures", source="a.json").build()
+    table = TableBuilder(CLASSES, "/images", source="a.json").build()
     assert len(table) == 0
     assert table.boxes_xywh.shape == (0, 4)
     assert table.class_index.shape == (0, 1)
@@ -49,7 +49,7 @@ def test_an_image_without_instances_is_a_record() -> None:
     assert len(record) == 0
     assert record.boxes_xywh.shape == (0, 4)
     assert record.image_id == 1
-    assert record.path == Path("/pictures/one.png")
+    assert record.path == Path("/images/one.png")
     assert (record.stored_hw, record.size_hw, record.orientation) == ((20, 30), (20, 30), 1)
     assert not table.notes
 

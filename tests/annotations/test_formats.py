@@ -1,4 +1,4 @@
-"""All formats speak one truth: the same boxes, labels and scores whichever one a set was written in."""
+"""All formats speak one ground truth: the same boxes, labels and scores whichever one a set was written in."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROUNDING = 1e-9
 """Pixels. A format that scales coordinates may move them by rounding, never by more."""
 
 
-def blank_pictures(folder: Path, sizes_hw: dict[str, tuple[int, int]]) -> Path:
+def blank_images(folder: Path, sizes_hw: dict[str, tuple[int, int]]) -> Path:
     for name, (height, width) in sizes_hw.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,9 +48,9 @@ def blank_pictures(folder: Path, sizes_hw: dict[str, tuple[int, int]]) -> Path:
 
 
 def make_table(folder: Path) -> AnnotationTable:
-    """Four pictures in two parts: polygons, odd floats, a negative image, names with spaces and other letters."""
+    """Four images in two parts: polygons, odd floats, a negative image, names with spaces and other letters."""
     names = {"train/a b.png": (40, 60), "train/ü 名.png": (50, 30), "val/c.png": (33, 47), "val/none.png": (20, 20)}
-    blank_pictures(folder, names)
+    blank_images(folder, names)
     builder = TableBuilder(ClassMap.from_names(["ant", "wood bee", "cat"]), folder, source="made")
     random = np.random.default_rng(0)
     for name, (height, width) in names.items():
@@ -63,7 +63,7 @@ def make_table(folder: Path) -> AnnotationTable:
     return builder.build()
 
 
-def truth_of(table: AnnotationTable) -> dict[str, list[tuple[str, list[float]]]]:
+def ground_truth_of(table: AnnotationTable) -> dict[str, list[tuple[str, list[float]]]]:
     """File name -> sorted (class, box) of its objects."""
     return {
         record.path.name: sorted(
@@ -82,9 +82,9 @@ def convert(data: Path, output: Path, to: str, *options: str) -> Path:
 @pytest.fixture
 def coco_set(tmp_path: Path) -> Path:
     """The made table as a folder in COCO's layout."""
-    table = make_table(tmp_path / "pictures")
+    table = make_table(tmp_path / "images")
     WRITERS["coco"](table, tmp_path / "coco")
-    (tmp_path / "pictures").rename(tmp_path / "coco/images")
+    (tmp_path / "images").rename(tmp_path / "coco/images")
     return tmp_path / "coco"
 
 
@@ -97,7 +97,7 @@ def test_round_trip_through_every_format(
     assert find_format(output).format == to  # found by looking
     after = read(output)
     assert sorted(after.class_map.names) == sorted(before.class_map.names)
-    wanted, found = truth_of(before), truth_of(after)
+    wanted, found = ground_truth_of(before), ground_truth_of(after)
     assert found.keys() == wanted.keys()  # the negative image too
     for name, objects in wanted.items():
         assert [label for label, _ in found[name]] == [label for label, _ in objects], name
@@ -110,7 +110,7 @@ def test_round_trip_through_every_format(
     if to in ("coco", "voc", "yolo", "cvat", "csv"):  # formats that know parts
         assert sorted(after.split.tolist()) == ["train", "train", "val", "val"]
     back = convert(output, tmp_path / "back", "coco")
-    assert truth_of(read(back)).keys() == wanted.keys()
+    assert ground_truth_of(read(back)).keys() == wanted.keys()
 
 
 def test_convert_refuses_a_folder_in_use(coco_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,11 +123,11 @@ def test_convert_refuses_a_folder_in_use(coco_set: Path, tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("to", BOX_FORMATS)
 def test_published_scores_from_every_format(to: str, shared_data: Path, tmp_path: Path) -> None:
-    """The twelve numbers of 100 COCO images, with the truth read from each format."""
+    """The twelve numbers of 100 COCO images, with the ground truth read from each format."""
     expected = json.loads((shared_data / "_expected/pycocotools_stats.json").read_text())["padilla/test_coco_eval"]
     source = read_coco(shared_data / expected["gt"], False)
     sizes = {str(name): record.size_hw for name, record in zip(source.media, source, strict=True)}
-    blank_pictures(tmp_path / "coco/images", {name.replace(".jpg", ".png"): size for name, size in sizes.items()})
+    blank_images(tmp_path / "coco/images", {name.replace(".jpg", ".png"): size for name, size in sizes.items()})
     text = (shared_data / expected["gt"]).read_text().replace(".jpg", ".png")
     (tmp_path / "coco/instances.json").write_text(text)
     table = read(convert(tmp_path / "coco", tmp_path / to, to)) if to != "coco" else read(tmp_path / "coco")
@@ -145,9 +145,9 @@ def test_published_scores_from_every_format(to: str, shared_data: Path, tmp_path
         for result in json.loads((shared_data / expected["dt"]).read_text())["annotations"]
         if name_of[result["category_id"]] in table.class_map.names
     ]
-    write_coco(table, tmp_path / "truth.json")
+    write_coco(table, tmp_path / "ground_truth.json")
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    scored = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
+    scored = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
     np.testing.assert_allclose([scored[f"bbox_{name}"] for name in STATS], expected["stats"], atol=2e-6)
 
 
@@ -156,12 +156,12 @@ def file_stem(name: str) -> str:
 
 
 def test_parts_from_two_files(tmp_path: Path) -> None:
-    blank_pictures(tmp_path / "images", {"a.png": (10, 10), "b.png": (10, 10)})
+    blank_images(tmp_path / "images", {"a.png": (10, 10), "b.png": (10, 10)})
     (tmp_path / "t.csv").write_text("a.png,1,1,4,4,dog\n", encoding="utf-8")
     (tmp_path / "v.csv").write_text("b.png,1,1,4,4,ant\n", encoding="utf-8")
     table = read(tmp_path / "t.csv", images=tmp_path / "images", val_annotations=tmp_path / "v.csv")
     assert table.split.tolist() == ["train", "val"]
-    assert truth_of(table) == {"a.png": [("dog", [1, 1, 3, 3])], "b.png": [("ant", [1, 1, 3, 3])]}
+    assert ground_truth_of(table) == {"a.png": [("dog", [1, 1, 3, 3])], "b.png": [("ant", [1, 1, 3, 3])]}
 
 
 TEXT_FORMATS = [f"dets_{name}_abs_{box}" for name in ("classid", "classname") for box in ("xywh", "xyx2y2")]
@@ -169,12 +169,16 @@ TEXT_FORMATS = [f"dets_{name}_abs_{box}" for name in ("classid", "classname") fo
 
 
 @pytest.mark.parametrize("detections", TEXT_FORMATS)
-@pytest.mark.parametrize("truth", ["gts_vocpascal_format", "gts_coco_format"])
-def test_toy_example_scores_as_pycocotools(truth: str, detections: str, shared_data: Path, tmp_path: Path) -> None:
-    """Two forms of the truth and four of the detections, against pycocotools on the published COCO files."""
+@pytest.mark.parametrize("ground_truth", ["gts_vocpascal_format", "gts_coco_format"])
+def test_toy_example_scores_as_pycocotools(
+    ground_truth: str, detections: str, shared_data: Path, tmp_path: Path
+) -> None:
+    """Two forms of the ground truth and four of the detections, against pycocotools on the published COCO files."""
     toy = shared_data / "padilla_metrics/toyexample"
     (gt,), (dt,) = (toy / "gts_coco_format").iterdir(), (toy / "dets_coco_format").iterdir()
-    table = read(toy / truth, images=toy / "images") if "voc" in truth else read(gt, images=toy / "images")
+    table = (
+        read(toy / ground_truth, images=toy / "images") if "voc" in ground_truth else read(gt, images=toy / "images")
+    )
     classes = (toy / "voc.names").read_text().split()
     results = []
     for record in table:
@@ -188,21 +192,21 @@ def test_toy_example_scores_as_pycocotools(truth: str, detections: str, shared_d
             category = table.class_map.category_id_of(table.class_map.label_of(name))
             box, number = [x, y, w, h], record.image_id
             results.append({"image_id": number, "category_id": category, "bbox": box, "score": float(score)})
-    write_coco(table, tmp_path / "truth.json")
+    write_coco(table, tmp_path / "ground_truth.json")
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    scored = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
+    scored = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
     wanted = published(gt, dt)
     np.testing.assert_allclose([scored[f"bbox_{name}"] or 0 for name in STATS], wanted, atol=1e-6)
 
 
 def published(gt: Path, dt: Path) -> list[float]:
     """pycocotools on the files as published, annotations numbered from 1: id 0 is never found."""
-    truth = COCO()
-    truth.dataset = json.loads(gt.read_text())
-    for number, annotation in enumerate(truth.dataset["annotations"], start=1):
+    ground_truth = COCO()
+    ground_truth.dataset = json.loads(gt.read_text())
+    for number, annotation in enumerate(ground_truth.dataset["annotations"], start=1):
         annotation["id"] = number
-    truth.createIndex()
-    evaluation = COCOeval(truth, truth.loadRes(json.loads(dt.read_text())["annotations"]), "bbox")
+    ground_truth.createIndex()
+    evaluation = COCOeval(ground_truth, ground_truth.loadRes(json.loads(dt.read_text())["annotations"]), "bbox")
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
@@ -210,10 +214,10 @@ def published(gt: Path, dt: Path) -> list[float]:
 
 
 def test_class_folders_become_a_list_of_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blank_pictures(tmp_path / "folders", {f"{name}/{number}.png": (8, 8) for name in ("ant", "bee") for number in "12"})
+    blank_images(tmp_path / "folders", {f"{name}/{number}.png": (8, 8) for name in ("ant", "bee") for number in "12"})
     output = convert(tmp_path / "folders", tmp_path / "list", "csv")
     assert "read again: 4 of 4 images, 4 with the same labels" in capsys.readouterr().out
     again = read(output)
     assert [again.class_map.names[index] for index in again.class_index[:, 0]] == ["ant", "ant", "bee", "bee"]
     assert main(["convert", str(tmp_path / "folders"), str(tmp_path / "voc"), "--to", "voc"]) == 1
-    assert "has no place for the classes of whole pictures" in capsys.readouterr().err
+    assert "has no place for the classes of whole images" in capsys.readouterr().err

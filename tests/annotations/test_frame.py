@@ -1,4 +1,4 @@
-"""EXIF and annotations: the same pixels lie under the same box, whichever way the annotator saw the picture."""
+"""EXIF and annotations: the same pixels lie under the same box, whichever way the annotator saw the image."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ HW = (20, 30)
 SCHEMA = {"keypoints": ["left_a", "right_a"], "skeleton": [[1, 2]]}
 
 
-def write(folder: Path, pictures: list[tuple[str, tuple[int, int], list[dict[str, Any]]]]) -> Path:
+def write(folder: Path, entries: list[tuple[str, tuple[int, int], list[dict[str, Any]]]]) -> Path:
     """A COCO file of (file name, annotated height and width, annotations)."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for name, (height, width), instances in pictures:
+    for name, (height, width), instances in entries:
         images.append({"id": len(images) + 1, "file_name": name, "width": width, "height": height})
         for instance in instances:
             annotations.append({"id": len(annotations) + 1, "image_id": len(images), "category_id": 1, **instance})
@@ -40,7 +40,7 @@ BOX = np.array([4.0, 2, 11, 7])
 
 
 def turned_data_set(folder: Path, orientation: int, frame: str, stored_hw: tuple[int, int] = HW) -> AnnotationTable:
-    """A picture that is white inside BOX (stored pixels) with box, polygon, RLE and keypoints in the given frame."""
+    """An image that is white inside BOX (stored pixels) with box, polygon, RLE and keypoints in the given frame."""
     x, y, w, h = BOX.astype(int)
     pixels = np.zeros((*stored_hw, 3), np.uint8)
     pixels[y : y + h, x : x + w] = 255

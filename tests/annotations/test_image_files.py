@@ -1,4 +1,4 @@
-"""Picture files: found where people keep them, in any language, never outside the folder."""
+"""Image files: found where people keep them, in any language, never outside the folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detseg.annotations.image_files import find_pictures, read_headers
+from detseg.annotations.image_files import find_image_files, read_headers
 from detseg.errors import DataError
 
 
-def picture(path: Path) -> Path:
+def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (30, 20)).save(path)
     return path
@@ -42,54 +42,54 @@ def json_at(path: Path) -> Path:
     ],
 )
 def test_usual_places(tmp_path: Path, file: str, place: str) -> None:
-    expected = picture(tmp_path / place)
-    root, names = find_pictures(["a.png"], json_at(tmp_path / file), None)
+    expected = image(tmp_path / place)
+    root, names = find_image_files(["a.png"], json_at(tmp_path / file), None)
     assert (root / names[0]).resolve() == expected.resolve()
-    root, names = find_pictures(["a.png"], json_at(tmp_path / "far" / "off" / "away" / "x.json"), expected.parent)
+    root, names = find_image_files(["a.png"], json_at(tmp_path / "far" / "off" / "away" / "x.json"), expected.parent)
     assert (root, names) == (expected.parent, ["a.png"])
 
 
 def test_no_names(tmp_path: Path) -> None:
-    assert find_pictures([], tmp_path / "a.json", None) == (tmp_path, [])
+    assert find_image_files([], tmp_path / "a.json", None) == (tmp_path, [])
 
 
 def test_the_folder_of_the_split_is_taken(tmp_path: Path) -> None:
     for split in ("train", "val"):
-        picture(tmp_path / split / "a.png")
+        image(tmp_path / split / "a.png")
     named, unnamed = (json_at(tmp_path / "json" / name) for name in ("instances_val.json", "labels.json"))
-    assert find_pictures(["a.png"], named, None)[0].name == "val"
-    assert find_pictures(["a.png"], unnamed, None, "val")[0].name == "val"
-    assert find_pictures(["a.png"], named, tmp_path)[0].name == "val"
+    assert find_image_files(["a.png"], named, None)[0].name == "val"
+    assert find_image_files(["a.png"], unnamed, None, "val")[0].name == "val"
+    assert find_image_files(["a.png"], named, tmp_path)[0].name == "val"
     with pytest.raises(DataError, match="pass their folder with --images"):  # either would be a guess
-        find_pictures(["a.png"], unnamed, None)
+        find_image_files(["a.png"], unnamed, None)
 
 
-def test_missing_pictures_are_counted_and_named(tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(10)]
     with pytest.raises(
         DataError, match=r"a.json: its 10 images were not found \(such as 0.png\); looked in .*--images"
     ):
-        find_pictures(names, tmp_path / "a.json", None)
-    picture(tmp_path / "3.png")
+        find_image_files(names, tmp_path / "a.json", None)
+    image(tmp_path / "3.png")
     with pytest.raises(DataError, match=r"9 of 10 images are not in .*: 0.png, 1.png, 2.png, 4.png, 5.png, \.\.\."):
-        find_pictures(names, tmp_path / "a.json", None)
+        find_image_files(names, tmp_path / "a.json", None)
     with pytest.raises(FileNotFoundError, match="no such image folder"):
-        find_pictures(names, tmp_path / "a.json", tmp_path / "nowhere")
+        find_image_files(names, tmp_path / "a.json", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("stored", ["NFC", "NFD"])
 @pytest.mark.parametrize("name", ["grün é 日本 .png", "sub folder/naïve.png", "привет й.png"])
 def test_names_in_any_language(tmp_path: Path, name: str, stored: Any, form: Any) -> None:
-    expected = picture(tmp_path / unicodedata.normalize(stored, name))
-    root, names = find_pictures([unicodedata.normalize(form, name)], tmp_path / "a.json", None)
+    expected = image(tmp_path / unicodedata.normalize(stored, name))
+    root, names = find_image_files([unicodedata.normalize(form, name)], tmp_path / "a.json", None)
     assert root / names[0] == expected
 
 
 @pytest.mark.parametrize("name", ["train\\a.png", "train/a.png", "./train/a.png", "train/../train/a.png"])
 def test_ways_to_write_a_path(tmp_path: Path, name: str) -> None:
-    expected = picture(tmp_path / "train" / "a.png")
-    root, names = find_pictures([name], tmp_path / "a.json", None)
+    expected = image(tmp_path / "train" / "a.png")
+    root, names = find_image_files([name], tmp_path / "a.json", None)
     assert (root / names[0]).resolve() == expected
     assert "\\" not in names[0]
 
@@ -97,12 +97,12 @@ def test_ways_to_write_a_path(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ["", ".", "\0", "http://example.org/a.png", "a" * 5000])
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="were not found"):
-        find_pictures([name], tmp_path / "a.json", None)
+        find_image_files([name], tmp_path / "a.json", None)
 
 
 @pytest.mark.parametrize("way", ["..", "absolute", "link", "link to a folder"])
 def test_nothing_outside_the_folder_is_opened(tmp_path: Path, way: str) -> None:
-    secret, inside = picture(tmp_path / "secret" / "a.png"), tmp_path / "data"
+    secret, inside = image(tmp_path / "secret" / "a.png"), tmp_path / "data"
     inside.mkdir()
     name = {"..": "../secret/a.png", "absolute": str(secret), "link": "l.png", "link to a folder": "l/a.png"}[way]
     if way == "link":
@@ -111,22 +111,22 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path, way: str) -> None:
         (inside / "l").symlink_to(secret.parent)
     for images in (None, inside):
         with pytest.raises(DataError, match=r"a\.json, image .* leads out of the image folder"):
-            find_pictures([name], inside / "a.json", images)
+            find_image_files([name], inside / "a.json", images)
 
 
 def test_links_and_absolute_names_inside_are_fine(tmp_path: Path) -> None:
-    real = picture(tmp_path / "real" / "a.png")
+    real = image(tmp_path / "real" / "a.png")
     (tmp_path / "l.png").symlink_to(real)
-    assert find_pictures(["l.png", str(real)], tmp_path / "a.json", None) == (tmp_path, ["l.png", "real/a.png"])
+    assert find_image_files(["l.png", str(real)], tmp_path / "a.json", None) == (tmp_path, ["l.png", "real/a.png"])
 
 
 def test_headers_of_many_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_headers(tmp_path, [], "a.json") == []
-    names = [picture(tmp_path / f"{i}.png").name for i in range(20)]
+    names = [image(tmp_path / f"{i}.png").name for i in range(20)]
     assert [header.size_hw for header in read_headers(tmp_path, names, "a.json")] == [(20, 30)] * 20
     assert capsys.readouterr().err == ""  # no progress bar where nobody looks
     for i in range(7):
-        (tmp_path / f"{i}.png").write_bytes(b"no picture")
+        (tmp_path / f"{i}.png").write_bytes(b"no image")
     with pytest.raises(
         DataError, match=r"a.json: 7 of 20 images cannot be read: 0.png \(.*, 4.png \(.*\), \.\.\.; replace"
     ):

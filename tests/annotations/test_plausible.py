@@ -79,7 +79,7 @@ def test_exchanged_sides_are_recognised() -> None:
         check(clean(200), (HW[1], HW[0]))
 
 
-def test_pictures_that_were_resized_are_recognised() -> None:
+def test_images_that_were_resized_are_recognised() -> None:
     with pytest.raises(DataError, match="resized after they were annotated"):
         check(clean(100) * 2)
 

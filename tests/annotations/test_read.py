@@ -13,7 +13,7 @@ import pytest
 from detseg.annotations import find_format, read, split
 from detseg.errors import DataError
 
-PICTURE = cv2.imencode(".png", np.zeros((6, 9, 3), np.uint8))[1].tobytes()
+IMAGE = cv2.imencode(".png", np.zeros((6, 9, 3), np.uint8))[1].tobytes()
 
 
 def coco(*names: str, categories: tuple[str, ...] = ("cat", "dog")) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def coco(*names: str, categories: tuple[str, ...] = ("cat", "dog")) -> dict[str,
 
 
 def write(root: Path, files: dict[str, Any]) -> Path:
-    """Pictures for names that end in .png, else JSON or text."""
+    """Images for names that end in .png, else JSON or text."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            path.write_bytes(PICTURE)
+            path.write_bytes(IMAGE)
         else:
             path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
     return root
@@ -154,7 +154,7 @@ def test_a_single_folder_inside_is_stepped_into(tmp_path: Path) -> None:
     assert layout.explanation == "image folder: 2 classes in train (a, b)"
 
 
-def test_loose_pictures_are_no_class_folders(tmp_path: Path) -> None:
+def test_loose_images_are_no_class_folders(tmp_path: Path) -> None:
     write(tmp_path, {"1.png": None, "2.png": None, "3.png": None, "a/4.png": None, "b/5.png": None})
     with pytest.raises(DataError, match="no known data set"):
         read(tmp_path)
@@ -193,7 +193,7 @@ def test_missing_paths_stay_os_errors(tmp_path: Path) -> None:
 
 
 def test_images_elsewhere(tmp_path: Path) -> None:
-    write(tmp_path, {"labels/gt.json": coco("a b ü.png"), "pictures/a b ü.png": None})
-    table = read(tmp_path / "labels", images=tmp_path / "pictures")
+    write(tmp_path, {"labels/gt.json": coco("a b ü.png"), "images/a b ü.png": None})
+    table = read(tmp_path / "labels", images=tmp_path / "images")
     assert table[0].path.is_file()
     assert table.source.endswith("(COCO: gt.json)")

@@ -265,7 +265,7 @@ def test_another_file_is_no_split(text: str, tmp_path: Path) -> None:
         read_split(make_table([[1]]), tmp_path / "x.json")
 
 
-def test_the_same_picture_on_both_sides_is_found(tmp_path: Path) -> None:
+def test_the_same_image_on_both_sides_is_found(tmp_path: Path) -> None:
     for name, content in (
         ("a.jpg", b"one"),
         ("b.jpg", b"two"),
@@ -284,7 +284,7 @@ def test_the_same_picture_on_both_sides_is_found(tmp_path: Path) -> None:
     assert shared_content({"train": table.subset([]), "val": table.subset([])}) == []
 
 
-def test_many_copies_of_one_picture_stay_a_short_list(tmp_path: Path) -> None:
+def test_many_copies_of_one_image_stay_a_short_list(tmp_path: Path) -> None:
     (tmp_path / "black.jpg").write_bytes(b"black")
     table = make_table([[1]] * 60, files=["black.jpg"] * 60, root=str(tmp_path))
     assert len(shared_content({"train": table.subset(range(50)), "val": table.subset(range(50, 60))})) == 10

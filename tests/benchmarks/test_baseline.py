@@ -1,4 +1,4 @@
-"""The comparison with the plain loop: both ways run, on one split, and options that cannot be compared are refused."""
+"""The comparison with the baseline loop: both ways run, on one split, and options that cannot be compared are refused."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ TINY = (
 
 @pytest.mark.parametrize(
     "options",
-    [("--weights", "coco"), ("--model", "maskrcnn_resnet18_fpn"), ("--model", "fasterrcnn", "--body", "timm:x")],
+    [("--weights", "coco"), ("--model", "maskrcnn_resnet18_fpn"), ("--model", "fasterrcnn", "--backbone", "timm:x")],
 )
 def test_what_cannot_be_compared(
     options: tuple[str, ...], parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["benchmark", "plain", str(parts), "--output", str(tmp_path / "b"), *TINY, *options]) == 1
-    assert "both ways need the same body and weights" in capsys.readouterr().err
+    assert main(["benchmark", "baseline", str(parts), "--output", str(tmp_path / "b"), *TINY, *options]) == 1
+    assert "both ways need the same backbone and weights" in capsys.readouterr().err
 
 
 def test_both_ways_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench"
-    assert main(["benchmark", "plain", str(parts), "--output", str(output), "--seeds", "[3]", *TINY]) == 0
+    assert main(["benchmark", "baseline", str(parts), "--output", str(output), "--seeds", "[3]", *TINY]) == 0
     rows = json.loads((output / "benchmark.json").read_text())
-    assert [(row["way"], row["seed"]) for row in rows] == [("detseg", 3), ("plain torchvision", 3)]
+    assert [(row["way"], row["seed"]) for row in rows] == [("detseg", 3), ("torchvision baseline", 3)]
     assert all(row["minutes"] > 0 and 0 <= row["AP50"] <= 1 for row in rows)
-    assert all(row["minutes_to_plain_AP"] is None or row["minutes_to_plain_AP"] >= row["minutes"] for row in rows)
-    assert "plain torchvision" in capsys.readouterr().out
-    assert main(["benchmark", "plain", str(parts), "--output", str(output), *TINY]) == 1
+    assert all(row["minutes_to_baseline_AP"] is None or row["minutes_to_baseline_AP"] >= row["minutes"] for row in rows)
+    assert "torchvision baseline" in capsys.readouterr().out
+    assert main(["benchmark", "baseline", str(parts), "--output", str(output), *TINY]) == 1
     assert "already holds a benchmark" in capsys.readouterr().err
 
 
@@ -50,7 +50,7 @@ def test_seconds_to_a_score() -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ((), "benchmark plain without data"),
+        ((), "benchmark baseline without data"),
         (("DATA", "--budgets", "[3]"), "--budgets [3.0]: it belongs to transfer"),
         (("DATA", "--minutes", "3"), "--minutes 3: both ways train for the same epochs"),
     ],
@@ -58,5 +58,5 @@ def test_seconds_to_a_score() -> None:
 def test_options_that_are_not_for_plain(
     options: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["benchmark", "plain", *options]) == 1
+    assert main(["benchmark", "baseline", *options]) == 1
     assert named in capsys.readouterr().err

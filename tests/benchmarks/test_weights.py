@@ -21,7 +21,7 @@ from detseg.models.create import create_model
 from detseg.options import BenchmarkConfig, TrainConfig
 from detseg.training import time_budget as budget
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 TINY = (
     *("--task", "detect", "--image-size", "64", "--batch-size", "2", "--workers", "0", "--device", "cpu"),
@@ -65,7 +65,7 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     folders = [output / f"{arm}-0.5min-0" for arm in ("scratch", "bundled-frozen", "bundled-fine-tuned")]
     runs = [tomllib.loads((folder / "config.toml").read_text()) for folder in folders]
     assert [run["weights"] for run in runs] == ["none", str(started), str(started)]
-    assert [run["freeze"] for run in runs] == ["none", "body", "none"]
+    assert [run["freeze"] for run in runs] == ["none", "backbone", "none"]
     assert [run.get("norm_eval") for run in runs] == [None, True, True]  # from random weights statistics are learnt
     own = ("weights", "freeze", "norm_eval", "output", "anchor_sizes")
     shared = [{name: value for name, value in run.items() if name not in own} for run in runs]

@@ -132,7 +132,7 @@ def test_a_cut_file_is_named(tmp_path: Path, position: int) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, Own(), description={})
     path.write_bytes(path.read_bytes()[:position])
-    with pytest.raises(DataError, match=r"a\.safetensors: damaged"):
+    with pytest.raises(DataError, match=r"a\.safetensors: corrupt"):
         load_checkpoint(path)
 
 

@@ -14,7 +14,7 @@ from detseg.engine import evaluate, train_one_epoch
 
 
 class Squares(torch.utils.data.Dataset[Any]):
-    """One bright square in each gray picture."""
+    """One bright square in each gray image."""
 
     def __len__(self) -> int:
         return 32

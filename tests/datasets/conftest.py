@@ -1,4 +1,4 @@
-"""Small tables whose pictures are drawn on the spot."""
+"""Small tables whose images are drawn on the spot."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def ellipse(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
     return np.stack([cx + rx * np.cos(angle), cy + ry * np.sin(angle)], axis=1)
 
 
-def draw_picture(path: Path, size_hw: tuple[int, int], seed: int) -> None:
+def draw_image(path: Path, size_hw: tuple[int, int], seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 255, (max(2, size_hw[0] // 8), max(2, size_hw[1] // 8), 3))
     cv2.imwrite(str(path), cv2.resize(pixels.astype(np.uint8), size_hw[::-1]))
 
 
 @pytest.fixture
 def make_table(tmp_path: Path) -> Callable[..., AnnotationTable]:
-    """``make_table(sizes_hw, instances)``: one picture per size, with the instances of its list.
+    """``make_table(sizes_hw, instances)``: one image per size, with the instances of its list.
 
     An instance is a tuple of four numbers (an xywh box), an array [V, 2] (a polygon), or a list of four numbers (the
     polygon of an ellipse: centre x, y and radii).
@@ -51,7 +51,7 @@ def make_table(tmp_path: Path) -> Callable[..., AnnotationTable]:
         names = [f"image_{i}{suffix}" for i in range(len(sizes_hw))]
         stored = [size if orientation < 5 else size[::-1] for size in sizes_hw]
         for i, name in enumerate(names):
-            draw_picture(tmp_path / name, stored[i], seed=i)
+            draw_image(tmp_path / name, stored[i], seed=i)
         boxes, segmentations, counts = [], [], []
         for group in instances:
             counts.append(len(group))

@@ -26,7 +26,7 @@ SIZE = (60, 84)
 
 
 def sample(n: int, seed: int = 0, *, size_hw: tuple[int, int] = SIZE) -> tuple[np.ndarray, dict[str, Any]]:
-    """A picture in which instance i is an ellipse of the colour (i + 1, *, *) with the label i % 3 + 1."""
+    """An image in which instance i is an ellipse of the colour (i + 1, *, *) with the label i % 3 + 1."""
     generator = np.random.default_rng(seed)
     height, width = size_hw
     image = np.zeros((height, width, 3), np.uint8)
@@ -186,23 +186,23 @@ def test_presets_keep_the_contract_and_the_size(name: str, n: int) -> None:
         assert_contract(moved, changed)
         assert all((target[key] == before[key]).all() for key in before)  # the arguments stay as they are
     upright, turned = image.shape, (image.shape[1], image.shape[0], 3)
-    assert shapes == ({upright, turned} if name == "overhead" else {upright})
+    assert shapes == ({upright, turned} if name == "aerial" else {upright})
 
 
-@pytest.mark.parametrize("lying", [True, False])
+@pytest.mark.parametrize("landscape", [True, False])
 @pytest.mark.parametrize("size_hw", [(40, 60), (60, 40), (50, 50)])
-def test_overhead_turns_all_pictures_one_way(size_hw: tuple[int, int], lying: bool) -> None:
-    """Four positions of a picture lie and four stand; a square has eight whatever is asked."""
+def test_overhead_turns_all_images_one_way(size_hw: tuple[int, int], landscape: bool) -> None:
+    """Four positions of an image lie and four stand; a square has eight whatever is asked."""
     augment = Augment([module._EightPositions(p=1)])
     image = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-    seen = {augment(image, {}, seed, lying=lying)[0].tobytes() for seed in range(200)}
-    shapes = {augment(image, {}, seed, lying=lying)[0].shape[:2] for seed in range(200)}
+    seen = {augment(image, {}, seed, landscape=landscape)[0].tobytes() for seed in range(200)}
+    shapes = {augment(image, {}, seed, landscape=landscape)[0].shape[:2] for seed in range(200)}
     either = {augment(image, {}, seed)[0].tobytes() for seed in range(200)}
-    other = {augment(image, {}, seed, lying=not lying)[0].tobytes() for seed in range(200)}
+    other = {augment(image, {}, seed, landscape=not landscape)[0].tobytes() for seed in range(200)}
     assert len(either) == 8
     assert seen | other == either
     assert len(seen) == (8 if size_hw == (50, 50) else 4)
-    assert shapes == {(max(size_hw), min(size_hw)) if not lying else (min(size_hw), max(size_hw))}
+    assert shapes == {(max(size_hw), min(size_hw)) if not landscape else (min(size_hw), max(size_hw))}
 
 
 @pytest.mark.parametrize("n", [1, 20])
@@ -334,7 +334,7 @@ def test_keypoints_move_vanish_and_change_places(transforms: list[Any], expected
 
 
 def test_mirror_in_d4_is_seen() -> None:
-    """Left stays left of right in a picture whose mirror images are told from its turned ones by one point."""
+    """Left stays left of right in an image whose mirror images are told from its turned ones by one point."""
     image, _ = sample(0, size_hw=(60, 60))
     target = points_target([[10, 10, 2], [20, 10, 2], [10, 20, 2]])
     target["boxes"][:] = 60
@@ -414,9 +414,9 @@ def test_other_images_are_refused(transform: A.BasicTransform) -> None:
 
 
 def test_preset_names() -> None:
-    assert PRESETS == ("none", "flip", "light", "overhead", "strong")
+    assert PRESETS == ("none", "flip", "light", "aerial", "strong")
     assert preset("none", "detect") is None
-    with pytest.raises(DataError, match="'wild' is not known; known are none, flip, light, overhead, strong"):
+    with pytest.raises(DataError, match="'wild' is not known; known are none, flip, light, aerial, strong"):
         preset("wild", "detect")
 
 

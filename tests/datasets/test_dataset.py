@@ -27,7 +27,7 @@ from detseg.orientation import orient_image
 from detseg.preprocess import Preprocessing
 
 Make = Callable[..., AnnotationTable]
-SAME = Preprocessing(min_size=60, max_size=0)  # leaves 60 x 80 pictures as they are
+SAME = Preprocessing(min_size=60, max_size=0)  # leaves 60 x 80 images as they are
 
 
 def many(n: int, size_hw: tuple[int, int] = (60, 80)) -> list[Any]:
@@ -130,7 +130,7 @@ INVERSE = {6: 8, 8: 6}
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_exif_rotated_pictures_lie_under_their_boxes(make_table: Make, orientation: int, task: str) -> None:
+def test_exif_rotated_images_lie_under_their_boxes(make_table: Make, orientation: int, task: str) -> None:
     table = make_table(
         [(96, 160)],
         [[np.array([[20, 8], [70, 8], [70, 30], [20, 30]], float)]],
@@ -184,7 +184,7 @@ def test_keypoints_without_masks_and_without_points(make_table: Make) -> None:
     """Masks are not rasterised; an instance without points keeps its box; a data set without them is refused."""
     schema = KeypointSchema(("a", "b"))
     points = np.zeros((2, 2, 3))
-    points[0] = [[20, 20, 2], [80, 60, 1]]  # the second on the very corner of the picture
+    points[0] = [[20, 20, 2], [80, 60, 1]]  # the second on the very corner of the image
     instances = [[[30, 30, 9, 9], (0, 0, 8, 6)], []]
     table = make_table([(60, 80)] * 2, instances, keypoints=points, keypoint_schema=schema)
     dataset = Dataset(table, Preprocessing(30, 0), task="keypoints")
@@ -255,7 +255,7 @@ def test_errors_name_the_file(make_table: Make) -> None:
     other = replace(table, height=np.full(4, 61, np.int32))
     with pytest.raises(DataError, match=r"image_2\.png: the file is 80 x 60 pixels, the table says 80 x 61; .* again"):
         Dataset(other, SAME, task="detect")[2]
-    with pytest.raises(DataError, match=r"image_2\.png:clip: pictures inside archives"):
+    with pytest.raises(DataError, match=r"image_2\.png:clip: images inside archives"):
         Dataset(replace(table, member=np.array(["clip"] * 4, np.dtypes.StringDType())), SAME, task="detect")[2]
     with pytest.raises(DataError, match=r"image_3\.png: the augmentation returns float32"):
         Dataset(table, SAME, task="detect", augment=Augment([A.Normalize()]))[3]

@@ -1,4 +1,4 @@
-"""Pictures decoded once: the same samples with and without, in any worker, within a limit."""
+"""Images decoded once: the same samples with and without, in any worker, within a limit."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_orientation_and_crop_are_part_of_what_is_kept(make_table: Make, tmp_pat
 def test_augmentation_does_not_write_into_what_is_kept(table: AnnotationTable, tmp_path: Path) -> None:
     """Control: the view itself refuses to be written to."""
 
-    def paint(image: np.ndarray, target: Any, seed: int, *, swaps: Any = (), lying: Any = None) -> Any:
+    def paint(image: np.ndarray, target: Any, seed: int, *, swaps: Any = (), landscape: Any = None) -> Any:
         image[:] = seed % 256
         return image, target
 
@@ -166,7 +166,7 @@ def test_a_full_disk_is_said_and_survived(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.warns(UserWarning, match="no room to keep decoded pictures"):
+    with pytest.warns(UserWarning, match="no room to keep decoded images"):
         assert equal(plain[2], kept[2])
     monkeypatch.undo()
     assert equal(plain[3], kept[3])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.datasets import LabelledPictures, data_loader
+from detseg.datasets import LabelledImages, data_loader
 from detseg.datasets.keras_adapter import keras_dataset
 from detseg.errors import DataError
 from detseg.preprocess import Preprocessing
@@ -18,11 +18,11 @@ from detseg.preprocess import Preprocessing
 CROPPED = Preprocessing(min_size=8, max_size=0, crop=8)
 
 
-def pictures(count: int = 10, preprocessing: Preprocessing = CROPPED) -> LabelledPictures:
-    """Dark pictures of class 0, bright ones of class 1."""
+def samples(count: int = 10, preprocessing: Preprocessing = CROPPED) -> LabelledImages:
+    """Dark samples of class 0, bright ones of class 1."""
     generator = np.random.default_rng(0)
     source = [(generator.integers(0, 100, (8, 8, 3)).astype(np.uint8) + 150 * (i % 2), i % 2) for i in range(count)]
-    return LabelledPictures([(p.astype(np.uint8), c) for p, c in source], preprocessing, classes=["dark", "bright"])
+    return LabelledImages([(p.astype(np.uint8), c) for p, c in source], preprocessing, classes=["dark", "bright"])
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
 
 def test_batches_equal_ours(keras: Any) -> None:
-    ours, theirs = data_loader(pictures(), 4, shuffle=True, seed=3), keras_dataset(pictures(), 4, shuffle=True, seed=3)
+    ours, theirs = data_loader(samples(), 4, shuffle=True, seed=3), keras_dataset(samples(), 4, shuffle=True, seed=3)
     assert len(ours) == len(theirs) == 3
     for epoch in range(2):
         ours.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
@@ -50,13 +50,13 @@ def test_batches_equal_ours(keras: Any) -> None:
 
 
 def test_channels_first(keras: Any) -> None:
-    batch, _ = keras_dataset(pictures(3), 2, channels_first=True)[1]
+    batch, _ = keras_dataset(samples(3), 2, channels_first=True)[1]
     assert batch.shape == (1, 3, 8, 8)
-    assert np.array_equal(batch[0], pictures(3)[2][0].numpy() / np.float32(255))
+    assert np.array_equal(batch[0], samples(3)[2][0].numpy() / np.float32(255))
 
 
-def test_no_pictures_make_no_batches(keras: Any) -> None:
-    assert len(keras_dataset(pictures(0), 2)) == 0
+def test_no_images_make_no_batches(keras: Any) -> None:
+    assert len(keras_dataset(samples(0), 2)) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras")  # torch and numpy 2, see pyproject.toml
@@ -66,10 +66,10 @@ def test_a_keras_model_learns(keras: Any) -> None:
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.Adam(0.05), loss=loss, metrics=["accuracy"])
-    batches = keras_dataset(pictures(), 5, shuffle=True)
-    before = model.evaluate(keras_dataset(pictures(), 5), verbose=0)
+    batches = keras_dataset(samples(), 5, shuffle=True)
+    before = model.evaluate(keras_dataset(samples(), 5), verbose=0)
     model.fit(batches, epochs=20, verbose=0)
-    after = model.evaluate(keras_dataset(pictures(), 5), verbose=0)
+    after = model.evaluate(keras_dataset(samples(), 5), verbose=0)
     assert after[0] < before[0]
     assert after[1] == 1.0
     assert batches.sampler.epoch >= 20
@@ -81,10 +81,10 @@ def test_a_keras_model_learns(keras: Any) -> None:
 )
 def test_what_keras_cannot_take(keras: Any, preprocessing: Preprocessing, size: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        keras_dataset(pictures(2, preprocessing), size)
+        keras_dataset(samples(2, preprocessing), size)
 
 
 def test_without_keras_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(DataError, match=r"pip install 'detseg\[keras\]'.*KERAS_BACKEND=torch"):
-        keras_dataset(pictures(), 2)
+        keras_dataset(samples(), 2)

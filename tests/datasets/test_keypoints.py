@@ -1,4 +1,4 @@
-"""Keypoints stay on what they mark, whatever moves the picture."""
+"""Keypoints stay on what they mark, whatever moves the image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SWAPS = ((0, 1),)
 
 
 def dots(points: list[tuple[float, float]]) -> tuple[np.ndarray, dict[str, Any]]:
-    """A black picture with a white 4 x 4 dot around each point (at whole pixels), and its target."""
+    """A black image with a white 4 x 4 dot around each point (at whole pixels), and its target."""
     image = np.zeros((*SIZE, 3), np.uint8)
     for x, y in points:
         image[int(y) - 2 : int(y) + 2, int(x) - 2 : int(x) + 2] = 255

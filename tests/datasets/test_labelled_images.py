@@ -1,4 +1,4 @@
-"""Anybody's (picture, class) datasets as samples."""
+"""Anybody's (image, class) datasets as samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from detseg.annotations import read
-from detseg.datasets import Dataset, LabelledPictures, SampleKey, data_loader, preset
+from detseg.datasets import Dataset, LabelledImages, SampleKey, data_loader, preset
 from detseg.errors import DataError
 from detseg.preprocess import Preprocessing
 
@@ -34,13 +34,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_an_empty_source_has_no_samples() -> None:
-    dataset = LabelledPictures([], SMALL, classes=["ant", "bee"])
+    dataset = LabelledImages([], SMALL, classes=["ant", "bee"])
     assert len(dataset) == 0
     assert list(data_loader(dataset, 2)) == []
 
 
 def test_an_image_folder_gives_the_samples_of_our_own_reader(folder: Path) -> None:
-    theirs, ours = LabelledPictures(ImageFolder(folder), SMALL), Dataset(read(folder), SMALL, task="classify")
+    theirs, ours = LabelledImages(ImageFolder(folder), SMALL), Dataset(read(folder), SMALL, task="classify")
     assert theirs.class_map.names == ours.table.class_map.names == ("ant", "bee")
     assert len(theirs) == len(ours) == 5
     for index in range(5):
@@ -51,7 +51,7 @@ def test_an_image_folder_gives_the_samples_of_our_own_reader(folder: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "source",
     [
         Image.fromarray(PIXELS),
         PIXELS,
@@ -62,8 +62,8 @@ def test_an_image_folder_gives_the_samples_of_our_own_reader(folder: Path) -> No
     ids=["PIL", "array", "uint8 tensor", "ToTensor", "float64 tensor"],
 )
 @pytest.mark.parametrize("label", [1, np.int64(1), torch.tensor(1)])
-def test_every_form_of_a_picture_gives_the_same_pixels(picture: Any, label: Any) -> None:
-    image, target = LabelledPictures([(picture, label)], AS_IS, classes=["a", "b"])[0]
+def test_every_form_of_an_image_gives_the_same_pixels(source: Any, label: Any) -> None:
+    image, target = LabelledImages([(source, label)], AS_IS, classes=["a", "b"])[0]
     assert torch.equal(image, torch.from_numpy(PIXELS).permute(2, 0, 1))
     assert target["class_index"].item() == 1
     assert target["class_index"].dtype == torch.int64
@@ -72,8 +72,8 @@ def test_every_form_of_a_picture_gives_the_same_pixels(picture: Any, label: Any)
 @pytest.mark.parametrize(
     "gray", [PIXELS[..., 0], torch.from_numpy(PIXELS[..., 0])[None], Image.fromarray(PIXELS[..., 0])]
 )
-def test_gray_pictures_become_rgb(gray: Any) -> None:
-    image, _ = LabelledPictures([(gray, 0)], AS_IS, classes=["a", "b"])[0]
+def test_gray_images_become_rgb(gray: Any) -> None:
+    image, _ = LabelledImages([(gray, 0)], AS_IS, classes=["a", "b"])[0]
     assert torch.equal(image, torch.from_numpy(PIXELS[..., :1].repeat(3, 2)).permute(2, 0, 1))
 
 
@@ -84,7 +84,7 @@ def test_exif_orientation(tmp_path: Path, upright: bool) -> None:
     (tmp_path / "ant").mkdir()
     Image.fromarray(PIXELS).save(tmp_path / "ant" / "a.png", exif=exif)
     preprocessing = Preprocessing(min_size=4, max_size=0, crop=4, apply_exif=upright)
-    image, _ = LabelledPictures(ImageFolder(tmp_path), preprocessing)[0]
+    image, _ = LabelledImages(ImageFolder(tmp_path), preprocessing)[0]
     expected = np.rot90(PIXELS, -1) if upright else PIXELS
     assert np.array_equal(image.permute(1, 2, 0), expected)
 
@@ -92,7 +92,7 @@ def test_exif_orientation(tmp_path: Path, upright: bool) -> None:
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (PIXELS, r"list\[0\]: expected \(picture, class\), got ndarray"),
+        (PIXELS, r"list\[0\]: expected \(image, class\), got ndarray"),
         ((PIXELS, 2), r"list\[0\]: class_index 2 is outside"),
         ((PIXELS, -1), r"list\[0\]: class_index -1 is outside"),
         ((PIXELS, 1.0), "the class is 1.0; an integer"),
@@ -102,32 +102,32 @@ def test_exif_orientation(tmp_path: Path, upright: bool) -> None:
         ((PIXELS.astype(np.int32), 0), r"of int32 \[4, 4, 3\]"),
         ((np.zeros((0, 4, 3), np.uint8), 0), r"of uint8 \[0, 4, 3\]"),
         ((torch.zeros(4, 5, 5), 0), r"\[5, 5, 4\]; give a PIL image"),
-        (("a.png", 0), "the picture is a str"),
+        (("a.png", 0), "the image is a str"),
     ],
 )
 def test_items_of_another_form_are_named(item: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        LabelledPictures([item], AS_IS, classes=["a", "b"])[0]
+        LabelledImages([item], AS_IS, classes=["a", "b"])[0]
 
 
 def test_classes_come_from_the_source_or_what_it_is_a_part_of(folder: Path) -> None:
     part = torch.utils.data.Subset(ImageFolder(folder), [4, 0])
-    assert LabelledPictures(part, SMALL).class_map.names == ("ant", "bee")
-    assert [int(LabelledPictures(part, SMALL)[i][1]["class_index"]) for i in range(2)] == [1, 0]
+    assert LabelledImages(part, SMALL).class_map.names == ("ant", "bee")
+    assert [int(LabelledImages(part, SMALL)[i][1]["class_index"]) for i in range(2)] == [1, 0]
     with pytest.raises(DataError, match=r"list has no classes; name them"):
-        LabelledPictures([], SMALL)
+        LabelledImages([], SMALL)
 
 
 def test_indices_outside_are_index_errors(folder: Path) -> None:
-    dataset = LabelledPictures(ImageFolder(folder), SMALL)
+    dataset = LabelledImages(ImageFolder(folder), SMALL)
     assert len([sample for sample in dataset]) == 5  # noqa: C416  (the old way to iterate, which ends by IndexError)
     with pytest.raises(IndexError, match="5 items, no item -1"):
         dataset[-1]
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_index(folder: Path) -> None:
-    def pictures(seed: int, epoch: int) -> list[torch.Tensor]:
-        dataset = LabelledPictures(ImageFolder(folder), SMALL, augment=preset("light", "classify"), seed=seed)
+    def dataset(seed: int, epoch: int) -> list[torch.Tensor]:
+        dataset = LabelledImages(ImageFolder(folder), SMALL, augment=preset("light", "classify"), seed=seed)
         loader = data_loader(dataset, 2)
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         assert torch.equal(next(iter(loader))[0][0], dataset[SampleKey(0, epoch)][0])
@@ -136,6 +136,6 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(folder: Path) -> Non
     def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
         return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
-    assert same(pictures(0, 1), pictures(0, 1))
-    assert not same(pictures(0, 1), pictures(0, 2))
-    assert not same(pictures(0, 1), pictures(1, 1))
+    assert same(dataset(0, 1), dataset(0, 1))
+    assert not same(dataset(0, 1), dataset(0, 2))
+    assert not same(dataset(0, 1), dataset(1, 1))

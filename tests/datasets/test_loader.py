@@ -24,7 +24,7 @@ Epochs = list[list[bytes]]
 
 @pytest.fixture
 def dataset(make_table: Callable[..., AnnotationTable]) -> Dataset:
-    """Ten records of one and the same picture, so that only the augmentation makes samples differ."""
+    """Ten records of one and the same image, so that only the augmentation makes samples differ."""
     table = make_table([(40, 52)] * 10, [[[20, 20, 9, 6]]] * 10)
     table = replace(table, media=np.array([table.media[0]] * 10, np.dtypes.StringDType()))
     return Dataset(table, Preprocessing(40, 0), task="segment", augment=preset("strong", "segment"), seed=3)
@@ -60,7 +60,7 @@ def two_epochs(loader: Any) -> Epochs:
 
 
 def draws(epochs: Epochs, n_bytes: int = 3 * 40 * 52) -> int:
-    """How many different pictures there are among the twenty."""
+    """How many different images there are among the twenty."""
     return len({sample[:n_bytes] for epoch in epochs for sample in epoch})
 
 
@@ -111,7 +111,7 @@ def test_last_batch_is_kept(dataset: Dataset, batch_size: int, sizes: list[int])
 
 
 class Foreign(torch.utils.data.Dataset[Any]):
-    """The published tutorial's kind: plain integers in, any picture out."""
+    """The published tutorial's kind: plain integers in, any image out."""
 
     def __len__(self) -> int:
         return 5

@@ -24,10 +24,10 @@ def test_a_sample_keeps_the_contract() -> None:
 
 def test_every_epoch_and_seed_has_scenes_of_its_own() -> None:
     scenes = RenderedScenes(3, SIZE, seed=5)
-    pictures = [scenes[SampleKey(index, epoch)][0] for epoch in range(2) for index in range(3)]
-    pictures.append(RenderedScenes(3, SIZE, seed=6)[0][0])
-    assert all(not torch.equal(a, b) for i, a in enumerate(pictures) for b in pictures[:i])
-    assert torch.equal(scenes[0][0], pictures[0]), "and the same each time"
+    images = [scenes[SampleKey(index, epoch)][0] for epoch in range(2) for index in range(3)]
+    images.append(RenderedScenes(3, SIZE, seed=6)[0][0])
+    assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+    assert torch.equal(scenes[0][0], images[0]), "and the same each time"
     ids = [int(scenes[SampleKey(index, epoch)][1]["image_id"]) for epoch in range(2) for index in range(3)]
     assert ids == list(range(6))
 
@@ -48,7 +48,7 @@ def test_workers_draw_the_same() -> None:
     assert all(torch.equal(a, b) for a, b in zip(epoch(0), epoch(2), strict=True))
 
 
-def test_the_truth_scores_one_and_moved_boxes_less() -> None:
+def test_the_ground_truth_scores_one_and_moved_boxes_less() -> None:
     scenes = RenderedScenes(3, SIZE, seed=2)
     scores = []
     for moved in (0.0, 8.0):

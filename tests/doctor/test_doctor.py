@@ -131,7 +131,7 @@ def test_objects_without_a_mask_among_others(
     assert line is None or any(line in text for text in summary(table).lines() if text.startswith("objects:"))
 
 
-def test_a_picture_in_two_parts_is_named(tmp_path: Path) -> None:
+def test_an_image_in_two_parts_is_named(tmp_path: Path) -> None:
     builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="made")
     for name, part in (("t.jpg", "train"), ("u.jpg", "train"), ("v.jpg", "val"), ("w.jpg", "val")):
         builder.add_image(name, (40, 60), split=part)
@@ -140,7 +140,7 @@ def test_a_picture_in_two_parts_is_named(tmp_path: Path) -> None:
         pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
         (tmp_path / name).write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
     (finding,) = inspect_images(builder.build())
-    assert finding.line().startswith("same picture in two parts: train: t.jpg = val: v.jpg")
+    assert finding.line().startswith("same image in two parts: train: t.jpg = val: v.jpg")
 
 
 def test_summary_of_nothing_and_of_one() -> None:

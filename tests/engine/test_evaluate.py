@@ -1,4 +1,4 @@
-"""Evaluation and validation loss: nothing in the model moves, and the truth is the table's."""
+"""Evaluation and validation loss: nothing in the model moves, and the ground truth is the table's."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_perfect_predictions_in_network_pixels_score_high_in_original_pixels(
     table: AnnotationTable, model: Detector, loader: Any
 ) -> None:
     class Oracle(torch.nn.Module):
-        """Answers with the truth that the dataset shows it, at the network's size."""
+        """Answers with the ground truth that the dataset shows it, at the network's size."""
 
         def __init__(self, shift: float) -> None:
             super().__init__()

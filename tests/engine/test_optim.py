@@ -13,11 +13,11 @@ from detseg.errors import DataError
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.ModuleDict({"body": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))})
+        self.backbone = nn.ModuleDict({"backbone": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))})
         self.head = nn.Linear(4, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone["body"](x).mean((2, 3)))  # type: ignore[no-any-return]
+        return self.head(self.backbone["backbone"](x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 def train(net: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -30,11 +30,11 @@ def train(net: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
 
 def test_groups() -> None:
     net = Net()
-    groups = build_optimizer(net, lr=1.0, body_lr=0.1, weight_decay=0.5).param_groups
+    groups = build_optimizer(net, lr=1.0, backbone_lr_mult=0.1, weight_decay=0.5).param_groups
     found = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
     assert found == {
-        "body": (0.1, 0.5, 1),
-        "body, no decay": (0.1, 0.0, 3),
+        "backbone": (0.1, 0.5, 1),
+        "backbone, no decay": (0.1, 0.0, 3),
         "heads": (1.0, 0.5, 1),
         "heads, no decay": (1.0, 0.0, 1),
     }
@@ -48,11 +48,11 @@ class Named(Net):
 
 
 def test_the_last_layers_have_a_rate_of_their_own() -> None:
-    groups = build_optimizer(Named(), lr=1.0, body_lr=0.1, last_lr=3.0, weight_decay=0.5).param_groups
+    groups = build_optimizer(Named(), lr=1.0, backbone_lr_mult=0.1, head_lr_mult=3.0, weight_decay=0.5).param_groups
     found = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
     assert found == {
-        "body": (0.1, 0.5, 1),
-        "body, no decay": (0.1, 0.0, 3),
+        "backbone": (0.1, 0.5, 1),
+        "backbone, no decay": (0.1, 0.0, 3),
         "last layers": (3.0, 0.5, 1),
         "last layers, no decay": (3.0, 0.0, 1),
     }

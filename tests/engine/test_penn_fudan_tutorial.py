@@ -1,4 +1,4 @@
-"""The published Penn-Fudan fine-tuning script, with only its import lines changed, on rendered pictures."""
+"""The published Penn-Fudan fine-tuning script, with only its import lines changed, on rendered images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 
 
 def render_penn_fudan(root: Path, images: int) -> None:
-    """Pictures of ellipses in PNGImages, their instance ids in PedMasks: the layout of the Penn-Fudan set."""
+    """Images of ellipses in PNGImages, their instance ids in PedMasks: the layout of the Penn-Fudan set."""
     (root / "PNGImages").mkdir(parents=True)
     (root / "PedMasks").mkdir()
     for index in range(images):

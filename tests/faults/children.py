@@ -95,8 +95,8 @@ def _command(rank: int, world: int, port: int, arguments: list[str], text: Path,
     sys.exit(main(arguments))
 
 
-class Pictures(torch.utils.data.Dataset[Any]):
-    """So many random pictures of 64 pixels with up to three squares each, some with none."""
+class Images(torch.utils.data.Dataset[Any]):
+    """So many random images of 64 pixels with up to three squares each, some with none."""
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -129,21 +129,21 @@ def make_detector() -> Any:
 
 
 def scores(sizes: Sequence[int], processes: Processes, share: Processes | None = None) -> bytes:
-    """AP and AP50 of each number of pictures, float64 [sizes, 2]; ``share``: what the loader takes this process for."""
+    """AP and AP50 of each number of images, float64 [sizes, 2]; ``share``: what the loader takes this process for."""
     model, share = make_detector(), share or processes
     found = []
     for size in sizes:
-        pictures = Pictures(size)
-        table = table_from_dataset(pictures, pictures.class_map)
+        images = Images(size)
+        table = table_from_dataset(images, images.class_map)
         evaluator = CocoEvaluator(table, geometry=lambda _: model.preprocessing.geometry((64, 64)))
-        loader = data_loader(pictures, 2, rank=share.rank, world=share.world)
+        loader = data_loader(images, 2, rank=share.rank, world=share.world)
         values = evaluate(model, loader, "cpu", evaluator=evaluator, processes=processes).scalars()
         found.append([math.nan if values[name] is None else values[name] for name in ("bbox_AP", "bbox_AP50")])
     return np.array(found, np.float64).tobytes()
 
 
 class Mean(torch.nn.Module):
-    """Learns the mean of the pictures; a step takes no time."""
+    """Learns the mean of the images; a step takes no time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +162,7 @@ def epochs(sizes: Sequence[int], processes: Processes) -> bytes:
         shared = processes.share(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         try:
-            loader = data_loader(Pictures(size), 2, shuffle=True, rank=processes.rank, world=processes.world)
+            loader = data_loader(Images(size), 2, shuffle=True, rank=processes.rank, world=processes.world)
         except DataError:
             rows.append([0.0, 0.0, 0.0])
             continue
@@ -176,7 +176,7 @@ def graph(arch: str, processes: Processes) -> bytes:
     torch.manual_seed(0)
     model = build_model(describe(arch, ClassMap.from_names(["a", "b"]), weights="none", image_size=64))
     shared = processes.share(model.train())
-    images, targets = zip(*[Pictures(9)[index] for index in (1, 2)], strict=True)
+    images, targets = zip(*[Images(9)[index] for index in (1, 2)], strict=True)
     if processes.rank == 1:
         targets = tuple({k: v if v.ndim == 0 else v[:0] for k, v in target.items()} for target in targets)
     losses = shared(list(images), list(targets))

@@ -22,7 +22,7 @@ from detseg.cli import main
 OPTIONS = (
     *("--task", "classify", "--model", "mobilenet_v3_small", "--weights", "none", "--image-size", "40"),
     *("--epochs", "2", "--batch-size", "2", "--augment", "light", "--ema", "0.9", "--device", "cpu"),
-    *("--optimizer", "adamw", "--val", "0.3", "--test", "0", "--patience", "9", "--keep", "2"),
+    *("--optimizer", "adamw", "--val", "0.3", "--test", "0", "--patience", "9", "--keep-checkpoints", "2"),
 )
 DETECTORS = (
     "fasterrcnn_mobilenet_v3_large_fpn_slim",
@@ -32,19 +32,19 @@ DETECTORS = (
     "ssdlite320_mobilenet_v3_large",
 )
 """One of each kind."""
-STEPS = 2 * 6  # 11 training pictures in batches of two, two epochs
+STEPS = 2 * 6  # 11 training images in batches of two, two epochs
 FILES = ("last.safetensors", "best.safetensors", "metrics.json")
 
 
 class Runs:
-    """Starts runs on small pictures and compares what they leave."""
+    """Starts runs on small images and compares what they leave."""
 
-    def __init__(self, pictures: Path, straight: Path) -> None:
-        self.pictures, self.straight = pictures, straight
+    def __init__(self, images: Path, straight: Path) -> None:
+        self.images, self.straight = images, straight
 
     def begin(self, output: Path, *options: str, before: Callable[[], None] | None = None) -> int:
         """Run ``train`` in a forked process, after ``before`` there; its exit code, or minus the signal."""
-        return forked(["train", str(self.pictures), "--output", str(output), *OPTIONS, *options], before)
+        return forked(["train", str(self.images), "--output", str(output), *OPTIONS, *options], before)
 
     def go_on(self, run: Path, *options: str, before: Callable[[], None] | None = None) -> int:
         """Run ``train --resume`` in the same way; a run that was killed before it had options begins anew."""
@@ -70,7 +70,7 @@ def forked(arguments: list[str], before: Callable[[], None] | None = None) -> in
             os.dup2(quiet, 1)
             os.dup2(quiet, 2)
             torch.set_num_threads(1)
-            fit_recipe.write_pictures = lambda *_: None  # type: ignore[assignment]
+            fit_recipe.write_result_images = lambda *_: None  # type: ignore[assignment]
             fit_recipe.plot_curves = lambda *_: True  # type: ignore[assignment]
             if before is not None:
                 before()
@@ -91,15 +91,15 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Two classes of eight pictures, 11 to train on and 5 to validate with, and a run that was never stopped."""
+    """Two classes of eight images, 11 to train on and 5 to validate with, and a run that was never stopped."""
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     for name, base in (("dark", 40), ("light", 200)):
-        (folder / "pictures" / name).mkdir(parents=True)
+        (folder / "images" / name).mkdir(parents=True)
         for index in range(8):
             pixels = np.clip(rng.normal(base, 30, (48, 44, 3)), 0, 255).astype(np.uint8)
-            PIL.Image.fromarray(pixels).save(folder / "pictures" / name / f"{index}.png")
-    found = Runs(folder / "pictures", folder / "straight")
+            PIL.Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
+    found = Runs(folder / "images", folder / "straight")
     assert found.begin(found.straight) == 0
     return found
 
@@ -128,15 +128,15 @@ def stopping_at(step: int) -> Callable[[], None]:
     """Ask the process to leave, as a signal does, when so many updates are done."""
 
     def before() -> None:
-        from detseg.checkpoints.manager import Keeper
+        from detseg.checkpoints.manager import CheckpointManager
 
-        due = Keeper.due
+        due = CheckpointManager.is_due
 
-        def asked(self: Keeper, position: Any) -> bool:
+        def asked(self: CheckpointManager, position: Any) -> bool:
             if position.step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
             return due(self, position)
 
-        Keeper.due = asked  # type: ignore[method-assign]
+        CheckpointManager.is_due = asked  # type: ignore[method-assign]
 
     return before

@@ -26,7 +26,7 @@ import yaml
 from detseg.checkpoints.tensor_file import SCHEMA
 from detseg.classes import ClassMap
 from detseg.models import build_model, describe
-from detseg.runtime.checksum import BLANK, seal
+from detseg.runtime.checksum import BLANK, fill_checksum
 
 ARCH = "mobilenet_v3_small"
 DEEP, MANY = "[" * 100_000 + "]" * 100_000, list(range(200_000))
@@ -182,11 +182,11 @@ def whole() -> dict[str, torch.Tensor]:
 
 def ours(description: Any = None, tensors: dict[str, torch.Tensor] | None = None, **header: Any) -> bytes:
     """A checkpoint of this project, whole and sealed, but for what is given."""
-    good = {"schema": SCHEMA, "position": {}, "metrics": {}, "channels_last": False, "versions": {}, "sums": [{}]}
+    good = {"schema": SCHEMA, "position": {}, "metrics": {}, "channels_last": False, "versions": {}, "totals": [{}]}
     described = model().description.to_dict() | (description or {})
     text = json.dumps(good | {"model": described} | header | {"sha256": BLANK})
     content = safetensors.torch.save(tensors or whole(), {"detseg": text})
-    return seal(content, 8 + int.from_bytes(content[:8], "little"))
+    return fill_checksum(content, 8 + int.from_bytes(content[:8], "little"))
 
 
 def inside(text: str) -> bytes:

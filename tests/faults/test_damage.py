@@ -1,4 +1,4 @@
-"""Damaged checkpoints: every one is found, set aside by name, and the one before it is used. R6 of the scorecard."""
+"""CorruptFileError checkpoints: every one is found, set aside by name, and the one before it is used. R6 of the scorecard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from detseg.checkpoints import tensor_file as sealed_module
+from detseg.checkpoints import tensor_file as tensor_file_module
 from detseg.checkpoints.checkpoint import Position, load_checkpoint, save_checkpoint
-from detseg.checkpoints.rotation import generation, latest_checkpoint, shift
-from detseg.checkpoints.tensor_file import Damaged
+from detseg.checkpoints.rotation import checkpoint_path, latest_checkpoint, rotate
+from detseg.checkpoints.tensor_file import CorruptFileError
 from detseg.errors import DataError
 
 TRUNCATIONS, FLIPS = 50, 100
@@ -25,11 +25,11 @@ def write(folder: Path, steps: tuple[int, ...], keep: int = 2) -> None:
     for step in steps:
         torch.manual_seed(step)
         save_checkpoint(
-            generation(folder, 0),
+            checkpoint_path(folder, 0),
             nn.Linear(7, 5),
             description={"width": 5},
             position=Position(step=step),
-            before_replacing=lambda: shift(folder, keep),
+            before_replacing=lambda: rotate(folder, keep),
         )
 
 
@@ -50,9 +50,9 @@ def newer(content: bytes) -> bytes:
     """The same as a version to come might write it: another schema, sealed."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8:end])["__metadata__"]["detseg"])
-    header |= {"schema": sealed_module.SCHEMA + 1, "sha256": sealed_module.BLANK}
+    header |= {"schema": tensor_file_module.SCHEMA + 1, "sha256": tensor_file_module.BLANK}
     again = safetensors.torch.save(safetensors.torch.load(content), metadata={"detseg": json.dumps(header)})
-    return sealed_module.seal(again, 8 + int.from_bytes(again[:8], "little"))
+    return tensor_file_module.fill_checksum(again, 8 + int.from_bytes(again[:8], "little"))
 
 
 def survived(folder: Path, damage: bytes | None) -> bool:
@@ -60,7 +60,7 @@ def survived(folder: Path, damage: bytes | None) -> bool:
     for path in folder.iterdir():
         path.unlink()
     write(folder, (1, 2))
-    last = generation(folder, 0)
+    last = checkpoint_path(folder, 0)
     if damage is None:
         last.unlink()
     else:
@@ -74,17 +74,17 @@ def survived(folder: Path, damage: bytes | None) -> bool:
 
 def test_every_damage_is_found_and_the_one_before_is_used(tmp_path: Path, tally: Any) -> None:
     write(tmp_path, (1, 2))
-    ways = damages(generation(tmp_path, 0).read_bytes())
+    ways = damages(checkpoint_path(tmp_path, 0).read_bytes())
     assert len({damage for _, damage in ways}) == TRUNCATIONS + FLIPS + 3
     missed = [name for name, damage in ways if not survived(tmp_path, damage)]
     print(f"missed: {missed}")
-    tally("R6 damaged checkpoint found, the one before used", len(ways) - len(missed), len(ways))
+    tally("R6 corrupt checkpoint found, the one before used", len(ways) - len(missed), len(ways))
 
 
 def test_control_without_the_seal_flipped_bits_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, (1, 2))
-    ways = damages(generation(tmp_path, 0).read_bytes())
-    monkeypatch.setattr(sealed_module, "is_whole", lambda content, end: True)
+    ways = damages(checkpoint_path(tmp_path, 0).read_bytes())
+    monkeypatch.setattr(tensor_file_module, "checksum_matches", lambda content, end: True)
     missed = []
     for name, damage in ways:
         try:
@@ -96,9 +96,9 @@ def test_control_without_the_seal_flipped_bits_are_missed(tmp_path: Path, monkey
 
 def test_whole_files_are_whole(tmp_path: Path) -> None:
     write(tmp_path, (1, 2, 3), keep=3)
-    assert [load_checkpoint(generation(tmp_path, age)).position.step for age in range(3)] == [3, 2, 1]
+    assert [load_checkpoint(checkpoint_path(tmp_path, age)).position.step for age in range(3)] == [3, 2, 1]
     write(tmp_path, (4,), keep=3)
-    assert [load_checkpoint(generation(tmp_path, age)).position.step for age in range(3)] == [4, 3, 2]
+    assert [load_checkpoint(checkpoint_path(tmp_path, age)).position.step for age in range(3)] == [4, 3, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "last-1.safetensors", "last-2.safetensors", "last.safetensors",
     ]  # fmt: skip
@@ -108,7 +108,7 @@ def test_whole_files_are_whole(tmp_path: Path) -> None:
 def test_a_run_without_any_checkpoint_begins_anew_and_one_with_damaged_ones_only_does_not(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == (None, [])
     write(tmp_path, (1,))
-    generation(tmp_path, 0).write_bytes(b"torn")
+    checkpoint_path(tmp_path, 0).write_bytes(b"torn")
     with pytest.raises(DataError, match=r"no checkpoint of this run can be read \(last.safetensors.damaged\)"):
         latest_checkpoint(tmp_path)
     with pytest.raises(DataError, match="no checkpoint of this run can be read"):
@@ -119,18 +119,18 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, (1,))
-    assert generation(tmp_path / "a", 0).read_bytes() == generation(tmp_path / "b", 0).read_bytes()
+    assert checkpoint_path(tmp_path / "a", 0).read_bytes() == checkpoint_path(tmp_path / "b", 0).read_bytes()
 
 
 def test_a_seal_that_was_taken_off_is_damage(tmp_path: Path) -> None:
     write(tmp_path, (1,))
-    content = generation(tmp_path, 0).read_bytes()
+    content = checkpoint_path(tmp_path, 0).read_bytes()
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = {name: value for name, value in json.loads(metadata["detseg"]).items() if name != "sha256"}
     text = safetensors.torch.save(safetensors.torch.load(content), metadata={"detseg": json.dumps(header)})
-    generation(tmp_path, 0).write_bytes(text)
-    with pytest.raises(Damaged, match="not what was written"):
-        load_checkpoint(generation(tmp_path, 0))
+    checkpoint_path(tmp_path, 0).write_bytes(text)
+    with pytest.raises(CorruptFileError, match="not what was written"):
+        load_checkpoint(checkpoint_path(tmp_path, 0))
 
 
 def test_a_file_of_the_first_schema_is_read(tmp_path: Path) -> None:
@@ -142,5 +142,5 @@ def test_a_file_of_the_first_schema_is_read(tmp_path: Path) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     safetensors.torch.save_file(tensors, tmp_path / "old.safetensors", metadata={"detseg": json.dumps(header)})
     checkpoint = load_checkpoint(tmp_path / "old.safetensors")
-    assert checkpoint.position == Position(epoch=3, step=30, best=0.5, best_epoch=1, waited=1)
+    assert checkpoint.position == Position(epoch=3, step=30, best=0.5, best_epoch=1, epochs_without_improvement=1)
     assert torch.equal(checkpoint.weights["weight"], model.weight)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import detseg.checkpoints.manager as keeper
+import detseg.checkpoints.manager as manager
 import detseg.runtime.files as files
 from detseg.checkpoints.rotation import latest_checkpoint
 from tests.faults.conftest import Events, Runs
@@ -38,7 +38,7 @@ def failing(first: int, last: float, number: int, log: Path | None = None) -> Ca
 
             return call
 
-        keeper.PAUSES = (0.01, 0.01, 0.01)
+        manager.PAUSES = (0.01, 0.01, 0.01)
         files.tempfile.mkstemp = checked(files.tempfile.mkstemp, "create")  # type: ignore[assignment]
         files.os.fsync = checked(files.os.fsync, "fsync")  # type: ignore[attr-defined]
         Path.replace = checked(Path.replace, "replace")  # type: ignore[assignment,method-assign]
@@ -51,7 +51,7 @@ def survives(runs: Runs, run: Path, before: Callable[[], None]) -> bool:
     code = runs.begin(run, *EVERY, before=before)
     if code == 1:
         if (run / "config.toml").exists():
-            latest_checkpoint(run)  # nothing of it is damaged
+            latest_checkpoint(run)  # nothing of it is corrupt
             assert not list(run.glob("*.damaged"))
         code = runs.go_on(run)
     return code == 0 and runs.ends_equal(run)
@@ -91,7 +91,7 @@ def test_a_disk_that_stays_full(runs: Runs, tmp_path: Path) -> None:
     checkpoint, lines = latest_checkpoint(run)
     assert checkpoint is not None
     assert lines == []
-    assert not list(run.glob(".*.tmp")), "nothing is left lying about"
+    assert not list(run.glob(".*.tmp")), "nothing is left landscape about"
     assert runs.go_on(run) == 0
     assert runs.ends_equal(run)
 
@@ -105,10 +105,10 @@ def test_control_a_plain_writer_leaves_a_torn_file(runs: Runs, tmp_path: Path) -
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        import detseg.checkpoints.tensor_file as sealed_module
+        import detseg.checkpoints.tensor_file as tensor_file_module
 
-        keeper.PAUSES = ()
-        sealed_module.atomic_write = broken
+        manager.PAUSES = ()
+        tensor_file_module.atomic_write = broken
 
     run = tmp_path / "run"
     assert runs.begin(run, *EVERY, before=plain) == 1

@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 
 import detseg.engine.update as update_module
-from detseg.checkpoints.tensor_file import read_sealed
-from detseg.runtime.checksum import BLANK, seal
+from detseg.checkpoints.tensor_file import read_tensor_file
+from detseg.runtime.checksum import BLANK, fill_checksum
 from detseg.runtime.signals import EXIT_CODE
 from tests.faults.conftest import FILES, Runs, rows_of, stopping_at
 
@@ -23,10 +23,10 @@ Header, Tensors = dict[str, Any], dict[str, torch.Tensor]
 
 def rewrite(path: Path, edit: Callable[[Header, Tensors], None]) -> None:
     """Change a checkpoint as if it had been written so."""
-    header, tensors = read_sealed(path)
+    header, tensors = read_tensor_file(path)
     edit(header, tensors)
     content = safetensors.torch.save(tensors, metadata={"detseg": json.dumps(header | {"sha256": BLANK})})
-    path.write_bytes(seal(content, 8 + int.from_bytes(content[:8], "little")))
+    path.write_bytes(fill_checksum(content, 8 + int.from_bytes(content[:8], "little")))
 
 
 def without(prefix: str, suffix: str = "", value: float = 0.0) -> Callable[[Header, Tensors], None]:
@@ -72,11 +72,14 @@ FIELDS: dict[str, tuple[tuple[str, ...], Callable[[Header, Tensors], None]]] = {
     "average": (ADAM, without("ema.", "weight")),
     "average's count": (ADAM, header_field("ema_updates", value=0)),
     "scale of the loss": (HALF, header_field("scaler", value={})),
-    "losses of the epoch": (ADAM, header_field("sums", 0, "losses", value={})),
-    "images of the epoch": (ADAM, header_field("sums", 0, "images", value=0)),
+    "losses of the epoch": (ADAM, header_field("totals", 0, "losses", value={})),
+    "images of the epoch": (ADAM, header_field("totals", 0, "images", value=0)),
     **{
-        f"position: {name}": (LONG if name == "waited" else ADAM, header_field("position", name, value=begin_of(name)))
-        for name in ("epoch", "step", "micro_batches", "best", "best_epoch", "waited")
+        f"position: {name}": (
+            LONG if name == "epochs_without_improvement" else ADAM,
+            header_field("position", name, value=begin_of(name)),
+        )
+        for name in ("epoch", "step", "micro_batches", "best", "best_epoch", "epochs_without_improvement")
     },
 }
 QUICK = ("adam's mean", "position: micro_batches")

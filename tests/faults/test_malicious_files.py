@@ -54,17 +54,17 @@ def doors(path: Path, runs: Runs, folder: Path) -> dict[str, tuple[str, Callable
     os.link(runs.straight / "best.safetensors", folder / "other" / "best.safetensors")
     shutil.copyfile(path, folder / "run" / "last.safetensors")
     shutil.copyfile(path, folder / "other" / "config.toml")
-    pictures, output = str(runs.pictures), ("--output", str(folder / "new"))
+    images, output = str(runs.images), ("--output", str(folder / "new"))
     options = ("--task", "classify", "--model", ARCH, "--image-size", "40", *output)
     return {
         "weights": (path.name, lambda: load_weights(model(), str(path))),
         "weights of another suffix": (other.name, lambda: load_weights(model(), str(other))),
         "load": (path.name, lambda: load(path)),
-        "train --weights": (path.name, lambda: called("train", pictures, "--weights", str(path), *options)),
+        "train --weights": (path.name, lambda: called("train", images, "--weights", str(path), *options)),
         "train --resume": ("last.safetensors", lambda: called("train", "--resume", str(folder / "run"))),
         "train --replay": (path.name, lambda: called("train", "--replay", str(path))),
-        "predict": (path.name, lambda: called("predict", str(path), pictures, *output)),
-        "evaluate": (path.name, lambda: called("evaluate", str(path), pictures, *output)),
+        "predict": (path.name, lambda: called("predict", str(path), images, *output)),
+        "evaluate": (path.name, lambda: called("evaluate", str(path), images, *output)),
         "train --config": (path.name, lambda: called("train", "--config", str(path))),
         "config of a run": ("config.toml", lambda: called("train", "--resume", str(folder / "other"))),
         "config beside weights": ("config.toml", lambda: called("evaluate", str(folder / "other"))),
@@ -161,9 +161,9 @@ def test_control_a_door_that_takes_it_is_told(tmp_path: Path) -> None:
         raise error
 
     def judge() -> None:
-        assert refusal("name", lambda: fail(DataError("name: damaged"))) == ""
+        assert refusal("name", lambda: fail(DataError("name: corrupt"))) == ""
         assert refusal("name", lambda: None) == "taken"
-        assert refusal("name", lambda: fail(DataError("damaged"))).startswith("name is not named")
+        assert refusal("name", lambda: fail(DataError("corrupt"))).startswith("name is not named")
         assert refusal("name", lambda: fail(KeyError("name"))).startswith("KeyError")
         assert refusal("name", lambda: fail(DataError("name"), 2 * BYTES)).endswith(" MiB")
 
@@ -207,8 +207,8 @@ HEADERS: list[dict[str, Any]] = [
     {"model": None},
     {"position": []},
     {"position": {"epoch": "0"}},
-    {"sums": [1]},
-    {"sums": []},
+    {"totals": [1]},
+    {"totals": []},
 ]
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-import detseg.checkpoints.manager as keeper_module
+import detseg.checkpoints.manager as manager_module
 import detseg.engine.ema as ema_module
 import detseg.engine.train as train_module
 import detseg.engine.update as update_module
-from detseg.checkpoints.tensor_file import read_sealed
+from detseg.checkpoints.tensor_file import read_tensor_file
 from detseg.classes import ClassMap
 from detseg.datasets import data_loader
 from detseg.engine.ema import Ema
@@ -27,7 +27,7 @@ from detseg.engine.optim import build_optimizer, optimizer_tensors
 from detseg.errors import DataError
 from detseg.models import build_model, describe
 from detseg.training.trainer import Training
-from tests.faults.children import Pictures
+from tests.faults.children import Images
 from tests.faults.conftest import FILES, STEPS, Runs
 
 ARCHS = (
@@ -78,9 +78,9 @@ class Rig:
 
 
 def samples_of(step: int) -> Samples:
-    """Two pictures of float numbers, targets for detectors and for classifiers."""
-    pictures = [Pictures(99)[index] for index in (2 * step + 1, 2 * step + 2)]
-    return [(image / 255, target | {"class_index": target["image_id"] % 2}) for image, target in pictures]
+    """Two images of float numbers, targets for detectors and for classifiers."""
+    images = [Images(99)[index] for index in (2 * step + 1, 2 * step + 2)]
+    return [(image / 255, target | {"class_index": target["image_id"] % 2}) for image, target in images]
 
 
 @contextmanager
@@ -210,7 +210,7 @@ def watching(spoil: bool = False) -> None:
 
 
 def is_finite(path: Path) -> bool:
-    tensors = read_sealed(path)[1].values()
+    tensors = read_tensor_file(path)[1].values()
     return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
 
@@ -239,7 +239,7 @@ def test_50_runs(runs: Runs, tmp_path: Path, tally: Callable[[str, int, int], No
 def test_control_without_guards_the_checkpoint_is_not_finite(runs: Runs, tmp_path: Path) -> None:
     def before() -> None:
         update_module.math = types.SimpleNamespace(isfinite=lambda value: True, inf=math.inf)  # type: ignore[assignment]
-        keeper_module.is_finite = ema_module.is_finite = lambda model: True
+        manager_module.is_finite = ema_module.is_finite = lambda model: True
         breaking(0)
 
     runs.begin(tmp_path / "run", "--checkpoint-every", "1", before=before)

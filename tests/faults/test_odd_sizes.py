@@ -1,4 +1,4 @@
-"""Pictures of one pixel, a line or 12 million pixels, and data sets of one picture. N4 of the scorecard, 100 and 18."""
+"""Images of one pixel, a line or 12 million pixels, and data sets of one image. N4 of the scorecard, 100 and 18."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SIZES = ((1, 1), (1, 2), (2, 1), (3, 3), (31, 33), (1, 2000), (2000, 1), (1, 200
 """Width and height."""
 QUICK = ((1, 1), (31, 33), (1, 2000))
 UNRESIZED = 20000
-"""Pixels up to which the network gets a picture as it is, too. (12 million take 20 GB; a run makes them fewer.)"""
+"""Pixels up to which the network gets an image as it is, too. (12 million take 20 GB; a run makes them fewer.)"""
 FEW, BATCHES, WORLDS = (1, 2, 3), (1, 2, 4), (1, 2)
 
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
-def write_pictures(folder: Path, sizes: tuple[tuple[int, int], ...]) -> Path:
-    """Pictures of these widths and heights, each with one object of its size: a COCO file."""
+def write_result_images(folder: Path, sizes: tuple[tuple[int, int], ...]) -> Path:
+    """Images of these widths and heights, each with one object of its size: a COCO file."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
@@ -71,12 +71,12 @@ class Bench:
         self.found = 0
 
     def sample(self, index: int) -> Sample:
-        """As a run sees a picture."""
+        """As a run sees an image."""
         image, target = self.dataset[index]
         return image, target
 
     def unresized(self, index: int) -> Sample | None:
-        """The picture as it is; None if it is too much."""
+        """The image as it is; None if it is too much."""
         record = self.dataset.table[index]
         height, width = record.size_hw
         if height * width > UNRESIZED:
@@ -91,7 +91,7 @@ class Bench:
         return [self.sample(index), *([] if unresized is None else [unresized])]
 
     def trains(self, index: int) -> bool:
-        """A step on one such picture, or an error that says its size and what else to do; on two always."""
+        """A step on one such image, or an error that says its size and what else to do; on two always."""
         return all(
             self._step([sample], refusable=True) and (sample[0].numel() > 10**4 or self._step([sample] * 2))
             for sample in self.samples(index)
@@ -112,7 +112,7 @@ class Bench:
         return bool(loss.isfinite()) and all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def predicts(self, index: int) -> bool:
-        """Finite detections inside the picture, from its file and from its pixels as they are."""
+        """Finite detections inside the image, from its file and from its pixels as they are."""
         record = self.dataset.table[index]
         found = Predictor(self.model, "cpu")(record.path)
         assert isinstance(found, Prediction)
@@ -141,13 +141,13 @@ def sizes_lost(arch: str, path: Path, sizes: tuple[tuple[int, int], ...]) -> lis
 
 
 def test_some_sizes(tmp_path: Path) -> None:
-    assert sizes_lost(DETECTORS[0], write_pictures(tmp_path / "data", QUICK), QUICK) == []
+    assert sizes_lost(DETECTORS[0], write_result_images(tmp_path / "data", QUICK), QUICK) == []
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("arch", DETECTORS)
 def test_100_sizes(arch: str, tmp_path: Path, tally: Callable[[str, int, int], None]) -> None:
-    lost = sizes_lost(arch, write_pictures(tmp_path / "data", SIZES), SIZES)
+    lost = sizes_lost(arch, write_result_images(tmp_path / "data", SIZES), SIZES)
     print(lost)
     tally("N4 odd sizes: trained and predicted", 2 * len(SIZES) - len(lost), 2 * len(SIZES))
 
@@ -159,13 +159,13 @@ def command(world: int, arguments: list[str], folder: Path) -> tuple[list[int], 
     text = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
         patch.setattr(fit_recipe, "plot_curves", lambda rows, path: True)
-        patch.setattr(fit_recipe, "write_pictures", lambda *given: None)
+        patch.setattr(fit_recipe, "write_result_images", lambda *given: None)
         return [main(arguments)], text.getvalue()
 
 
 def what_happens(images: int, batch: int, world: int, folder: Path) -> str:
-    """``trained`` if so few pictures train, evaluate and resume; else the error, or what broke."""
-    data, run = str(write_pictures(folder / "data", ((64, 64),) * images)), folder / "run"
+    """``trained`` if so few images train, evaluate and resume; else the error, or what broke."""
+    data, run = str(write_result_images(folder / "data", ((64, 64),) * images)), folder / "run"
     model = ("--task", "detect", "--model", DETECTORS[0], "--weights", "none", "--image-size", "64", "--device", "cpu")
     options = (*model, "--val-annotations", data, "--epochs", "1", "--batch-size", str(batch), "--output", str(run))
     codes, text = command(world, ["train", data, *options], folder)

@@ -63,7 +63,7 @@ def test_ap_is_equal_for_every_number_of_processes(tmp_path: Path, tally: Any) -
     for world in WORLDS:
         parts = together(world, partial(scores, SIZES), tmp_path)
         near = [np.isclose(numbers(part), alone, rtol=0, atol=1e-12, equal_nan=True).all(1) for part in parts]
-        tally("E1 AP for any number of processes and pictures", int(np.all(near, axis=0).sum()), len(SIZES))
+        tally("E1 AP for any number of processes and images", int(np.all(near, axis=0).sum()), len(SIZES))
 
 
 def test_ap_of_two_and_three_processes(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_run_on_several_processes_goes_on_to_the_same_bytes(world: int, runs: 
     """Stopped by a signal to ``torchrun`` after the first epoch, as a cluster does it."""
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(world), "--standalone"]
     start += [str(ROOT / "tools" / "train.py")]
-    train = [*start, str(runs.pictures), *OPTIONS, "--epochs", "4"]
+    train = [*start, str(runs.images), *OPTIONS, "--epochs", "4"]
     subprocess.run([*train, "--output", str(tmp_path / "straight")], check=True, capture_output=True)
     stopped = tmp_path / "stopped"
     with subprocess.Popen([*train, "--output", str(stopped)], stdout=subprocess.PIPE, text=True) as process:
@@ -117,7 +117,7 @@ def test_a_run_on_several_processes_goes_on_to_the_same_bytes(world: int, runs: 
 @pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.faults)])
 def test_one_is_asked_to_leave_and_all_go_on_later(world: int, runs: Runs, tmp_path: Path) -> None:
     """In the middle of an epoch: the last process alone hears the signal, and all save and leave."""
-    train = ["train", str(runs.pictures), *OPTIONS, "--batch-size", "1", "--output"]
+    train = ["train", str(runs.images), *OPTIONS, "--batch-size", "1", "--output"]
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     assert run_together(world, [*train, str(straight)], tmp_path)[0] == [0] * world
     codes, text = run_together(world, [*train, str(stopped)], tmp_path, stop=(world - 1, 2))
@@ -133,7 +133,7 @@ def test_one_is_asked_to_leave_and_all_go_on_later(world: int, runs: Runs, tmp_p
 def test_two_processes_fill_one_folder_of_features(runs: Runs, tmp_path: Path) -> None:
     """Each computes its share; both train on all of it, as one process would with the same batches."""
     folder = tmp_path / "features"
-    train = ["train", str(runs.pictures), *OPTIONS, "--freeze", "body", "--cache-dtype", "float32"]
+    train = ["train", str(runs.images), *OPTIONS, "--freeze", "backbone", "--cache-dtype", "float32"]
     train += ["--augment", "none", "--batch-size", "1", "--cache-dir", str(folder)]
     codes, text = run_together(2, [*train, "--output", str(tmp_path / "cached")], tmp_path)
     assert codes == [0, 0]
@@ -150,14 +150,14 @@ def test_two_processes_fill_one_folder_of_features(runs: Runs, tmp_path: Path) -
 
 @pytest.mark.faults
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_any_number_of_pictures_gives_all_processes_as_many_steps(world: int, tmp_path: Path, tally: Any) -> None:
+def test_any_number_of_images_gives_all_processes_as_many_steps(world: int, tmp_path: Path, tally: Any) -> None:
     parts = [np.frombuffer(part).reshape(-1, 3) for part in together(world, partial(epochs, SIZES), tmp_path)]
     expected = [size // (2 * world) for size in SIZES]
     good = [
         all(part[row, 0] == steps and part[row, 1] == 2 * steps and part[row, 2] == parts[0][row, 2] for part in parts)
         for row, steps in enumerate(expected)
     ]
-    tally("G1 any number of pictures: as many steps for each process", sum(good), len(SIZES))
+    tally("G1 any number of images: as many steps for each process", sum(good), len(SIZES))
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_any_number_of_pictures_gives_all_processes_as_many_steps(world: int, tm
 )
 def test_other_processes_go_on_and_say_what_is_not_equal(before: int, after: int, runs: Runs, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train = ["train", str(runs.pictures), *OPTIONS, "--batch-size", "1", "--output", str(run)]
+    train = ["train", str(runs.images), *OPTIONS, "--batch-size", "1", "--output", str(run)]
     codes, _ = run_together(before, train, tmp_path, stop=(0, 3))
     assert codes == [EXIT_CODE] * before
     codes, text = run_together(after, ["train", "--resume", str(run)], tmp_path)
@@ -196,4 +196,4 @@ def test_one_process_tells_nobody() -> None:
     assert alone.any([True, False]) == [True, False]
     assert alone.sum([1.5]) == [1.5]
     assert alone.gather(b"x") == [b"x"]
-    assert alone.from_first(b"x") == b"x"
+    assert alone.broadcast_bytes(b"x") == b"x"

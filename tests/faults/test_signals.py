@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import detseg.checkpoints.tensor_file as sealed_module
+import detseg.checkpoints.tensor_file as tensor_file_module
 import detseg.datasets.loader as loader_module
 import detseg.engine.update as update_module
 from detseg.datasets import Dataset
@@ -74,14 +74,14 @@ def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Calla
 
             ClassificationEvaluator.update = updated  # type: ignore[method-assign]
         else:
-            sealed = sealed_module.seal
+            sealed = tensor_file_module.fill_checksum
 
             def sealing(*given: Any) -> bytes:
                 if now(1 + moment % 8):
                     group_signal(number)
                 return sealed(*given)
 
-            sealed_module.seal = sealing
+            tensor_file_module.fill_checksum = sealing
 
     return before
 
@@ -147,7 +147,7 @@ def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
             time.sleep(30)
             return b""
 
-        sealed_module.seal = slow
+        tensor_file_module.fill_checksum = slow
 
     began = time.monotonic()
     assert runs.begin(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM
@@ -185,7 +185,7 @@ def test_loader_processes_die_with_the_run(runs: Runs, tmp_path: Path) -> None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether a process ended; one that nobody has waited for yet did, too."""
+    """Whether a process ended; one that nobody has epochs_without_improvement for yet did, too."""
     try:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except OSError:

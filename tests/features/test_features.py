@@ -83,15 +83,15 @@ def same(one: Any, other: Any) -> bool:
 
 CASES = [
     ("segment", "rpn", "neck"),
-    ("classify", "body", "pooled"),
+    ("classify", "backbone", "pooled"),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
-            ("segment", "body", "body"),
+            ("segment", "backbone", "backbone"),
             ("segment", "neck", "neck"),
-            ("segment", "neck", "body"),
-            ("detect", "body", "body"),
-            ("detect", "rpn", "body"),
+            ("segment", "neck", "backbone"),
+            ("detect", "backbone", "backbone"),
+            ("detect", "rpn", "backbone"),
         )
     ),
 ]
@@ -124,12 +124,12 @@ def test_a_float32_cache_gives_the_same_bits(
 
 
 def test_float16_is_the_same_whatever_fits(demo: AnnotationTable, tmp_path: Path) -> None:
-    model = model_for("segment", demo, "body")
+    model = model_for("segment", demo, "backbone")
     results = []
     for limit, folder, workers in ((10**12, None, 0), (0, None, 2), (10**6, None, 0), (10**6, tmp_path, 0)):
         views = views_of(model, "segment", demo)
-        store = filled(model, views, "body", dtype=torch.float16, limit=limit, folder=folder, source="s")
-        results.append(trained(model, FeatureLoader(store, model, views, "body", 3, seed=5, workers=workers)))
+        store = filled(model, views, "backbone", dtype=torch.float16, limit=limit, folder=folder, source="s")
+        results.append(trained(model, FeatureLoader(store, model, views, "backbone", 3, seed=5, workers=workers)))
     assert all(same(one, results[0]) for one in results)
     exact = trained(model, data_loader(views_of(model, "segment", demo), 3, shuffle=True, seed=5))
     assert not same(exact, results[0])  # control: float16 rounds
@@ -157,39 +157,39 @@ def test_evaluation_is_the_same_to_the_bit(
 
 
 def test_a_folder_is_shared_and_never_out_of_date(demo: AnnotationTable, tmp_path: Path) -> None:
-    model = model_for("detect", demo, "body")
+    model = model_for("detect", demo, "backbone")
 
     def in_folder(model: Any, table: AnnotationTable = demo, **options: Any) -> FeatureStore:
-        source = source_of(model, "body", torch.float16, CPU)
+        source = source_of(model, "backbone", torch.float16, CPU)
         views = views_of(model, "detect", table, drawn=0)
-        return filled(model, views, "body", dtype=torch.float16, folder=tmp_path, source=source, **options)
+        return filled(model, views, "backbone", dtype=torch.float16, folder=tmp_path, source=source, **options)
 
     first = in_folder(model)
     assert (first.found, len(first)) == (0, 2 * len(demo))
     again = in_folder(model)
     assert (again.found, again.nbytes) == (len(again), first.nbytes) == (2 * len(demo), first.nbytes)
     for name, parameter in model.named_parameters():
-        if model.part_of(name) not in ("stem", "body"):
+        if model.part_of(name) not in ("stem", "backbone"):
             torch.nn.init.normal_(parameter)
     assert in_folder(model).found == len(first)  # heads are not what features come from
 
-    damaged = next(tmp_path.glob("*/*.safetensors"))
-    content = bytearray(damaged.read_bytes())
+    corrupt = next(tmp_path.glob("*/*.safetensors"))
+    content = bytearray(corrupt.read_bytes())
     content[-5] ^= 1
-    damaged.write_bytes(content)
+    corrupt.write_bytes(content)
     repaired = in_folder(model)
-    assert (repaired.found, repaired.damaged, len(repaired)) == (len(first) - 1, 1, len(first))
-    assert in_folder(model).damaged == 0
+    assert (repaired.found, repaired.corrupt, len(repaired)) == (len(first) - 1, 1, len(first))
+    assert in_folder(model).corrupt == 0
 
-    next(p for n, p in model.named_parameters() if model.part_of(n) == "body").data[0] += 1e-3
+    next(p for n, p in model.named_parameters() if model.part_of(n) == "backbone").data[0] += 1e-3
     assert in_folder(model).found == 0
-    other = model_for("detect", demo, "body")
+    other = model_for("detect", demo, "backbone")
     other.description = other.description.__class__(**{**other.description.__dict__, "norm_eps": 0.5})
-    assert source_of(other, "body", torch.float16, CPU) != source_of(model, "body", torch.float16, CPU)
+    assert source_of(other, "backbone", torch.float16, CPU) != source_of(model, "backbone", torch.float16, CPU)
 
 
 def test_a_folder_has_one_limit_for_all_runs(demo: AnnotationTable, tmp_path: Path) -> None:
-    model = model_for("classify", table_for("classify", demo), "body")
+    model = model_for("classify", table_for("classify", demo), "backbone")
     views = views_of(model, "classify", table_for("classify", demo))
     first = filled(model, views, "pooled", folder=tmp_path, source="a" * 16)
     files = sum(path.stat().st_size for path in tmp_path.glob("*/*"))
@@ -203,36 +203,36 @@ def test_a_folder_has_one_limit_for_all_runs(demo: AnnotationTable, tmp_path: Pa
 def test_a_full_disk_ends_the_keeping_and_changes_no_number(
     demo: AnnotationTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_for("detect", demo, "body")
+    model = model_for("detect", demo, "backbone")
     views = views_of(model, "detect", demo)
-    usual = trained(model, FeatureLoader(filled(model, views, "body"), model, views, "body", 3, seed=5))
+    usual = trained(model, FeatureLoader(filled(model, views, "backbone"), model, views, "backbone", 3, seed=5))
     written = itertools.count()
-    write = feature_store.write_sealed
+    write = feature_store.write_tensor_file
 
     def limited(*given: Any) -> None:
         if next(written) >= 4:
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*given)
 
-    monkeypatch.setattr(feature_store, "write_sealed", limited)
+    monkeypatch.setattr(feature_store, "write_tensor_file", limited)
     views = views_of(model, "detect", demo)
-    store = filled(model, views, "body", folder=tmp_path, source="s")
+    store = filled(model, views, "backbone", folder=tmp_path, source="s")
     assert (len(store), store.full) == (4, True)
-    assert same(trained(model, FeatureLoader(store, model, views, "body", 3, seed=5)), usual)
+    assert same(trained(model, FeatureLoader(store, model, views, "backbone", 3, seed=5)), usual)
 
 
 def test_a_removed_file_is_said(demo: AnnotationTable, tmp_path: Path) -> None:
-    model = model_for("detect", demo, "body")
+    model = model_for("detect", demo, "backbone")
     views = views_of(model, "detect", demo, drawn=0)
-    store = filled(model, views, "body", folder=tmp_path, source="s")
+    store = filled(model, views, "backbone", folder=tmp_path, source="s")
     for path in tmp_path.glob("*/*"):
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"features of this run were removed; go on with --resume"):
-        next(iter(FeatureLoader(store, model, views, "body", 2, seed=5)))
+        next(iter(FeatureLoader(store, model, views, "backbone", 2, seed=5)))
 
 
 def test_too_large_for_float16(demo: AnnotationTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_for("detect", demo, "body")
+    model = model_for("detect", demo, "backbone")
     views = views_of(model, "detect", demo)
     compute = type(model).frozen_features
 
@@ -243,5 +243,5 @@ def test_too_large_for_float16(demo: AnnotationTable, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(type(model), "frozen_features", large)
     with pytest.raises(DataError, match=rf"{demo[0].name}.*a feature of map '0' is 1e\+06.*--cache-dtype float32"):
-        filled(model, views, "body", dtype=torch.float16)
-    assert len(filled(model, views, "body", dtype=torch.float32)) == 3 * len(demo)
+        filled(model, views, "backbone", dtype=torch.float16)
+    assert len(filled(model, views, "backbone", dtype=torch.float32)) == 3 * len(demo)

@@ -1,4 +1,4 @@
-"""``Predictor(run)(picture)``: every way to pass a picture gives the same answer."""
+"""``Predictor(run)(image)``: every way to pass an image gives the same answer."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from detseg.images import decode_image
 
 
 @pytest.fixture(scope="module")
-def predictor(parts: Path, train: Any, no_pictures: None, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
+def predictor(parts: Path, train: Any, no_images: None, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     return Predictor(train(parts, tmp_path_factory.mktemp("predictor") / "run", "--lr", "1e-3"), "cpu")
 
 
 @pytest.fixture(scope="module")
-def pictures(parts: Path) -> list[Path]:
+def images(parts: Path) -> list[Path]:
     return sorted((parts / "train").glob("*.jpg"))
 
 
 def blocks(seed: int = 0) -> Image.Image:
-    """A picture of flat gray blocks of 16 x 16, which JPEG of the best quality keeps exactly, turned or not."""
+    """An image of flat gray blocks of 16 x 16, which JPEG of the best quality keeps exactly, turned or not."""
     values = np.random.default_rng(seed).integers(0, 256, (12, 20)).astype(np.uint8)
     return Image.fromarray(values.repeat(16, 0).repeat(16, 1)).convert("RGB")
 
@@ -55,21 +55,21 @@ def assert_close(first: Any, second: Any) -> None:
     np.testing.assert_allclose(first.boxes, second.boxes, atol=1e-4 * max(first.size_hw))
 
 
-def test_path_bytes_and_pixels(predictor: Predictor, pictures: list[Path], tmp_path: Path) -> None:
-    pixels = decode_image(pictures[0])
+def test_path_bytes_and_pixels(predictor: Predictor, images: list[Path], tmp_path: Path) -> None:
+    pixels = decode_image(images[0])
     path = tmp_path / "same.png"
     Image.fromarray(pixels).save(path)
     expected: Any = predictor(path)
     assert len(expected) > 0
     assert expected.size_hw == pixels.shape[:2]
-    for picture in (str(path), path.read_bytes(), pixels):
-        assert_equal(predictor(picture), expected)
+    for image in (str(path), path.read_bytes(), pixels):
+        assert_equal(predictor(image), expected)
     # of a JPEG much larger than the network's input fewer pixels are decoded, the same ones from a path and from bytes
-    assert_equal(predictor(pictures[0]), predictor(pictures[0].read_bytes()))
-    reduced, full = (predictor.prepare(picture)[0].astype(float) for picture in (pictures[0], pixels))
+    assert_equal(predictor(images[0]), predictor(images[0].read_bytes()))
+    reduced, full = (predictor.prepare(image)[0].astype(float) for image in (images[0], pixels))
     assert reduced.shape == full.shape
     assert np.abs(reduced - full).mean() < 3
-    other = predictor.prepare(pictures[1])[0].astype(float)  # control
+    other = predictor.prepare(images[1])[0].astype(float)  # control
     assert other.shape != full.shape or np.abs(other - full).mean() > 3
 
 
@@ -93,8 +93,8 @@ def test_a_real_turned_photo(predictor: Predictor, shared_data: Path) -> None:
     assert np.abs(first[0].astype(float) - sixth[0]).mean() < 4  # the two files were compressed apart
 
 
-def test_a_batch_mate_does_not_matter(predictor: Predictor, pictures: list[Path]) -> None:
-    wide, tall = decode_image(pictures[0]), np.ascontiguousarray(decode_image(pictures[1]).transpose(1, 0, 2))
+def test_a_batch_mate_does_not_matter(predictor: Predictor, images: list[Path]) -> None:
+    wide, tall = decode_image(images[0]), np.ascontiguousarray(decode_image(images[1]).transpose(1, 0, 2))
     together = predictor.many([wide, tall])
     for one, alone in zip(together, (predictor(wide), predictor(tall)), strict=True):
         assert_close(one, alone)
@@ -104,22 +104,22 @@ def test_a_batch_mate_does_not_matter(predictor: Predictor, pictures: list[Path]
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((1, 4), np.uint8),
         np.zeros((4, 4, 3), np.float32),
         np.zeros((4, 4, 4), np.uint8),
         b"",
-        b"no picture",
+        b"no image",
     ],
 )
-def test_what_is_no_picture_is_refused(picture: Any, predictor: Predictor) -> None:
+def test_what_is_no_image_is_refused(image: Any, predictor: Predictor) -> None:
     with pytest.raises(DataError):
-        predictor(picture)
+        predictor(image)
 
 
-def test_one_pixel_is_a_picture(predictor: Predictor) -> None:
+def test_one_pixel_is_an_image(predictor: Predictor) -> None:
     assert predictor(np.zeros((1, 1, 3), np.uint8)).size_hw == (1, 1)  # type: ignore[union-attr]
 
 

@@ -1,4 +1,4 @@
-"""Whoever finds everything gets AP 1.0, however awkward the file with the truth is. E2 of the scorecard."""
+"""Whoever finds everything gets AP 1.0, however awkward the file with the ground truth is. E2 of the scorecard."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pycocotools.cocoeval import COCOeval
 
 from detseg.metrics import evaluate_files
 
-Truth = dict[str, Any]
+GroundTruth = dict[str, Any]
 
 
-def plain(images: int = 2, objects: int = 3) -> Truth:
+def plain(images: int = 2, objects: int = 3) -> GroundTruth:
     """Boxes side by side, two classes."""
     return {
         "images": [{"id": n + 1, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(images)],
@@ -38,37 +38,37 @@ def plain(images: int = 2, objects: int = 3) -> Truth:
     }
 
 
-def changed(change: Callable[[int, dict[str, Any]], None], kind: str = "annotations", **sizes: int) -> Truth:
-    truth = plain(**sizes)
-    for number, entry in enumerate(truth[kind]):
+def changed(change: Callable[[int, dict[str, Any]], None], kind: str = "annotations", **sizes: int) -> GroundTruth:
+    ground_truth = plain(**sizes)
+    for number, entry in enumerate(ground_truth[kind]):
         change(number, entry)
-    return truth
+    return ground_truth
 
 
-def renamed(kind: str, key: str, new: Callable[[int], Any]) -> Truth:
+def renamed(kind: str, key: str, new: Callable[[int], Any]) -> GroundTruth:
     """Other ids of images or categories."""
-    truth = plain()
-    for entry in truth[kind]:
+    ground_truth = plain()
+    for entry in ground_truth[kind]:
         entry["id"] = new(entry["id"])
-    for annotation in truth["annotations"]:
+    for annotation in ground_truth["annotations"]:
         annotation[key] = new(annotation[key])
-    return truth
+    return ground_truth
 
 
-def with_crowd() -> Truth:
-    truth = plain()
+def with_crowd() -> GroundTruth:
+    ground_truth = plain()
     crowd = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 640.0, 200.0], "area": 9e4, "iscrowd": 1}
-    return truth | {"annotations": [crowd, *truth["annotations"]]}
+    return ground_truth | {"annotations": [crowd, *ground_truth["annotations"]]}
 
 
-def with_empty_ones() -> Truth:
-    truth = plain()
-    truth["images"].insert(0, {"id": 77, "file_name": "none.jpg", "width": 9, "height": 9})
-    truth["categories"].insert(0, {"id": 55, "name": "never"})
-    return truth
+def with_empty_ones() -> GroundTruth:
+    ground_truth = plain()
+    ground_truth["images"].insert(0, {"id": 77, "file_name": "none.jpg", "width": 9, "height": 9})
+    ground_truth["categories"].insert(0, {"id": 55, "name": "never"})
+    return ground_truth
 
 
-AWKWARD: dict[str, Truth] = {
+AWKWARD: dict[str, GroundTruth] = {
     "an id of 0": changed(lambda number, entry: entry.update(id=number)),
     "one id for all": changed(lambda number, entry: entry.update(id=7)),
     "ids from 0 in each image": changed(lambda number, entry: entry.update(id=number % 3)),
@@ -84,15 +84,15 @@ AWKWARD: dict[str, Truth] = {
 }
 
 
-def files(truth: Truth, folder: Path) -> tuple[Path, Path]:
-    """The truth, and a results file that finds all of it."""
+def files(ground_truth: GroundTruth, folder: Path) -> tuple[Path, Path]:
+    """The ground truth, and a results file that finds all of it."""
     found = [
         {"image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"], "score": 0.9}
-        for entry in truth["annotations"]
+        for entry in ground_truth["annotations"]
         if not entry.get("iscrowd")
     ]
-    paths = folder / "truth.json", folder / "found.json"
-    for path, content in zip(paths, (truth, found), strict=True):
+    paths = folder / "ground_truth.json", folder / "found.json"
+    for path, content in zip(paths, (ground_truth, found), strict=True):
         path.write_text(json.dumps(content))
     return paths
 
@@ -100,14 +100,14 @@ def files(truth: Truth, folder: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("name", AWKWARD)
 def test_everything_found_is_1(name: str, tmp_path: Path, tally: Any) -> None:
     found = evaluate_files(*files(AWKWARD[name], tmp_path), iou_type="bbox").scalars()["bbox_AP"]
-    tally("E2 awkward truths, everything found: AP 1", int(found == pytest.approx(1)), 1)
+    tally("E2 awkward ground truths, everything found: AP 1", int(found == pytest.approx(1)), 1)
 
 
 def test_control_pycocotools_misses_what_was_found(tmp_path: Path) -> None:
     """By the ids of the file, which is what most evaluations do."""
     scores = {}
-    for name, truth in AWKWARD.items():
-        given, found = files(truth, tmp_path)
+    for name, ground_truth in AWKWARD.items():
+        given, found = files(ground_truth, tmp_path)
         with redirect_stdout(StringIO()):
             try:
                 coco = COCO(str(given))

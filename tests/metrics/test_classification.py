@@ -24,9 +24,12 @@ def sure(index: int, classes: int) -> ClassPrediction:
 
 
 def scored(names: tuple[str, ...], pairs: list[tuple[int, int]]) -> ClassificationEvaluator:
-    """An evaluator that saw (truth, answer) pairs, one batch of all."""
+    """An evaluator that saw (ground truth, answer) pairs, one batch of all."""
     evaluator = ClassificationEvaluator(ClassMap(names))
-    targets = [{"image_id": torch.tensor(i), "class_index": torch.tensor(truth)} for i, (truth, _) in enumerate(pairs)]
+    targets = [
+        {"image_id": torch.tensor(i), "class_index": torch.tensor(ground_truth)}
+        for i, (ground_truth, _) in enumerate(pairs)
+    ]
     evaluator.update(targets, [sure(found, len(names)) for _, found in pairs])
     return evaluator
 
@@ -51,11 +54,11 @@ def test_numbers(
     assert metrics.top5 is None
     value = json.loads(json.dumps(metrics.to_dict(), allow_nan=False))
     assert value["accuracy"] == accuracy
-    assert value["per_class"]["a"]["images"] == sum(truth == 0 for truth, _ in pairs)
+    assert value["per_class"]["a"]["images"] == sum(ground_truth == 0 for ground_truth, _ in pairs)
     assert not any("None" in line for line in metrics.lines())
 
 
-def test_rows_of_the_confusion_matrix_are_the_truth() -> None:
+def test_rows_of_the_confusion_matrix_are_the_ground_truth() -> None:
     metrics = scored(("a", "b"), [(0, 1), (0, 1), (1, 1)]).compute()
     np.testing.assert_array_equal(metrics.confusion, [[0, 2], [0, 1]])
     assert metrics.lines()[-2].split() == ["a", "2", "0.000", "b", "(2)"]

@@ -18,7 +18,7 @@ from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.masks import mask_to_rle, rasterise
 from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
-from detseg.metrics.scoring import match, summarise, truth_index
+from detseg.metrics.scoring import gt_index, match, summarise
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction, RawPrediction
 
@@ -37,7 +37,7 @@ def table_of(
     schema: KeypointSchema | None = None,
 ) -> AnnotationTable:
     """A table of images of HW upright pixels; with ``masks`` each box is filled."""
-    builder = TableBuilder(ClassMap(classes, category_ids), ".", source="truth.json", keypoint_schema=schema)
+    builder = TableBuilder(ClassMap(classes, category_ids), ".", source="ground_truth.json", keypoint_schema=schema)
     stored = HW if orientation < 5 else HW[::-1]
     for row, instances in enumerate(images):
         image_id = None if ids is None else ids[row]
@@ -58,7 +58,7 @@ def filled(box: list[float]) -> dict[str, Any]:
 
 
 def perfect(table: AnnotationTable, score: float = 0.9) -> dict[int, Prediction]:
-    """The truth as predictions, without crowds and ignored instances."""
+    """The ground truth as predictions, without crowds and ignored instances."""
     found = {}
     for record in table:
         keep = ~(record.iscrowd | record.ignore)
@@ -106,7 +106,7 @@ AWKWARD: dict[str, dict[str, Any]] = {
     "the same box twice": {"images": [[SQUARE, SQUARE]]},
     "the same box with two labels": {"images": [[SQUARE, (SQUARE[0], 2, {})]]},
     "areas of 0": {"images": [[([10, 10, 30, 30], 1, {"area": 0.0})]]},
-    "upright pictures of turned files": {"images": [[SQUARE], [([90, 70, 20, 20], 2, {})]], "orientation": 6},
+    "upright images of turned files": {"images": [[SQUARE], [([90, 70, 20, 20], 2, {})]], "orientation": 6},
 }
 
 
@@ -212,7 +212,9 @@ def test_repeated_images_change_nothing() -> None:
 
     detections = evaluator._detections("bbox")
     padded = [{**d, "id": i} for i, d in enumerate(detections + [d for d in detections if d["image_id"] <= 3], 1)]
-    padded_ap = summarise(match(evaluator.truth, truth_index(evaluator.truth, "bbox"), padded, "bbox", 100), "bbox")
+    padded_ap = summarise(
+        match(evaluator.ground_truth, gt_index(evaluator.ground_truth, "bbox"), padded, "bbox", 100), "bbox"
+    )
     assert padded_ap["AP"] < expected["bbox"]["AP"] - 0.02  # type: ignore[operator]
 
 
@@ -322,7 +324,9 @@ def test_what_is_scored_must_be_there() -> None:
 
 def test_unknown_images_are_named() -> None:
     evaluator = CocoEvaluator(table_of([[SQUARE], []]))
-    with pytest.raises(DataError, match=r"image ids 3, 4, 5, 6, 7, \.\.\. are not in the ground truth truth\.json"):
+    with pytest.raises(
+        DataError, match=r"image ids 3, 4, 5, 6, 7, \.\.\. are not in the ground truth ground truth\.json"
+    ):
         evaluator.update([{"image_id": i} for i in range(1, 11)], [one()] * 10)
     with pytest.raises(DataError, match="2 targets but 1 outputs"):
         evaluator.update([{"image_id": 1}, {"image_id": 2}], [one()])
@@ -361,19 +365,27 @@ def test_results_file_gives_the_same_numbers(tmp_path: Path) -> None:
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
         found[image_id] = Prediction(HW, moved, prediction.labels, rng.random(len(moved)).astype(np.float32))
     evaluator = fed(CocoEvaluator(table), found)
-    truth = evaluator.truth
+    ground_truth = evaluator.ground_truth
     annotations = [
-        {"id": i, "image_id": a.image_id, "category_id": truth.category_ids[a.label - 1], "bbox": a.box, "area": a.area}
-        for i, a in enumerate(truth.instances)
+        {
+            "id": i,
+            "image_id": a.image_id,
+            "category_id": ground_truth.category_ids[a.label - 1],
+            "bbox": a.box,
+            "area": a.area,
+        }
+        for i, a in enumerate(ground_truth.instances)
     ]
     content = {
-        "images": [{"id": i} for i in truth.sizes],
-        "categories": [{"id": i, "name": n} for i, n in zip(truth.category_ids, truth.class_names, strict=True)],
+        "images": [{"id": i} for i in ground_truth.sizes],
+        "categories": [
+            {"id": i, "name": n} for i, n in zip(ground_truth.category_ids, ground_truth.class_names, strict=True)
+        ],
         "annotations": annotations,
     }
-    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "ground_truth.json").write_text(json.dumps(content))
     (tmp_path / "results.json").write_text(json.dumps(evaluator.results()))
-    metrics = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json")
+    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json")
     assert metrics.stats == evaluator.compute().stats
     assert metrics.per_class == evaluator.compute().per_class
     assert 0 < metrics.best() < 1

@@ -23,22 +23,22 @@ SETS = 200
 
 
 def pycocotools_evaluation(
-    truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str, *, renumber: bool = True
+    ground_truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str, *, renumber: bool = True
 ) -> COCOeval:
     """pycocotools on copies; an empty list of results, which ``loadRes`` cannot take, is a set without annotations."""
-    truth, results = copy.deepcopy((truth, results))
+    ground_truth, results = copy.deepcopy((ground_truth, results))
     if renumber:
-        for number, annotation in enumerate(truth["annotations"], 1):
+        for number, annotation in enumerate(ground_truth["annotations"], 1):
             annotation["id"] = number
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
-        index.dataset = truth
+        index.dataset = ground_truth
         index.createIndex()
         if results:
             found = index.loadRes(results)
         else:
             found = COCO()
-            found.dataset = {**truth, "annotations": []}
+            found.dataset = {**ground_truth, "annotations": []}
             found.createIndex()
         evaluation = COCOeval(index, found, iou_type)
         evaluation.evaluate()
@@ -57,7 +57,7 @@ def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     image_ids = rng.permutation(40)[: rng.integers(1, 5)].tolist()
     category_ids = rng.permutation(12)[: rng.integers(1, 3)].tolist()
     crowded = seed % 20 < 2  # one by boxes, one by masks; so are the sets without detections
-    truth: list[dict[str, Any]] = []
+    ground_truth: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
 
     def box() -> list[float]:
@@ -81,9 +81,9 @@ def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             if rng.random() < 0.3:
                 x, y, w, h = at
                 segmentation = [[x, y, x + w, y, x + w, y + h], [x, y + h / 2, x + w / 2, y, x + w, y + h / 2]]
-            truth.append(
+            ground_truth.append(
                 {
-                    "id": len(truth),
+                    "id": len(ground_truth),
                     "image_id": image_id,
                     "category_id": category_id,
                     "bbox": at,
@@ -103,14 +103,14 @@ def random_set(seed: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return {
         "images": [{"id": i, "height": height, "width": width, "file_name": f"{i}.jpg"} for i in image_ids],
         "categories": [{"id": i, "name": f"class {i}"} for i in category_ids],
-        "annotations": truth,
+        "annotations": ground_truth,
     }, results
 
 
-def predictions_of(results: list[dict[str, Any]], truth: dict[str, Any]) -> dict[int, Prediction]:
-    labels = {category["id"]: label for label, category in enumerate(truth["categories"], 1)}
+def predictions_of(results: list[dict[str, Any]], ground_truth: dict[str, Any]) -> dict[int, Prediction]:
+    labels = {category["id"]: label for label, category in enumerate(ground_truth["categories"], 1)}
     found = {}
-    for image in truth["images"]:
+    for image in ground_truth["images"]:
         own = [result for result in results if result["image_id"] == image["id"]]
         boxes = np.array([result["bbox"] for result in own], np.float32).reshape(-1, 4)
         found[image["id"]] = Prediction(
@@ -130,16 +130,16 @@ def as_pycocotools(stats: dict[str, float | None]) -> list[float]:
 def test_random_sets_are_bit_equal(tmp_path: Path) -> None:
     defined = 0
     for seed in range(SETS):
-        truth, results = random_set(seed)
+        ground_truth, results = random_set(seed)
         iou_type = ("bbox", "segm")[seed % 2]
         kept = "segmentation" if iou_type == "bbox" else "bbox"  # pycocotools takes the area from bbox if there is one
         own = [{key: value for key, value in result.items() if key != kept} for result in results]
-        oracle = pycocotools_evaluation(truth, own, iou_type)
-        (tmp_path / "truth.json").write_text(json.dumps(truth))
+        oracle = pycocotools_evaluation(ground_truth, own, iou_type)
+        (tmp_path / "ground_truth.json").write_text(json.dumps(ground_truth))
         (tmp_path / "results.json").write_text(json.dumps(own))
 
-        evaluator = CocoEvaluator(read_ground_truth(tmp_path / "truth.json"), iou_types=[iou_type], max_dets=100)
-        for image_id, prediction in predictions_of(results, truth).items():
+        evaluator = CocoEvaluator(read_ground_truth(tmp_path / "ground_truth.json"), iou_types=[iou_type], max_dets=100)
+        for image_id, prediction in predictions_of(results, ground_truth).items():
             evaluator.update([{"image_id": image_id}], [prediction])
         evaluation = evaluator._evaluation(iou_type)  # type: ignore[arg-type]
         for name in ("precision", "recall", "scores"):
@@ -149,7 +149,7 @@ def test_random_sets_are_bit_equal(tmp_path: Path) -> None:
             assert ours.tobytes() == np.ascontiguousarray(oracle.eval[name]).tobytes(), (seed, name)
         for metrics in (
             evaluator.compute(),
-            evaluate_files(tmp_path / "truth.json", tmp_path / "results.json", iou_type=iou_type),
+            evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type=iou_type),
         ):
             assert as_pycocotools(metrics.stats[iou_type]) == oracle.stats.tolist(), seed
         defined += evaluator.compute().stats[iou_type]["AP"] not in (None, 0.0)
@@ -157,13 +157,13 @@ def test_random_sets_are_bit_equal(tmp_path: Path) -> None:
 
 
 def test_control_one_changed_score_is_seen(tmp_path: Path) -> None:
-    truth, results = random_set(0)
+    ground_truth, results = random_set(0)
     own = [{key: value for key, value in result.items() if key != "segmentation"} for result in results]
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
-    evaluator = CocoEvaluator(read_ground_truth(tmp_path / "truth.json"), max_dets=100)
+    (tmp_path / "ground_truth.json").write_text(json.dumps(ground_truth))
+    evaluator = CocoEvaluator(read_ground_truth(tmp_path / "ground_truth.json"), max_dets=100)
     own[0]["score"] += 2**-20
-    oracle = pycocotools_evaluation(truth, own, "bbox")
-    for image_id, prediction in predictions_of(results, truth).items():
+    oracle = pycocotools_evaluation(ground_truth, own, "bbox")
+    for image_id, prediction in predictions_of(results, ground_truth).items():
         evaluator.update([{"image_id": image_id}], [prediction])
     assert evaluator._evaluation("bbox").eval["scores"].tobytes() != oracle.eval["scores"].tobytes()
 
@@ -172,17 +172,17 @@ def test_control_one_changed_score_is_seen(tmp_path: Path) -> None:
 def test_random_keypoints_are_bit_equal(seed: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(seed)
     images = [{"id": i, "height": 200, "width": 200} for i in (0, 3, 9)]
-    truth: list[dict[str, Any]] = []
+    ground_truth: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
     for image in images:
         for _ in range(int(rng.integers(0, 5))):
             points = np.concatenate([rng.uniform(0, 200, (17, 2)), rng.integers(0, 3, (17, 1))], axis=1)
             points[:, 2] *= rng.random() < 0.8
             (x, y), (w, h) = points[:, :2].min(axis=0), np.ptp(points[:, :2], axis=0)
-            number = {"id": len(truth) + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
+            number = {"id": len(ground_truth) + 1, "image_id": image["id"], "category_id": 1, "iscrowd": 0}
             box = {"bbox": [float(x), float(y), float(w), float(h)], "area": float(w * h * 0.6)}
             labelled = {"num_keypoints": int((points[:, 2] > 0).sum()), "keypoints": points.ravel().tolist()}
-            truth.append({**number, **box, **labelled})
+            ground_truth.append({**number, **box, **labelled})
             for _ in range(int(rng.integers(0, 3))):
                 moved = points.copy()
                 moved[:, :2] += rng.normal(0, 6, (17, 2))
@@ -190,10 +190,10 @@ def test_random_keypoints_are_bit_equal(seed: int, tmp_path: Path) -> None:
                 found = {"image_id": image["id"], "category_id": 1, "keypoints": moved.ravel().tolist()}
                 results.append({**found, "score": score})
     categories = [{"id": 1, "name": "person", "keypoints": [f"point {i}" for i in range(17)]}]
-    content = {"images": images, "categories": categories, "annotations": truth}
-    (tmp_path / "truth.json").write_text(json.dumps(content))
+    content = {"images": images, "categories": categories, "annotations": ground_truth}
+    (tmp_path / "ground_truth.json").write_text(json.dumps(content))
     (tmp_path / "results.json").write_text(json.dumps(results))
-    metrics = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json", iou_type="keypoints")
+    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="keypoints")
     oracle = pycocotools_evaluation(content, results, "keypoints")
     assert as_pycocotools(metrics.stats["keypoints"]) == oracle.stats.tolist()
     assert len(metrics.stats["keypoints"]) == 10
@@ -201,24 +201,26 @@ def test_random_keypoints_are_bit_equal(seed: int, tmp_path: Path) -> None:
 
 def perfect_set() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     images = [{"id": i, "height": 100, "width": 100} for i in range(2)]
-    truth = [
+    ground_truth = [
         {"id": i, "image_id": i, "category_id": 1, "bbox": [10.0, 10.0, 30.0, 30.0], "area": 900.0, "iscrowd": 0}
         for i in range(2)
     ]
-    results = [{**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in truth]
-    return {"images": images, "categories": [{"id": 1, "name": "a"}], "annotations": truth}, results
+    results = [{**{key: a[key] for key in ("image_id", "category_id", "bbox")}, "score": 0.9} for a in ground_truth]
+    return {"images": images, "categories": [{"id": 1, "name": "a"}], "annotations": ground_truth}, results
 
 
 def test_annotation_id_0_is_what_renumbering_is_for(tmp_path: Path) -> None:
     """FACTS: annotation id 0 makes perfect detections on two images score 0.25; the control is raw ids."""
-    truth, results = perfect_set()
-    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    ground_truth, results = perfect_set()
+    (tmp_path / "ground_truth.json").write_text(json.dumps(ground_truth))
     (tmp_path / "results.json").write_text(json.dumps(results))
-    metrics = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json", iou_type="bbox")
+    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox")
     assert metrics.best() == pytest.approx(1.0)
     assert any("renumbered" in note for note in metrics.notes)
-    assert pycocotools_evaluation(truth, results, "bbox").stats[0] == pytest.approx(1.0)
-    assert pycocotools_evaluation(truth, results, "bbox", renumber=False).stats[0] == pytest.approx(0.25, abs=0.01)
+    assert pycocotools_evaluation(ground_truth, results, "bbox").stats[0] == pytest.approx(1.0)
+    assert pycocotools_evaluation(ground_truth, results, "bbox", renumber=False).stats[0] == pytest.approx(
+        0.25, abs=0.01
+    )
 
 
 PAIRS = (
@@ -231,15 +233,15 @@ PAIRS = (
 @pytest.mark.parametrize("name", PAIRS)
 def test_published_numbers(name: str, shared_data: Path) -> None:
     pair = json.loads((shared_data / "_expected/pycocotools_stats.json").read_text())[name]
-    truth, results = shared_data / pair["gt"], shared_data / pair["dt"]
-    if not truth.is_file() or not results.is_file():
+    ground_truth, results = shared_data / pair["gt"], shared_data / pair["dt"]
+    if not ground_truth.is_file() or not results.is_file():
         pytest.skip(f"{pair['gt']} or {pair['dt']} is not present")
-    metrics = evaluate_files(truth, results, iou_type=pair["iouType"])
+    metrics = evaluate_files(ground_truth, results, iou_type=pair["iouType"])
     ours = as_pycocotools(metrics.stats[pair["iouType"]])
     expected = pair["stats"]
     if name == "hotcoco/zero":
         # The published numbers come from raw ids, of which one is 0: pycocotools takes that found object for missed.
-        content, found = json.loads(truth.read_text()), json.loads(results.read_text())
+        content, found = json.loads(ground_truth.read_text()), json.loads(results.read_text())
         raw = pycocotools_evaluation(content, found, "bbox", renumber=False)
         assert raw.stats.tolist() == pytest.approx(expected, abs=5e-7)
         assert any("renumbered" in note for note in metrics.notes)

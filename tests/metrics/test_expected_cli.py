@@ -30,12 +30,12 @@ KEYPOINT_NAMES = (
 
 def score(shared_data: Path, pair: dict[str, Any], capsys: pytest.CaptureFixture[str], *more: str) -> list[float]:
     """COCO's numbers in COCO's order, -1 for none, from what the command prints."""
-    truth, results = shared_data / pair["gt"], shared_data / pair["dt"]
-    for file in (truth, results):
+    ground_truth, results = shared_data / pair["gt"], shared_data / pair["dt"]
+    for file in (ground_truth, results):
         if not file.is_file():
             pytest.skip(f"{file.name} is not present")
     kind = pair["iouType"]
-    files = ["--predictions", str(results), "--ground-truth", str(truth)]
+    files = ["--predictions", str(results), "--ground-truth", str(ground_truth)]
     assert main(["evaluate", *files, "--iou-type", kind, "--json", *more]) == 0
     stats = json.loads(capsys.readouterr().out)[kind]
     names = KEYPOINT_NAMES if kind == "keypoints" else BOX_NAMES
@@ -66,9 +66,9 @@ def test_an_object_with_id_0_is_found(
     pair = expected[ZERO]
     ours = score(shared_data, pair, capsys)
     assert ours[0] > pair["stats"][0] + 0.2
-    truth = json.loads((shared_data / pair["gt"]).read_text())
-    for annotation in truth["annotations"]:
+    ground_truth = json.loads((shared_data / pair["gt"]).read_text())
+    for annotation in ground_truth["annotations"]:
         annotation["id"] += 1
-    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "gt.json").write_text(json.dumps(ground_truth))
     renumbered = {**pair, "gt": str(tmp_path / "gt.json"), "dt": str(shared_data / pair["dt"])}
     assert score(shared_data, renumbered, capsys, "--reference") == pytest.approx(ours, abs=1e-12)

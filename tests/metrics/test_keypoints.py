@@ -139,7 +139,7 @@ def test_more_objects_than_20_of_a_class_are_all_looked_at() -> None:
     table, found = random_set(0, FIVE)
     evaluator = fed(table, found, iou_types=["keypoints"])
     limit = evaluator.compute().max_dets["keypoints"]
-    assert limit == max(20, evaluator.truth.most_of_a_class)
+    assert limit == max(20, evaluator.ground_truth.most_of_a_class)
     expected = oracle(table, evaluator.results(), FIVE.sigmas, limit)
     assert (
         evaluator._evaluation("keypoints").eval["precision"].tobytes()
@@ -170,12 +170,12 @@ def test_the_files_of_a_run_give_the_same_numbers(schema: KeypointSchema, tmp_pa
                 "keypoints": instance.keypoints,
                 "num_keypoints": instance.num_keypoints,
             }
-            for number, instance in enumerate(evaluator.truth.instances, 1)
+            for number, instance in enumerate(evaluator.ground_truth.instances, 1)
         ],
     }
-    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "ground_truth.json").write_text(json.dumps(content))
     (tmp_path / "results.json").write_text(json.dumps(evaluator.results()))
-    metrics = evaluate_files(tmp_path / "truth.json", tmp_path / "results.json")  # guesses keypoints
+    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json")  # guesses keypoints
     assert list(metrics.stats) == ["keypoints"]
     ours = evaluator.compute().stats["keypoints"]
     for name in NUMBERS:

@@ -27,9 +27,12 @@ def answers(colour: int, shape: int) -> FieldPredictions:
 
 
 def scored(rows: list[tuple[Pair, Pair]]) -> FieldEvaluator:
-    """An evaluator that saw (truth, answer) of both fields for each image, one batch of all."""
+    """An evaluator that saw (ground truth, answer) of both fields for each image, one batch of all."""
     evaluator = FieldEvaluator([COLOUR, SHAPE])
-    targets = [{"image_id": torch.tensor(i), "class_index": torch.tensor(truth)} for i, (truth, _) in enumerate(rows)]
+    targets = [
+        {"image_id": torch.tensor(i), "class_index": torch.tensor(ground_truth)}
+        for i, (ground_truth, _) in enumerate(rows)
+    ]
     evaluator.update(targets, [answers(*found) for _, found in rows])
     return evaluator
 
@@ -76,14 +79,14 @@ def test_each_field_is_what_its_own_evaluator_says() -> None:
     targets, outputs = [], []
     alone = {field.name: ClassificationEvaluator(field.class_map) for field in (COLOUR, SHAPE)}
     for image_id in range(60):
-        truth = [int(generator.integers(-1, len(field))) for field in (COLOUR, SHAPE)]
+        ground_truth = [int(generator.integers(-1, len(field))) for field in (COLOUR, SHAPE)]
         given = {
             field.name: ClassPrediction(generator.dirichlet(np.ones(len(field))).astype(np.float32))
             for field in (COLOUR, SHAPE)
         }
-        targets.append({"image_id": image_id, "class_index": torch.tensor(truth)})
+        targets.append({"image_id": image_id, "class_index": torch.tensor(ground_truth)})
         outputs.append(FieldPredictions(given))
-        for name, index in zip(alone, truth, strict=True):
+        for name, index in zip(alone, ground_truth, strict=True):
             if index >= 0:
                 alone[name].update([{"image_id": image_id, "class_index": index}], [given[name]])
     evaluator = FieldEvaluator([COLOUR, SHAPE])

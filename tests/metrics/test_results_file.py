@@ -23,7 +23,7 @@ def rle(size_hw: tuple[int, int] = (100, 100)) -> dict[str, Any]:
     return {"size": value["size"], "counts": value["counts"].decode()}
 
 
-def truth(**changes: Any) -> dict[str, Any]:
+def ground_truth(**changes: Any) -> dict[str, Any]:
     annotation = {
         "id": 1,
         "image_id": 1,
@@ -47,11 +47,11 @@ def result(**changes: Any) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item != "absent"}
 
 
-def score(folder: Path, truth_value: Any, results: Any, **options: Any) -> Any:
-    for name, value in (("truth.json", truth_value), ("results.json", results)):
+def score(folder: Path, ground_truth_value: Any, results: Any, **options: Any) -> Any:
+    for name, value in (("ground_truth.json", ground_truth_value), ("results.json", results)):
         text = value if isinstance(value, bytes) else json.dumps(value).encode()
         (folder / name).write_bytes(text)
-    return evaluate_files(folder / "truth.json", folder / "results.json", **options)
+    return evaluate_files(folder / "ground_truth.json", folder / "results.json", **options)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def score(folder: Path, truth_value: Any, results: Any, **options: Any) -> Any:
 )
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 def test_forms_of_results(results: Any, iou_type: str | None, ap: float, bom: bytes, tmp_path: Path) -> None:
-    metrics = score(tmp_path, bom + json.dumps(truth()).encode(), results, iou_type=iou_type)
+    metrics = score(tmp_path, bom + json.dumps(ground_truth()).encode(), results, iou_type=iou_type)
     assert metrics.best() == pytest.approx(ap)
 
 
@@ -87,17 +87,17 @@ def test_forms_of_results(results: Any, iou_type: str | None, ap: float, bom: by
         ({"bbox": "absent", "area": "absent"}, "segm"),
         ({"segmentation": []}, "bbox"),
         ({"segmentation": "absent", "area": "absent"}, "bbox"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "bbox"),  # damaged, but nobody asks for it
+        ({"segmentation": [[1, 2, 3, 4]]}, "bbox"),  # corrupt, but nobody asks for it
         ({"segmentation": {"size": [100, 100], "counts": [1010] + [30, 70] * 29 + [30, 6060]}}, "segm"),
     ],
 )
 def test_ground_truth_of_all_kinds(changes: dict[str, Any], iou_type: str, tmp_path: Path) -> None:
-    metrics = score(tmp_path, truth(**changes), [result(segmentation=rle())], iou_type=iou_type)
+    metrics = score(tmp_path, ground_truth(**changes), [result(segmentation=rle())], iou_type=iou_type)
     assert metrics.best() == pytest.approx(1.0)
 
 
 def test_size_of_images_is_only_needed_for_masks(tmp_path: Path) -> None:
-    value = truth()
+    value = ground_truth()
     value["images"] = [{"id": 1}]
     assert score(tmp_path, value, [result()]).best() == pytest.approx(1.0)
     results = [result(bbox="absent", segmentation=rle())]
@@ -127,12 +127,15 @@ def test_size_of_images_is_only_needed_for_masks(tmp_path: Path) -> None:
         ([result(bbox=[1, 2, 3])], r"results\.json, result 0 \(image 1\): the box has 3 numbers"),
         ([result(bbox=[1, 2, 1e200, 1e200])], "too large"),
         ([result(bbox="absent")], "neither box nor segmentation"),
-        ([result(image_id=i) for i in range(1, 9)], r"7 image ids are not in truth\.json: 2, 3, 4, 5, 6, \.\.\."),
+        (
+            [result(image_id=i) for i in range(1, 9)],
+            r"7 image ids are not in ground truth\.json: 2, 3, 4, 5, 6, \.\.\.",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(results: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
-        score(tmp_path, truth(), results)
+        score(tmp_path, ground_truth(), results)
 
 
 HOSTILE = [
@@ -162,9 +165,9 @@ HOSTILE = [
 @pytest.mark.parametrize("outline", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_outlines_are_refused_on_both_sides(outline: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"results\.json, result 0 \(image 1\)"):
-        score(tmp_path, truth(), [result(bbox="absent", segmentation=outline)], iou_type="segm")
-    with pytest.raises(DataError, match=r"truth\.json, annotation 1 \(one\.jpg\)"):
-        score(tmp_path, truth(segmentation=outline), [result(segmentation=rle())], iou_type="segm")
+        score(tmp_path, ground_truth(), [result(bbox="absent", segmentation=outline)], iou_type="segm")
+    with pytest.raises(DataError, match=r"ground truth\.json, annotation 1 \(one\.jpg\)"):
+        score(tmp_path, ground_truth(segmentation=outline), [result(segmentation=rle())], iou_type="segm")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +182,7 @@ def test_hostile_outlines_are_refused_on_both_sides(outline: Any, tmp_path: Path
     ],
 )
 def test_ground_truth_that_cannot_be_used(change: Any, message: str, tmp_path: Path) -> None:
-    value = truth()
+    value = ground_truth()
     change(value)
     with pytest.raises(DataError, match=message):
         score(tmp_path, value, [result(segmentation=rle())], iou_type="segm")
@@ -187,7 +190,7 @@ def test_ground_truth_that_cannot_be_used(change: Any, message: str, tmp_path: P
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     """Orphans of images and categories, as pycocotools ignores them; ``ignore`` and repeated ids, said once each."""
-    value = truth(ignore=1)
+    value = ground_truth(ignore=1)
     extra = value["annotations"][0]
     value["annotations"] += [{**extra, "image_id": 99}, {**extra, "category_id": 5, "id": 2}]
     metrics = score(tmp_path, value, [result(), result(category_id=5), result(category_id=8)], iou_type="bbox")
@@ -203,7 +206,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 
 
 def test_two_categories_of_one_name(tmp_path: Path) -> None:
-    value = truth()
+    value = ground_truth()
     value["categories"].append({"id": 4, "name": "cat"})
     metrics = score(tmp_path, value, [result()])
     assert metrics.per_class["bbox"] == {
@@ -213,7 +216,7 @@ def test_two_categories_of_one_name(tmp_path: Path) -> None:
 
 
 def test_too_many_objects_for_the_limit(tmp_path: Path) -> None:
-    value = truth()
+    value = ground_truth()
     boxes = [[i % 15 * 6.0, i // 15 * 9.0, 5.0, 8.0] for i in range(150)]
     value["annotations"] = [{**value["annotations"][0], "id": i, "bbox": b, "area": 40} for i, b in enumerate(boxes, 1)]
     results = [result(bbox=box) for box in boxes]
@@ -224,7 +227,7 @@ def test_too_many_objects_for_the_limit(tmp_path: Path) -> None:
 
 
 def test_keypoints_of_other_sets_need_sigmas(tmp_path: Path) -> None:
-    value = truth(keypoints=[15, 15, 2, 30, 30, 1])
+    value = ground_truth(keypoints=[15, 15, 2, 30, 30, 1])
     value["categories"][0]["keypoints"] = ["nose", "tail"]
     results = [result(bbox="absent", keypoints=[15, 15, 0.9, 30, 30, 0.8])]
     with pytest.raises(DataError, match="OKS falloffs"):
@@ -239,10 +242,10 @@ def test_keypoints_of_other_sets_need_sigmas(tmp_path: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        evaluate_files(tmp_path / "truth.json", tmp_path / "results.json")
+        evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json")
 
 
 def test_nothing_is_clipped(tmp_path: Path) -> None:
-    (tmp_path / "truth.json").write_text(json.dumps(truth(bbox=[-5, 90, 30, 30], area=1)))
-    (instance,) = read_ground_truth(tmp_path / "truth.json", iou_type="bbox").instances
+    (tmp_path / "ground_truth.json").write_text(json.dumps(ground_truth(bbox=[-5, 90, 30, 30], area=1)))
+    (instance,) = read_ground_truth(tmp_path / "ground_truth.json", iou_type="bbox").instances
     assert (instance.box, instance.area) == ((-5.0, 90.0, 30.0, 30.0), 1.0)

@@ -23,15 +23,18 @@ PUBLISHED = [name for name in MODELS if hasattr(detection, name)]
 
 
 def test_the_models_that_were_promised() -> None:
-    bodies = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"]
+    backbones = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"]
     families = ("fasterrcnn", "maskrcnn", "keypointrcnn")
-    rcnn = {f"{family}_{body}_fpn" for family in families for body in bodies}
+    rcnn = {f"{family}_{backbone}_fpn" for family in families for backbone in backbones}
     rcnn |= {f"{family}_mobilenet_{v}_fpn_slim" for family in families for v in ("v2", "v3_large")}
     rcnn |= {f"{family}_resnet50_fpn_v2" for family in families} | {"fasterrcnn_mobilenet_v3_large_320_fpn"}
-    light = [f"{body}_fpn{slim}" for body, slim in (("resnet18", ""), ("mobilenet_v2", ""), ("mobilenet_v2", "_slim"))]
+    light = [
+        f"{backbone}_fpn{slim}"
+        for backbone, slim in (("resnet18", ""), ("mobilenet_v2", ""), ("mobilenet_v2", "_slim"))
+    ]
     one_stage = {f"{family}_{name}" for family in ("retinanet", "fcos") for name in ("resnet50_fpn", *light)}
     one_stage |= {"retinanet_resnet50_fpn_v2", "ssdlite320_mobilenet_v3_large"}
-    assert set(MODELS) == rcnn | one_stage | {*bodies, "mobilenet_v3_small"}
+    assert set(MODELS) == rcnn | one_stage | {*backbones, "mobilenet_v3_small"}
     assert len(PUBLISHED) == 11
 
 
@@ -44,8 +47,8 @@ def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str)
     state = model.state_dict()
     assert {model.part_of(name) for name in state} == set(model.parts())
     assert sum(part.parameters for part in part_table(model)) == sum(p.numel() for p in model.parameters())
-    stages = [module for stage in model.body_stages() for module in stage]
-    assert sorted(stages) == sorted(model.parts()["stem"] + model.parts()["body"])
+    stages = [module for stage in model.backbone_stages() for module in stage]
+    assert sorted(stages) == sorted(model.parts()["stem"] + model.parts()["backbone"])
 
 
 @pytest.mark.parametrize("arch", PUBLISHED)

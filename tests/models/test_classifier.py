@@ -61,18 +61,18 @@ def test_one_image_trains(small: Any, arch: str) -> None:
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_one_tiny_image_needs_a_frozen_body(small: Any) -> None:
+def test_one_tiny_image_needs_a_frozen_backbone(small: Any) -> None:
     model = small.classifier()
     images, _ = small.batch([(32, 32)])
     with pytest.raises(DataError, match=r"32 x 32.*BatchNorm"):
         model(images, indices(1))
-    freeze(model, "body")
+    freeze(model, "backbone")
     assert torch.isfinite(model(images, indices(1))["loss_classifier"])
 
 
-def test_a_frozen_body_sees_each_image_alone(small: Any) -> None:
+def test_a_frozen_backbone_sees_each_image_alone(small: Any) -> None:
     model = small.classifier("mobilenet_v2")
-    freeze(model, "body")
+    freeze(model, "backbone")
     images, _ = small.batch([(64, 64), (64, 96), (40, 40)])
     features = model.pooled_features(images)
     assert not features.requires_grad
@@ -85,7 +85,7 @@ def test_a_frozen_body_sees_each_image_alone(small: Any) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_kept_features_give_the_same_bits(small: Any, training: bool) -> None:
     model = small.classifier("resnet18").train(training)
-    freeze(model, "body")
+    freeze(model, "backbone")
     images, _ = small.batch([(64, 64), (64, 64), (64, 64)])
     targets = indices(0, 1, 2) if training else None
 

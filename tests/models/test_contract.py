@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
-from detseg.models import LEVELS, ModelDescription, build_model, describe, freeze, loss_mode
+from detseg.models import LEVELS, ModelDescription, build_model, describe, freeze, losses_in_eval_mode
 from detseg.postprocess import finish
 from detseg.structures import ClassPrediction, Prediction, RawPrediction
 
@@ -150,7 +150,7 @@ class ModelContract:
         images, targets = small.batch([size_hw], [0 if min(size_hw) == 1 else 1])
         self.check_prediction(model(images)[0], size_hw)
         assert_close(model(usual)[0], before, 0)  # it leaves nothing behind
-        freeze(model, "body")  # a single tiny image is too little for the norms of a body that learns
+        freeze(model, "backbone")  # a single tiny image is too little for the norms of a backbone that learns
         model.train()
         losses = model(images, self.prepared(targets))
         assert all(torch.isfinite(loss) for loss in losses.values())
@@ -188,7 +188,7 @@ class ModelContract:
     def test_a_validation_loss_leaves_no_trace(self, small: Any) -> None:
         model = self.model(small).eval()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        with loss_mode(model):
+        with losses_in_eval_mode(model):
             losses = model(*self.batch(small))
         assert set(losses) == self.losses
         assert not model.training
@@ -285,7 +285,7 @@ class TestKeypointRCNN(ModelContract):
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("timm") is None, reason="timm is not installed (pip install 'detseg[timm]')")
-class TestTimmBody(ModelContract):
+class TestTimmBackbone(ModelContract):
     arch = "fasterrcnn_timm:test_resnet"
     changes: ClassVar = RPN
     losses: ClassVar = TWO_STAGE
@@ -308,7 +308,7 @@ class TestFCOS(ModelContract):
 
 
 class TestClassifier(ModelContract):
-    """A classifier, whose prediction and truth are of another kind."""
+    """A classifier, whose prediction and ground truth are of another kind."""
 
     arch = "mobilenet_v3_small"
     losses: ClassVar = {"loss_classifier"}

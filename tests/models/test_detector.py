@@ -115,7 +115,7 @@ def test_any_size_works_and_leaves_nothing_behind(small: Any, size_hw: tuple[int
     if max(size_hw) <= 32:  # BatchNorm cannot learn from one value
         with pytest.raises(DataError, match="BatchNorm"):
             model(odd, targets)
-        freeze(model, "body")
+        freeze(model, "backbone")
     assert all(torch.isfinite(loss) for loss in model(odd, targets).values())
 
 
@@ -172,8 +172,8 @@ def test_no_proposal_at_all_gives_finite_losses(small: Any) -> None:
     assert len(model(images)[0].scores) == 0
 
 
-@pytest.mark.parametrize("level", ["body", "neck", "rpn"])
-@pytest.mark.parametrize("kept", ["body", "neck"])
+@pytest.mark.parametrize("level", ["backbone", "neck", "rpn"])
+@pytest.mark.parametrize("kept", ["backbone", "neck"])
 def test_losses_from_kept_features_are_the_same_bits(small: Any, level: str, kept: str) -> None:
     model = small.detector("maskrcnn_resnet18_fpn")
     freeze(model, level)
@@ -200,11 +200,11 @@ def test_losses_from_kept_features_are_the_same_bits(small: Any, level: str, kep
     with pytest.raises(DataError, match="1 of 2 images of the batch are features"):
         model([images[0], features[1]], targets)
     freeze(model, "none")
-    with pytest.raises(DataError, match="none, as its body is not frozen"):
+    with pytest.raises(DataError, match="none, as its backbone is not frozen"):
         model(features, targets)
 
 
-@pytest.mark.parametrize("level", ["body", "neck", "rpn"])
+@pytest.mark.parametrize("level", ["backbone", "neck", "rpn"])
 @pytest.mark.parametrize("sizes", [[(40, 64), (128, 96)], [(64, 64), (64, 64), (60, 50)]])
 def test_predictions_from_kept_features_are_the_same_bits(small: Any, level: str, sizes: Any) -> None:
     model = small.detector("maskrcnn_resnet18_fpn").eval()
@@ -219,7 +219,7 @@ def test_predictions_from_kept_features_are_the_same_bits(small: Any, level: str
             assert len(one.scores)
 
 
-def test_frozen_body_maps_do_not_depend_on_batch_mates(small: Any) -> None:
+def test_frozen_backbone_maps_do_not_depend_on_batch_mates(small: Any) -> None:
     model = small.detector()
     freeze(model, "rpn")
     images, targets = small.batch([(40, 64), (128, 96)])
@@ -257,7 +257,7 @@ def test_predictions_after_a_reload_are_the_same_bits(small: Any) -> None:
 
 def test_an_overfit_on_one_image_drives_the_loss_down(small: Any) -> None:
     model = small.detector()
-    freeze(model, "body")
+    freeze(model, "backbone")
     images, targets = small.batch([(64, 64)], [2])
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.005, momentum=0.9)

@@ -13,7 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from detseg.errors import DataError
 from detseg.models import LEVELS, build_model, describe, freeze, part_table, set_trainable_layers
 
-PARTS = ["stem", "body", "neck", "rpn"]
+PARTS = ["stem", "backbone", "neck", "rpn"]
 
 
 def step(model: Any, small: Any) -> None:
@@ -53,18 +53,18 @@ def test_levels_of_detectors(small: Any, arch: str, level: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "mobilenet_v3_small"])
-@pytest.mark.parametrize("level", ["none", "stem", "body"])
+@pytest.mark.parametrize("level", ["none", "stem", "backbone"])
 def test_levels_of_classifiers(small: Any, arch: str, level: str) -> None:
     model = small.classifier(arch)
     freeze(model, level)
     model.train()
-    assert changed_parts(model, small) == {"stem", "body", "head"} - set(PARTS[: LEVELS.index(level)])
+    assert changed_parts(model, small) == {"stem", "backbone", "head"} - set(PARTS[: LEVELS.index(level)])
 
 
 def test_norm_statistics_stay_where_plain_torchvision_moves_them(small: Any) -> None:
     images, targets = small.batch([(64, 64), (64, 96)])
     model = small.detector()
-    freeze(model, "body")
+    freeze(model, "backbone")
     mean = model.backbone.body.bn1.running_mean
     before = mean.clone()
     for waker in (model, model.backbone, model.backbone.body, model.backbone.body.bn1):
@@ -73,7 +73,7 @@ def test_norm_statistics_stay_where_plain_torchvision_moves_them(small: Any) -> 
         assert torch.equal(mean, before)
     freeze(model, "none")
     model(images, targets)
-    assert not torch.equal(mean, before)  # control: a body that learns
+    assert not torch.equal(mean, before)  # control: a backbone that learns
 
     plain = resnet_fpn_backbone(  # control: what trainable_layers=0 freezes in torchvision
         backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=0
@@ -128,16 +128,16 @@ def test_trainable_layers_of_mobilenets_are_torchvisions(small: Any, layers: int
     assert {n: p.requires_grad for n, p in model.named_parameters() if n.startswith("backbone.")} == expected
 
 
-def test_no_trainable_layer_is_a_frozen_body(small: Any) -> None:
+def test_no_trainable_layer_is_a_frozen_backbone(small: Any) -> None:
     model = small.detector()
     set_trainable_layers(model, 0)
-    assert model.is_frozen("stem", "body")
+    assert model.is_frozen("stem", "backbone")
     assert not model.is_frozen("neck")
 
 
 @pytest.mark.parametrize(("arch", "wrong"), [("resnet18", "neck"), ("resnet18", "rpn"), ("resnet18", "all")])
 def test_levels_that_a_model_lacks_are_refused(small: Any, arch: str, wrong: str) -> None:
-    with pytest.raises(DataError, match="known are none, stem, body"):
+    with pytest.raises(DataError, match="known are none, stem, backbone"):
         freeze(small.classifier(arch), wrong)
 
 
@@ -153,16 +153,16 @@ def test_the_table_of_parts(small: Any) -> None:
     lines = [part.line() for part in part_table(model)]
     assert [line.split()[-1] for line in lines] == ["frozen", *["trainable"] * 5]
     assert "partly trainable" in lines[1]
-    assert [part.name for part in part_table(model)] == ["stem", "body", "neck", "rpn", "box head", "mask head"]
+    assert [part.name for part in part_table(model)] == ["stem", "backbone", "neck", "rpn", "box head", "mask head"]
     assert sum(part.trainable for part in part_table(model)) == sum(
         p.numel() for p in model.parameters() if p.requires_grad
     )
 
 
-def test_layer_groups_of_optimizers_find_the_body(small: Any) -> None:
+def test_layer_groups_of_optimizers_find_the_backbone(small: Any) -> None:
     for model in (small.detector(), small.classifier("mobilenet_v2")):
-        names = {name for name, _ in model.named_parameters() if model.is_body_parameter(name)}
-        total = sum(part.parameters for part in part_table(model) if part.name in ("stem", "body"))
+        names = {name for name, _ in model.named_parameters() if model.is_backbone_parameter(name)}
+        total = sum(part.parameters for part in part_table(model) if part.name in ("stem", "backbone"))
         assert sum(p.numel() for name, p in model.named_parameters() if name in names) == total
 
 
@@ -180,7 +180,7 @@ def test_layer_groups_of_optimizers_find_the_last_layers(small: Any, arch: str, 
     model = build_model(describe(arch, small.classes, weights="none"))
     found = [name for name, _ in model.named_parameters() if model.is_last_parameter(name)]
     assert sum(p.numel() for name, p in model.named_parameters() if name in found) == last
-    assert not any(model.is_body_parameter(name) for name in found)
+    assert not any(model.is_backbone_parameter(name) for name in found)
     control = [name for name, _ in model.named_parameters() if name not in found]
     assert control
 

@@ -18,7 +18,16 @@ from detseg.checkpoints.checkpoint import load, save_checkpoint
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.keypoints import COCO_NAMES, KeypointSchema, keypoint_schema
-from detseg.models import MODELS, Detector, ModelDescription, build_model, describe, freeze, load_weights, loss_mode
+from detseg.models import (
+    MODELS,
+    Detector,
+    ModelDescription,
+    build_model,
+    describe,
+    freeze,
+    load_weights,
+    losses_in_eval_mode,
+)
 from detseg.models.input_checks import check_targets
 from detseg.models.weights import load as weights_module
 
@@ -55,7 +64,7 @@ def torchvisions(model: Detector) -> Any:
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name.startswith("keypointrcnn_")])
-def test_every_body_has_one_beside_its_mask_rcnn(name: str, small: Any) -> None:
+def test_every_backbone_has_one_beside_its_mask_rcnn(name: str, small: Any) -> None:
     assert name.replace("keypoint", "mask") in MODELS
     assert name != SLIM or describe(name, small.classes, weights="imagenet", keypoints=SCHEMA).task == "keypoints"
     with pytest.raises(DataError, match=f"{name}: the task is keypoints.*keypoints=table.keypoint_schema"):
@@ -104,7 +113,7 @@ def test_every_batch_has_the_loss(
 
 
 def test_validation_loss_without_any_point_is_finite(model: Detector, small: Any) -> None:
-    with loss_mode(model):
+    with losses_in_eval_mode(model):
         losses = model(*batch(small, [(64, 64)], [0]))
     assert losses["loss_keypoint"].item() == 0
 
@@ -183,7 +192,7 @@ def coco_file(small: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("names", "loaded", "said"),
     [
-        (COCO_NAMES, True, "loaded: stem, body, neck, rpn, box head, keypoint head"),
+        (COCO_NAMES, True, "loaded: stem, backbone, neck, rpn, box head, keypoint head"),
         (tuple(name.title() for name in COCO_NAMES), True, "keypoint head"),
         (tuple(reversed(COCO_NAMES)), False, "started from scratch: 2 of 18 tensors of keypoint head"),
         (tuple(f"point {i}" for i in range(17)), False, "started from scratch: 2 of 18 tensors of keypoint head"),

@@ -1,4 +1,4 @@
-"""Classifiers with several label fields: a loss and a prediction for each, on one body."""
+"""Classifiers with several label fields: a loss and a prediction for each, on one backbone."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_head_is_one_layer_and_starts_from_scratch(tmp_path: Path) -> None:
     report = load_weights(model, str(tmp_path / "imagenet.pth"))
     assert "  started from scratch: head" in report.lines()
     assert "    another shape: fc.weight [1000, 512], here [5, 512]" in report.lines()
-    assert [part.name for part in part_table(model)] == ["stem", "body", "head"]
+    assert [part.name for part in part_table(model)] == ["stem", "backbone", "head"]
 
 
 def test_description_round_trip() -> None:

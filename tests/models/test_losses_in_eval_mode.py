@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision.models import detection
 
-from detseg.models import freeze, loss_mode
+from detseg.models import freeze, losses_in_eval_mode
 
 
 def plain_torchvision() -> Any:
@@ -36,7 +36,7 @@ def test_losses_without_a_trace(small: Any, kind: str) -> None:
     values = []
     for _ in range(2):
         torch.manual_seed(4)
-        with loss_mode(model) as inside:
+        with losses_in_eval_mode(model) as inside:
             assert inside is first
             losses = model(images, targets)
         assert not any(loss.requires_grad for loss in losses.values())
@@ -56,16 +56,16 @@ def test_dropout_is_off(small: Any) -> None:
     images, _ = small.batch([(64, 64), (64, 64)])
     targets = [{"class_index": torch.tensor(0)}] * 2
     expected = -sum(float(torch.log(torch.tensor(p.probabilities[0]))) for p in model(images)) / 2
-    with loss_mode(model):
+    with losses_in_eval_mode(model):
         assert model(images, targets)["loss_classifier"].item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_modes_come_back_after_an_error_and_stay_mixed(small: Any) -> None:
     model = small.detector()
-    freeze(model, "body")
+    freeze(model, "backbone")
     modes = [module.training for module in model.modules()]
     assert len(set(modes)) == 2
-    with pytest.raises(RuntimeError, match="stop"), loss_mode(model):
+    with pytest.raises(RuntimeError, match="stop"), losses_in_eval_mode(model):
         raise RuntimeError("stop")
     assert [module.training for module in model.modules()] == modes
     assert torch.is_grad_enabled()
@@ -74,7 +74,7 @@ def test_modes_come_back_after_an_error_and_stay_mixed(small: Any) -> None:
 def test_gradients_on_demand(small: Any) -> None:
     model = small.detector().eval()
     images, targets = small.batch([(64, 64)])
-    with loss_mode(model, gradients=True):
+    with losses_in_eval_mode(model, gradients=True):
         assert all(loss.requires_grad for loss in model(images, targets).values())
 
 
@@ -82,5 +82,5 @@ def test_a_frozen_rpn_has_no_loss_here_either(small: Any) -> None:
     model = small.detector()
     freeze(model, "rpn")
     images, targets = small.batch([(64, 64)])
-    with loss_mode(model):
+    with losses_in_eval_mode(model):
         assert set(model(images, targets)) == {"loss_classifier", "loss_box_reg"}

@@ -115,7 +115,7 @@ def test_label_0_is_never_predicted(small: Any, arch: str) -> None:
         assert set(plain([images[0] / 255])[0]["labels"].tolist()) == {0}
 
 
-def test_a_stretched_picture_ends_in_torchvisions_pixels(small: Any) -> None:
+def test_a_stretched_image_ends_in_torchvisions_pixels(small: Any) -> None:
     """The whole way of SSDLite: resize that keeps no aspect, network, boxes back to the original."""
     model = settled(model_of(SSD), small, [(320, 320)] * 2).eval()
     theirs = torchvisions(SSD, model)
@@ -133,14 +133,14 @@ def test_a_stretched_picture_ends_in_torchvisions_pixels(small: Any) -> None:
 
 
 @pytest.mark.parametrize("arch", [SSD, RETINANET, FCOS])
-@pytest.mark.parametrize("level", ["body", "neck"])
+@pytest.mark.parametrize("level", ["backbone", "neck"])
 def test_losses_from_kept_maps_are_the_same_bits(small: Any, arch: str, level: str) -> None:
     model = model_of(arch)
     freeze(model, level)
     sizes = [(96, 96), (96, 96)] if arch == SSD else [(40, 64), (128, 96)]
     images, targets = small.batch(sizes)
     usual = deepcopy(model)(images, targets)
-    assert model.levels() == (("neck", "body") if level == "neck" else ("body",))
+    assert model.levels() == (("neck", "backbone") if level == "neck" else ("backbone",))
     for kept in model.levels():
         features = model.train().frozen_features(images, kept)
         assert not any(tensor.requires_grad for one in features for tensor in one.tensors().values())
@@ -208,7 +208,7 @@ def classifier_state(arch: str) -> dict[str, Tensor]:
     return getattr(torchvision.models, arch)(weights=None).state_dict()
 
 
-def test_imagenet_weights_fill_ssdlites_body() -> None:
+def test_imagenet_weights_fill_ssdlites_backbone() -> None:
     """torchvision builds it with the whole tail for them, and with the reduced one for COCO weights."""
     assert describe(SSD, CLASSES, weights="coco").reduced_tail
     description = describe(SSD, CLASSES, weights="imagenet")
@@ -216,7 +216,7 @@ def test_imagenet_weights_fill_ssdlites_body() -> None:
     model: Any = build_model(description).eval()
     state = classifier_state("mobilenet_v3_large")
     report = load_state(model, state, "imagenet")
-    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "body"]
+    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "backbone"]
     network = torchvision.models.mobilenet_v3_large(weights=None)
     network.load_state_dict(state)
     theirs = ssdlite.SSDLiteFeatureExtractorMobileNet(network.features, 13, nn.BatchNorm2d).eval()
@@ -240,10 +240,10 @@ def test_the_tail_follows_the_file(tmp_path: Any, reduced: bool) -> None:
 
 
 @pytest.mark.parametrize("arch", ["retinanet_resnet18_fpn", "fcos_resnet18_fpn"])
-def test_classification_weights_fill_the_body(arch: str) -> None:
+def test_classification_weights_fill_the_backbone(arch: str) -> None:
     model = model_of(arch)
     report = load_state(model, classifier_state("resnet18"), "imagenet")
-    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "body"]
+    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "backbone"]
     assert all(name.removeprefix("backbone.body.").startswith("fc.") for name in report.unexpected)
 
 

@@ -28,11 +28,11 @@ from detseg.models import (
     describe,
     freeze,
     load_weights,
-    loss_mode,
+    losses_in_eval_mode,
 )
 from detseg.models.build import architecture_of
 from detseg.models.freeze import part_table, set_trainable_layers
-from detseg.models.timm_backbone import architecture_name, body_of
+from detseg.models.timm_backbone import architecture_name, backbone_spec
 
 timm = pytest.importorskip("timm")
 
@@ -73,8 +73,8 @@ def whole(name: str, **options: Any) -> Any:
     return network.eval()
 
 
-def body_maps(model: Any, image: torch.Tensor) -> dict[str, torch.Tensor]:
-    freeze(model, "body")
+def backbone_maps(model: Any, image: torch.Tensor) -> dict[str, torch.Tensor]:
+    freeze(model, "backbone")
     maps: dict[str, torch.Tensor] = model.eval().frozen_features([image])[0].maps
     return maps
 
@@ -84,13 +84,13 @@ def save(network: nn.Module, path: Path) -> str:
     return str(path)
 
 
-# A body gives what timm's own features_only network gives.
+# A backbone gives what timm's own features_only network gives.
 
 
 @pytest.mark.parametrize(
     ("name", "frozen"), [*((name, False) for name in PYRAMIDS), ("test_byobnet", True), ("test_resnet", True)]
 )
-def test_body_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
+def test_backbone_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
     theirs = whole(name, features_only=True)
     path = save(whole(name), tmp_path / "weights.pth")
     theirs.load_state_dict({k.replace("network.", ""): v for k, v in _features_of(whole(name), theirs).items()})
@@ -101,11 +101,11 @@ def test_body_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
     expected = list(theirs(model.normalise(image)[None]))
     if name == "test_mambaout":
         expected = [level.permute(0, 3, 1, 2) for level in expected]
-    maps = body_maps(model, image)
+    maps = backbone_maps(model, image)
     assert list(maps) == ["0", "1", "2", "3"]
     for found, wanted in zip(maps.values(), expected[-4:], strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    control = body_maps(detector(name, weights=path if frozen else "none"), image)
+    control = backbone_maps(detector(name, weights=path if frozen else "none"), image)
     assert not torch.allclose(control["3"], expected[-1], atol=1e-3)
 
 
@@ -116,9 +116,9 @@ def _features_of(network: nn.Module, features: nn.Module) -> dict[str, torch.Ten
 
 
 def test_maps_of_stride_two_are_left_out_and_anchors_fit_the_rest() -> None:
-    body = body_of(architecture_of("fasterrcnn_timm:test_resnet"))
-    assert body.strides == (4, 8, 16, 32)
-    assert list(body.levels.values()) == [32, 48, 192, 96]
+    backbone = backbone_spec(architecture_of("fasterrcnn_timm:test_resnet"))
+    assert backbone.strides == (4, 8, 16, 32)
+    assert list(backbone.levels.values()) == [32, 48, 192, 96]
     assert architecture_of("fasterrcnn_timm:test_resnet").anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
 
 
@@ -153,10 +153,10 @@ def test_losses_and_predictions(small: Any, family: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_convnext", "test_byobnet"])
-def test_freezing_stem_and_body(small: Any, name: str) -> None:
+def test_freezing_stem_and_backbone(small: Any, name: str) -> None:
     model = detector(name)
     images, targets = small.batch([(64, 64), (64, 64)])
-    for level, learn in (("stem", {"body"}), ("body", set())):
+    for level, learn in (("stem", {"backbone"}), ("backbone", set())):
         freeze(model, level)
         before = {key: value.clone() for key, value in model.backbone.body.state_dict().items()}
         model.train()
@@ -172,13 +172,13 @@ def test_freezing_stem_and_body(small: Any, name: str) -> None:
             model.part_of(n) for n, p in model.backbone.body.named_parameters("backbone.body") if p.requires_grad
         }
         assert learning == learn
-        assert {part.name for part in part_table(model) if part.trainable == 0} == {"stem", "body"} - learn
+        assert {part.name for part in part_table(model) if part.trainable == 0} == {"stem", "backbone"} - learn
     assert not moved
 
 
 def test_trainable_layers_count_stages_from_the_end() -> None:
     model = detector("test_convnext")
-    assert [stage[0].rpartition(".")[2] for stage in model.body_stages()] == [
+    assert [stage[0].rpartition(".")[2] for stage in model.backbone_stages()] == [
         *("stem_0", "stages_0", "stages_1", "stages_2", "stages_3")
     ]
     set_trainable_layers(model, 1)
@@ -194,7 +194,7 @@ def test_the_validation_loss_moves_no_norm_statistics(small: Any) -> None:
     model = detector("test_byobnet")  # whose norm layers hold their activation
     images, targets = small.batch([(64, 64), (64, 64)])
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    with loss_mode(model):
+    with losses_in_eval_mode(model):
         model(images, targets)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     model(images, targets)  # the control: training moves them
@@ -218,7 +218,7 @@ def test_a_checkpoint_rebuilds_the_model(small: Any, tmp_path: Path, norm: str) 
 
 @pytest.mark.parametrize("kind", ["whole", "maps", "safetensors"])
 @pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet"])
-def test_weights_from_a_file_fill_the_body(name: str, kind: str, tmp_path: Path) -> None:
+def test_weights_from_a_file_fill_the_backbone(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     if kind == "safetensors":
         path = tmp_path / "model.safetensors"
@@ -227,14 +227,14 @@ def test_weights_from_a_file_fill_the_body(name: str, kind: str, tmp_path: Path)
         save(whole(name, features_only=kind == "maps"), path)
     model = detector(name)
     report = load_weights(model, str(path))
-    assert _loaded(report) == {"stem": True, "body": True, "neck": False, "rpn": False, "box head": False}
+    assert _loaded(report) == {"stem": True, "backbone": True, "neck": False, "rpn": False, "box head": False}
     assert str(path) in report.lines()[0]
 
 
 def test_a_classifier_fills_a_detector_and_a_detector_a_detector(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.safetensors", classifier("test_resnet"))
     first = detector("test_resnet")
-    assert _loaded(load_weights(first, str(tmp_path / "c.safetensors")))["body"]
+    assert _loaded(load_weights(first, str(tmp_path / "c.safetensors")))["backbone"]
     save_checkpoint(tmp_path / "d.safetensors", first)
     report = load_weights(detector("test_resnet", "maskrcnn"), str(tmp_path / "d.safetensors"))
     assert {part for part, whole in _loaded(report).items() if not whole} == {"mask head"}
@@ -251,7 +251,7 @@ def _loaded(report: LoadReport) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
-    ("family", "whole_parts"), [("fasterrcnn", {"stem", "body"}), ("classifier", {"stem", "body"})]
+    ("family", "whole_parts"), [("fasterrcnn", {"stem", "backbone"}), ("classifier", {"stem", "backbone"})]
 )
 def test_hub_weights_are_timms(monkeypatch: pytest.MonkeyPatch, family: str, whole_parts: set[str]) -> None:
     theirs = whole("test_convnext")
@@ -298,7 +298,7 @@ def test_a_classifier_equals_timms(name: str, tmp_path: Path) -> None:
 
 def test_the_two_heads_of_a_distilled_network_start_from_scratch(tmp_path: Path) -> None:
     report = load_weights(classifier("levit_128s"), save(whole("levit_128s", num_classes=3), tmp_path / "weights.pth"))
-    assert _loaded(report) == {"stem": True, "body": True, "head": False}
+    assert _loaded(report) == {"stem": True, "backbone": True, "head": False}
     assert "head.linear.weight" in report.unexpected
 
 
@@ -311,9 +311,9 @@ def test_a_classifiers_preprocessing_is_timms() -> None:
         describe("classifier_timm:test_vit", CLASSES, weights="none", image_size=224)
 
 
-def test_a_vision_transformer_trains_with_a_frozen_body_and_comes_back(tmp_path: Path) -> None:
+def test_a_vision_transformer_trains_with_a_frozen_backbone_and_comes_back(tmp_path: Path) -> None:
     model = classifier("test_vit")  # with parameters that lie in no module of their own
-    freeze(model, "body")
+    freeze(model, "backbone")
     learns = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert learns == ["classifier.weight", "classifier.bias"]
     images = [torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8) for _ in range(2)]
@@ -329,7 +329,7 @@ def test_a_vision_transformer_trains_with_a_frozen_body_and_comes_back(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "expected"),
+    ("model", "backbone", "expected"),
     [
         ("fasterrcnn_resnet18_fpn", None, "fasterrcnn_resnet18_fpn"),
         ("fasterrcnn", "resnet18", "fasterrcnn_resnet18_fpn"),
@@ -338,28 +338,28 @@ def test_a_vision_transformer_trains_with_a_frozen_body_and_comes_back(tmp_path:
         ("classifier", "timm:convnext_atto.d2_in1k", "classifier_timm:convnext_atto.d2_in1k"),
     ],
 )
-def test_model_and_body_make_one_name(model: str, body: str | None, expected: str) -> None:
-    assert architecture_name(model, body) == expected
-    assert architecture_of(expected).body.endswith((body or "resnet18").removeprefix("timm:"))
+def test_model_and_backbone_make_one_name(model: str, backbone: str | None, expected: str) -> None:
+    assert architecture_name(model, backbone) == expected
+    assert architecture_of(expected).backbone.endswith((backbone or "resnet18").removeprefix("timm:"))
 
 
 @pytest.mark.parametrize(
-    ("model", "body", "message"),
+    ("model", "backbone", "message"),
     [
-        ("fasterrcnn", "resnet19", "--body resnet19 is not known"),
+        ("fasterrcnn", "resnet19", "--backbone resnet19 is not known"),
         ("classifier", "fasterrcnn_resnet18_fpn", "is not known"),
-        ("ssdlite", "timm:convnext_atto", "takes no timm body"),
+        ("ssdlite", "timm:convnext_atto", "takes no timm backbone"),
     ],
 )
-def test_pairs_that_do_not_exist(model: str, body: str, message: str) -> None:
+def test_pairs_that_do_not_exist(model: str, backbone: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        architecture_name(model, body)
+        architecture_name(model, backbone)
 
 
 @pytest.mark.parametrize(
     ("arch", "message"),
     [
-        ("fasterrcnn", "needs a body, such as --body timm:"),
+        ("fasterrcnn", "needs a backbone, such as --backbone timm:"),
         ("fasterrcnn_timm:convnext_att", "no network of this name.*timm:convnext_atto"),
         ("fasterrcnn_timm:", "no network of this name"),
         ("fasterrcnn_timm:hf-hub:someone/model", "no network of this name"),
@@ -369,7 +369,7 @@ def test_pairs_that_do_not_exist(model: str, body: str, message: str) -> None:
         ("own", "load.path, build=...."),
     ],
 )
-def test_bodies_that_cannot_be(arch: str, message: str) -> None:
+def test_backbones_that_cannot_be(arch: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         architecture_of(arch)
 

@@ -48,8 +48,15 @@ def test_original_pixels_and_the_results_file(
     assert stats["segm_AP"] == pytest.approx(1)
 
     results = evaluator.results()
-    truth = demo_folder() / "instances_val.json"
-    command = ["evaluate", "--predictions", str(tmp_path / "results.json"), "--ground-truth", str(truth), "--json"]
+    ground_truth = demo_folder() / "instances_val.json"
+    command = [
+        "evaluate",
+        "--predictions",
+        str(tmp_path / "results.json"),
+        "--ground-truth",
+        str(ground_truth),
+        "--json",
+    ]
     for kind in ("bbox", "segm"):
         (tmp_path / "results.json").write_text(json.dumps(results))
         assert main([*command, "--iou-type", kind]) == 0

@@ -1,4 +1,4 @@
-"""Drawn pictures: everything stays inside, colours mean labels, all kinds of content look alike."""
+"""Drawn images: everything stays inside, colours mean labels, all kinds of content look alike."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from detseg.reports.draw import _places, draw, draw_class
 from detseg.reports.palette import PALETTE, colour_of, ink_on
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
-CLASSES = ClassMap(("bolt", "nut", "a class with a name that is much longer than most pictures are wide"))
+CLASSES = ClassMap(("bolt", "nut", "a class with a name that is much longer than most images are wide"))
 GREY = 90
 
 
-def picture(height: int = 120, width: int = 160) -> np.ndarray:
+def canvas(height: int = 120, width: int = 160) -> np.ndarray:
     return np.full((height, width, 3), GREY, np.uint8)
 
 
@@ -39,19 +39,19 @@ def target(boxes: list[list[float]], labels: list[int], size_hw: tuple[int, int]
     return result
 
 
-def prediction(truth: dict[str, Any], scores: list[float]) -> Prediction:
-    rles = [mask_to_rle(mask) for mask in truth["masks"]]
-    size_hw = truth["masks"].shape[1:]
-    return Prediction(size_hw, truth["boxes"], truth["labels"], np.array(scores, np.float32), rles)
+def prediction(ground_truth: dict[str, Any], scores: list[float]) -> Prediction:
+    rles = [mask_to_rle(mask) for mask in ground_truth["masks"]]
+    size_hw = ground_truth["masks"].shape[1:]
+    return Prediction(size_hw, ground_truth["boxes"], ground_truth["labels"], np.array(scores, np.float32), rles)
 
 
-def record(truth: dict[str, Any], size_hw: tuple[int, int], **flags: bool) -> Record:
+def record(ground_truth: dict[str, Any], size_hw: tuple[int, int], **flags: bool) -> Record:
     builder = TableBuilder(CLASSES, Path(), source="test")
     builder.add_image("a.jpg", size_hw)
-    for i, box in enumerate(truth["boxes"].astype(float)):
+    for i, box in enumerate(ground_truth["boxes"].astype(float)):
         xywh = np.concatenate([box[:2], box[2:] - box[:2]])
-        rle = mask_to_rle(truth["masks"][i])
-        builder.add_instance(xywh, int(truth["labels"][i]), segmentation=rle, area=1.0, **flags)
+        rle = mask_to_rle(ground_truth["masks"][i])
+        builder.add_instance(xywh, int(ground_truth["labels"][i]), segmentation=rle, area=1.0, **flags)
     return builder.build()[0]
 
 
@@ -61,14 +61,14 @@ def record(truth: dict[str, Any], size_hw: tuple[int, int], **flags: bool) -> Re
         ([], []),
         ([[40, 40, 90, 80]], [1]),
         ([[40, 40, 90, 80], [60, 50, 140, 110]], [1, 2]),
-        ([[0, 0, 160, 120]], [2]),  # the whole picture
+        ([[0, 0, 160, 120]], [2]),  # the whole canvas
         ([[150, 110, 160, 120]], [3]),  # a long name in a corner
         ([[-30, -30, 5, 5], [155, 100, 400, 300]], [1, 2]),  # past the frame
         ([[10, 10, 10, 10]], [1]),  # no area
     ],
 )
 def test_draws_a_copy_of_the_same_shape(boxes: list[list[float]], labels: list[int]) -> None:
-    image = picture()
+    image = canvas()
     out = draw(image, target(boxes, labels), CLASSES)
     assert out.shape == image.shape
     assert out.dtype == np.uint8
@@ -77,64 +77,64 @@ def test_draws_a_copy_of_the_same_shape(boxes: list[list[float]], labels: list[i
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (7, 300), (32, 32), (64, 48), (900, 1200)])
-def test_any_size_of_picture(size_hw: tuple[int, int]) -> None:
+def test_any_size_of_image(size_hw: tuple[int, int]) -> None:
     height, width = size_hw
-    out = draw(picture(*size_hw), target([[0, 0, width, height]] * 3, [1, 2, 3], size_hw), CLASSES)
+    out = draw(canvas(*size_hw), target([[0, 0, width, height]] * 3, [1, 2, 3], size_hw), CLASSES)
     assert out.shape == (*size_hw, 3)
 
 
-def test_truth_dict_tensors_record_and_prediction_draw_the_same_masks() -> None:
+def test_ground_truth_dict_tensors_record_and_prediction_draw_the_same_masks() -> None:
     size_hw = (120, 160)
-    truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], size_hw)
+    ground_truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], size_hw)
     inside = (slice(35, 55), slice(30, 60))  # no box, outline or name is there
-    from_dict = draw(picture(), truth, CLASSES)
+    from_dict = draw(canvas(), ground_truth, CLASSES)
     assert (from_dict[inside] == from_dict[35, 30]).all()
     assert not (from_dict[inside] == GREY).all()
-    tensors = {key: torch.from_numpy(value) for key, value in truth.items()}
-    assert np.array_equal(draw(picture(), tensors, CLASSES), from_dict)
-    assert np.array_equal(draw(picture(), record(truth, size_hw), CLASSES), from_dict)
+    tensors = {key: torch.from_numpy(value) for key, value in ground_truth.items()}
+    assert np.array_equal(draw(canvas(), tensors, CLASSES), from_dict)
+    assert np.array_equal(draw(canvas(), record(ground_truth, size_hw), CLASSES), from_dict)
     soft = {**tensors, "masks": tensors["masks"][:, None] * 0.7, "scores": torch.tensor([0.9, 0.8])}
-    assert np.array_equal(draw(picture(), soft, CLASSES), draw(picture(), prediction(truth, [0.9, 0.8]), CLASSES))
+    assert np.array_equal(draw(canvas(), soft, CLASSES), draw(canvas(), prediction(ground_truth, [0.9, 0.8]), CLASSES))
 
 
 def test_low_scores_are_left_out() -> None:
-    truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], (120, 160))
-    both = prediction(truth, [0.9, 0.3])
-    assert np.array_equal(draw(picture(), both, CLASSES), draw(picture(), both.above(0.5), CLASSES))
-    assert not np.array_equal(draw(picture(), both, CLASSES, min_score=0.2), draw(picture(), both, CLASSES))
-    assert np.array_equal(draw(picture(), both, CLASSES, min_score=0.95), picture())
+    ground_truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], (120, 160))
+    both = prediction(ground_truth, [0.9, 0.3])
+    assert np.array_equal(draw(canvas(), both, CLASSES), draw(canvas(), both.above(0.5), CLASSES))
+    assert not np.array_equal(draw(canvas(), both, CLASSES, min_score=0.2), draw(canvas(), both, CLASSES))
+    assert np.array_equal(draw(canvas(), both, CLASSES, min_score=0.95), canvas())
 
 
 def test_holes_stay_open() -> None:
     ring = target([[20, 20, 100, 100]], [1], (120, 160))
     ring["masks"][0, 50:70, 50:70] = 0
-    out = draw(picture(), ring, CLASSES)
+    out = draw(canvas(), ring, CLASSES)
     assert (out[56:64, 56:64] == GREY).all()
     assert not (out[35:45, 35:45] == GREY).any(axis=-1).all()
 
 
 def test_record_is_scaled_to_a_resized_image_and_crowds_say_so() -> None:
-    truth = target([[20, 20, 70, 60]], [1], (120, 160))
-    large = draw(picture(240, 320), record(truth, (120, 160)), CLASSES)
+    ground_truth = target([[20, 20, 70, 60]], [1], (120, 160))
+    large = draw(canvas(240, 320), record(ground_truth, (120, 160)), CLASSES)
     assert (large[60:100, 60:120] == large[60, 60]).all()
     assert not (large[60, 60] == GREY).all()
-    crowd = draw(picture(240, 320), record(truth, (120, 160), iscrowd=True), CLASSES)
+    crowd = draw(canvas(240, 320), record(ground_truth, (120, 160), iscrowd=True), CLASSES)
     assert not np.array_equal(crowd, large)
 
 
 def test_record_with_a_class_only() -> None:
     builder = TableBuilder(CLASSES, Path(), source="test")
     builder.add_image("a.jpg", (120, 160), class_index=1)
-    out = draw(picture(), builder.build()[0], CLASSES)
+    out = draw(canvas(), builder.build()[0], CLASSES)
     assert (out[0, 0] == colour_of(2)).all()
     assert (out[60:] == GREY).all()
 
 
 def test_class_prediction_in_the_corner() -> None:
-    out = draw_class(picture(), ClassPrediction(np.array([0.2, 0.7, 0.1], np.float32)), CLASSES)
+    out = draw_class(canvas(), ClassPrediction(np.array([0.2, 0.7, 0.1], np.float32)), CLASSES)
     assert (out[0, 0] == colour_of(2)).all()
     assert (out[100:] == GREY).all()
-    assert draw_class(picture(3, 3), ClassPrediction(np.ones(1, np.float32)), CLASSES).shape == (3, 3, 3)
+    assert draw_class(canvas(3, 3), ClassPrediction(np.ones(1, np.float32)), CLASSES).shape == (3, 3, 3)
 
 
 def test_several_label_fields_are_a_line_each() -> None:
@@ -143,12 +143,12 @@ def test_several_label_fields_are_a_line_each() -> None:
     for index in ((1, -1), (1, 0), (-1, -1)):
         builder.add_image("a.jpg", (120, 160), class_index=index)
     table = builder.build()
-    truth = [draw(picture(), record, table.class_map) for record in table]
-    heights = [int((out[:, 0] != GREY).any(axis=1).sum()) for out in truth]
+    ground_truth = [draw(canvas(), record, table.class_map) for record in table]
+    heights = [int((out[:, 0] != GREY).any(axis=1).sum()) for out in ground_truth]
     assert heights[1] > heights[0] > heights[2] == 0
-    assert (truth[1][0, 0] == colour_of(2)).all()
+    assert (ground_truth[1][0, 0] == colour_of(2)).all()
     one, two = (ClassPrediction(np.array(values, np.float32)) for values in ([0.1, 0.9], [0.8, 0.2]))
-    found = draw_class(picture(), FieldPredictions({"colour": one, "shape": two}), table.class_map)
+    found = draw_class(canvas(), FieldPredictions({"colour": one, "shape": two}), table.class_map)
     assert int((found[:, 0] != GREY).any(axis=1).sum()) == heights[1]
     assert (found[0, 0] == colour_of(2)).all()
 
@@ -171,17 +171,17 @@ def test_keypoints_by_visibility_or_score(third: float, scores: list[float] | No
     with_point = {**target([[20, 20, 140, 110]], [1]), "keypoints": np.array([[[80.0, 65.0, third]]])}
     if scores is not None:
         with_point["scores"] = np.array(scores)
-    assert (draw(picture(), with_point, CLASSES)[65, 80] == centre).all()
+    assert (draw(canvas(), with_point, CLASSES)[65, 80] == centre).all()
 
 
 @pytest.mark.parametrize(("visibility", "drawn"), [(2.0, True), (1.0, True), (0.0, False)])
 def test_skeleton_lines_end_at_labelled_points(visibility: float, drawn: bool) -> None:
     points = np.array([[[40.0, 65.0, 2], [120.0, 65.0, visibility], [80.0, 30.0, 2]]])
     content = {**target([[20, 20, 140, 110]], [1]), "keypoints": points}
-    out = draw(picture(), content, CLASSES, skeleton=[(0, 1)])
+    out = draw(canvas(), content, CLASSES, skeleton=[(0, 1)])
     assert (out[65, 80] != GREY).any() == drawn
     assert (out[30, 80] == colour_of(3)).all()  # each point has the colour of its number
-    assert (draw(picture(), content, CLASSES)[65, 80] == GREY).all()  # control
+    assert (draw(canvas(), content, CLASSES)[65, 80] == GREY).all()  # control
 
 
 @pytest.mark.parametrize("box", [[0, 0, 10, 10], [150, 110, 160, 120], [-50, 60, -10, 90], [0, 0, 160, 120]])
@@ -195,7 +195,7 @@ def test_names_stay_inside(box: list[float]) -> None:
 def test_a_crowd_of_names_does_not_become_a_carpet() -> None:
     boxes = np.random.default_rng(0).uniform(0, 100, (200, 2))
     crowd = target(np.concatenate([boxes, boxes + 9], axis=1).tolist(), [1] * 200)
-    assert draw(picture(), crowd, CLASSES).shape == (120, 160, 3)
+    assert draw(canvas(), crowd, CLASSES).shape == (120, 160, 3)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_crowd_of_names_does_not_become_a_carpet() -> None:
 )
 def test_refuses_what_does_not_fit(content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        draw(picture(), content, CLASSES)
+        draw(canvas(), content, CLASSES)
 
 
 def test_colours_are_fixed_distinct_and_readable() -> None:

@@ -29,7 +29,7 @@ FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def picture(path: Path) -> np.ndarray:
+def image(path: Path) -> np.ndarray:
     return cv2.imread(str(path))
 
 
@@ -51,7 +51,7 @@ def picture(path: Path) -> np.ndarray:
 def test_curves(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert plot_curves([{"epoch": epoch, **row} for epoch, row in enumerate(rows)], tmp_path / "curves.png")
-    assert (picture(tmp_path / "curves.png") < 128).any()
+    assert (image(tmp_path / "curves.png") < 128).any()
 
 
 def test_what_is_drawn() -> None:
@@ -81,7 +81,7 @@ def test_what_is_drawn() -> None:
 def test_confusion(names: list[str], matrix: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     assert plot_confusion(names, matrix, tmp_path / "confusion.png")
-    assert (picture(tmp_path / "confusion.png") < 128).any()
+    assert (image(tmp_path / "confusion.png") < 128).any()
 
 
 @pytest.mark.parametrize(("names", "shape"), [([], (0, 0)), (["a", "b"], (2, 3)), (["a"], (2, 2))])

@@ -21,9 +21,9 @@ def tile(height: int, width: int, value: int = 0) -> np.ndarray:
     ("shapes", "columns", "rows"),
     [([], 4, 0), ([(30, 40)], 4, 1), ([(30, 40)] * 5, 2, 3), ([(400, 10), (10, 900), (1, 1)], 3, 1)],
 )
-def test_sheet_holds_all_pictures(shapes: list[tuple[int, int]], columns: int, rows: int) -> None:
-    pictures = [tile(*shape) for shape in shapes]
-    out = sheet(pictures, ["title"] * len(shapes), columns, cell=100)
+def test_sheet_holds_all_images(shapes: list[tuple[int, int]], columns: int, rows: int) -> None:
+    images = [tile(*shape) for shape in shapes]
+    out = sheet(images, ["title"] * len(shapes), columns, cell=100)
     assert out.dtype == np.uint8
     assert out.shape[2] == 3
     black = (out == 0).all(axis=2).astype(np.uint8)
@@ -31,7 +31,7 @@ def test_sheet_holds_all_pictures(shapes: list[tuple[int, int]], columns: int, r
     assert out.shape[0] <= rows * 130 + 60
 
 
-def test_pictures_keep_their_shape_and_titles_stand_above() -> None:
+def test_images_keep_their_shape_and_titles_stand_above() -> None:
     out = sheet([tile(50, 100, 7)], ["a"], cell=200)
     found = np.argwhere((out == 7).all(axis=2))
     top, left = found.min(axis=0)

@@ -1,4 +1,4 @@
-"""The demo set: exact truth, the same from the same seed, and what data/demo ships is what the code draws."""
+"""The demo set: exact ground truth, the same from the same seed, and what data/demo ships is what the code draws."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from detseg.synthetic.demo.shading import Light, Patch, paint
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "demo"
-SAME_PICTURE = 8.0  # grey levels in the mean: JPEG, and OpenCV versions whose interpolation differs
+SAME_IMAGE = 8.0  # grey levels in the mean: JPEG, and OpenCV versions whose interpolation differs
 LIGHT = Light((0.4, -0.5, 0.768), (1.0, 1.0, 1.0), 0.4, 0.3)
 
 
-def truth(folder: Path, split: str) -> dict[str, Any]:
+def ground_truth(folder: Path, split: str) -> dict[str, Any]:
     return json.loads((folder / f"instances_{split}.json").read_text(encoding="utf-8"))
 
 
@@ -49,7 +49,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_truth_of_a_scene_is_exact(index: int) -> None:
+def test_ground_truth_of_a_scene_is_exact(index: int) -> None:
     scene = rendered(11, 0, index)
     count = len(scene.labels)
     assert scene.image.dtype == np.uint8
@@ -87,17 +87,17 @@ def test_parts_that_hide_too_much_are_not_accepted(lefts: list[int], visible: bo
     assert demo._all_visible([square(1, left) for left in lefts], (150, 150)) is visible
 
 
-def test_slivers_leave_the_bench_and_the_picture() -> None:
+def test_slivers_leave_the_bench_and_the_image() -> None:
     sliver = Patch(2, 0, 0, np.ones((300, 1), np.bool_), np.ones((300, 1, 3), np.float32), 1.0)
     kept, owner = demo._drop_slivers([square(1, 30), sliver], (300, 300))
     assert [patch.label for patch in kept] == [1]
     assert owner.shape == (100, 100)
-    assert owner.sum() == 20 * 20  # 60 canvas pixels are 20 of the picture
+    assert owner.sum() == 20 * 20  # 60 canvas pixels are 20 of the image
     assert owner[10:30, 10:30].all()
 
 
 def test_owner_of_a_pixel_has_more_than_half_of_it() -> None:
-    patches = [square(1, 31), square(2, 91)]  # both begin one canvas pixel after a picture pixel does
+    patches = [square(1, 31), square(2, 91)]  # both begin one canvas pixel after an image pixel does
     _, owner = demo._drop_slivers(patches, (150, 300))
     assert owner[15, 9:52].tolist() == [0, *[1] * 20, *[2] * 20, 0, 0]
 
@@ -150,14 +150,17 @@ def test_two_renderings_have_equal_files(small_set: Path, tmp_path: Path) -> Non
 
 def test_first_images_are_the_same_in_a_smaller_set(small_set: Path, tmp_path: Path) -> None:
     demo.render(tmp_path / "less", train=1, val=0, seed=11)
-    less, more = truth(tmp_path / "less", "train"), truth(small_set, "train")
+    less, more = ground_truth(tmp_path / "less", "train"), ground_truth(small_set, "train")
     assert less["annotations"] == more["annotations"][: len(less["annotations"])]
-    assert truth(tmp_path / "less", "val")["images"] == []
+    assert ground_truth(tmp_path / "less", "val")["images"] == []
 
 
 def test_other_seed_is_another_set(small_set: Path, tmp_path: Path) -> None:
     demo.render(tmp_path / "other", train=1, val=0, seed=6)
-    assert truth(tmp_path / "other", "train")["annotations"][0] != truth(small_set, "train")["annotations"][0]
+    assert (
+        ground_truth(tmp_path / "other", "train")["annotations"][0]
+        != ground_truth(small_set, "train")["annotations"][0]
+    )
 
 
 def test_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
@@ -172,7 +175,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     monkeypatch.setattr(demo, "draw_scene", lambda seed: scene)
     main([str(tmp_path / "new"), "--train", "1", "--val", "0"])
     assert capsys.readouterr().out == f"{tmp_path / 'new'}: 1 + 0 images\n"
-    assert len(truth(tmp_path / "new", "train")["images"]) == 1
+    assert len(ground_truth(tmp_path / "new", "train")["images"]) == 1
 
 
 def test_loads_no_torch() -> None:
@@ -203,7 +206,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_installed_package_renders_once(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = demo.demo_folder()
     assert folder == installed / "demo-v1"
-    assert len(truth(folder, "val")["images"]) == 1
+    assert len(ground_truth(folder, "val")["images"]) == 1
     assert [path.name for path in installed.iterdir()] == ["demo-v1"]
     monkeypatch.setattr(demo, "render", None)  # a second rendering would be a TypeError
     assert demo.demo_folder() == folder
@@ -241,7 +244,7 @@ def test_shipped_set_is_a_real_task() -> None:
     sides: list[float] = []
     empty = 0
     for split, count in (("train", 120), ("val", 40)):
-        value = truth(SHIPPED, split)
+        value = ground_truth(SHIPPED, split)
         assert [category["name"] for category in value["categories"]] == list(CLASSES)
         assert len(value["images"]) == count == len(list((SHIPPED / split).iterdir()))
         per_class = np.bincount([a["category_id"] for a in value["annotations"]], minlength=4)
@@ -259,7 +262,7 @@ def test_shipped_set_is_a_real_task() -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_shipped_annotations_agree_with_themselves(split: str) -> None:
-    value = truth(SHIPPED, split)
+    value = ground_truth(SHIPPED, split)
     images = {image["id"]: image for image in value["images"]}
     ids = [annotation["id"] for annotation in value["annotations"]]
     assert len(set(ids)) == len(ids)
@@ -274,16 +277,16 @@ def test_shipped_annotations_agree_with_themselves(split: str) -> None:
 
 
 def assert_is_rendered(split: str, index: int) -> None:
-    value = truth(SHIPPED, split)
+    value = ground_truth(SHIPPED, split)
     image = value["images"][index]
     scene = rendered(0, demo.SPLITS.index(split), index)
     fresh = list(demo._annotations(scene, image["id"], 0))
     shipped = [a for a in value["annotations"] if a["image_id"] == image["id"]]
     assert [{**a, "id": 0} for a in fresh] == [{**a, "id": 0} for a in shipped]
-    picture = cv2.imread(str(SHIPPED / image["file_name"]))[..., ::-1].astype(float)
-    assert np.abs(picture - scene.image).mean() < SAME_PICTURE
-    control = cv2.resize(rendered(1, 0, index).image, picture.shape[1::-1])
-    assert np.abs(picture - control).mean() > SAME_PICTURE
+    stored = cv2.imread(str(SHIPPED / image["file_name"]))[..., ::-1].astype(float)
+    assert np.abs(stored - scene.image).mean() < SAME_IMAGE
+    control = cv2.resize(rendered(1, 0, index).image, stored.shape[1::-1])
+    assert np.abs(stored - control).mean() > SAME_IMAGE
 
 
 @pytest.mark.parametrize(("split", "index"), [("train", 0), ("train", 119), ("val", 1)])

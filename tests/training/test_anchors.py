@@ -47,8 +47,8 @@ def test_anchors(arch: str, sides: list[float], image_size: int, found: list[int
 def test_a_trained_rpn_keeps_its_anchors(tmp_path: Path) -> None:
     preprocessing, small = Preprocessing(min_size=400, max_size=800), table_of([9])
     torch.save({"rpn.head.conv.0.0.weight": torch.zeros(1)}, tmp_path / "detector.pth")
-    torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "body.pth")
+    torch.save({"features.0.0.weight": torch.zeros(1)}, tmp_path / "backbone.pth")
     assert fitted_anchor_sizes(PLAIN, "coco", small, preprocessing) is None
     assert fitted_anchor_sizes(PLAIN, str(tmp_path / "detector.pth"), small, preprocessing) is None
-    assert fitted_anchor_sizes(PLAIN, str(tmp_path / "body.pth"), small, preprocessing) == [8, 16, 32, 64, 128]
+    assert fitted_anchor_sizes(PLAIN, str(tmp_path / "backbone.pth"), small, preprocessing) == [8, 16, 32, 64, 128]
     assert fitted_anchor_sizes(PLAIN, "imagenet", small, preprocessing) == [8, 16, 32, 64, 128]

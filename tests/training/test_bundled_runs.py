@@ -45,7 +45,7 @@ def test_of_a_classifier_all_that_starts_from_scratch_learns(tmp_path: Path) -> 
     assert resolve(given, table, table, CPU)[0].freeze == "none"
     for good in ({"freeze": "stem"}, {"trainable_layers": 3}):
         resolve(replace(given, **good), table, table, CPU)
-    for bad in ({"freeze": "body"}, {"trainable_layers": 2}, {"recipe": "probe-then-tune"}):
+    for bad in ({"freeze": "backbone"}, {"trainable_layers": 2}, {"linear_probe_epochs": 1}):
         with pytest.raises(DataError, match=f"--{next(iter(bad)).replace('_', '-')} .*the others would stay random"):
             resolve(replace(given, **bad), table, table, CPU)
         resolve(replace(given, **bad, weights="imagenet"), table, table, CPU)  # control
@@ -62,10 +62,10 @@ def test_the_demo_run_starts_from_them(parts: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "last_lr": 3.0, "beta2": 0.98}),
+        ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "head_lr_mult": 3.0, "beta2": 0.98}),
         ({"task": "detect"}, {"model": FITTING["detect"], "mask_rois_per_image": None, "weights": BUNDLED}),
         ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 16}),
-        ({"minutes": 1.0, "last_lr": 1.5}, {"epochs": None, "last_lr": 1.5}),
+        ({"minutes": 1.0, "head_lr_mult": 1.5}, {"epochs": None, "head_lr_mult": 1.5}),
     ],
 )
 def test_options_of_the_demo_run(parts: Path, options: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -80,7 +80,7 @@ def test_without_a_network_they_are_offered(tmp_path: Path, monkeypatch: pytest.
         published.fetch((tmp_path / "gone.pth").as_uri())
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_a_run_starts_from_them(parts: Path, train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = train(parts, tmp_path / "run", "--weights", BUNDLED)
     assert "weights: bundled (" in capsys.readouterr().out

@@ -15,11 +15,11 @@ from detseg.cli import main
 from detseg.features.store import FeatureStore
 from detseg.models import Detector
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 Train = Callable[..., Path]
-FROZEN = ("--freeze", "body", "--epochs", "2", "--image-size", "64", "--augment", "flip")
-PROBE = ("--recipe", "probe-then-tune", "--epochs", "3", "--probe-epochs", "1", "--image-size", "64")
+FROZEN = ("--freeze", "backbone", "--epochs", "2", "--image-size", "64", "--augment", "flip")
+PROBE = ("--linear-probe-epochs", "1", "--epochs", "3", "--image-size", "64")
 
 
 def state(run: Path) -> dict[str, torch.Tensor]:
@@ -44,7 +44,7 @@ def test_in_memory_on_disk_and_over_the_limit_are_one_run(
     disk = ("--cache", "disk", "--cache-dir", str(tmp_path / "features"))
     assert equal(train(parts, tmp_path / "disk", *FROZEN, *disk), cached)
     said = capsys.readouterr().out
-    assert "cache: body features of 4 images (plain, mirrored), about" in said
+    assert "cache: backbone features of 4 images (plain, mirrored), about" in said
     assert f"of float16 in {tmp_path / 'features'}; 1 s to compute, once" in said
     assert "already" not in said
     assert equal(train(parts, tmp_path / "again", *FROZEN, *disk), cached)
@@ -55,7 +55,7 @@ def test_in_memory_on_disk_and_over_the_limit_are_one_run(
     assert not equal(train(parts, tmp_path / "exact", *FROZEN, "--cache-dtype", "float32"), cached)  # control
 
 
-def test_the_body_runs_once_for_each_view(
+def test_the_backbone_runs_once_for_each_view(
     parts: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
@@ -81,11 +81,11 @@ def test_the_scores_of_the_run_are_those_of_evaluate(cached: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [FROZEN, PROBE], ids=["cached", "probe-then-tune"])
+@pytest.mark.parametrize("options", [FROZEN, PROBE], ids=["cached", "linear probe"])
 def test_resumed_anywhere_it_ends_with_the_same_bits(
     options: tuple[str, ...], parts: Path, train: Train, small: tuple[str, ...], tmp_path: Path
 ) -> None:
-    every = (*options, "--checkpoint-every", "1", "--keep", "20")
+    every = (*options, "--checkpoint-every", "1", "--keep-checkpoints", "20")
     whole = train(parts, tmp_path / "whole", *every)
     places = {load_checkpoint(path).position.epoch for path in whole.glob("last-*.safetensors")}
     assert len(places) >= 2
@@ -98,14 +98,16 @@ def test_resumed_anywhere_it_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_probe_then_tune(parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train(parts, tmp_path / "run", *PROBE, "--lr", "0.002", "--tune-lr", "0.5", "--freeze", "none")
+def test_linear_probe_then_fine_tuning(
+    parts: Path, train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(parts, tmp_path / "run", *PROBE, "--lr", "0.002", "--finetune-lr-mult", "0.5", "--freeze", "none")
     said = capsys.readouterr().out
-    assert "probe: 1 epochs of the heads on the frozen body" in said
+    assert "probe: 1 epochs of the heads on the frozen backbone" in said
     assert "tune: 2 epochs of all that --freeze none leaves, at 0.5 of the rate" in said
     assert said.count("cache: ") == 1
     assert load_checkpoint(run / "last.safetensors").position.epoch == 3
-    probe = train(parts, tmp_path / "probe", "--freeze", "body", "--epochs", "1", *PROBE[-2:], "--lr", "0.002")
+    probe = train(parts, tmp_path / "probe", "--freeze", "backbone", "--epochs", "1", *PROBE[-2:], "--lr", "0.002")
     tuned, probed = (load_checkpoint(one / "last.safetensors").weights for one in (run, probe))
     key = next(name for name in tuned if name.startswith("backbone.body") and tuned[name].ndim == 4)
     assert not torch.equal(tuned[key], probed[key])
@@ -114,13 +116,13 @@ def test_probe_then_tune(parts: Path, train: Train, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--freeze", "none", "--cache", "memory"), "--cache memory: only a frozen body's features can be kept"),
-        (("--freeze", "body", "--cached-views", "-1"), "--cached-views -1: it must be at least 0"),
+        (("--freeze", "none", "--cache", "memory"), "--cache memory: only a frozen backbone's features can be kept"),
+        (("--freeze", "backbone", "--cached-views", "-1"), "--cached-views -1: it must be at least 0"),
         (("--cache-limit", "0"), "--cache-limit 0.0: it must be a number above 0"),
-        (("--probe-epochs", "2"), "--probe-epochs 2 belongs to --recipe probe-then-tune"),
-        ((*PROBE, "--probe-epochs", "3"), "--probe-epochs 3 of 3 leaves none to tune"),
-        ((*PROBE, "--freeze", "body"), "--freeze body: after the probe more than the heads must learn"),
-        ((*PROBE, "--patience", "2"), "--patience 2 does not go with --recipe probe-then-tune"),
+        ((*PROBE, "--linear-probe-epochs", "0"), "--linear-probe-epochs 0: it must be at least 1"),
+        ((*PROBE, "--linear-probe-epochs", "3"), "--linear-probe-epochs 3 of 3 leaves none for fine-tuning"),
+        ((*PROBE, "--freeze", "backbone"), "--freeze backbone: after the probe more than the heads must learn"),
+        ((*PROBE, "--patience", "2"), "--patience 2 does not go with --linear-probe-epochs"),
     ],
 )
 def test_options_that_cannot_be(

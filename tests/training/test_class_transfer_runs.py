@@ -1,4 +1,4 @@
-"""Runs that start from weights of other classes: AP above zero before the first step, and ``--map``."""
+"""Runs that start from weights of other classes: AP above zero before the first step, and ``--class-transfer``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def test_map_on_the_command_line(parts: Path, weights: str, capsys: pytest.Captu
     given = [str(parts), "--model", SLIM, "--weights", weights, "--task", "segment"]
     for options, said in (
         ((), "every class starts with rows of the weights: bolt <- bolt, nut <- nut, washer <- washer"),
-        (("--map", "nut=washer,bolt="), "nut <- washer (--map), washer <- washer, bolt starts from scratch (--map)"),
+        (
+            ("--class-transfer", "nut=washer,bolt="),
+            "nut <- washer (--class-transfer), washer <- washer, bolt starts from scratch (--class-transfer)",
+        ),
     ):
         config = parse("train", [*given, *options])
         new_model(load_table(config), config)
@@ -51,8 +54,8 @@ def test_map_on_the_command_line(parts: Path, weights: str, capsys: pytest.Captu
 
 
 def test_map_in_a_file(parts: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.toml").write_text('map = ["nut=washer", "bolt="]')
-    assert parse("train", [str(parts), "--config", str(tmp_path / "a.toml")]).map == ["nut=washer", "bolt="]
+    (tmp_path / "a.toml").write_text('class_transfer = ["nut=washer", "bolt="]')
+    assert parse("train", [str(parts), "--config", str(tmp_path / "a.toml")]).class_transfer == ["nut=washer", "bolt="]
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,7 @@ def test_map_in_a_file(parts: Path, tmp_path: Path) -> None:
     [
         ("nut=washr", "the weights have no class 'washr'; they have washer, nut, bolt"),
         ("screw=nut", "the data has no class 'screw'; it has bolt, nut, washer"),
-        ("nut", "--map nut: give CLASS=CLASS OF THE WEIGHTS"),
+        ("nut", "--class-transfer nut: give CLASS=CLASS OF THE WEIGHTS"),
     ],
 )
 def test_names_that_nobody_knows(
@@ -72,7 +75,17 @@ def test_names_that_nobody_knows(
     pair: str,
     message: str,
 ) -> None:
-    given = ["train", str(parts), "--output", str(tmp_path / "run"), *small, "--weights", weights, "--map", pair]
+    given = [
+        "train",
+        str(parts),
+        "--output",
+        str(tmp_path / "run"),
+        *small,
+        "--weights",
+        weights,
+        "--class-transfer",
+        pair,
+    ]
     assert main(given) == 1
     assert message in capsys.readouterr().err
 
@@ -83,8 +96,8 @@ Sample = tuple[Tensor, dict[str, Tensor]]
 PERSON, DOG = 1, 18
 
 
-def pictures(labels: dict[int, int]) -> list[Sample]:
-    """Four pictures of a red upright box and a blue flat one; ``labels``: PERSON and DOG -> label."""
+def images(labels: dict[int, int]) -> list[Sample]:
+    """Four images of a red upright box and a blue flat one; ``labels``: PERSON and DOG -> label."""
     samples: list[Sample] = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -128,7 +141,7 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
     size: Any = {"image_size": 96, "rois_per_image": 32, "detections_per_image": 10}
     coco: Any = build_model(describe(SLIM, rows, weights="none", **size)).train()
     optimizer = torch.optim.AdamW(coco.parameters(), lr=1e-3)
-    samples = pictures({PERSON: PERSON, DOG: DOG})
+    samples = images({PERSON: PERSON, DOG: DOG})
     for _ in range(100):
         loss = torch.stack(
             list(coco([image for image, _ in samples], [target for _, target in samples]).values())
@@ -146,18 +159,18 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
     def start(names: list[str], weights: str = "coco", **options: Any) -> tuple[float, float]:
         created = create_model(SLIM, names, weights=weights, **size, **options)
         label = {PERSON: 1, DOG: len(names)}  # the first and the last
-        return box_and_mask_ap(created, pictures(label))
+        return box_and_mask_ap(created, images(label))
 
     same = start(["pedestrian", "dogs"])
     assert min(same) > 0.5
     assert start(["person", "dog"]) == same
-    assert start(["worker", "dog"], class_rows={"worker": "person"}) == same
+    assert start(["worker", "dog"], class_transfer={"worker": "person"}) == same
     assert start(["pedestrian", "dogs"], str(tmp_path / "mine.safetensors")) == same
     assert min(start(["person", "bolt", "cat", "nut", "dog"])) > 0.5  # new classes between them
     numbers = {"worker": str(PERSON), "hound": str(DOG)}
-    assert start(["worker", "hound"], str(tmp_path / "nameless.pth"), class_rows=numbers) == same
+    assert start(["worker", "hound"], str(tmp_path / "nameless.pth"), class_transfer=numbers) == same
     # controls: heads from scratch hit by luck, and the rows of others not at all
     for weights in ("coco", str(tmp_path / "nameless.pth")):
         luck = [max(start(["worker", "hound"], weights)) for _ in range(5)]
         assert sum(luck) / len(luck) < min(same) / 2
-    assert max(start(["person", "dog"], class_rows={"person": "dog", "dog": "person"})) < 0.2
+    assert max(start(["person", "dog"], class_transfer={"person": "dog", "dog": "person"})) < 0.2

@@ -39,11 +39,11 @@ def test_the_run_folder_holds_all_that_is_promised(run: Path) -> None:
         *("best.safetensors", "last.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json"),
         *("predictions.json", "predictions.jpg"),
     }
-    pictures = [path for path in run.iterdir() if path.suffix in (".jpg", ".png")]
-    for picture in pictures:
-        image = cv2.imread(str(picture))
+    images = [path for path in run.iterdir() if path.suffix in (".jpg", ".png")]
+    for drawing in images:
+        image = cv2.imread(str(drawing))
         assert image is not None
-        assert image.std() > 1, f"{picture} is blank"
+        assert image.std() > 1, f"{drawing} is blank"
     assert not [path for path in run.iterdir() if path.suffix == ".tmp"]
 
 
@@ -82,8 +82,8 @@ def test_checkpoints_hold_the_position_and_the_model(run: Path) -> None:
     assert load(run).description.class_map.names == ("person", "dog")  # type: ignore[union-attr]
 
 
-def test_the_models_own_answers_as_truth(run: Path, data: Path, tmp_path: Path) -> None:
-    """Half of what the model finds becomes the truth: evaluating finds it again, and so does whoever has the files."""
+def test_the_models_own_answers_as_ground_truth(run: Path, data: Path, tmp_path: Path) -> None:
+    """Half of what the model finds becomes the ground truth: evaluating finds it again, and so does whoever has the files."""
     images = [i for i in contents(data / "instances_val.json")["images"] if i["id"] in (6818, 41888, 226111)]
     assert len(images) == 3
     ids = {image["id"] for image in images}
@@ -99,24 +99,24 @@ def test_the_models_own_answers_as_truth(run: Path, data: Path, tmp_path: Path) 
         for n, r in enumerate(answers, start=1)
     ]
     categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
-    truth = tmp_path / "truth.json"
-    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    ground_truth = tmp_path / "ground_truth.json"
+    ground_truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     out = tmp_path / "out"
     options = ["--images", str(data / "val"), "--split", "all", "--device", "cpu", "--workers", "0"]
-    assert main(["evaluate", str(run), str(truth), *options, "--max-dets", "100", "--output", str(out)]) == 0
+    assert main(["evaluate", str(run), str(ground_truth), *options, "--max-dets", "100", "--output", str(out)]) == 0
     metrics, results = contents(out / "metrics.json"), contents(out / "predictions.json")
     for kind in ("bbox", "segm"):
         # Scored as files, the size range of a mask would be that of its box, as in pycocotools
         given = [{k: v for k, v in r.items() if k != "bbox" or kind == "bbox"} for r in results]
         (tmp_path / "results.json").write_text(json.dumps(given))
-        stats = evaluate_files(truth, tmp_path / "results.json", iou_type=kind).stats[kind]
+        stats = evaluate_files(ground_truth, tmp_path / "results.json", iou_type=kind).stats[kind]
         assert stats == pytest.approx({name: metrics[kind][name] for name in stats}, abs=1e-9)
         assert 0.2 < metrics[kind]["AP"] < 0.95
         for result in given:  # control: the same with other labels
             result["category_id"] = 18 if result["category_id"] == 1 else 1
         (tmp_path / "results.json").write_text(json.dumps(given))
         assert (
-            evaluate_files(truth, tmp_path / "results.json", iou_type=kind).stats[kind]["AP"]
+            evaluate_files(ground_truth, tmp_path / "results.json", iou_type=kind).stats[kind]["AP"]
             < 0.8 * metrics[kind]["AP"]
         )
 
@@ -149,15 +149,15 @@ def test_evaluate_says_what_it_cannot_do(run: Path, data: Path, capsys: pytest.C
     assert "run folder" in capsys.readouterr().err
 
 
-def test_predict_goes_on_after_a_broken_picture(
+def test_predict_goes_on_after_a_broken_image(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "my pictures"
+    folder = tmp_path / "my images"
     (folder / "größer").mkdir(parents=True)
     sources = sorted((data / "val").glob("*.jpg"))[:2]
     shutil.copy(sources[0], folder / "first one.jpg")
     shutil.copy(sources[1], folder / "größer" / "ünd.jpg")
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     (folder / "notes.txt").write_text("not asked for")
     out = tmp_path / "out"
     options = ["--output", str(out), "--device", "cpu", "--min-score", "0.1"]
@@ -177,7 +177,7 @@ def test_predict_goes_on_after_a_broken_picture(
         assert x + w <= width + 1e-3
         assert y + h <= height + 1e-3
     for name in ("first one.jpg.jpg", "größer/ünd.jpg.jpg"):
-        drawn = cv2.imread(str(out / "pictures" / name))
+        drawn = cv2.imread(str(out / "images" / name))
         assert drawn is not None
 
     (folder / "broken.jpg").unlink()  # control: without it the exit code is 0
@@ -185,7 +185,7 @@ def test_predict_goes_on_after_a_broken_picture(
     assert main(["predict", str(run), str(tmp_path / "nowhere"), *options]) == 1
 
 
-def test_predictions_of_the_same_pictures_are_those_of_the_evaluation(run: Path, data: Path, tmp_path: Path) -> None:
+def test_predictions_of_the_same_images_are_those_of_the_evaluation(run: Path, data: Path, tmp_path: Path) -> None:
     first = sorted((data / "val").glob("*.jpg"))[0]
     options = ["--output", str(tmp_path), "--device", "cpu", "--no-draw"]
     assert main(["predict", str(run), str(first), *options]) == 0

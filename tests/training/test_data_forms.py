@@ -90,8 +90,8 @@ def test_flowers_by_class_folders(shared_data: Path, tmp_path: Path, capsys: pyt
         assert cv2.imread(str(run / name)) is not None
     assert main(["evaluate", str(run), "--device", "cpu", "--workers", "0"]) == 0
     assert contents(run / "evaluate-val/metrics.json") == metrics
-    picture = sorted((shared_data / "flowers/val/roses").iterdir())[0]
-    assert main(["predict", str(run), str(picture), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    image = sorted((shared_data / "flowers/val/roses").iterdir())[0]
+    assert main(["predict", str(run), str(image), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
     (result,) = contents(tmp_path / "out/predictions.json")
     assert sum(result["probabilities"]) == pytest.approx(1, abs=1e-5)
     assert result["score"] == max(result["probabilities"])

@@ -14,7 +14,7 @@ import detseg.engine.update as update_module
 from detseg.cli import main
 from detseg.datasets import Dataset
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 SMALL = (
     *("--task", "detect", "--model", "fasterrcnn_mobilenet_v3_large_fpn_slim", "--weights", "none"),

@@ -34,7 +34,7 @@ def test_pretrained_features_beat_random_ones_by_20_points(shared_data: Path, ro
                     split_file=str(tmp_path / f"fold{fold}.json"),
                     model="mobilenet_v2",
                     weights=weights,
-                    freeze="body",
+                    freeze="backbone",
                     image_size=128,
                     augment="flip",
                     epochs=6,

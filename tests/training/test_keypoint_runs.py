@@ -1,4 +1,4 @@
-"""Keypoints from a COCO file to a trained model, its numbers, its files and its pictures."""
+"""Keypoints from a COCO file to a trained model, its numbers, its files and its images."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ SHAPE = np.array([[0.0, -0.5], [-0.45, -0.1], [0.45, -0.1], [0.0, 0.5]])
 
 
 def write_moths(folder: Path, images: int, seed: int, *, size_hw: tuple[int, int] = (96, 128)) -> Path:
-    """A COCO file of drawn moths: one or two a picture, tilted, now and then with a point hidden or not labelled."""
+    """A COCO file of drawn moths: one or two an image, tilted, now and then with a point hidden or not labelled."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     annotations: list[dict[str, Any]] = []
     for image_id in range(images):
-        picture = np.full((*size_hw, 3), rng.integers(150, 220), np.uint8)
+        image = np.full((*size_hw, 3), rng.integers(150, 220), np.uint8)
         for place in range(int(rng.integers(1, 3))):
             length, tilt = float(rng.uniform(38, 56)), float(rng.uniform(-0.6, 0.6))
             middle = np.array([32 + 64 * place + rng.uniform(-3, 3), 48 + rng.uniform(-12, 12)])
             turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
             points = middle + (SHAPE * length) @ turn
             head, left, right, tail = (tuple(point.round().astype(int).tolist()) for point in points)
-            cv2.fillConvexPoly(picture, np.array([left, head, right]), (90, 60, 40))
-            cv2.line(picture, head, tail, (40, 30, 30), 5)
-            cv2.circle(picture, head, 5, (30, 120, 200), -1)
-            cv2.circle(picture, tail, 3, (200, 60, 60), -1)
+            cv2.fillConvexPoly(image, np.array([left, head, right]), (90, 60, 40))
+            cv2.line(image, head, tail, (40, 30, 30), 5)
+            cv2.circle(image, head, 5, (30, 120, 200), -1)
+            cv2.circle(image, tail, 3, (200, 60, 60), -1)
             visibility = np.where(rng.random(4) < 0.1, rng.integers(0, 2, 4), 2)
             low, high = points.min(axis=0) - 4, points.max(axis=0) + 4
             keypoints = np.where(visibility[:, None] > 0, np.column_stack([points, visibility]), 0)
@@ -58,7 +58,7 @@ def write_moths(folder: Path, images: int, seed: int, *, size_hw: tuple[int, int
                     "num_keypoints": int((visibility > 0).sum()),
                 }
             )
-        cv2.imwrite(str(folder / "images" / f"{image_id}.png"), picture)
+        cv2.imwrite(str(folder / "images" / f"{image_id}.png"), image)
     content = {
         "images": [
             {"id": i, "file_name": f"{i}.png", "height": size_hw[0], "width": size_hw[1]} for i in range(images)
@@ -103,8 +103,8 @@ def test_its_files_are_coco_results(run: Path, moths: Path, tmp_path: Path) -> N
     content["categories"][0]["sigmas"] = [0.05] * 4
     seen = {result["image_id"] for result in results}
     content["images"] = [image for image in content["images"] if image["id"] in seen]
-    (tmp_path / "truth.json").write_text(json.dumps(content))
-    scored = evaluate_files(tmp_path / "truth.json", run / "predictions.json", max_dets=20).stats
+    (tmp_path / "ground_truth.json").write_text(json.dumps(content))
+    scored = evaluate_files(tmp_path / "ground_truth.json", run / "predictions.json", max_dets=20).stats
     assert list(scored) == ["keypoints"]
     own = json.loads((run / "metrics.json").read_text())["keypoints"]
     assert scored["keypoints"]["AR"] == pytest.approx(own["AR"])
@@ -138,7 +138,7 @@ def test_predict_writes_points_and_says_what_they_are(run: Path, moths: Path, tm
     (category,) = json.loads((tmp_path / "images.json").read_text())["categories"]
     assert category["keypoints"] == NAMES
     assert category["skeleton"] == [[1, 4], [1, 2], [1, 3], [2, 3]]
-    assert len(list((tmp_path / "pictures").iterdir())) == 6
+    assert len(list((tmp_path / "images").iterdir())) == 6
 
 
 # Which task is picked

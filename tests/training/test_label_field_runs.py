@@ -1,4 +1,4 @@
-"""Several labels an image, by the commands: colour and shape of drawn pictures, from one CSV file."""
+"""Several labels an image, by the commands: colour and shape of drawn images, from one CSV file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONS = (
 
 
 def draw_set(folder: Path, number: int, *, shuffled: bool = False, blanks: bool = False) -> Path:
-    """``number`` pictures of 48 x 48 and labels.csv; ``shuffled``: of another picture's shape in the column shape."""
+    """``number`` images of 48 x 48 and labels.csv; ``shuffled``: of another image's shape in the column shape."""
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True)
     rows = []

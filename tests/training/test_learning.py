@@ -1,4 +1,4 @@
-"""A model learns four pictures by heart."""
+"""A model learns four images by heart."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 
 @pytest.mark.slow
-def test_four_pictures_are_learned_by_heart(parts: Path, train: Any, rows: Any, tmp_path: Path) -> None:
+def test_four_images_are_learned_by_heart(parts: Path, train: Any, rows: Any, tmp_path: Path) -> None:
     options = ("--epochs", "25", "--augment", "none", "--no-val-loss", "--image-size", "128", "--rois-per-image", "64")
     learned = [row["train_loss"] for row in rows(train(parts, tmp_path / "learned", *options, "--lr", "2e-3"))]
     idle = [

@@ -29,7 +29,7 @@ RETINANET = "retinanet_mobilenet_v2_fpn_slim"
 FCOS = "fcos_mobilenet_v2_fpn_slim"
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 @pytest.mark.parametrize("arch", [SSD, *(pytest.param(arch, marks=pytest.mark.slow) for arch in (RETINANET, FCOS))])
 def test_train_evaluate_predict_and_resume(
     arch: str, parts: Path, tmp_path: Path, rows: Callable[[Path], list[dict[str, Any]]]
@@ -118,4 +118,4 @@ def test_one_size_a_map_stands_for_its_octave() -> None:
     created = create_model(RETINANET, ["a"], weights="none", anchor_sizes=[8, 16, 32, 64, 128])
     assert created.model.description.anchor_sizes is not None
     assert created.model.description.anchor_sizes[0] == (8, 10, 12)
-    assert [line.split()[0] for line in created.lines[-4:]] == ["stem", "body", "neck", "head"]
+    assert [line.split()[0] for line in created.lines[-4:]] == ["stem", "backbone", "neck", "head"]

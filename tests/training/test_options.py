@@ -15,14 +15,14 @@ import torch
 from detseg.checkpoints import load, load_checkpoint
 from detseg.cli import main
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 RATE = 1e-3
 
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of red, green and blue pictures: frames of four films, six of each colour."""
+    """Class folders of red, green and blue images: frames of four films, six of each colour."""
     root = tmp_path_factory.mktemp("colours") / "data"
     rng = np.random.default_rng(0)
     for channel, name in enumerate(("blue", "green", "red")):
@@ -57,7 +57,7 @@ def files(run: Path) -> dict[str, set[str]]:
         (("--schedule", "step", "--step-epochs", "1", "--optimizer", "adamw"), [0.1, 0.01]),
         (("--schedule", "multistep", "--milestones", "[2]", "--weight-decay", "0"), [1, 0.1]),
         (("--schedule", "exponential", "--gamma", "0.5", "--clip-norm", "0"), [0.5, 0.25]),
-        (("--schedule", "cosine", "--no-val-loss", "--body-lr", "0.1"), [0.505, 0.01]),
+        (("--schedule", "cosine", "--no-val-loss", "--backbone-lr-mult", "0.1"), [0.505, 0.01]),
     ],
 )
 def test_schedules_and_optimizers(
@@ -86,8 +86,8 @@ def test_evaluations_between_some_epochs(colours: Path, tmp_path: Path, rows: An
     assert [row["epoch"] for row in found if "accuracy" in row] == [1, 3, 4]
     assert [row["epoch"] for row in found if "val_loss" in row] == [1, 3, 4]
     assert all("train_loss" in row for row in found)
-    assert classify(colours, tmp_path / "patient", *options, "--patience", "1") == 0
-    assert len(rows(tmp_path / "patient")) == 4  # the first evaluation, and one that is no better
+    assert classify(colours, tmp_path / "long_group", *options, "--patience", "1") == 0
+    assert len(rows(tmp_path / "long_group")) == 4  # the first evaluation, and one that is no better
     assert classify(colours, tmp_path / "control", *options[:-2]) == 0
     assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [0, 1, 2, 3, 4]
 
@@ -151,11 +151,11 @@ def test_a_frozen_part_does_not_move(colours: Path, tmp_path: Path) -> None:
     def differ(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
         return {name.split(".")[0] for name in first if not torch.equal(first[name], second[name])}
 
-    short = weights("short", "--epochs", "1", "--freeze", "body")
-    long = weights("long", "--epochs", "2", "--freeze", "body")
+    short = weights("short", "--epochs", "1", "--freeze", "backbone")
+    long = weights("long", "--epochs", "2", "--freeze", "backbone")
     free = weights("free", "--epochs", "1")
     assert differ(short, long)
-    assert differ(short, free) > differ(short, long)  # control: not frozen, the body and its norm statistics move
+    assert differ(short, free) > differ(short, long)  # control: not frozen, the backbone and its norm statistics move
 
 
 def test_a_frozen_rpn_and_trainable_layers(
@@ -176,7 +176,7 @@ def test_a_frozen_rpn_and_trainable_layers(
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--freeze", "body", "--trainable-layers", "2"), "--trainable-layers"),
+        (("--freeze", "backbone", "--trainable-layers", "2"), "--trainable-layers"),
         (("--model", "resnet19"), "resnet19"),
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--task", "segment"), "segment"),
@@ -199,12 +199,12 @@ def test_bad_options_are_one_line_and_leave_no_folder(
 
 
 def test_validation_images_without_objects_keep_the_last_epoch(
-    parts: Path, tmp_path: Path, train: Any, no_pictures: None, capsys: pytest.CaptureFixture[str]
+    parts: Path, tmp_path: Path, train: Any, no_images: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(parts, data)
-    truth = json.loads((data / "instances_val.json").read_text())
-    (data / "instances_val.json").write_text(json.dumps({**truth, "annotations": []}))
+    ground_truth = json.loads((data / "instances_val.json").read_text())
+    (data / "instances_val.json").write_text(json.dumps({**ground_truth, "annotations": []}))
     run = train(data, tmp_path / "run", "--epochs", "2")
     assert "AP is not defined" in capsys.readouterr().out
     best, last = load_checkpoint(run / "best.safetensors"), load_checkpoint(run / "last.safetensors")

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10, ImageFolder
 
 from detseg import Predictor, create_model, data_loader, evaluate, load, train_one_epoch
 from detseg.checkpoints import save_checkpoint
-from detseg.datasets import LabelledPictures
+from detseg.datasets import LabelledImages
 from detseg.engine.evaluate import validation_loss
 from detseg.errors import DataError
 from detseg.models import OwnClassifier
@@ -36,7 +36,7 @@ class OwnNet(nn.Module):
         return self.layers(batch)
 
 
-def picture(index: int) -> np.ndarray:
+def solid_image(index: int) -> np.ndarray:
     """One bright channel in noise, by class."""
     pixels = np.random.default_rng(index).integers(0, 90, (32, 32, 3), dtype=np.uint8)
     pixels[..., index % 3] += 120
@@ -45,7 +45,7 @@ def picture(index: int) -> np.ndarray:
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CIFAR10:
-    """CIFAR10's own files with 60 pictures of three classes; its list of checksums is theirs, so it is replaced."""
+    """CIFAR10's own files with 60 images of three classes; its list of checksums is theirs, so it is replaced."""
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
 
@@ -54,7 +54,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CIFAR10:
         (folder / name).write_bytes(data)
         return [name, hashlib.md5(data).hexdigest()]
 
-    images = np.stack([picture(index).transpose(2, 0, 1).reshape(-1) for index in range(60)])
+    images = np.stack([solid_image(index).transpose(2, 0, 1).reshape(-1) for index in range(60)])
     batches = [
         write(f"data_batch_{n}", {"data": images[12 * n - 12 : 12 * n], "labels": [i % 3 for i in range(12)]})
         for n in range(1, 6)
@@ -69,7 +69,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CIFAR10:
 def test_cifar10_and_a_network_of_ones_own(cifar: CIFAR10, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = OwnClassifier(OwnNet(), cifar.classes, image_size=32)
-    loader = data_loader(LabelledPictures(cifar, model.preprocessing), 16, shuffle=True)
+    loader = data_loader(LabelledImages(cifar, model.preprocessing), 16, shuffle=True)
     before = evaluate(model, loader, "cpu").best()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(4):
@@ -82,7 +82,7 @@ def test_cifar10_and_a_network_of_ones_own(cifar: CIFAR10, tmp_path: Path, capsy
     assert "accuracy" in capsys.readouterr().out
     assert "loss_classifier" in validation_loss(model, loader, "cpu")
     expected, found, control = (
-        Predictor(m, "cpu")(picture(1)) for m in (model, again, OwnClassifier(OwnNet(), CLASSES, image_size=32))
+        Predictor(m, "cpu")(solid_image(1)) for m in (model, again, OwnClassifier(OwnNet(), CLASSES, image_size=32))
     )
     assert np.array_equal(expected.probabilities, found.probabilities)
     assert not np.array_equal(expected.probabilities, control.probabilities)
@@ -95,7 +95,7 @@ def test_cifar10_and_a_model_of_this_project(cifar: CIFAR10, tmp_path: Path) -> 
     torch.manual_seed(0)
     model = create_model("resnet18", cifar.classes, weights="none", image_size=33).model
     part = torch.utils.data.Subset(cifar, range(24))
-    loader = data_loader(LabelledPictures(part, model.preprocessing), 8, shuffle=True)
+    loader = data_loader(LabelledImages(part, model.preprocessing), 8, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     first, second = (
         train_one_epoch(model, optimizer, loader, "cpu", epoch).losses["loss"] for epoch in (1, 2)
@@ -112,11 +112,11 @@ def test_an_image_folder(tmp_path: Path) -> None:
     for index in range(12):
         folder = tmp_path / "data" / CLASSES[index % 3]
         folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.kron(picture(index), np.ones((2, 3, 1), np.uint8))).save(folder / f"{index}.png")
+        Image.fromarray(np.kron(solid_image(index), np.ones((2, 3, 1), np.uint8))).save(folder / f"{index}.png")
     data = ImageFolder(tmp_path / "data")
     torch.manual_seed(0)
     model = OwnClassifier(OwnNet(), data.classes, image_size=32)
-    loader = data_loader(LabelledPictures(data, model.preprocessing), 4)
+    loader = data_loader(LabelledImages(data, model.preprocessing), 4)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for epoch in range(6):
         train_one_epoch(model, optimizer, loader, "cpu", epoch)
@@ -134,14 +134,14 @@ def test_a_checkpoint_of_another_kind_is_refused() -> None:
 )
 def test_a_network_with_other_outputs_is_named(network: nn.Module, message: str) -> None:
     model = OwnClassifier(network, CLASSES, image_size=32)
-    images = [torch.from_numpy(picture(i)).permute(2, 0, 1) for i in range(2)]
+    images = [torch.from_numpy(solid_image(i)).permute(2, 0, 1) for i in range(2)]
     with pytest.raises(DataError, match=message):
         model(images, [{"class_index": torch.tensor(0)}] * 2)
     with pytest.raises(DataError, match=message):
         model.eval()(images)
 
 
-def test_one_small_picture_is_a_batch_for_a_network_without_norms() -> None:
+def test_one_small_image_is_a_batch_for_a_network_without_norms() -> None:
     model = OwnClassifier(OwnNet(), CLASSES, image_size=32)
-    image = torch.from_numpy(picture(0)).permute(2, 0, 1)
+    image = torch.from_numpy(solid_image(0)).permute(2, 0, 1)
     assert torch.isfinite(model([image], [{"class_index": torch.tensor(0)}])["loss_classifier"])

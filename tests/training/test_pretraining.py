@@ -1,4 +1,4 @@
-"""Making starting weights: reproducible, resumable, small, with a card that says the truth."""
+"""Making starting weights: reproducible, resumable, small, with a card that says the ground truth."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
     assert "cannot be divided among 2 processes" in result.stderr
 
 
-@pytest.mark.usefixtures("no_pictures")
+@pytest.mark.usefixtures("no_images")
 def test_from_a_labelled_set(parts: Path, tmp_path: Path) -> None:
     """As ``train`` from scratch, and then the small file and its card; also when it goes on."""
     options = replace(TINY, data=str(parts), output=str(tmp_path / "run"), epochs=1)

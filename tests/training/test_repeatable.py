@@ -1,4 +1,4 @@
-"""The same seed gives the same run: again, with loader processes, and after an interruption."""
+"""The same seed gives the same run: again, with loader processes, and after an stop_request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import detseg.training.trainer as recipe
 from detseg.checkpoints import load_checkpoint
 from detseg.cli import main
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 OPTIONS = ("--epochs", "3", "--augment", "strong", "--image-size", "64")
 

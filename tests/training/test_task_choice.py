@@ -98,13 +98,13 @@ def test_classes_need_two() -> None:
         ({"eval_epochs": 0}, "--eval-epochs 0: it must be at least 1"),
         ({"image_size": 4}, "--image-size 4: it must be at least 32"),
         ({"mask_rois_per_image": 0}, "--mask-rois-per-image 0: it must be at least 1"),
-        ({"last_lr": 0.0}, "--last-lr 0.0: it must be a number above 0"),
+        ({"head_lr_mult": 0.0}, "--head-lr-mult 0.0: it must be a number above 0"),
         ({"beta2": 1.0}, "--beta2 1.0: a decay lies between 0 and 1"),
         ({"beta2": 0.9, "optimizer": "sgd"}, "--beta2 0.9 is of adamw"),
         ({"lr": 0.0}, "--lr 0.0"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"seed": -1}, "--seed -1"),
-        ({"freeze": "body", "trainable_layers": 2}, "give one of them"),
+        ({"freeze": "backbone", "trainable_layers": 2}, "give one of them"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, float], said: str) -> None:
@@ -118,7 +118,7 @@ def test_every_choice_has_a_reason_and_the_users_own_is_kept() -> None:
     config, lines = resolve(TrainConfig(data="x", lr=0.5), given, given, torch.device("cpu"))
     assert (config.lr, config.batch_size, config.workers, config.detections_per_image) == (0.5, 1, 0, 135)
     assert config.model == "maskrcnn_mobilenet_v3_large_fpn"
-    assert (config.weights, config.freeze) == ("coco", "body")
+    assert (config.weights, config.freeze) == ("coco", "backbone")
     assert all(line.endswith(")") for line in lines)
     assert not any(line.strip().startswith("lr ") for line in lines)
     cuda, _ = resolve(TrainConfig(data="x"), given, given, torch.device("cuda"))

@@ -16,16 +16,16 @@ import torch
 
 from detseg.annotations import read
 from detseg.checkpoints import load_checkpoint, save_checkpoint
-from detseg.checkpoints import manager as keeper
+from detseg.checkpoints import manager as manager
 from detseg.cli import main
 from detseg.models import freeze
 from detseg.models.create import create_model
 from detseg.options import TrainConfig
-from detseg.runtime.signals import Interruption
+from detseg.runtime.signals import StopRequest
 from detseg.training import time_budget as budget
-from detseg.training.loaders import Feed
+from detseg.training.loaders import DataModule
 
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 Train = Callable[..., Path]
 MINUTES = ("--epochs", "null", "--image-size", "64", "--augment", "strong")
@@ -140,7 +140,7 @@ def test_fewer_evaluations_leave_room_for_epochs(monkeypatch: pytest.MonkeyPatch
     assert counts == [5, 10]
 
 
-@pytest.mark.parametrize("level", ["none", "body"])
+@pytest.mark.parametrize("level", ["none", "backbone"])
 def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> None:
     table = read(parts)
     model = create_model(
@@ -148,12 +148,12 @@ def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> N
     ).model
     freeze(model, level)
     config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
-    feed = Feed(config, model, folder=tmp_path)
-    feed.prepare(table, Interruption())
+    data_module = DataModule(config, model, folder=tmp_path)
+    data_module.prepare(table, StopRequest())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
-    assert min(budget.epoch_seconds(config, model, table, table, feed)) > 0
+    assert min(budget.epoch_seconds(config, model, table, table, data_module)) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert [module.training for module in model.modules()] == modes
@@ -164,14 +164,14 @@ def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> N
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every checkpoint takes 100 seconds, by the clock."""
-    waited, clock = [0.0], time.perf_counter
+    epochs_without_improvement, clock = [0.0], time.perf_counter
 
     def save(*given: Any, **named: Any) -> None:
-        waited[0] += 100
+        epochs_without_improvement[0] += 100
         save_checkpoint(*given, **named)
 
-    monkeypatch.setattr(time, "perf_counter", lambda: clock() + waited[0])
-    monkeypatch.setattr(keeper, "save_checkpoint", save)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + epochs_without_improvement[0])
+    monkeypatch.setattr(manager, "save_checkpoint", save)
 
 
 def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_disk: None) -> None:
@@ -181,11 +181,13 @@ def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_d
     model = create_model(
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
     ).model
-    measured = budget.epoch_seconds(config, model, table, table, Feed(config, model, folder=tmp_path / "run"))
+    measured = budget.epoch_seconds(config, model, table, table, DataModule(config, model, folder=tmp_path / "run"))
     assert 100 <= measured.saving < 110
     assert max(measured.learning, measured.scoring) < 100  # control
     assert not list((tmp_path / "run").iterdir())
-    assert budget.epoch_seconds(config, model, table, table, Feed(config, model)).saving == 0  # nothing to write into
+    assert (
+        budget.epoch_seconds(config, model, table, table, DataModule(config, model)).saving == 0
+    )  # nothing to write into
 
 
 def test_the_seconds_of_an_epoch_have_the_checkpoint_before_it(

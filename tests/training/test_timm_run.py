@@ -1,4 +1,4 @@
-"""Training on a timm body by the command."""
+"""Training on a timm backbone by the command."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import pytest
 from detseg.cli import main
 from detseg.errors import DataError
 from detseg.models.build import architecture_of
-from detseg.models.create import with_body
+from detseg.models.create import with_backbone
 from detseg.options import TrainConfig
 from detseg.training.choices import pick_output
 
 pytest.importorskip("timm")
-pytestmark = pytest.mark.usefixtures("no_pictures")
+pytestmark = pytest.mark.usefixtures("no_images")
 
 
 @pytest.mark.slow
 def test_detect(train: Any, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = train(parts, tmp_path / "run", "--model", "fasterrcnn", "--body", "timm:test_convnext", "--freeze", "none")
+    run = train(
+        parts, tmp_path / "run", "--model", "fasterrcnn", "--backbone", "timm:test_convnext", "--freeze", "none"
+    )
     assert tomllib.loads((run / "config.toml").read_text())["model"] == "fasterrcnn_timm:test_convnext"
     assert "stem" in capsys.readouterr().out
     assert main(["evaluate", str(run)]) == 0
@@ -36,20 +38,20 @@ def test_classify_evaluate_and_resume(tmp_path: Path) -> None:
         cv2.imwrite(str(path), np.full((40, 50, 3), 40 + 150 * (index % 2) + index, np.uint8))
     run = tmp_path / "run"
     options = ("--epochs", "1", "--image-size", "64", "--device", "cpu", "--workers", "0", "--output", str(run))
-    named = ("--model", "classifier", "--body", "timm:test_convnext", "--weights", "none")
+    named = ("--model", "classifier", "--backbone", "timm:test_convnext", "--weights", "none")
     assert main(["train", str(tmp_path / "data"), *named, *options]) == 0
     saved = tomllib.loads((run / "config.toml").read_text())
     assert saved["model"] == "classifier_timm:test_convnext"
-    assert "body" not in saved
+    assert "backbone" not in saved
     assert main(["evaluate", str(run)]) == 0
     assert main(["train", "--resume", str(run), "--epochs", "2"]) == 0
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_body_needs_a_model() -> None:
-    assert with_body(TrainConfig(model="resnet18")).model == "resnet18"
-    with pytest.raises(DataError, match="--body timm:x without --model"):
-        with_body(TrainConfig(body="timm:x"))
+def test_a_backbone_needs_a_model() -> None:
+    assert with_backbone(TrainConfig(model="resnet18")).model == "resnet18"
+    with pytest.raises(DataError, match="--backbone timm:x without --model"):
+        with_backbone(TrainConfig(backbone="timm:x"))
 
 
 def test_the_run_folder_has_no_colon() -> None:

@@ -1,1 +1,1 @@
-"""Measured side by side with the plain way of torchvision, PIL and pycocotools: what is faster here, and how much."""
+"""Measured side by side with the baseline of torchvision, PIL and pycocotools: what is faster here, and how much."""

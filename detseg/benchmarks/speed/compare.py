@@ -1,4 +1,4 @@
-"""``benchmark frozen|step|evaluate|predict|loader|index|all``: speed against the plain way, on what is made here."""
+"""``benchmark frozen|step|evaluate|predict|loader|index|all``: speed against the baseline, on what is made here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures with known objects, drawn in memory: the same for both ways of a comparison."""
+"""Images with known objects, drawn in memory: the same for both ways of a comparison."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SkilledRpn(nn.Module):
     """
 
     def __init__(self, rpn: nn.Module, samples: list[tuple[Tensor, Target]], proposals: int = 300) -> None:
-        """``samples``: of which every picture's objects are found, by the picture's objects or, without, in turn."""
+        """``samples``: of which every image's objects are found, by the image's objects or, without, in turn."""
         super().__init__()
         self.rpn = rpn
         rng = np.random.default_rng(7)
@@ -63,7 +63,7 @@ class SkilledRpn(nn.Module):
         self.turn = 0
 
     def forward(self, images: object, maps: object, targets: object = None) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As torchvision's; the pictures are taken to come in their order."""
+        """As torchvision's; the images are taken to come in their order."""
         found, losses = self.rpn(images, maps, targets)
         numbers = [(self.turn + index) % len(self._found) for index in range(len(found))]
         self.turn += len(found)

@@ -34,7 +34,7 @@ from detseg.preprocess import Geometry
 from detseg.structures import RLE, Prediction, RawPrediction
 
 SAME = 0.9
-"""IoU of our masks with the peer's, which cuts the corners of boxes to whole pixels and so moves small masks a bit."""
+"""IoU of our masks with the baseline's, which cuts the corners of boxes to whole pixels and so moves small masks a bit."""
 ORDER = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
@@ -51,7 +51,7 @@ def compare(device: torch.device) -> list[Comparison]:
 def pasting(
     *, detections: int = 100, size_hw: tuple[int, int] = (800, 1066), images: int = 4, turns: int = 5
 ) -> Comparison:
-    """Soft masks inside boxes to COCO RLEs of whole pictures.
+    """Soft masks inside boxes to COCO RLEs of whole images.
 
     Raises:
         DataError: the two ways do not agree.
@@ -69,28 +69,28 @@ def pasting(
         f"paste and encode {detections} masks, {size_hw[0]} x {size_hw[1]}",
         lambda: [finish(raw, geometry) for raw in raws],
         lambda: [_pasted(transform, raw, size_hw) for raw in raws],
-        peer="torchvision's postprocess, threshold, pycocotools' encode of whole masks",
+        baseline="torchvision's postprocess, threshold, pycocotools' encode of whole masks",
         target=20,
         turns=turns,
     )
-    return replace(found, note=f"{_per_second(found, images)}; IoU of all masks with the peer's {agreement:.3f}")
+    return replace(found, note=f"{_per_second(found, images)}; IoU of all masks with the baseline's {agreement:.3f}")
 
 
 def scoring(
     *, images: int = 100, objects: int = 30, size_hw: tuple[int, int] = (480, 640), turns: int = 5
 ) -> Comparison:
-    """Mask AP from predictions and truth in memory, in seconds of all cores together: the engine may use several.
+    """Mask AP from predictions and ground truth in memory, in seconds of all cores together: the engine may use several.
 
     Raises:
         DataError: the two ways do not give the same 12 numbers.
     """
-    truth = scene_annotations(images, size_hw, objects)
+    ground_truth = scene_annotations(images, size_hw, objects)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "instances.json"
-        path.write_bytes(msgspec.json.encode(truth))
+        path.write_bytes(msgspec.json.encode(ground_truth))
         read = read_ground_truth(path)
-    predictions = _predictions(truth, size_hw)
-    targets = [{"image_id": image["id"]} for image in truth["images"]]
+    predictions = _predictions(ground_truth, size_hw)
+    targets = [{"image_id": image["id"]} for image in ground_truth["images"]]
 
     def ours() -> list[float | None]:
         evaluator = CocoEvaluator(read, iou_types=("segm",))
@@ -98,11 +98,11 @@ def scoring(
         stats = evaluator.compute().stats["segm"]
         return [stats[name] for name in ORDER]
 
-    results = _results(truth, predictions)
-    check_scores(ours(), _scored(*copy.deepcopy((truth, results))))
+    results = _results(ground_truth, predictions)
+    check_scores(ours(), _scored(*copy.deepcopy((ground_truth, results))))
     taken: tuple[list[float], list[float]] = ([], [])
     for _ in range(turns):
-        given = copy.deepcopy((truth, results))  # pycocotools writes into them
+        given = copy.deepcopy((ground_truth, results))  # pycocotools writes into them
         taken[0].append(_core_seconds(ours))
         taken[1].append(_core_seconds(partial(_scored, *given)))
     found = Comparison(
@@ -118,14 +118,18 @@ def scoring(
 def check_masks(ours: Sequence[RLE], theirs: Sequence[RLE]) -> float:
     """Pixels in both over pixels in either, of all pairs together; DataError below :data:`SAME` or if some lack."""
     if len(ours) != len(theirs):
-        raise DataError(f"{len(ours)} masks of ours, {len(theirs)} of the peer's; the comparison is not of equal work")
+        raise DataError(
+            f"{len(ours)} masks of ours, {len(theirs)} of the baseline's; the comparison is not of equal work"
+        )
     pairs = [[one, other] for one, other in zip(ours, theirs, strict=True)]
     both, either = (
         sum(float(coco_mask.area(coco_mask.merge(pair, intersect=intersect))) for pair in pairs)
         for intersect in (True, False)
     )
     if both < SAME * either:
-        raise DataError(f"masks share {both / either:.3f} of their pixels with the peer's; at least {SAME} is wanted")
+        raise DataError(
+            f"masks share {both / either:.3f} of their pixels with the baseline's; at least {SAME} is wanted"
+        )
     return both / either if either else 1.0
 
 
@@ -144,11 +148,11 @@ def _pasted(transform: GeneralizedRCNNTransform, raw: RawPrediction, size_hw: tu
     return [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in masks]
 
 
-def _predictions(truth: dict[str, Any], size_hw: tuple[int, int]) -> list[Prediction]:
+def _predictions(ground_truth: dict[str, Any], size_hw: tuple[int, int]) -> list[Prediction]:
     """Every object found again, moved by a few pixels, some of another class."""
     rng = np.random.default_rng(1)
-    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
-    for annotation in truth["annotations"]:
+    by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
+    for annotation in ground_truth["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
     predictions = []
     for objects in by_image.values():
@@ -174,7 +178,7 @@ def _predictions(truth: dict[str, Any], size_hw: tuple[int, int]) -> list[Predic
     return predictions
 
 
-def _results(truth: dict[str, Any], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+def _results(ground_truth: dict[str, Any], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
     """COCO's results form, as pycocotools reads it."""
     return [
         {
@@ -183,15 +187,15 @@ def _results(truth: dict[str, Any], predictions: Sequence[Prediction]) -> list[d
             "score": float(prediction.scores[i]),
             "segmentation": rle,
         }
-        for image, prediction in zip(truth["images"], predictions, strict=True)
+        for image, prediction in zip(ground_truth["images"], predictions, strict=True)
         for i, rle in enumerate(prediction.rles or [])
     ]
 
 
-def _scored(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+def _scored(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
-        index.dataset = truth
+        index.dataset = ground_truth
         index.createIndex()
         evaluation = COCOeval(index, index.loadRes(results), "segm")
         evaluation.evaluate()
@@ -208,4 +212,4 @@ def _core_seconds(run: Callable[[], object]) -> float:
 
 def _per_second(found: Comparison, images: int) -> str:
     ours, theirs = (images / statistics.median(seconds) for seconds in (found.ours, found.theirs))
-    return f"{ours:.3g} images per second and core, the peer {theirs:.3g}"
+    return f"{ours:.3g} images per second and core, the baseline {theirs:.3g}"

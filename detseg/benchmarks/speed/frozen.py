@@ -1,4 +1,4 @@
-"""Frozen training against the plain way, which runs the frozen parts in every step, and against full fine-tuning."""
+"""Frozen training against the baseline, which runs the frozen parts in every step, and against full fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from detseg.benchmarks.speed.baseline import plain_peer
+from detseg.benchmarks.speed.baseline import baseline_model
 from detseg.benchmarks.speed.drawn_samples import SkilledRpn, Target, drawn_samples
 from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
 from detseg.classes import ClassMap
@@ -36,9 +36,9 @@ class Case:
 
     Attributes:
         title: in the table.
-        arch: ours; the peer has the same modules and weights.
+        arch: ours; the baseline has the same modules and weights.
         level: frozen up to here.
-        target: ratio to the plain way that is wanted.
+        target: ratio to the baseline that is wanted.
     """
 
     title: str
@@ -50,8 +50,8 @@ class Case:
 CASES = (
     Case("Mask R-CNN R50-FPN, heads only", "maskrcnn_resnet50_fpn", "rpn", 3),
     Case("Faster R-CNN R50-FPN, heads only", "fasterrcnn_resnet50_fpn", "rpn", 5),
-    Case("Mask R-CNN R50-FPN, body frozen", "maskrcnn_resnet50_fpn", "body", 2),
-    Case("Faster R-CNN R50-FPN, body frozen", "fasterrcnn_resnet50_fpn", "body", 2),
+    Case("Mask R-CNN R50-FPN, backbone frozen", "maskrcnn_resnet50_fpn", "backbone", 2),
+    Case("Faster R-CNN R50-FPN, backbone frozen", "fasterrcnn_resnet50_fpn", "backbone", 2),
 )
 
 
@@ -65,16 +65,16 @@ def compare(device: torch.device) -> list[Comparison]:
 def detector(
     case: Case, device: torch.device, *, size_hw: tuple[int, int] = (480, 640), images: int = 4, turns: int = 3
 ) -> Comparison:
-    """An epoch over ``images`` of which the features are there already; the peer's images are of that size too."""
+    """An epoch over ``images`` of which the features are there already; the baseline's images are of that size too."""
     samples = drawn_samples(images, size_hw, instances=8, num_labels=len(CLASSES))
-    model, peer = _pair(case, case.level, samples, device)
-    ours, theirs = _cached_epoch(model, samples, device), _plain_epoch(peer, samples, device)
+    model, baseline = _pair(case, case.level, samples, device)
+    ours, theirs = _cached_epoch(model, samples, device), _baseline_epoch(baseline, samples, device)
     difference = _checked(ours(), theirs())
     return in_turn(
         f"{case.title}, {size_hw[0]} x {size_hw[1]}",
         ours,
         theirs,
-        peer="torchvision's model and loop, the same parts frozen",
+        baseline="torchvision's model and loop, the same parts frozen",
         target=case.target,
         note=f"first losses differ by {difference:.1e} of their size",
         turns=turns,
@@ -84,15 +84,15 @@ def detector(
 def against_full(
     case: Case, device: torch.device, *, size_hw: tuple[int, int] = (480, 640), images: int = 2, turns: int = 3
 ) -> Comparison:
-    """The same against plain fine-tuning of all parts."""
+    """The same against fine-tuning of all parts."""
     samples = drawn_samples(images, size_hw, instances=8, num_labels=len(CLASSES))
     model, _ = _pair(case, case.level, samples, device)
     _, full = _pair(case, "none", samples, device)
     return in_turn(
         f"{case.title} against full fine-tuning, {size_hw[0]} x {size_hw[1]}",
         _cached_epoch(model, samples, device),
-        _plain_epoch(full, samples, device),
-        peer="torchvision's model and loop, all parts trained",
+        _baseline_epoch(full, samples, device),
+        baseline="torchvision's model and loop, all parts trained",
         target=8,
         turns=turns,
     )
@@ -101,16 +101,16 @@ def against_full(
 def classifier(
     device: torch.device, *, size: int = 224, images: int = 40, epochs: int = 10, turns: int = 3
 ) -> Comparison:
-    """A whole run of ResNet-18 with a frozen body: features computed and kept, ``epochs`` of the head, evaluations."""
+    """A whole run of ResNet-18 with a frozen backbone: features computed and kept, ``epochs`` of the head, evaluations."""
     samples = [(image, {"class_index": target["labels"][0] - 1, "image_id": target["image_id"]}) for image, target in
                drawn_samples(images, (size, size), instances=1, num_labels=len(CLASSES))]  # fmt: skip
     train, val = samples[: -images // 5], samples[-images // 5 :]
     torch.manual_seed(0)
     model: Any = build_model(describe("resnet18", CLASSES, weights="none")).to(device)
-    freeze(model, "body")
-    peer = resnet18(num_classes=len(CLASSES)).to(device)
-    peer.load_state_dict(model.state_dict())
-    for name, parameter in peer.named_parameters():
+    freeze(model, "backbone")
+    baseline = resnet18(num_classes=len(CLASSES)).to(device)
+    baseline.load_state_dict(model.state_dict())
+    for name, parameter in baseline.named_parameters():
         parameter.requires_grad_(name.startswith("fc."))
 
     def ours() -> list[float]:
@@ -130,7 +130,7 @@ def classifier(
         return losses
 
     def theirs() -> list[float]:
-        own = copy.deepcopy(peer)
+        own = copy.deepcopy(baseline)
         optimizer = torch.optim.SGD(own.fc.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
         losses = []
         for _ in range(epochs):
@@ -152,12 +152,12 @@ def classifier(
 
     difference = _checked(ours()[:1], theirs()[:1])
     return in_turn(
-        f"ResNet-18, body frozen, {size} px, all of a run of {epochs} epochs",
+        f"ResNet-18, backbone frozen, {size} px, all of a run of {epochs} epochs",
         ours,
         theirs,
-        peer="torchvision's model and loop, the body frozen",
+        baseline="torchvision's model and loop, the backbone frozen",
         target=8,
-        note=f"first losses differ by {difference:.1e} of their size; one view of each picture on both sides",
+        note=f"first losses differ by {difference:.1e} of their size; one view of each image on both sides",
         turns=turns,
     )
 
@@ -173,15 +173,15 @@ def _pair(case: Case, level: str, samples: list[tuple[Tensor, Target]], device: 
         if name.endswith("running_var"):
             buffer.fill_(3.0)
     model.load_state_dict(state)
-    peer = plain_peer(model)
-    for one in (model, peer):
+    baseline = baseline_model(model)
+    for one in (model, baseline):
         one.rpn = SkilledRpn(one.rpn, samples)
     freeze(model, level)
     for name in model.frozen_modules:
-        peer.get_submodule(name).requires_grad_(False)
+        baseline.get_submodule(name).requires_grad_(False)
         if name == "rpn":
-            peer.rpn.eval()  # else it would have losses that teach nothing
-    return model, peer
+            baseline.rpn.eval()  # else it would have losses that teach nothing
+    return model, baseline
 
 
 def _restart(model: Any) -> None:
@@ -207,7 +207,7 @@ def _checked(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """How much two losses differ, as a share."""
     difference = max(abs(one - other) / abs(other) for one, other in zip(ours, theirs, strict=True))
     if not difference <= TOLERANCE:
-        raise DataError(f"losses {list(ours)} of ours and {list(theirs)} of the peer are not of equal work")
+        raise DataError(f"losses {list(ours)} of ours and {list(theirs)} of the baseline are not of equal work")
     return difference
 
 
@@ -228,20 +228,22 @@ def _cached_epoch(model: Any, samples: list[tuple[Tensor, Target]], device: torc
     return epoch
 
 
-def _plain_epoch(peer: Any, samples: list[tuple[Tensor, Target]], device: torch.device) -> Callable[[], list[float]]:
+def _baseline_epoch(
+    baseline: Any, samples: list[tuple[Tensor, Target]], device: torch.device
+) -> Callable[[], list[float]]:
     """An epoch of the loop that torchvision's users write."""
-    parameters = [parameter for parameter in peer.parameters() if parameter.requires_grad]
+    parameters = [parameter for parameter in baseline.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=LR, momentum=0.9, weight_decay=1e-4)
     batches = [samples[begin : begin + BATCH] for begin in range(0, len(samples), BATCH)]
 
     def epoch() -> list[float]:
-        _restart(peer)
+        _restart(baseline)
         total = 0.0
         for step, batch in enumerate(batches):
             torch.manual_seed(derive_seed(0, 0, len(batches) + step))
             images = [image.to(device).float() / 255 for image, _ in batch]
             targets = [{key: value.to(device) for key, value in target.items()} for _, target in batch]
-            loss = sum(peer(images, targets).values())
+            loss = sum(baseline(images, targets).values())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

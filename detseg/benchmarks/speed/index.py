@@ -1,6 +1,6 @@
 """``benchmark index``: a COCO file of train2017's size as a table, against ``pycocotools.COCO`` of the same file.
 
-The file is generated, and its pictures do not exist: both ways take the sizes that the file gives. Every loading has a
+The file is generated, and its images do not exist: both ways take the sizes that the file gives. Every loading has a
 fresh process, so that memory is that of the loading alone.
 """
 
@@ -68,16 +68,16 @@ def compare(
                     found[way].append(fresh.submit(measure, way, path, 0 if turn else workers).result())
             check_equal(found["ours"][-1], found["theirs"][-1])
     ours, theirs = found["ours"], found["theirs"]
-    what, peer = f"{images:,} images, {instances:,} instances", "pycocotools.COCO"
+    what, baseline = f"{images:,} images, {instances:,} instances", "pycocotools.COCO"
     same = f"a generated file of {size:.0f} MB; boxes, areas and classes of all and outlines of some are equal"
-    rows = [_row(f"load {what}", ours, theirs, peer, "seconds", "s", TIME, f"{same}; no picture is opened")]
+    rows = [_row(f"load {what}", ours, theirs, baseline, "seconds", "s", TIME, f"{same}; no image is opened")]
     if ours[0].steady is not None:
         peaks = [max(one.peak or 0.0 for one in way) for way in (ours, theirs)]
         note = f"while it loads {peaks[0]:.0f} MB against {peaks[1]:.0f} MB"
-        rows.append(_row(f"memory of {what}", ours, theirs, peer, "steady", "MB", MEMORY, note))
+        rows.append(_row(f"memory of {what}", ours, theirs, baseline, "steady", "MB", MEMORY, note))
         note = "each reads every record in random order; one after the other, and what they add is summed"
         name = f"memory with {workers} workers"
-        rows.append(_row(name, ours[:1], theirs[:1], peer, "with_workers", "MB", None, note))
+        rows.append(_row(name, ours[:1], theirs[:1], baseline, "with_workers", "MB", None, note))
     return rows
 
 
@@ -317,11 +317,11 @@ def _row(
     name: str,
     ours: list[Measured],
     theirs: list[Measured],
-    peer: str,
+    baseline: str,
     what: str,
     unit: str,
     target: float | None,
     note: str,
 ) -> Comparison:
     values = [tuple(float(getattr(one, what)) for one in way) for way in (ours, theirs)]
-    return Comparison(name, peer, values[0], values[1], target, note, unit)
+    return Comparison(name, baseline, values[0], values[1], target, note, unit)

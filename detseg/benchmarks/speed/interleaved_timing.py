@@ -20,7 +20,7 @@ class Comparison:
 
     Attributes:
         name: what is done, with its sizes.
-        peer: the plain way that it is compared with.
+        baseline: the baseline that it is compared with.
         ours, theirs: seconds (or another ``unit``, of which less is better) of each turn.
         target: the ratio that is wanted; None where there is none.
         note: what else a reader must know: an equality that was checked, a limit.
@@ -28,7 +28,7 @@ class Comparison:
     """
 
     name: str
-    peer: str
+    baseline: str
     ours: tuple[float, ...]
     theirs: tuple[float, ...]
     target: float | None = None
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as much the peer takes, in each turn."""
+        """How many times as much the baseline takes, in each turn."""
         return tuple(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
     @property
@@ -50,14 +50,14 @@ class Comparison:
         low, high = min(self.ratios), max(self.ratios)
         wanted = "" if self.target is None else f"{self.target:g}"
         medians = (f"{statistics.median(values):.3g} {self.unit}" for values in (self.ours, self.theirs))
-        return [self.name, f"{self.ratio:.2f} ({low:.2f} to {high:.2f})", wanted, *medians, self.peer]
+        return [self.name, f"{self.ratio:.2f} ({low:.2f} to {high:.2f})", wanted, *medians, self.baseline]
 
     def to_dict(self) -> dict[str, Any]:
         """The same for JSON."""
         return asdict(self) | {"ratio": self.ratio}
 
 
-HEADER = ["", "ratio", "wanted", "detseg", "peer", "the peer is"]
+HEADER = ["", "ratio", "wanted", "detseg", "baseline", "the baseline is"]
 
 
 def in_turn(
@@ -65,7 +65,7 @@ def in_turn(
     ours: Callable[[], object],
     theirs: Callable[[], object],
     *,
-    peer: str,
+    baseline: str,
     target: float | None = None,
     note: str = "",
     turns: int = 5,
@@ -78,7 +78,7 @@ def in_turn(
         # who goes first alternates: the first of a pair may find a cooler processor
         for way in (0, 1) if turn % 2 == 0 else (1, 0):
             taken[way].append(seconds_of((ours, theirs)[way]))
-    return Comparison(name, peer, tuple(taken[0]), tuple(taken[1]), target, note)
+    return Comparison(name, baseline, tuple(taken[0]), tuple(taken[1]), target, note)
 
 
 def seconds_of(run: Callable[[], object]) -> float:

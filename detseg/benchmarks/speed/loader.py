@@ -1,4 +1,4 @@
-"""From files to samples: a picture and its masks at the network's size."""
+"""From files to samples: an image and its masks at the network's size."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from detseg.datasets.decoded_images import DecodedImages
 from detseg.errors import DataError
 from detseg.preprocess import Preprocessing
 
-PEER = "PIL, annToMask, torchvision's resize of image and masks"
+BASELINE = "PIL, annToMask, torchvision's resize of image and masks"
 ALIKE = 0.95
-"""IoU of the masks of both ways, all pixels of all masks together: ours scales the polygon, the peer scales its pixels
+"""IoU of the masks of both ways, all pixels of all masks together: ours scales the polygon, the baseline scales its pixels
 and cuts off what is below 1, so that its masks lose half a pixel of border."""
 CHECKED = 4  # samples that are compared
 CLOSE = 0.05
@@ -50,7 +50,7 @@ def compare(device: torch.device) -> list[Comparison]:
             loading(annotations, 800, mirrored=True),
         ]
         for size in (480, 800):
-            found += [again(annotations, size, plainly=plainly) for plainly in (True, False)]
+            found += [again(annotations, size, against_baseline=against_baseline) for against_baseline in (True, False)]
     return found
 
 
@@ -60,36 +60,36 @@ def loading(annotations: Path, size: int, *, mirrored: bool = False, turns: int 
     Raises:
         DataError: the two ways do not agree.
     """
-    ours, theirs = Ours(annotations, size, mirrored=mirrored), Plain(annotations, size, mirrored=mirrored)
+    ours, theirs = Ours(annotations, size, mirrored=mirrored), Baseline(annotations, size, mirrored=mirrored)
     compared = range(min(CHECKED, len(theirs)))
-    plain = Ours(annotations, size), Plain(annotations, size)  # each way draws its own mirrors
-    agreement = check_samples(*([way[i] for i in compared] for way in plain))
+    baseline = Ours(annotations, size), Baseline(annotations, size)  # each way draws its own mirrors
+    agreement = check_samples(*([way[i] for i in compared] for way in baseline))
     found = in_turn(
-        f"load {len(theirs)} pictures and masks, to {size}{', mirrored' if mirrored else ''}",
+        f"load {len(theirs)} images and masks, to {size}{', mirrored' if mirrored else ''}",
         lambda: [ours[i] for i in range(len(theirs))],
         lambda: [theirs[i] for i in range(len(theirs))],
-        peer=PEER + (", hflip" if mirrored else ""),
+        baseline=BASELINE + (", hflip" if mirrored else ""),
         target=5,
         turns=turns,
     )
-    return replace(found, note=f"{_per_second(found, len(theirs))}; IoU of masks with the peer's {agreement:.3f}")
+    return replace(found, note=f"{_per_second(found, len(theirs))}; IoU of masks with the baseline's {agreement:.3f}")
 
 
-def again(annotations: Path, size: int, *, plainly: bool, turns: int = 5) -> Comparison:
-    """All samples of a set when their pictures were decoded before, against the plain way, or ours without keeping."""
+def again(annotations: Path, size: int, *, against_baseline: bool, turns: int = 5) -> Comparison:
+    """All samples of a set when their images were decoded before, against the baseline, or ours without keeping."""
     table = read_coco(annotations)
     with TemporaryDirectory() as folder:
         decoded = DecodedImages(table, _preprocessing(size), folder)
         kept, other = Ours(annotations, size, decoded=decoded), Ours(annotations, size)
         if any(not torch.equal(*pair) for i in range(len(table)) for pair in zip(kept[i], other[i], strict=True)):
-            raise DataError("a sample with decoded pictures is not the one without them")
-        theirs = Plain(annotations, size) if plainly else other
+            raise DataError("a sample with decoded images is not the one without them")
+        theirs = Baseline(annotations, size) if against_baseline else other
         found = in_turn(
-            f"load {len(table)} pictures and masks again, to {size}",
+            f"load {len(table)} images and masks again, to {size}",
             lambda: [kept[i] for i in range(len(table))],
             lambda: [theirs[i] for i in range(len(table))],
-            peer=PEER if plainly else "the same without keeping decoded pictures",
-            target=5 if plainly else None,
+            baseline=BASELINE if against_baseline else "the same without keeping decoded images",
+            target=5 if against_baseline else None,
             turns=turns,
         )
     return replace(found, note=f"{_per_second(found, len(table))}; equal samples with and without")
@@ -112,7 +112,7 @@ class Ours:
         return image.float().div_(255), target["masks"]
 
 
-class Plain:
+class Baseline:
     """The usual dataset class on PIL and pycocotools, and the resize that torchvision's models begin with."""
 
     def __init__(self, annotations: Path, size: int, *, mirrored: bool = False) -> None:
@@ -143,25 +143,25 @@ class Plain:
 
 
 def check_samples(ours: Sequence[Loaded], theirs: Sequence[Loaded]) -> float:
-    """IoU of all masks together; DataError below :data:`ALIKE`, or if pictures differ by more than :data:`CLOSE`, or
+    """IoU of all masks together; DataError below :data:`ALIKE`, or if images differ by more than :data:`CLOSE`, or
     if sizes do."""
     both, either = 0, 0
     for (image, masks), (other_image, other_masks) in zip(ours, theirs, strict=True):
         if image.shape != other_image.shape or masks.shape != other_masks.shape:
             raise DataError(
-                f"samples of {list(image.shape)} and {list(masks.shape)}, the peer's of {list(other_image.shape)} and "
+                f"samples of {list(image.shape)} and {list(masks.shape)}, the baseline's of {list(other_image.shape)} and "
                 f"{list(other_masks.shape)}; the comparison is not of equal work"
             )
         difference = float((image - other_image).abs().mean())
         if difference > CLOSE:
             raise DataError(
-                f"pictures differ from the peer's by {difference:.3f} on average; at most {CLOSE} is wanted"
+                f"images differ from the baseline's by {difference:.3f} on average; at most {CLOSE} is wanted"
             )
         both += int((masks & other_masks).sum())
         either += int((masks | other_masks).sum())
     iou = both / max(1, either)
     if iou < ALIKE:
-        raise DataError(f"masks have an IoU of {iou:.3f} with the peer's; at least {ALIKE} is wanted")
+        raise DataError(f"masks have an IoU of {iou:.3f} with the baseline's; at least {ALIKE} is wanted")
     return iou
 
 
@@ -170,6 +170,6 @@ def _preprocessing(size: int) -> Preprocessing:
     return Preprocessing(size, round(size * 1333 / 800))
 
 
-def _per_second(found: Comparison, pictures: int) -> str:
-    ours, theirs = (pictures / statistics.median(seconds) for seconds in (found.ours, found.theirs))
-    return f"{ours:.3g} images per second and core, the peer {theirs:.3g}"
+def _per_second(found: Comparison, images: int) -> str:
+    ours, theirs = (images / statistics.median(seconds) for seconds in (found.ours, found.theirs))
+    return f"{ours:.3g} images per second and core, the baseline {theirs:.3g}"

@@ -23,25 +23,25 @@ from torchvision.transforms import functional
 
 from detseg.benchmarks.speed.evaluate import check_masks
 from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
-from detseg.benchmarks.speed.scenes_set import write_picture
+from detseg.benchmarks.speed.scenes_set import write_image
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.inference.predictor import Predictor
 from detseg.inference.results import to_results
 from detseg.models import build_model, describe, load_weights
 from detseg.models.architectures import MODELS
-from detseg.models.backbones import BODIES
+from detseg.models.backbones import BACKBONES
 from detseg.models.description import ModelDescription
 from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 
 Results = list[dict[str, Any]]
 NEAR = 0.02
-"""Pixels by which a box may differ from the peer's, where neither resizes the picture."""
+"""Pixels by which a box may differ from the baseline's, where neither resizes the image."""
 
 
 def compare(device: torch.device) -> list[Comparison]:
-    """A photograph, and a picture of the network's own size, where nearly all time is the network's."""
+    """A photograph, and an image of the network's own size, where nearly all time is the network's."""
     with one_core(), TemporaryDirectory() as folder:
         return [
             predicting(Path(folder), device, (1200, 1600), target=2),
@@ -57,35 +57,35 @@ def predicting(
     size: int = 480,
     detections: int = 100,
     target: float | None = None,
-    pictures: int = 1,
+    images: int = 1,
     turns: int = 5,
 ) -> Comparison:
-    """The bundled Mask R-CNN at ``size`` on JPEGs of ``size_hw``, ``detections`` masks each, picture by picture.
+    """The bundled Mask R-CNN at ``size`` on JPEGs of ``size_hw``, ``detections`` masks each, image by image.
 
     Raises:
-        DataError: the two ways do not agree on a picture that neither resizes.
+        DataError: the two ways do not agree on an image that neither resizes.
     """
-    ours, theirs = Ours(size, detections, device), Plain(size, detections, device)
+    ours, theirs = Ours(size, detections, device), Baseline(size, detections, device)
     theirs.load(ours)
     same = folder / "same.png"  # without loss: every decoder gives the same pixels
-    write_picture(same, (size, size * 4 // 3), seed=0)
+    write_image(same, (size, size * 4 // 3), seed=0)
     check_results(ours(same), theirs(same))
-    paths = [folder / f"{size_hw[0]}_{number}.jpg" for number in range(pictures)]
+    paths = [folder / f"{size_hw[0]}_{number}.jpg" for number in range(images)]
     for number, path in enumerate(paths):
-        write_picture(path, size_hw, seed=number)
+        write_image(path, size_hw, seed=number)
     found = in_turn(
         f"predict {detections} masks, {size_hw[0]} x {size_hw[1]} at {size}",
         lambda: [ours(path) for path in paths],
         lambda: [theirs(path) for path in paths],
-        peer="PIL, torchvision's Mask R-CNN of the same weights, threshold, pycocotools' encode",
+        baseline="PIL, torchvision's Mask R-CNN of the same weights, threshold, pycocotools' encode",
         target=target,
         turns=turns,
     )
-    mine, other = (pictures / statistics.median(seconds) for seconds in (found.ours, found.theirs))
+    mine, other = (images / statistics.median(seconds) for seconds in (found.ours, found.theirs))
     counts = [len(ours(path)) for path in paths]
     return replace(
         found,
-        note=f"{mine:.3g} images per second, the peer {other:.3g}; {statistics.mean(counts):.0f} masks an image; the "
+        note=f"{mine:.3g} images per second, the baseline {other:.3g}; {statistics.mean(counts):.0f} masks an image; the "
         "same boxes, and masks but for their edges, where nothing is resized",
     )
 
@@ -103,12 +103,12 @@ class Ours:
         return to_results(self.predictor(path), self.predictor.class_map)
 
 
-class Plain:
+class Baseline:
     """torchvision's own Mask R-CNN, resize and pasting included, and its reference script's way to run lengths."""
 
     def __init__(self, size: int, detections: int, device: torch.device) -> None:
         self.device = device
-        self.model = plain_mask_rcnn(bundled_description(size, detections)).to(device).eval()
+        self.model = baseline_mask_rcnn(bundled_description(size, detections)).to(device).eval()
 
     def load(self, ours: Ours) -> None:
         """Take the same weights."""
@@ -138,16 +138,16 @@ def bundled_description(size: int, detections: int) -> ModelDescription:
     return replace(described, score_threshold=0.0)
 
 
-def plain_mask_rcnn(description: ModelDescription) -> nn.Module:
+def baseline_mask_rcnn(description: ModelDescription) -> nn.Module:
     """What ``description`` says, from torchvision's parts alone; only for the bundled architecture."""
     architecture = MODELS[description.arch]
-    body, neck, head = BODIES[architecture.body], architecture.neck_channels, architecture.head_channels
+    spec, neck, head = BACKBONES[architecture.backbone], architecture.neck_channels, architecture.head_channels
     num_classes = description.class_map.num_classes
     norm = nn.BatchNorm2d if description.norm == "batch" else None
     backbone = BackboneWithFPN(
         mobilenet_v3_large(weights=None, norm_layer=norm).features,
-        {name: str(level) for level, name in enumerate(body.levels)},
-        list(body.levels.values()),
+        {name: str(level) for level, name in enumerate(spec.levels)},
+        list(spec.levels.values()),
         out_channels=neck,
     )
     sizes = description.anchor_sizes or architecture.anchor_sizes
@@ -175,7 +175,7 @@ def check_results(ours: Results, theirs: Results) -> None:
     """DataError unless both found the same boxes and masks of the same classes; equal scores may change places."""
     if len(ours) != len(theirs):
         raise DataError(
-            f"{len(ours)} detections of ours, {len(theirs)} of the peer's; the comparison is not of equal work"
+            f"{len(ours)} detections of ours, {len(theirs)} of the baseline's; the comparison is not of equal work"
         )
     boxes = np.array([one["bbox"] for one in theirs]).reshape(-1, 4)
     labels = np.array([one["category_id"] for one in theirs])
@@ -184,6 +184,6 @@ def check_results(ours: Results, theirs: Results) -> None:
         away = np.abs(boxes - one["bbox"]).max(axis=1) + np.where(labels == one["category_id"], 0, np.inf)
         nearest = int(away.argmin())
         if not away[nearest] <= NEAR:
-            raise DataError(f"the box {one['bbox']} of class {one['category_id']} is none of the peer's")
+            raise DataError(f"the box {one['bbox']} of class {one['category_id']} is none of the baseline's")
         pairs.append((one["segmentation"], theirs[nearest]["segmentation"]))
     check_masks([mine for mine, _ in pairs], [other for _, other in pairs])

@@ -1,4 +1,4 @@
-"""Made data for the comparisons: pictures of rendered scenes with polygons, and masks as a network gives them."""
+"""Made data for the comparisons: images of rendered scenes with polygons, and masks as a network gives them."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Size = tuple[int, int]
 Boxes = npt.NDArray[np.float64]
 
 SIDES = (12.0, 480.0)
-"""Square roots of box areas in a picture of 800 pixels: from 1/65 of the shorter side, evenly in their logarithm. About
-a third of the boxes is below COCO's 32 pixels and a third above its 96 when the picture is scaled to COCO's 480."""
+"""Square roots of box areas in an image of 800 pixels: from 1/65 of the shorter side, evenly in their logarithm. About
+a third of the boxes is below COCO's 32 pixels and a third above its 96 when the image is scaled to COCO's 480."""
 NAMES = ("cell", "dot", "bar")
 VERTICES = 40  # of a polygon; about as many as a COCO object has
 JPEG_QUALITY = 90
 GRAIN = 4.0
-"""Standard deviation of each channel: a picture of 960 x 1280 then takes about 0.25 MB, as photographs do."""
+"""Standard deviation of each channel: an image of 960 x 1280 then takes about 0.25 MB, as photographs do."""
 
 
 def scene_set(folder: Path, images: int, size_hw: Size, instances: int, *, seed: int = 0) -> Path:
     """Write JPEGs of rendered scenes and their :func:`scene_annotations` as a COCO file; the file's path."""
-    truth = scene_annotations(images, size_hw, instances, seed=seed)
-    for image in truth["images"]:
-        write_picture(folder / image["file_name"], size_hw, seed=derive_seed(seed, image["id"]))
+    ground_truth = scene_annotations(images, size_hw, instances, seed=seed)
+    for image in ground_truth["images"]:
+        write_image(folder / image["file_name"], size_hw, seed=derive_seed(seed, image["id"]))
     path = folder / "instances.json"
-    write_json(path, truth)
+    write_json(path, ground_truth)
     return path
 
 
@@ -66,7 +66,7 @@ def scene_annotations(images: int, size_hw: Size, instances: int, *, seed: int =
     return {"images": listed, "annotations": annotations, "categories": categories}
 
 
-def write_picture(path: Path, size_hw: Size, *, seed: int) -> None:
+def write_image(path: Path, size_hw: Size, *, seed: int) -> None:
     """The scene of a seed with the grain of a camera, without which a JPEG would be smaller than photographs are."""
     drawn = draw_scene(seed, (-(-size_hw[0] // 2), -(-size_hw[1] // 2))).image  # at half its size: four times as fast
     pixels = cv2.resize(drawn, size_hw[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
@@ -76,7 +76,7 @@ def write_picture(path: Path, size_hw: Size, *, seed: int) -> None:
 
 
 def boxes(rng: np.random.Generator, count: int, size_hw: Size) -> Boxes:
-    """float64 [count, 4] xyxy inside a picture of ``size_hw``, small and large ones as in COCO; see :data:`SIDES`."""
+    """float64 [count, 4] xyxy inside an image of ``size_hw``, small and large ones as in COCO; see :data:`SIDES`."""
     limits = np.array(size_hw[::-1], float)
     smallest, largest = (float(np.log(side)) for side in SIDES)
     sides = np.exp(rng.uniform(smallest, largest, count)) * min(size_hw) / 800
@@ -87,7 +87,7 @@ def boxes(rng: np.random.Generator, count: int, size_hw: Size) -> Boxes:
 
 
 def raw_prediction(rng: np.random.Generator, count: int, size_hw: Size) -> RawPrediction:
-    """``count`` detections in a picture of ``size_hw``: blobs with soft borders, [count, 28, 28], best score first."""
+    """``count`` detections in an image of ``size_hw``: blobs with soft borders, [count, 28, 28], best score first."""
     edges = np.linspace(-1, 1, 28)
     y, x = np.meshgrid(edges, edges, indexing="ij")
     angle, distance = np.arctan2(y, x), np.hypot(x, y)

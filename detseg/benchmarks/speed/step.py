@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detseg.benchmarks.speed.baseline import plain_peer
+from detseg.benchmarks.speed.baseline import baseline_model
 from detseg.benchmarks.speed.drawn_samples import SkilledRpn, drawn_samples
 from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
 from detseg.classes import ClassMap
@@ -41,7 +41,7 @@ class Case:
         arch: a name of ``MODELS``.
         weights: "bundled" or "none".
         size_hw: of the images, in multiples of 32, so that torchvision guesses the strides right.
-        frozen: whether the body is, on both sides.
+        frozen: whether the backbone is, on both sides.
         target: the ratio that is wanted.
         turns: steps of each side that are timed.
     """
@@ -60,9 +60,9 @@ CASES = (
     Case("Faster R-CNN ResNet-50", "fasterrcnn_resnet50_fpn", "none", (416, 512), target=1.25),
     Case("Mask R-CNN MobileNetV3 slim", "maskrcnn_mobilenet_v3_large_fpn_slim", "bundled", (480, 480), target=1.25),
     Case("Faster R-CNN MobileNetV3 slim", "fasterrcnn_mobilenet_v3_large_fpn_slim", "bundled", (480, 480), target=1.25),
-    Case("Mask R-CNN ResNet-50, frozen body", "maskrcnn_resnet50_fpn", "none", (416, 512), frozen=True),
+    Case("Mask R-CNN ResNet-50, frozen backbone", "maskrcnn_resnet50_fpn", "none", (416, 512), frozen=True),
     Case(
-        "Mask R-CNN MobileNetV3 slim, frozen body",
+        "Mask R-CNN MobileNetV3 slim, frozen backbone",
         "maskrcnn_mobilenet_v3_large_fpn_slim",
         "bundled",
         (480, 480),
@@ -81,17 +81,20 @@ def compare(device: torch.device, cases: tuple[Case, ...] = CASES) -> list[Compa
 
 
 def _compare(case: Case, device: torch.device) -> Comparison:
-    model, plain = both(case)
+    model, baseline = both(case)
     samples = drawn_samples(BATCH, case.size_hw, instances=INSTANCES, num_labels=len(CLASSES))
-    model.rpn, plain.rpn = SkilledRpn(model.rpn, samples), SkilledRpn(plain.rpn, samples)
-    ours, theirs = our_step(model.to(device), samples, device), plain_step(plain.to(device), samples, device, case)
+    model.rpn, baseline.rpn = SkilledRpn(model.rpn, samples), SkilledRpn(baseline.rpn, samples)
+    ours, theirs = (
+        our_step(model.to(device), samples, device),
+        baseline_step(baseline.to(device), samples, device, case),
+    )
     found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     height, width = case.size_hw
     comparison = in_turn(
         f"step: {case.name}, {BATCH} images of {width} x {height}, {INSTANCES} instances each",
         lambda: found[0].append(ours()),
         lambda: found[1].append(theirs()),
-        peer="torchvision's detector, SGD and clip_grad_norm_, images of the network's size",
+        baseline="torchvision's detector, SGD and clip_grad_norm_, images of the network's size",
         target=case.target,
         turns=case.turns,
     )
@@ -134,11 +137,11 @@ def both(case: Case) -> tuple[Detector, Any]:
     load_weights(model, case.weights)
     if case.weights == "none":
         _calm(model)
-    plain = plain_peer(model)
+    baseline = baseline_model(model)
     if case.frozen:
-        freeze(model, "body")
-        plain.backbone.body.requires_grad_(False)
-    return model, plain
+        freeze(model, "backbone")
+        baseline.backbone.body.requires_grad_(False)
+    return model, baseline
 
 
 @torch.no_grad()
@@ -153,7 +156,7 @@ def our_step(
     model: Detector, samples: list[tuple[Tensor, dict[str, Tensor]]], device: torch.device
 ) -> Callable[[], dict[str, float]]:
     """The training loop over one batch; each call is the next step and gives its losses."""
-    # Any: the loader of a plain list
+    # Any: the loader of a list
     loader: DataLoader[Any] = DataLoader(samples, BATCH, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))  # type: ignore[arg-type]
     optimizer = build_optimizer(model, lr=LR)
     number = count()
@@ -167,7 +170,7 @@ def our_step(
     return step
 
 
-def plain_step(
+def baseline_step(
     network: nn.Module, samples: list[tuple[Tensor, dict[str, Tensor]]], device: torch.device, case: Case
 ) -> Callable[[], dict[str, float]]:
     """The same with torchvision's detector, as its users write it; float images are made before."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from detseg.models.heads import LeanRoIHeads
+from detseg.models.heads import TrainingRoIHeads
 from detseg.models.ops.folded_norm import fold_norms
 from detseg.models.ops.memory_format import compute_channels_last
 from detseg.models.ops.sampled_rpn import SampledRPN
@@ -18,7 +18,7 @@ MOST = 8
 """Sizes that are remembered: 1 MB each for 400 x 500 pixels, 4 MB for 800 x 1333."""
 
 
-class KeptAnchors(AnchorGenerator):
+class CachedAnchorGenerator(AnchorGenerator):
     """torchvision's anchors; those of the last few sizes are kept. They are shared: nobody may write into them."""
 
     def __init__(self, sizes: tuple[tuple[int, ...], ...], aspect_ratios: tuple[tuple[float, ...], ...]) -> None:
@@ -43,9 +43,9 @@ class KeptAnchors(AnchorGenerator):
 
 def use_fast_ops(rcnn: Any, mask_rois_per_image: int | None) -> None:
     """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
-    kept = KeptAnchors(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
+    kept = CachedAnchorGenerator(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
     rcnn.rpn.anchor_generator = kept
-    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), LeanRoIHeads.like(rcnn.roi_heads)
+    rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), TrainingRoIHeads.like(rcnn.roi_heads)
     rcnn.roi_heads.mask_rois_per_image = mask_rois_per_image
     fold_norms(rcnn.backbone)
     for part in (rcnn.backbone.body, rcnn.backbone.fpn):

@@ -23,7 +23,7 @@ def channels_last(maps: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def compute_channels_last(part: nn.Module) -> None:
-    """Let a body or a neck compute with channels last.
+    """Let a backbone or a neck compute with channels last.
 
     Maps come out in this format only if the part learns from them. Otherwise they come out as torchvision's do, so that
     what comes next sees the same whether they were kept or have just been computed.

@@ -107,7 +107,7 @@ def pooled_from_maps(
 
     Args:
         boxes: [K, 4] in pixels of the images, in the dtype of the maps.
-        image, level: [K], the picture and the map that each RoI is of.
+        image, level: [K], the image and the map that each RoI is of.
     """
     (rows, columns), channels = pooler.output_size, maps[0].shape[1]
     result = maps[0].new_empty(len(boxes), rows * columns, channels)
@@ -141,7 +141,7 @@ def gradient_of_maps(
     Args:
         gradient: [K, C, bins, bins] of float32 or float64.
         boxes: [K, 4] in pixels of the RoI's map, in the dtype of ``gradient``.
-        image: [K], the picture that each RoI is of.
+        image: [K], the image that each RoI is of.
         level: [K], the map that each RoI is pooled from.
         ratio: samples in a bin along one axis.
     """
@@ -206,8 +206,8 @@ def _is_channels_last(one: Tensor) -> bool:
 
 
 def _channels_first(found: Tensor) -> Tensor:
-    """``found.contiguous()``; a plain transpose of each picture is what torch copies in blocks, twice as fast."""
+    """``found.contiguous()``; a plain transpose of each image is what torch copies in blocks, twice as fast."""
     result = torch.empty(found.shape, dtype=found.dtype)
-    for one, picture in zip(result, found, strict=True):
-        one.flatten(1).copy_(picture.permute(1, 2, 0).flatten(0, 1).t())
+    for one, image in zip(result, found, strict=True):
+        one.flatten(1).copy_(image.permute(1, 2, 0).flatten(0, 1).t())
     return result

@@ -1,7 +1,7 @@
 """The RPN with a backward for the sampled anchors only; proposals and losses are torchvision's own, bit for bit.
 
 Of tens of thousands of anchors a few hundred are in the loss, yet torchvision goes back through the convolutions at
-every pixel of every map: on a CPU an eighth of a training step, and a third of one whose body is frozen. Here the
+every pixel of every map: on a CPU an eighth of a training step, and a third of one whose backbone is frozen. Here the
 gradient is made where it is not zero. Boxes are decoded for the anchors that go into NMS, and targets are made for
 those in the loss.
 """
@@ -28,11 +28,11 @@ BETA = 1 / 9
 
 
 @dataclass(frozen=True)
-class Places:
+class AnchorIndex:
     """Where the sampled anchors stand, sorted as they are in the loss.
 
     Attributes:
-        level, image, y, x: int64 [S], the map, its picture and the pixel.
+        level, image, y, x: int64 [S], the map, its image and the pixel.
         anchor: int64 [S], which of the anchors of this pixel.
         positives: the first so many have a box to learn.
     """
@@ -45,8 +45,8 @@ class Places:
     positives: int
 
     @classmethod
-    def of(cls, sampled: Tensor, positives: int, sizes_hw: list[tuple[int, int]], anchors: int) -> Places:
-        """From positions in the list of all anchors: by picture, map, row, column, anchor of the pixel."""
+    def of(cls, sampled: Tensor, positives: int, sizes_hw: list[tuple[int, int]], anchors: int) -> AnchorIndex:
+        """From positions in the list of all anchors: by image, map, row, column, anchor of the pixel."""
         counts = torch.tensor([height * width * anchors for height, width in sizes_hw])
         ends = counts.cumsum(0)
         image, rest = sampled // ends[-1], sampled % ends[-1]
@@ -149,15 +149,15 @@ class SampledRPN(RegionProposalNetwork):
         positive, negative = (torch.cat(chosen).nonzero()[:, 0] for chosen in self.fg_bg_sampler(labels))
         sampled = torch.cat([positive, negative])
         sizes = [(one.shape[2], one.shape[3]) for one in maps]
-        places = Places.of(sampled, len(positive), sizes, self.head.cls_logits.out_channels)
+        places = AnchorIndex.of(sampled, len(positive), sizes, self.head.cls_logits.out_channels)
         convolution = self.head.conv[0][0]
         layers = (convolution, self.head.cls_logits, self.head.bbox_pred)
         weights = [tensor for layer in layers for tensor in (layer.weight, layer.bias)]
         logits, boxes = _Sampled.apply(
             objectness.flatten()[sampled], deltas.flatten(0, 1)[positive], places, hidden, *weights, *maps
         )
-        aims = self.box_coder.encode_single(torch.cat(matched)[positive], torch.cat(anchors)[positive])
-        box_loss = functional.smooth_l1_loss(boxes, aims, beta=BETA, reduction="sum") / len(sampled)
+        regression_targets = self.box_coder.encode_single(torch.cat(matched)[positive], torch.cat(anchors)[positive])
+        box_loss = functional.smooth_l1_loss(boxes, regression_targets, beta=BETA, reduction="sum") / len(sampled)
         loss = functional.binary_cross_entropy_with_logits(logits, torch.cat(labels)[sampled])
         return {"loss_objectness": loss, "loss_rpn_box_reg": box_loss}
 
@@ -167,7 +167,7 @@ class _Sampled(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, boxes: Tensor, places: Places, hidden: list[Tensor], *tensors: Tensor
+        ctx: Any, logits: Tensor, boxes: Tensor, places: AnchorIndex, hidden: list[Tensor], *tensors: Tensor
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(*hidden, *tensors)
         ctx.places, ctx.levels = places, len(hidden)
@@ -175,19 +175,19 @@ class _Sampled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_logits: Tensor, of_boxes: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_logits: Tensor, grad_boxes: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weights = ctx.saved_tensors[: ctx.levels], ctx.saved_tensors[ctx.levels : ctx.levels + 6]
         maps = ctx.saved_tensors[ctx.levels + 6 :]
         wanted = ctx.needs_input_grad[4 + len(weights) :]
         with torch.autocast("cpu", enabled=False):
-            of_weights, of_maps = _backward(ctx.places, of_logits, of_boxes, hidden, weights, maps, wanted)
+            of_weights, of_maps = _backward(ctx.places, grad_logits, grad_boxes, hidden, weights, maps, wanted)
         return None, None, None, None, *of_weights, *of_maps
 
 
 def _backward(
-    places: Places,
-    of_logits: Tensor,
-    of_boxes: Tensor,
+    places: AnchorIndex,
+    grad_logits: Tensor,
+    grad_boxes: Tensor,
     hidden: tuple[Tensor, ...],
     weights: tuple[Tensor, ...],
     maps: tuple[Tensor, ...],
@@ -201,9 +201,9 @@ def _backward(
     work, anchors, count = kernel.dtype, len(of_class), len(places.anchor)
     outer = torch.zeros(count, 5 * anchors, dtype=work)
     row = torch.arange(count)
-    outer[row, places.anchor] = of_logits.to(work)
+    outer[row, places.anchor] = grad_logits.to(work)
     first = row[: places.positives, None]
-    outer[first, anchors + 4 * places.anchor[: places.positives, None] + torch.arange(4)] = of_boxes.to(work)
+    outer[first, anchors + 4 * places.anchor[: places.positives, None] + torch.arange(4)] = grad_boxes.to(work)
     both = torch.cat([of_class.flatten(1), of_box.flatten(1)])
     side = kernel.shape[2]
     shifts = torch.arange(side) - side // 2
@@ -222,8 +222,8 @@ def _backward(
         patches.append((one.permute(0, 2, 3, 1).flatten(0, 2)[pixel].to(work) * inside).flatten(1))
         if wanted[level]:
             back = (outer[here] @ both) * (seen[-1] > 0)
-            due = (back @ flat).view(*inside.shape[:3], one.shape[1]) * inside
-            of_maps.append(sum_at(pixel.flatten(), due.flatten(0, 2), one.shape).to(one.dtype))
+            grad_patches = (back @ flat).view(*inside.shape[:3], one.shape[1]) * inside
+            of_maps.append(sum_at(pixel.flatten(), grad_patches.flatten(0, 2), one.shape).to(one.dtype))
         else:
             of_maps.append(None)
     outer, activation = outer[torch.cat(order)], torch.cat(seen)
@@ -238,19 +238,19 @@ def _backward(
     return found, of_maps
 
 
-def sum_at(pixel: Tensor, due: Tensor, shape: torch.Size) -> Tensor:
-    """A map [B, C, H, W] with channels last in memory: at each pixel the sum of the rows that it is due.
+def sum_at(pixel: Tensor, grad_patches: Tensor, shape: torch.Size) -> Tensor:
+    """A map [B, C, H, W] with channels last in memory: at each pixel the sum of the rows that it is grad_patches.
 
     Rows are added in their order. ``index_put_`` adds them as its threads come along, so that bits depend on what else
     the machine does.
 
     Args:
         pixel: int64 [K], positions in the list of all B * H * W pixels.
-        due: [K, C].
+        grad_patches: [K, C].
     """
     batch, channels, height, width = shape
-    found = due.new_zeros(batch * height * width, channels)
-    found.scatter_add_(0, pixel[:, None].expand_as(due), due)
+    found = grad_patches.new_zeros(batch * height * width, channels)
+    found.scatter_add_(0, pixel[:, None].expand_as(grad_patches), grad_patches)
     return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 

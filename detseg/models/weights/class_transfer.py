@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
-from detseg.models.base import PartedModel
+from detseg.models.base import FreezableModel
 from detseg.models.weights.synonyms import AMBIGUOUS, broader, is_ambiguous, meanings, plain_name
 
 BACKGROUND = ""
@@ -47,7 +47,7 @@ _ALIKE = re.compile(r"roi_heads\.(box_predictor\.bbox_pred|mask_predictor\.mask_
 
 
 @dataclass(frozen=True)
-class RowMatch:
+class ClassMatch:
     """Where the rows of one class come from.
 
     Attributes:
@@ -63,13 +63,13 @@ class RowMatch:
     remark: str = ""
 
     def text(self) -> str:
-        """``worker <- person (--map)``"""
+        """``worker <- person (--class-transfer)``"""
         what = f"{self.name} <- {self.source}" if self.row >= 0 else f"{self.name} starts from scratch"
         return f"{what} ({self.remark})" if self.remark else what
 
 
 def class_pairs(given: str | Sequence[str] | None, names: Sequence[str]) -> dict[str, str]:
-    """``--map`` as a dict: class of the model -> class of the weights, "" for none.
+    """``--class-transfer`` as a dict: class of the model -> class of the weights, "" for none.
 
     Args:
         given: ``worker=person,bolt=``, or a list of such pairs.
@@ -84,21 +84,25 @@ def class_pairs(given: str | Sequence[str] | None, names: Sequence[str]) -> dict
         if not piece:
             continue
         if "=" not in piece:
-            raise DataError(f"--map {piece}: give CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none")
+            raise DataError(
+                f"--class-transfer {piece}: give CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none"
+            )
         parts = piece.split("=")
         splits = [("=".join(parts[:end]).strip(), "=".join(parts[end:]).strip()) for end in range(1, len(parts))]
         known = [(found[0], right) for left, right in splits if len(found := _named(left, names)) == 1]
         if not known:
-            raise DataError(f"--map {piece}: the data has no class {splits[0][0]!r}; it has {', '.join(names)}")
+            raise DataError(
+                f"--class-transfer {piece}: the data has no class {splits[0][0]!r}; it has {', '.join(names)}"
+            )
         name, right = names[known[0][0]], known[0][1]
         if pairs.setdefault(name, right) != right:
-            raise DataError(f"--map: {name} is given {pairs[name]!r} and {right!r}; give it once")
+            raise DataError(f"--class-transfer: {name} is given {pairs[name]!r} and {right!r}; give it once")
     return pairs
 
 
-def match_rows(
+def match_class_weights(
     names: Sequence[str], source: Sequence[str], given: Mapping[str, str], *, coco: bool = False
-) -> tuple[RowMatch, ...]:
+) -> tuple[ClassMatch, ...]:
     """Which rows each class takes, by name.
 
     The first rule that finds anything decides: what the user gives; the name itself; the name without case,
@@ -120,7 +124,7 @@ def match_rows(
 
 def match_row_numbers(
     names: Sequence[str], rows: int, given: Mapping[str, str], *, background: bool
-) -> tuple[RowMatch, ...]:
+) -> tuple[ClassMatch, ...]:
     """Which rows each class takes from weights that do not name their classes: as given, by number.
 
     With as many rows as the model has, all other classes take theirs in order; else they start from scratch.
@@ -131,7 +135,7 @@ def match_row_numbers(
         background: whether row 0 is the background.
 
     Raises:
-        DataError: as :func:`match_rows`.
+        DataError: as :func:`match_class_weights`.
     """
     _check_given(names, given)
     first = int(background)
@@ -141,27 +145,27 @@ def match_row_numbers(
     for place, name in enumerate(names, start=first):
         number = given.get(name)
         if number is not None and number in numbers[first:]:
-            matches.append(RowMatch(name, f"row {number}", int(number), "--map"))
+            matches.append(ClassMatch(name, f"row {number}", int(number), "--class-transfer"))
         elif number:
             raise DataError(
-                f"--map {name}={number}: the weights have no row {number!r}; they have {first} to {rows - 1}"
+                f"--class-transfer {name}={number}: the weights have no row {number!r}; they have {first} to {rows - 1}"
             )
         elif number is not None:
-            matches.append(RowMatch(name, remark="--map"))
+            matches.append(ClassMatch(name, remark="--class-transfer"))
         else:
-            matches.append(RowMatch(name, f"row {place}", place) if in_order else RowMatch(name))
+            matches.append(ClassMatch(name, f"row {place}", place) if in_order else ClassMatch(name))
     return tuple(matches)
 
 
-def carry_rows(
-    model: PartedModel,
+def transfer_class_weights(
+    model: FreezableModel,
     wanted: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
     source: Sequence[str] | None,
     given: Mapping[str, str],
     *,
     coco: bool = False,
-) -> tuple[dict[str, Tensor], tuple[RowMatch, ...]]:
+) -> tuple[dict[str, Tensor], tuple[ClassMatch, ...]]:
     """The model's last layers with the rows that the weights have for its classes and for the background.
 
     Args:
@@ -169,7 +173,7 @@ def carry_rows(
         found: the weights, under the same names.
         source: the class of each of their rows; None if they do not say. Then a head of the same size is taken as it
             is, and another one only where ``given`` numbers its rows.
-        given, coco: see :func:`match_rows`.
+        given, coco: see :func:`match_class_weights`.
 
     Returns:
         Name -> tensor of the model's shape, and what became of each class; both empty if the weights have no such
@@ -188,29 +192,31 @@ def carry_rows(
     if theirs is None or not layers:
         if given:
             first = "=".join(next(iter(given.items())))
-            raise DataError(f"--map {first}: the weights have no rows of classes that fit this head; leave it out")
+            raise DataError(
+                f"--class-transfer {first}: the weights have no rows of classes that fit this head; leave it out"
+            )
         return {}, ()
     if source is not None:
-        matches = match_rows(names, source, given, coco=coco)
+        matches = match_class_weights(names, source, given, coco=coco)
     elif given or theirs == ours:
         matches = match_row_numbers(names, theirs, given, background=bool(background))
     else:  # rows of other classes, nobody knows which; a classifier's file is most often ImageNet's
-        return {}, tuple(map(RowMatch, names)) if background else ()
+        return {}, tuple(map(ClassMatch, names)) if background else ()
     pairs = [(place, match.row) for place, match in enumerate(matches, start=background) if match.row >= 0]
     pairs += [(0, 0)] * background
     new = [place for place, match in enumerate(matches, start=background) if match.row < 0]
     known = [row for row in range(background, theirs) if source is None or source[row] != BACKGROUND]
     carried = {}
     for name, count in layers.items():
-        filled = copy_rows(wanted[name], found[name], pairs, rows=(ours, theirs), per_class=count)
+        filled = copy_class_weights(wanted[name], found[name], pairs, rows=(ours, theirs), per_class=count)
         if _ALIKE.fullmatch(name) and known:
             mean = mean_row(found[name], known, rows=theirs, per_class=count)
-            filled = copy_rows(filled, mean, [(place, 0) for place in new], rows=(ours, 1), per_class=count)
+            filled = copy_class_weights(filled, mean, [(place, 0) for place in new], rows=(ours, 1), per_class=count)
         carried[name] = filled
     return carried, matches
 
 
-def class_tensors(model: PartedModel, wanted: Mapping[str, Tensor]) -> dict[str, int]:
+def class_tensors(model: FreezableModel, wanted: Mapping[str, Tensor]) -> dict[str, int]:
     """State-dict names of the tensors that have rows for classes -> rows of a class (of an anchor).
 
     Args:
@@ -231,7 +237,7 @@ def rows_in(tensor: Tensor, like: Tensor, rows: int) -> int | None:
     return int(tensor.shape[0]) // per_class or None
 
 
-def copy_rows(
+def copy_class_weights(
     target: Tensor, source: Tensor, pairs: Sequence[tuple[int, int]], *, rows: tuple[int, int], per_class: int
 ) -> Tensor:
     """``target`` with rows of ``source``; all other rows as they are. Neither is changed.
@@ -255,12 +261,12 @@ def copy_rows(
 
 
 def mean_row(source: Tensor, among: Sequence[int], *, rows: int, per_class: int) -> Tensor:
-    """The mean of the rows ``among`` 0..rows-1 of a last layer: [A * per_class, ...], as :func:`copy_rows` takes it."""
+    """The mean of the rows ``among`` 0..rows-1 of a last layer: [A * per_class, ...], as :func:`copy_class_weights` takes it."""
     of = source.reshape(-1, rows, per_class, *source.shape[1:])
     return of[:, list(among)].float().mean(dim=1).flatten(0, 1)
 
 
-def head_lines(matches: Sequence[RowMatch], *, by_name: bool) -> list[str]:
+def head_lines(matches: Sequence[ClassMatch], *, by_name: bool) -> list[str]:
     """What to say about the rows: every match, and what can be done about the others."""
     found = [match for match in matches if match.row >= 0]
     scratch = [match for match in matches if match.row < 0]
@@ -276,30 +282,32 @@ def head_lines(matches: Sequence[RowMatch], *, by_name: bool) -> list[str]:
     if not scratch:
         return [f"heads: every class starts with rows of the weights: {', '.join(texts)}"]
     what = "the rows of a class of the weights" if by_name else "a row by its number"
-    return [f"heads: {', '.join(texts)}", f"  (--map {scratch[0].name}=X gives a class {what})"]
+    return [f"heads: {', '.join(texts)}", f"  (--class-transfer {scratch[0].name}=X gives a class {what})"]
 
 
-def _match(name: str, source: Sequence[str], given: str | None, coco: bool) -> RowMatch:
+def _match(name: str, source: Sequence[str], given: str | None, coco: bool) -> ClassMatch:
     if given is not None:
         return _given(name, source, given)
     for rows, how in ((_named(name, source), ""), *_alike(name, source)):
         if len(rows) > 1:
             both = " and ".join(source[row] for row in rows)
-            return RowMatch(name, remark=f"{both} would fit: choose with --map {name}={source[rows[0]]}")
+            return ClassMatch(name, remark=f"{both} would fit: choose with --class-transfer {name}={source[rows[0]]}")
         if rows:
             meant = AMBIGUOUS.get(plain_name(name), "") if coco and not how else ""
-            return RowMatch(name, source[rows[0]], rows[0], f"COCO means {meant}; else --map {name}=" if meant else how)
-    return RowMatch(name)
+            return ClassMatch(
+                name, source[rows[0]], rows[0], f"COCO means {meant}; else --class-transfer {name}=" if meant else how
+            )
+    return ClassMatch(name)
 
 
-def _given(name: str, source: Sequence[str], given: str) -> RowMatch:
+def _given(name: str, source: Sequence[str], given: str) -> ClassMatch:
     if not given.strip():
-        return RowMatch(name, remark="--map")
+        return ClassMatch(name, remark="--class-transfer")
     for rows, _ in ((_named(given, source), ""), *_alike(given, source)):
         if len(rows) == 1:
-            return RowMatch(name, source[rows[0]], rows[0], "--map")
+            return ClassMatch(name, source[rows[0]], rows[0], "--class-transfer")
     known = ", ".join(item for item in source if item != BACKGROUND)
-    raise DataError(f"--map {name}={given}: the weights have no class {given!r}; they have {known}")
+    raise DataError(f"--class-transfer {name}={given}: the weights have no class {given!r}; they have {known}")
 
 
 def _named(name: str, names: Sequence[str]) -> list[int]:
@@ -323,4 +331,6 @@ def _alike(name: str, source: Sequence[str]) -> list[tuple[list[int], str]]:
 def _check_given(names: Sequence[str], given: Mapping[str, str]) -> None:
     for name in given:
         if name not in names:
-            raise DataError(f"--map {name}={given[name]}: the data has no class {name!r}; it has {', '.join(names)}")
+            raise DataError(
+                f"--class-transfer {name}={given[name]}: the data has no class {name!r}; it has {', '.join(names)}"
+            )

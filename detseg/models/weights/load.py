@@ -13,12 +13,12 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.keypoints import COCO_NAMES
-from detseg.models.base import PartedModel
+from detseg.models.base import FreezableModel
 from detseg.models.build import architecture_of, no_coco_weights
 from detseg.models.one_stage_build import retinanet_name, ssd_name
-from detseg.models.timm_backbone import PREFIX, body_of
+from detseg.models.timm_backbone import PREFIX, backbone_spec
 from detseg.models.weights.bundled import BUNDLED, bundled_path, stages_taken
-from detseg.models.weights.class_transfer import RowMatch, carry_rows, head_lines
+from detseg.models.weights.class_transfer import ClassMatch, head_lines, transfer_class_weights
 from detseg.models.weights.published import fetch, file_name
 from detseg.models.weights.source_classes import SourceClasses, source_classes
 from detseg.models.weights.state_files import read_description, read_state_dict
@@ -66,7 +66,7 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     by_part: tuple[tuple[str, int, int], ...] = ()
     by_class_in_part: tuple[tuple[str, int], ...] = ()
-    rows: tuple[RowMatch, ...] = ()
+    rows: tuple[ClassMatch, ...] = ()
     named: bool = True
 
     @property
@@ -100,60 +100,60 @@ class LoadReport:
         return lines
 
 
-def load_weights(model: PartedModel, weights: str, *, class_rows: Mapping[str, str] | None = None) -> LoadReport:
+def load_weights(model: FreezableModel, weights: str, *, class_transfer: Mapping[str, str] | None = None) -> LoadReport:
     """Fill ``model`` with ``weights``.
 
     Args:
         weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
-            classification weights, for a detector the body only; "bundled": the file of this package; "none": nothing
-            is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's body,
+            classification weights, for a detector the backbone only; "bundled": the file of this package; "none": nothing
+            is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's backbone,
             and a detector's file a classifier's; of "bundled" a classifier takes the first stages only. Half precision
             becomes float32. A keypoint predictor of other points is left out. Where COCO weights or a checkpoint of
-            this project name their classes, last layers are filled class by class, by name (see ``class_rows.py``).
-        class_rows: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
+            this project name their classes, last layers are filled class by class, by name (see ``class_transfer.py``).
+        class_transfer: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
             for a file that names no classes the number of a row.
 
     Raises:
         DataError: there are no such weights, they cannot be fetched, or they are of another network; or
-            ``class_rows`` names a class that does not exist.
+            ``class_transfer`` names a class that does not exist.
         OSError: the file cannot be opened.
     """
     arch = model.description.arch
     if weights == "none":
-        if class_rows:
-            first = "=".join(next(iter(class_rows.items())))
-            raise DataError(f"--map {first}: there are no rows to give with weights none; leave it out")
+        if class_transfer:
+            first = "=".join(next(iter(class_transfer.items())))
+            raise DataError(f"--class-transfer {first}: there are no rows to give with weights none; leave it out")
         return LoadReport("none", missing=tuple(_wanted(model)))
     if weights == "coco":
         if architecture_of(arch).coco is None:
             raise DataError(no_coco_weights(arch))
         url = architecture_of(arch).coco.url
-    elif weights == "imagenet" and architecture_of(arch).body.startswith(PREFIX):
-        state, place = fetch_timm(architecture_of(arch).body)
+    elif weights == "imagenet" and architecture_of(arch).backbone.startswith(PREFIX):
+        state, place = fetch_timm(architecture_of(arch).backbone)
         return load_state(model, state, f"{weights} ({place})")
     elif weights == "imagenet":
-        url = body_of(architecture_of(arch)).imagenet.url
+        url = backbone_spec(architecture_of(arch)).imagenet.url
     else:
         state = _without_other_keypoints(read_state_dict(weights), model, weights)
         source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
         classes, stages = source_classes(weights, arch), stages_taken(weights, architecture_of(arch).task)
-        return load_state(model, state, source, classes=classes, class_rows=class_rows, stages=stages)
+        return load_state(model, state, source, classes=classes, class_transfer=class_transfer, stages=stages)
     return load_state(
         model,
         _without_other_keypoints(fetch(url), model, weights),
         f"{weights} ({file_name(url)})",
         classes=source_classes(weights, arch),
-        class_rows=class_rows,
+        class_transfer=class_transfer,
     )
 
 
 def load_state(
-    model: PartedModel,
+    model: FreezableModel,
     state: State,
     source: str,
     *,
     classes: SourceClasses | None = None,
-    class_rows: Mapping[str, str] | None = None,
+    class_transfer: Mapping[str, str] | None = None,
     stages: int | None = None,
 ) -> LoadReport:
     """Fill ``model`` from a state dict under any of the names that torchvision has given its tensors.
@@ -161,18 +161,20 @@ def load_state(
     Args:
         classes: what the rows of its last layers stand for; None if nobody knows: they are then taken in order if there
             are as many as here, else the layers start from scratch.
-        stages: of the body, counted from the images on, that are filled. Default: all.
-        class_rows: as in :func:`load_weights`.
+        stages: of the backbone, counted from the images on, that are filled. Default: all.
+        class_transfer: as in :func:`load_weights`.
 
     Raises:
-        DataError: nothing fits, or stem, body or neck fit only in part: a file of another network; or ``class_rows``
+        DataError: nothing fits, or stem, backbone or neck fit only in part: a file of another network; or ``class_transfer``
             names a class that does not exist.
     """
-    later = () if stages is None else tuple(f"{name}." for stage in model.body_stages()[stages:] for name in stage)
+    later = () if stages is None else tuple(f"{name}." for stage in model.backbone_stages()[stages:] for name in stage)
     found = {name: tensor for name, tensor in rename(state, model).items() if not name.startswith(later)}
     wanted = _wanted(model)
     names = None if classes is None else classes.names
-    carried, rows = carry_rows(model, wanted, found, names, class_rows or {}, coco=classes is not None and classes.coco)
+    carried, rows = transfer_class_weights(
+        model, wanted, found, names, class_transfer or {}, coco=classes is not None and classes.coco
+    )
     found |= carried
     by_class = [name for name in carried if any(match.row < 0 for match in rows)]
     missing = [name for name in wanted if name not in found]
@@ -199,12 +201,12 @@ def load_state(
     )
 
 
-def rename(state: State, model: PartedModel) -> State:
-    """The tensors of a file under the names that ``model`` has for them: old names, and body into detector or back."""
+def rename(state: State, model: FreezableModel) -> State:
+    """The tensors of a file under the names that ``model`` has for them: old names, and backbone into detector or back."""
     architecture = architecture_of(model.description.arch)
-    if architecture.body.startswith(PREFIX):
-        return timm_names(state, model, architecture.body)
-    prefix = body_of(architecture).prefix
+    if architecture.backbone.startswith(PREFIX):
+        return timm_names(state, model, architecture.backbone)
+    prefix = backbone_spec(architecture).prefix
     from_detector = any(name.startswith("backbone.") for name in state)
     to_detector = model.description.task != "classify"
     renamed = {}
@@ -231,27 +233,27 @@ def _new_name(name: str) -> str:
     return _OLD_MASK_NAME.sub(lambda match: f"{match[1]}.{int(match[2]) - 1}.0.{match[3]}", name)
 
 
-def _wanted(model: PartedModel) -> dict[str, Any]:
+def _wanted(model: FreezableModel) -> dict[str, Any]:
     return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
 
 
-def _check_same_network(model: PartedModel, loaded: list[str], found: State, wanted: State, source: str) -> None:
-    """A body that is filled in part computes nonsense, so a part before the heads is filled whole or not at all."""
+def _check_same_network(model: FreezableModel, loaded: list[str], found: State, wanted: State, source: str) -> None:
+    """A backbone that is filled in part computes nonsense, so a part before the heads is filled whole or not at all."""
     arch = model.description.arch
     if not loaded:
         raise DataError(
             f"{source}: none of its {len(found)} tensors fits {arch}; it has names like {', '.join(list(found)[:2])}, "
             f"the model like {', '.join(list(wanted)[:2])}. Choose the --model that the file was made with"
         )
-    body = [name for name in wanted if model.part_of(name) in ("stem", "body")]
+    backbone = [name for name in wanted if model.part_of(name) in ("stem", "backbone")]
     neck = [name for name in wanted if model.part_of(name) == "neck"]
     good = set(loaded)
-    if not good.intersection(body) and any(name.startswith("backbone.body.") for name in found):
+    if not good.intersection(backbone) and any(name.startswith("backbone.body.") for name in found):
         raise DataError(
-            f"{source}: it has a body, but of another network than {arch}: none of its tensors fits. Choose the "
+            f"{source}: it has a backbone, but of another network than {arch}: none of its tensors fits. Choose the "
             "--model that the file was made with"
         )
-    for names in (body, neck):
+    for names in (backbone, neck):
         bad = [name for name in names if name not in good]
         if bad and len(bad) < len(names):
             shape = list(found[bad[0]].shape) if bad[0] in found else "missing"
@@ -262,7 +264,7 @@ def _check_same_network(model: PartedModel, loaded: list[str], found: State, wan
             )
 
 
-def _without_other_keypoints(state: dict[str, Tensor], model: PartedModel, weights: str) -> dict[str, Tensor]:
+def _without_other_keypoints(state: dict[str, Tensor], model: FreezableModel, weights: str) -> dict[str, Tensor]:
     """``state`` without its keypoint predictor if that is known to find other points than ``model``.
 
     As many points are not the same points: a left ear learns slowly from the weights of a right knee.

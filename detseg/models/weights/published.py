@@ -27,7 +27,7 @@ def fetch(url: str) -> dict[str, Tensor]:
     """The state dict at ``url``, from torch's cache if it is there; a download is checked against the name's hash.
 
     Raises:
-        DataError: no network, or a damaged file: names the file, its URL, its place in the cache and the other ways.
+        DataError: no network, or a corrupt file: names the file, its URL, its place in the cache and the other ways.
     """
     cached = cache_path(url)
     was_cached = cached.exists()
@@ -37,12 +37,12 @@ def fetch(url: str) -> dict[str, Tensor]:
         raise DataError(
             f"{file_name(url)} is wanted but not at {cached}, where torch looks first, and could not be downloaded "
             f"from {url} ({_first_line(error)}). Put the file there, or start from something else: --weights PATH "
-            "(a file of yours), --weights imagenet (another file, of the body), --weights bundled (small weights that "
+            "(a file of yours), --weights imagenet (another file, of the backbone), --weights bundled (small weights that "
             "come with detseg; leave --model out), or --weights none"
         ) from error
-    except Exception as error:  # a wrong hash, or damaged bytes, which raise whatever they happen to spell
+    except Exception as error:  # a wrong hash, or corrupt bytes, which raise whatever they happen to spell
         place = f"the copy at {cached}" if was_cached else f"what came from {url}"
-        raise DataError(f"{file_name(url)}: {place} is damaged ({_first_line(error)}); delete it and retry") from error
+        raise DataError(f"{file_name(url)}: {place} is corrupt ({_first_line(error)}); delete it and retry") from error
     return dict(state)
 
 

@@ -31,7 +31,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         OSError: there is no such file, or it cannot be opened.
-        DataError: it is damaged, holds more than tensors, or none at all.
+        DataError: it is corrupt, holds more than tensors, or none at all.
     """
     path = _find(path)
     state = _read_safetensors(path)[1] if path.suffix == ".safetensors" else _read_pickle(path)
@@ -75,7 +75,7 @@ def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any] 
             state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
             return (None if text is None else json.loads(text, parse_constant=no_number)), state
     except (safetensors.SafetensorError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: damaged, or not a safetensors file ({error}); fetch it again") from error
+        raise DataError(f"{path}: corrupt, or not a safetensors file ({error}); fetch it again") from error
 
 
 def no_number(name: str) -> float:
@@ -91,13 +91,13 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path}: damaged, or holds more than tensors, which is not read because a pickle can run code ({reason}); "
+            f"{path}: corrupt, or holds more than tensors, which is not read because a pickle can run code ({reason}); "
             "save it again with torch.save(model.state_dict(), path)"
         ) from error
     except OSError:
         raise
-    except Exception as error:  # damaged bytes raise whatever they happen to spell
-        raise DataError(f"{path}: damaged, or not a file of torch.save ({error}); fetch it again") from error
+    except Exception as error:  # corrupt bytes raise whatever they happen to spell
+        raise DataError(f"{path}: corrupt, or not a file of torch.save ({error}); fetch it again") from error
     if isinstance(content, dict):
         content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
     if not isinstance(content, dict):

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from detseg.errors import DataError
-from detseg.models.base import PartedModel
+from detseg.models.base import FreezableModel
 from detseg.models.timm_backbone import PREFIX, import_timm
 
 State = dict[str, Tensor]
@@ -16,17 +16,17 @@ OURS = ("backbone.body.network.", "network.")
 """What our detectors and classifiers put before the names of timm's network."""
 
 
-def fetch_timm(body: str) -> tuple[State, str]:
+def fetch_timm(backbone: str) -> tuple[State, str]:
     """timm's published weights of a whole network, and what a report calls them.
 
     Args:
-        body: such as "timm:convnext_atto".
+        backbone: such as "timm:convnext_atto".
 
     Raises:
         DataError: timm is missing, has no weights of this network, or they cannot be fetched: names the file, its
             address and the other ways.
     """
-    name = body.removeprefix(PREFIX)
+    name = backbone.removeprefix(PREFIX)
     timm = import_timm(name)
     config = timm.get_pretrained_cfg(name)
     if not (config.hf_hub_id or config.url):
@@ -37,7 +37,7 @@ def fetch_timm(body: str) -> tuple[State, str]:
     except Exception as error:  # timm, its hub and the network under it raise what they like
         reason = str(error).split("\n")[0] or type(error).__name__
         raise DataError(
-            f"the weights of {body} are wanted but not at {place}, where timm looks first, or damaged, and could not "
+            f"the weights of {backbone} are wanted but not at {place}, where timm looks first, or corrupt, and could not "
             f"be downloaded from {page} ({reason}). Fetch the file from there on a machine with a network and give it "
             "as --weights PATH, or start from --weights none"
         ) from error
@@ -45,7 +45,7 @@ def fetch_timm(body: str) -> tuple[State, str]:
     return dict(network.state_dict()), f"{config.hf_hub_id or config.url}{licence}"
 
 
-def timm_names(state: State, model: PartedModel, body: str) -> State:
+def timm_names(state: State, model: FreezableModel, backbone: str) -> State:
     """The tensors of a file under the names that ``model`` has for them.
 
     The file holds a timm network whole, one for maps (whose names timm flattens: ``stem_0`` for ``stem.0``), or a
@@ -59,7 +59,7 @@ def timm_names(state: State, model: PartedModel, body: str) -> State:
         theirs = OURS[1] if all(name.startswith((OURS[1], "classifier.")) for name in state) else ""
     found = _by_plain_name([name for name in state if name.startswith(theirs)], theirs)
     renamed = {name: tensor for name, tensor in state.items() if name not in found.values()}
-    head = _head(body) if model.description.task == "classify" and not theirs else None
+    head = _head(backbone) if model.description.task == "classify" and not theirs else None
     for plain, name in found.items():
         if head is not None and name in (f"{head}.weight", f"{head}.bias"):
             tensor = state[name]  # of a linear layer, or of the same as a 1x1 convolution
@@ -77,9 +77,9 @@ def _by_plain_name(names: list[str], outside: str) -> dict[str, str]:
     return {plain.replace(".", "_"): name for name, plain in inside.items()}
 
 
-def _head(body: str) -> str | None:
+def _head(backbone: str) -> str | None:
     """Name of timm's last layer, where our ``classifier`` stands; None for a distilled network, which has two."""
-    name = body.removeprefix(PREFIX)
+    name = backbone.removeprefix(PREFIX)
     head = import_timm(name).get_pretrained_cfg(name).classifier
     return head if isinstance(head, str) else None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from detseg.synthetic.demo.shading import Float, Light, Rng, linear, mottle, step
 
-COARSE = 2  # canvas pixels per texture pixel: finer than the final picture, and four times cheaper
+COARSE = 2  # canvas pixels per texture pixel: finer than the final image, and four times cheaper
 
 
 def make_bench(rng: Rng, name: str, size_hw: tuple[int, int], px_per_mm: float, light: Light) -> Float:

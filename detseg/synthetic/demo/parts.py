@@ -168,7 +168,7 @@ def _bolt(
 def _head(
     rng: Rng, variant: str, u: Float64, v: Float64, metric: int, flats: float, height: float
 ) -> tuple[Float64, float]:
-    """Surface of a lying bolt's head, which spans u in [-height, 0]; -1 outside. Also its radius."""
+    """Surface of a landscape bolt's head, which spans u in [-height, 0]; -1 outside. Also its radius."""
     t = -u / height
     if variant == "hex_head":
         turn = rng.uniform(0, np.pi / 3)

@@ -4,7 +4,7 @@
     FOLDER: 120 + 40 images
 
 Everything is drawn by code (no photographs, no fonts but OpenCV's own), so the set has no owner but this project.
-A picture is drawn three times too large and reduced; a mask is the pixels whose larger part shows its instance.
+An image is drawn three times too large and reduced; a mask is the pixels whose larger part shows its instance.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from detseg.synthetic.demo.shading import Float, Light, Patch, Rng, mottle, pain
 
 __all__ = ["CLASSES", "CLUTTER", "SHAPE_FAMILIES", "TEXTURES", "Scene", "demo_folder", "draw_scene", "render"]
 
-SCALE = 3  # canvas pixels per picture pixel
+SCALE = 3  # canvas pixels per image pixel
 MIN_VISIBLE = 0.4  # a part that shows less of itself is taken off the bench, so that no unlabelled sliver remains
 MIN_PIXELS = 24  # likewise a part of which fewer pixels would be seen
-NEGATIVES = 0.08  # share of pictures with clutter only
+NEGATIVES = 0.08  # share of images with clutter only
 JPEG_QUALITY = 88
 SPLITS = ("train", "val")
 ID_STEP = 100_000  # ids of the second split start here, so that both files can be joined as they are
@@ -46,7 +46,7 @@ _FAMILY_ODDS = {"bolt": 0.36, "nut": 0.34, "washer": 0.30}
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its truth.
+    """One image and its ground truth.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
@@ -106,7 +106,7 @@ def _lay_out(rng: Rng, canvas_hw: tuple[int, int], px_per_mm: float, light: Ligh
 
 
 def _draw_part(rng: Rng, px: float, light: Light, lean: tuple[float, float], canvas_hw: tuple[int, int]) -> Patch:
-    """A random part that is neither a speck nor larger than about three quarters of the picture."""
+    """A random part that is neither a speck nor larger than about three quarters of the image."""
     while True:
         kind = str(rng.choice(list(_FAMILY_ODDS), p=list(_FAMILY_ODDS.values())))
         family = str(rng.choice([name for name in SHAPE_FAMILIES if name.startswith(kind)]))
@@ -148,7 +148,7 @@ def _all_visible(patches: Sequence[Patch], canvas_hw: tuple[int, int]) -> bool:
 
 
 def _drop_slivers(patches: list[Patch], canvas_hw: tuple[int, int]) -> tuple[list[Patch], npt.NDArray[np.int16]]:
-    """Take away parts that would own fewer than ``MIN_PIXELS`` pixels of the picture.
+    """Take away parts that would own fewer than ``MIN_PIXELS`` pixels of the image.
 
     Returns the rest and who owns each pixel: int16 [H, W], 1 + index of the patch that covers more than half of the
     pixel (5 of its 9 canvas pixels), 0 for nobody.
@@ -168,27 +168,27 @@ def _drop_slivers(patches: list[Patch], canvas_hw: tuple[int, int]) -> tuple[lis
 
 def _photograph(rng: Rng, canvas: Float, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """What a small camera makes of the canvas: blur, vignette, exposure, gamma and sensor noise."""
-    picture = cv2.resize(np.minimum(canvas, 4), size_hw[::-1], interpolation=cv2.INTER_AREA)
-    picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.35, 0.85)))
+    image = cv2.resize(np.minimum(canvas, 4), size_hw[::-1], interpolation=cv2.INTER_AREA)
+    image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.35, 0.85)))
     y, x = np.mgrid[-1 : 1 : size_hw[0] * 1j, -1 : 1 : size_hw[1] * 1j].astype(np.float32)
     vignette = 1 - rng.uniform(0.05, 0.3) * (x * x + y * y) / 2
-    level = rng.uniform(0.16, 0.30) / max(float(np.median(picture)), 0.06)
+    level = rng.uniform(0.16, 0.30) / max(float(np.median(image)), 0.06)
     exposure = np.clip(level, 0.5, 1.9) ** 0.6
-    picture = picture * (vignette * exposure)[..., None].astype(np.float32)
-    picture = np.where(picture > 0.7, 0.7 + 0.3 * np.tanh((picture - 0.7) / 0.5), picture)  # highlights roll off
+    image = image * (vignette * exposure)[..., None].astype(np.float32)
+    image = np.where(image > 0.7, 0.7 + 0.3 * np.tanh((image - 0.7) / 0.5), image)  # highlights roll off
     shot = rng.uniform(0.002, 0.009)
     grain = (
         rng.standard_normal((*size_hw, 3), dtype=np.float32) * 0.7
         + 0.5 * (mottle(rng, size_hw, (2, 2)) - 0.5)[..., None]
     )
-    encoded = np.clip(picture, 0, 1) ** np.float32(1 / 2.2) + np.float32(shot) * grain
+    encoded = np.clip(image, 0, 1) ** np.float32(1 / 2.2) + np.float32(shot) * grain
     return np.asarray(np.clip(np.round(encoded * 255), 0, 255), np.uint8)
 
 
 def render(folder: str | os.PathLike[str], *, train: int = 120, val: int = 40, seed: int = 0) -> None:
-    """Draw the demo set into ``folder``: pictures, ``instances_train.json`` and ``instances_val.json`` (COCO form).
+    """Draw the demo set into ``folder``: images, ``instances_train.json`` and ``instances_val.json`` (COCO form).
 
-    Every picture has its own generator, seeded by (seed, split, index): the first n are the same in a set of any size.
+    Every image has its own generator, seeded by (seed, split, index): the first n are the same in a set of any size.
     The JSON files come last, so a folder that has them is complete.
 
     Raises:

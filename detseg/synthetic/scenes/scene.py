@@ -1,4 +1,4 @@
-"""One labelled picture from a seed: shapes of many families, textured, lit, overlapping, among unlabelled clutter."""
+"""One labelled image from a seed: shapes of many families, textured, lit, overlapping, among unlabelled clutter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from detseg.synthetic.scenes.surface import (
 )
 from detseg.synthetic.scenes.textures import TEXTURES, Field, lattice_noise, make_texture
 
-Place = tuple[int, int, Field]
+Shape = tuple[int, int, Field]
 
 MIN_VISIBLE = 0.35  # share of a shape that others must leave in sight
 MIN_PIXELS = 20  # and how many pixels of it
@@ -33,7 +33,7 @@ NEGATIVES = 0.03  # share of scenes without a shape
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and its truth.
+    """One image and its ground truth.
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
@@ -51,21 +51,21 @@ def draw_scene(seed: int, size_hw: tuple[int, int] = (160, 160)) -> Scene:
     """The scene of one seed and size; it depends on nothing else."""
     rng = np.random.default_rng(seed)
     lamp = Lamp.draw(rng)
-    picture = _ground(rng, size_hw, lamp)
+    image = _ground(rng, size_hw, lamp)
     places, labels = _lay_out(rng, size_hw)
     for place in _sheets(rng, size_hw):
-        blend(picture, make_piece(rng, place, lamp, draw_colour(rng)), lamp)
+        blend(image, make_piece(rng, place, lamp, draw_colour(rng)), lamp)
     palette = [draw_colour(rng) for _ in range(int(rng.integers(1, 6)))]
     for place, label in zip(places, labels, strict=True):
         if label < 0:
-            blend(picture, _strand_piece(rng, place, lamp), lamp)
+            blend(image, _strand_piece(rng, place, lamp), lamp)
         else:
             base = related_colour(rng, palette[int(rng.integers(len(palette)))])
-            blend(picture, make_piece(rng, place, lamp, base), lamp)
+            blend(image, make_piece(rng, place, lamp, base), lamp)
     owner = _owners(places, size_hw)
     shapes = [number for number, label in enumerate(labels, 1) if label > 0]
     return Scene(
-        _photograph(rng, picture),
+        _photograph(rng, image),
         np.array([labels[number - 1] for number in shapes], np.int64),
         np.array([owner == number for number in shapes], np.uint8).reshape(-1, *size_hw),
     )
@@ -87,8 +87,8 @@ def _ground(rng: Rng, size_hw: tuple[int, int], lamp: Lamp) -> Colour:
     return lit
 
 
-def _sheets(rng: Rng, size_hw: tuple[int, int]) -> list[Place]:
-    """Up to three unlabelled things under the shapes: bars wider than the picture, torn sheets, rods of pieces."""
+def _sheets(rng: Rng, size_hw: tuple[int, int]) -> list[Shape]:
+    """Up to three unlabelled things under the shapes: bars wider than the image, torn sheets, rods of pieces."""
     places = []
     side = float(max(size_hw))
     for _ in range(int(rng.choice(4, p=[0.35, 0.3, 0.2, 0.15]))):
@@ -111,9 +111,9 @@ def _bar(rng: Rng) -> Contour:
     return [bar @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])]
 
 
-def _lay_out(rng: Rng, size_hw: tuple[int, int]) -> tuple[list[Place], list[int]]:
+def _lay_out(rng: Rng, size_hw: tuple[int, int]) -> tuple[list[Shape], list[int]]:
     """Places and labels from bottom to top; label -1 for a strand. Every shape stays in sight."""
-    places: list[Place] = []
+    places: list[Shape] = []
     labels: list[int] = []
     side = min(size_hw)
     typical = float(np.exp(rng.uniform(np.log(0.05), np.log(0.3)))) * side  # radius
@@ -140,7 +140,7 @@ def _lay_out(rng: Rng, size_hw: tuple[int, int]) -> tuple[list[Place], list[int]
 
 
 def _centre(
-    rng: Rng, size_hw: tuple[int, int], places: list[Place], labels: list[int], radius: float
+    rng: Rng, size_hw: tuple[int, int], places: list[Shape], labels: list[int], radius: float
 ) -> tuple[float, float]:
     """Anywhere, or beside or upon a shape that is there."""
     shapes = [place for place, label in zip(places, labels, strict=True) if label > 0]
@@ -155,7 +155,7 @@ def _centre(
 
 
 def _fits(
-    owner: npt.NDArray[np.int16], place: Place, sizes: list[int], labels: list[int], strand: bool = False
+    owner: npt.NDArray[np.int16], place: Shape, sizes: list[int], labels: list[int], strand: bool = False
 ) -> bool:
     """Whether the new piece shows enough of itself and leaves enough of every shape below."""
     top, left, coverage = place
@@ -175,7 +175,7 @@ def _fits(
 
 
 def _add(
-    owner: npt.NDArray[np.int16], place: Place, label: int, places: list[Place], labels: list[int], sizes: list[int]
+    owner: npt.NDArray[np.int16], place: Shape, label: int, places: list[Shape], labels: list[int], sizes: list[int]
 ) -> None:
     top, left, coverage = place
     there, here = overlap(owner, top, left, coverage.shape)
@@ -185,7 +185,7 @@ def _add(
     sizes.append(int((coverage > 0.5).sum()))
 
 
-def _owners(places: list[Place], size_hw: tuple[int, int]) -> npt.NDArray[np.int16]:
+def _owners(places: list[Shape], size_hw: tuple[int, int]) -> npt.NDArray[np.int16]:
     """int16 [H, W]: 1 + index of the topmost piece that covers more than half of a pixel, 0 for the ground."""
     owner = np.zeros(size_hw, np.int16)
     for number, (top, left, coverage) in enumerate(places, 1):
@@ -194,8 +194,8 @@ def _owners(places: list[Place], size_hw: tuple[int, int]) -> npt.NDArray[np.int
     return owner
 
 
-def _strand(rng: Rng, size_hw: tuple[int, int]) -> Place:
-    """A winding line across the picture."""
+def _strand(rng: Rng, size_hw: tuple[int, int]) -> Shape:
+    """A winding line across the image."""
     turns = np.cumsum(rng.normal(0, 0.35, 12))
     heading = rng.uniform(0, 2 * np.pi) + np.interp(np.linspace(0, 11, 60), np.arange(12), turns)
     steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * rng.uniform(0.4, 1.6) * max(size_hw) / 60
@@ -206,7 +206,7 @@ def _strand(rng: Rng, size_hw: tuple[int, int]) -> Place:
     return 0, 0, np.asarray(line, np.float32) / np.float32(255)
 
 
-def _strand_piece(rng: Rng, place: Place, lamp: Lamp) -> Piece:
+def _strand_piece(rng: Rng, place: Shape, lamp: Lamp) -> Piece:
     """A strand in one colour, round like a wire."""
     top, left, coverage = place
     depth = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
@@ -215,16 +215,16 @@ def _strand_piece(rng: Rng, place: Place, lamp: Lamp) -> Piece:
     return Piece(top, left, coverage, rgb, float(rng.uniform(0.5, 4)))
 
 
-def _photograph(rng: Rng, picture: Colour) -> npt.NDArray[np.uint8]:
+def _photograph(rng: Rng, image: Colour) -> npt.NDArray[np.uint8]:
     """What a camera makes of the light: exposure, vignette, blur, gamma, noise, now and then JPEG."""
-    level = float(np.exp(rng.normal(np.log(0.25), 0.35))) / max(float(picture.mean()), 0.03)
-    picture = picture * np.float32(np.clip(level, 0.4, 3.0) ** 0.7)
+    level = float(np.exp(rng.normal(np.log(0.25), 0.35))) / max(float(image.mean()), 0.03)
+    image = image * np.float32(np.clip(level, 0.4, 3.0) ** 0.7)
     if rng.random() < 0.6:
-        picture = cv2.GaussianBlur(picture, (0, 0), float(rng.uniform(0.3, 1.1)))
-    height, width = picture.shape[:2]
+        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 1.1)))
+    height, width = image.shape[:2]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    picture = picture * (1 - np.float32(rng.uniform(0, 0.35)) * (x * x + y * y) / 2)[..., None]
-    encoded = np.clip(picture, 0, 1) ** np.float32(1 / rng.uniform(1.8, 2.6))
+    image = image * (1 - np.float32(rng.uniform(0, 0.35)) * (x * x + y * y) / 2)[..., None]
+    encoded = np.clip(image, 0, 1) ** np.float32(1 / rng.uniform(1.8, 2.6))
     if rng.random() < 0.08:
         encoded = np.repeat(encoded.mean(-1, keepdims=True), 3, axis=-1)
     encoded = encoded + np.float32(rng.uniform(0, 0.03)) * rng.standard_normal(encoded.shape, dtype=np.float32)

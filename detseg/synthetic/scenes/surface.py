@@ -51,7 +51,7 @@ class Piece:
     """A lit thing at a place.
 
     Attributes:
-        top, left: of its arrays in the picture; may be negative.
+        top, left: of its arrays in the image; may be negative.
         coverage: float32 [h, w], share of each pixel that it covers.
         rgb: float32 [h, w, 3].
         lift: how high it stands.
@@ -159,8 +159,8 @@ def _relief(rng: Rng, depth: Field, deepest: float) -> Field:
     return steep * depth * np.float32(0.6)
 
 
-def blend(picture: Colour, piece: Piece, lamp: Lamp) -> None:
-    """Lay ``piece`` on ``picture`` [H, W, 3] in place: its shadow, then itself."""
+def blend(image: Colour, piece: Piece, lamp: Lamp) -> None:
+    """Lay ``piece`` on ``image`` [H, W, 3] in place: its shadow, then itself."""
     reach = piece.lift / float(lamp.towards[2])
     shift_x, shift_y = -float(lamp.towards[0]) * reach, -float(lamp.towards[1]) * reach
     blur = 0.5 + lamp.softness * reach
@@ -170,19 +170,19 @@ def blend(picture: Colour, piece: Piece, lamp: Lamp) -> None:
     moved = cv2.GaussianBlur(cv2.warpAffine(outline, move, outline.shape[::-1]), (0, 0), blur)
     contact = cv2.GaussianBlur(outline, (0, 0), 1.2)
     shadow = (1 - (1 - lamp.ambient) * moved) * (1 - 0.35 * contact)
-    there, here = overlap(picture, piece.top - margin, piece.left - margin, outline.shape)
-    picture[there] *= shadow[here][..., None]
-    there, here = overlap(picture, piece.top, piece.left, piece.coverage.shape)
+    there, here = overlap(image, piece.top - margin, piece.left - margin, outline.shape)
+    image[there] *= shadow[here][..., None]
+    there, here = overlap(image, piece.top, piece.left, piece.coverage.shape)
     cover = piece.coverage[here][..., None]
-    picture[there] += (piece.rgb[here] - picture[there]) * cover
+    image[there] += (piece.rgb[here] - image[there]) * cover
 
 
 def overlap(
-    picture: npt.NDArray[np.generic], top: int, left: int, size_hw: tuple[int, ...]
+    image: npt.NDArray[np.generic], top: int, left: int, size_hw: tuple[int, ...]
 ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where an array at (top, left) lies in the picture, and which part of the array that is."""
+    """Where an array at (top, left) lies in the image, and which part of the array that is."""
     there, here = [], []
-    for start, length, limit in zip((top, left), size_hw, picture.shape, strict=False):
+    for start, length, limit in zip((top, left), size_hw, image.shape, strict=False):
         first = min(max(start, 0), limit)
         last = max(min(start + length, limit), first)
         there.append(slice(first, last))

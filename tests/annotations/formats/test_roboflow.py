@@ -86,8 +86,8 @@ def test_samples(shared_data: Path, file: str, names: tuple[str, ...], boxes: li
     table = read_coco(path)
     assert table.class_map.names == names
     assert table.boxes_xywh.tolist() == boxes
-    truth = json.loads(path.read_text())
-    assert table.iscrowd.tolist() == [bool(annotation["iscrowd"]) for annotation in truth["annotations"]]
+    ground_truth = json.loads(path.read_text())
+    assert table.iscrowd.tolist() == [bool(annotation["iscrowd"]) for annotation in ground_truth["annotations"]]
     assert all((table.root / str(name)).is_file() for name in table.media)
 
 

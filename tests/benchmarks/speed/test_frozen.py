@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "level"),
-    [("maskrcnn_resnet18_fpn", "rpn"), ("fasterrcnn_resnet18_fpn", "body"), ("maskrcnn_resnet18_fpn", "body")],
+    [("maskrcnn_resnet18_fpn", "rpn"), ("fasterrcnn_resnet18_fpn", "backbone"), ("maskrcnn_resnet18_fpn", "backbone")],
 )
 def test_both_ways_do_the_same(arch: str, level: str) -> None:
     case = frozen.Case("small", arch, level, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.benchmarks.speed.loader import Ours, Plain, again, check_samples, loading
+from detseg.benchmarks.speed.loader import Baseline, Ours, again, check_samples, loading
 from detseg.benchmarks.speed.scenes_set import boxes, scene_set
 from detseg.errors import DataError
 
@@ -27,15 +27,15 @@ def test_loading(annotations: Path, mirrored: bool) -> None:
     assert found.target == 5
 
 
-@pytest.mark.parametrize("plainly", [False, True])
-def test_loading_again(annotations: Path, plainly: bool) -> None:
-    found = again(annotations, 120, plainly=plainly, turns=2)
+@pytest.mark.parametrize("against_baseline", [False, True])
+def test_loading_again(annotations: Path, against_baseline: bool) -> None:
+    found = again(annotations, 120, against_baseline=against_baseline, turns=2)
     assert "equal samples" in found.note
-    assert (found.target is None) != plainly
+    assert (found.target is None) != against_baseline
 
 
-def test_both_ways_mirror_half_of_the_pictures(annotations: Path) -> None:
-    for way in (Ours(annotations, 120, mirrored=True), Plain(annotations, 120, mirrored=True)):
+def test_both_ways_mirror_half_of_the_images(annotations: Path) -> None:
+    for way in (Ours(annotations, 120, mirrored=True), Baseline(annotations, 120, mirrored=True)):
         images = [way[0][0] for _ in range(40)]
         same = [torch.allclose(image, images[0], atol=1e-5) for image in images]
         mirrored = [torch.allclose(image.flip(-1), images[0], atol=1e-5) for image in images]
@@ -43,12 +43,12 @@ def test_both_ways_mirror_half_of_the_pictures(annotations: Path) -> None:
 
 
 def test_samples_that_differ_are_refused(annotations: Path) -> None:
-    ours, theirs = [Ours(annotations, 400)[0]], [Plain(annotations, 400)[0]]
+    ours, theirs = [Ours(annotations, 400)[0]], [Baseline(annotations, 400)[0]]
     image, masks = theirs[0]
     assert check_samples(ours, theirs) > 0.95
     with pytest.raises(DataError, match="masks have an IoU"):
         check_samples(ours, [(image, masks.roll(9, -1))])
-    with pytest.raises(DataError, match="pictures differ"):
+    with pytest.raises(DataError, match="images differ"):
         check_samples(ours, [(1 - image, masks)])
     with pytest.raises(DataError, match="equal work"):
         check_samples(ours, [(image, masks[1:])])

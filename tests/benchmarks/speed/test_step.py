@@ -28,10 +28,10 @@ def test_control_another_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> 
     whole = step.both
 
     def changed(case: Case) -> object:
-        model, plain = whole(case)
+        model, baseline = whole(case)
         with torch.no_grad():
-            plain.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += 0.5
-        return model, plain
+            baseline.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += 0.5
+        return model, baseline
 
     monkeypatch.setattr(step, "both", changed)
     with pytest.raises(ArithmeticError, match="not the same steps"):

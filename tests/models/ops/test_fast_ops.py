@@ -16,7 +16,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.models.ops import sampled_rpn
-from detseg.models.ops.fast_ops import MOST, KeptAnchors
+from detseg.models.ops.fast_ops import MOST, CachedAnchorGenerator
 from detseg.models.ops.folded_norm import FoldedConv2d, fold_norms
 from detseg.models.ops.sampled_rpn import SampledRPN
 from detseg.models.outputs import frame_of
@@ -86,30 +86,32 @@ def test_control_a_wrong_place_gives_another_gradient(monkeypatch: pytest.Monkey
         return given[0].grad
 
     plain, ours = rpns()
-    truth = gradient(plain)
-    whole = sampled_rpn.Places.of
+    ground_truth = gradient(plain)
+    whole = sampled_rpn.AnchorIndex.of
 
-    def mirrored(*args: Any) -> sampled_rpn.Places:
+    def mirrored(*args: Any) -> sampled_rpn.AnchorIndex:
         places = whole(*args)
-        return sampled_rpn.Places(places.level, 1 - places.image, places.y, places.x, places.anchor, places.positives)
+        return sampled_rpn.AnchorIndex(
+            places.level, 1 - places.image, places.y, places.x, places.anchor, places.positives
+        )
 
-    monkeypatch.setattr(sampled_rpn.Places, "of", mirrored)
-    assert not torch.allclose(gradient(ours), truth, rtol=1e-2, atol=1e-4)
+    monkeypatch.setattr(sampled_rpn.AnchorIndex, "of", mirrored)
+    assert not torch.allclose(gradient(ours), ground_truth, rtol=1e-2, atol=1e-4)
 
 
 def sums(threads: int, add: Callable[[Tensor, Tensor, torch.Size], Tensor], dtype: Any = torch.float32) -> Tensor:
     """Half a million rows for a map of twelve pixels, so that every pixel is due some of each thread."""
     generator = torch.Generator().manual_seed(4)
     pixel = torch.randint(12, (500_000,), generator=generator)
-    due = torch.randn(500_000, 8, generator=generator)
+    grad_patches = torch.randn(500_000, 8, generator=generator)
     torch.set_num_threads(threads)
-    return add(pixel, due.to(dtype), torch.Size((1, 8, 3, 4)))
+    return add(pixel, grad_patches.to(dtype), torch.Size((1, 8, 3, 4)))
 
 
-def put(pixel: Tensor, due: Tensor, shape: torch.Size) -> Tensor:
+def put(pixel: Tensor, grad_patches: Tensor, shape: torch.Size) -> Tensor:
     """The same sums by torch's own operation, which adds as its threads come along."""
-    found = due.new_zeros(shape[0], *shape[2:], shape[1])
-    found.view(-1, shape[1]).index_put_((pixel,), due, accumulate=True)
+    found = grad_patches.new_zeros(shape[0], *shape[2:], shape[1])
+    found.view(-1, shape[1]).index_put_((pixel,), grad_patches, accumulate=True)
     return found.permute(0, 3, 1, 2)
 
 
@@ -129,7 +131,7 @@ def test_control_index_put_depends_on_threads() -> None:
 
 def test_kept_anchors_are_torchvisions_and_few() -> None:
     sizes, ratios = ((8,), (16,)), ((0.5, 1.0, 2.0),) * 2
-    plain, kept = AnchorGenerator(sizes, ratios), KeptAnchors(sizes, ratios)
+    plain, kept = AnchorGenerator(sizes, ratios), CachedAnchorGenerator(sizes, ratios)
     for side in (*range(2, 2 + 2 * MOST), 5):
         features = [torch.zeros(2, 1, side, side), torch.zeros(2, 1, side // 2, side // 2)]
         frame = frame_of([(side * 4, side * 4)] * 2)

@@ -66,9 +66,9 @@ def pooled(module: MultiScaleRoIAlign, features: list[Tensor], boxes: list[Tenso
     return out.detach(), [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, found, strict=True)]
 
 
-def error(found: list[Tensor], truth: list[Tensor]) -> float:
-    largest = max(max(float(one.abs().max()) for one in truth), 1e-30)
-    return max(float((a.double() - b).abs().max()) for a, b in zip(found, truth, strict=True)) / largest
+def error(found: list[Tensor], ground_truth: list[Tensor]) -> float:
+    largest = max(max(float(one.abs().max()) for one in ground_truth), 1e-30)
+    return max(float((a.double() - b).abs().max()) for a, b in zip(found, ground_truth, strict=True)) / largest
 
 
 @pytest.mark.parametrize("boxes", ODD.values(), ids=ODD.keys())
@@ -79,12 +79,12 @@ def test_equals_torchvisions(boxes: list[Tensor], levels: int, bins: int, ratio:
     theirs, their_gradient = pooled(pooler(MultiScaleRoIAlign, levels, bins, ratio), features, boxes)
     # the same numbers in float64: an address that float32 rounds is no error of either sum
     exact = [one.double() for one in features], [one.double() for one in boxes]
-    _, truth = pooled(pooler(MultiScaleRoIAlign, levels, bins, ratio), *exact)
+    _, ground_truth = pooled(pooler(MultiScaleRoIAlign, levels, bins, ratio), *exact)
     _, our_exact = pooled(pooler(GatheringRoIAlign, levels, bins, ratio), *exact)
     assert torch.equal(ours, theirs)
     assert [one.shape for one in our_gradient] == [one.shape for one in features]
-    assert error(our_exact, truth) < 1e-14
-    assert error(our_gradient, truth) <= max(2 * error(their_gradient, truth), 1e-6)
+    assert error(our_exact, ground_truth) < 1e-14
+    assert error(our_gradient, ground_truth) <= max(2 * error(their_gradient, ground_truth), 1e-6)
     assert error(our_gradient, [one.double() for one in their_gradient]) < 4e-6
 
 
@@ -99,12 +99,12 @@ def test_maps_with_channels_last_give_torchvisions_values(
     ours, theirs = (pooler(kind, levels, bins, ratio)(features, boxes, [IMAGE] * 3) for kind in POOLERS)
     # in float64 too: an address that float32 rounds is no error of either
     exact, exact_boxes = {name: one.double() for name, one in features.items()}, [one.double() for one in boxes]
-    truth, our_exact = (
+    ground_truth, our_exact = (
         pooler(kind, levels, bins, ratio)(exact, exact_boxes, [IMAGE] * 3) for kind in (MultiScaleRoIAlign, POOLERS[0])
     )
     assert ours.shape == theirs.shape
     if len(ours):
-        assert error([our_exact], [truth]) < 1e-14
+        assert error([our_exact], [ground_truth]) < 1e-14
         assert error([ours], [theirs.double()]) < 4e-6
 
 
@@ -125,13 +125,13 @@ def test_control_without_the_border_rules_it_differs(monkeypatch: pytest.MonkeyP
         weight, index = whole(start + 1000, end + 1000, bins, ratio, size + 2000)
         return weight, torch.minimum((index - 1000).clamp(min=0), size[:, None, None] - 1)
 
-    _, truth = pooled(pooler(MultiScaleRoIAlign), maps(), ODD["partly outside"])
-    _, inner_truth = pooled(pooler(MultiScaleRoIAlign), maps(), [torch.tensor([[20.0, 20, 90, 80]])] * 3)
+    _, ground_truth = pooled(pooler(MultiScaleRoIAlign), maps(), ODD["partly outside"])
+    _, inner_ground_truth = pooled(pooler(MultiScaleRoIAlign), maps(), [torch.tensor([[20.0, 20, 90, 80]])] * 3)
     monkeypatch.setattr(roi_align, "axis_taps", no_border)
     _, found = pooled(pooler(GatheringRoIAlign), maps(), ODD["partly outside"])
     _, inner = pooled(pooler(GatheringRoIAlign), maps(), [torch.tensor([[20.0, 20, 90, 80]])] * 3)
-    assert error(found, [one.double() for one in truth]) > 1e-2
-    assert error(inner, [one.double() for one in inner_truth]) < 1e-4
+    assert error(found, [one.double() for one in ground_truth]) > 1e-2
+    assert error(inner, [one.double() for one in inner_ground_truth]) < 1e-4
 
 
 def test_bits_do_not_depend_on_run_or_threads() -> None:

@@ -47,9 +47,9 @@ def test_every_task_has_a_model_that_takes_them(task: str) -> None:
     parts = {part: (loaded, count) for part, loaded, count in report.by_part}
     assert parts["stem"][0] == parts["stem"][1] > 0
     if task == "classify":
-        assert 0 < parts["body"][0] < parts["body"][1]
+        assert 0 < parts["backbone"][0] < parts["backbone"][1]
         return
-    assert parts["body"][0] == parts["body"][1] > 0
+    assert parts["backbone"][0] == parts["backbone"][1] > 0
     assert parts["neck"][0] == parts["neck"][1] > 0
     assert parts["rpn"][0] == parts["rpn"][1] > 0
     saved = read_description(BUNDLED)
@@ -70,7 +70,7 @@ def test_a_classifier_takes_the_first_stages() -> None:
     assert set(report.loaded) == first - counters
     assert all(torch.equal(state[name], saved[f"backbone.body.{name[9:]}"].float()) for name in report.loaded)
     assert all(torch.equal(state[name], drawn[name]) for name in state.keys() - first)
-    assert any("started from scratch" in line and "tensors of body" in line for line in report.lines())
+    assert any("started from scratch" in line and "tensors of backbone" in line for line in report.lines())
 
 
 def test_boxes_and_masks_of_new_classes_start_as_the_mean_of_all_shapes() -> None:
@@ -101,7 +101,7 @@ def test_a_damaged_or_missing_file_is_named(tmp_path: Path, monkeypatch: pytest.
     assert bundled_path() == package / "weights" / NAME, "control"
     content[len(content) // 2] ^= 1
     (package / "weights" / NAME).write_bytes(content)
-    with pytest.raises(DataError, match="changed or damaged: its sha256 is"):
+    with pytest.raises(DataError, match="changed or corrupt: its sha256 is"):
         describe(FITTING["detect"], CLASSES, weights=BUNDLED)
 
 

@@ -18,13 +18,13 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.models import MODELS, build_model, describe, load_weights
 from detseg.models.weights.class_transfer import (
-    RowMatch,
+    ClassMatch,
     class_pairs,
     class_tensors,
-    copy_rows,
+    copy_class_weights,
     head_lines,
+    match_class_weights,
     match_row_numbers,
-    match_rows,
 )
 from detseg.models.weights.published import cache_path
 from detseg.models.weights.source_classes import source_classes
@@ -45,7 +45,7 @@ VOC = {
 
 
 def found(name: str, source: tuple[str, ...] = COCO) -> str:
-    return match_rows([name], source, {})[0].source
+    return match_class_weights([name], source, {})[0].source
 
 
 # Names.
@@ -63,9 +63,9 @@ def test_cocos_rows_are_its_category_ids() -> None:
 
 def test_every_coco_name_finds_itself_and_only_itself() -> None:
     names = [name for name in COCO if name]
-    assert [match.row for match in match_rows(names, COCO, {})] == [COCO.index(name) for name in names]
+    assert [match.row for match in match_class_weights(names, COCO, {})] == [COCO.index(name) for name in names]
     others = [[other for other in COCO if other != name] for name in names]
-    assert {match_rows([name], rest, {})[0].source for name, rest in zip(names, others, strict=True)} == {""}
+    assert {match_class_weights([name], rest, {})[0].source for name, rest in zip(names, others, strict=True)} == {""}
 
 
 def test_the_lists_name_coco_classes_and_no_class_twice() -> None:
@@ -150,27 +150,29 @@ def test_names_and_other_weights(name: str, source: tuple[str, ...], expected: s
 
 
 def test_several_classes_may_take_the_same_rows() -> None:
-    matches = match_rows(["man", "bolt", "woman"], COCO, {})
+    matches = match_class_weights(["man", "bolt", "woman"], COCO, {})
     assert [(match.source, match.row) for match in matches] == [("person", 1), ("", -1), ("person", 1)]
 
 
 def test_the_user_overrules() -> None:
     names = ["person", "worker", "mouse"]
     given = {"worker": "Pedestrian", "mouse": "", "person": "dog"}
-    matches = match_rows(names, COCO, given, coco=True)
+    matches = match_class_weights(names, COCO, given, coco=True)
     assert [match.text() for match in matches] == [
-        "person <- dog (--map)",
-        "worker <- person (--map)",
-        "mouse starts from scratch (--map)",
+        "person <- dog (--class-transfer)",
+        "worker <- person (--class-transfer)",
+        "mouse starts from scratch (--class-transfer)",
     ]
     with pytest.raises(
-        DataError, match=r"--map worker=persn: the weights have no class 'persn'; they have person, bic"
+        DataError, match=r"--class-transfer worker=persn: the weights have no class 'persn'; they have person, bic"
     ):
-        match_rows(names, COCO, {"worker": "persn"})
-    with pytest.raises(DataError, match=r"--map wrker=person: the data has no class 'wrker'; it has person, worker, m"):
-        match_rows(names, COCO, {"wrker": "person"})
+        match_class_weights(names, COCO, {"worker": "persn"})
+    with pytest.raises(
+        DataError, match=r"--class-transfer wrker=person: the data has no class 'wrker'; it has person, worker, m"
+    ):
+        match_class_weights(names, COCO, {"wrker": "person"})
     with pytest.raises(DataError, match="have no class 'N/A'"):
-        match_rows(names, COCO, {"worker": "N/A"})
+        match_class_weights(names, COCO, {"worker": "N/A"})
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_pairs(given: Any, expected: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("worker", r"--map worker: give CLASS=CLASS OF THE WEIGHTS"),
+        ("worker", r"--class-transfer worker: give CLASS=CLASS OF THE WEIGHTS"),
         ("nut=person", r"no class 'nut'; it has worker, bolt"),
         ("=person", r"no class ''"),
         ("bolt=a,bolt=b", r"bolt is given 'a' and 'b'; give it once"),
@@ -229,21 +231,21 @@ def test_rows_that_are_not_there(number: str) -> None:
 
 def test_what_is_printed() -> None:
     names = ["person", "worker", "bolt"]
-    assert head_lines(match_rows(names, COCO, {"worker": "person"}), by_name=True) == [
-        "heads: person <- person, worker <- person (--map), bolt starts from scratch",
-        "  (--map bolt=X gives a class the rows of a class of the weights)",
+    assert head_lines(match_class_weights(names, COCO, {"worker": "person"}), by_name=True) == [
+        "heads: person <- person, worker <- person (--class-transfer), bolt starts from scratch",
+        "  (--class-transfer bolt=X gives a class the rows of a class of the weights)",
     ]
-    assert head_lines(match_rows(["cats"], COCO, {}), by_name=True) == [
+    assert head_lines(match_class_weights(["cats"], COCO, {}), by_name=True) == [
         "heads: every class starts with rows of the weights: cats <- cat (synonym)"
     ]
     assert (
-        "mouse <- mouse (COCO means that of a computer; else --map mouse=)"
-        in head_lines(match_rows(["mouse"], COCO, {}, coco=True), by_name=True)[0]
+        "mouse <- mouse (COCO means that of a computer; else --class-transfer mouse=)"
+        in head_lines(match_class_weights(["mouse"], COCO, {}, coco=True), by_name=True)[0]
     )
     assert "person starts from scratch (man and Man would fit: choose with" not in found("man")
-    (line, _) = head_lines(match_rows(["MAN"], ("", "man", "Man"), {}), by_name=True)
-    assert line == "heads: MAN starts from scratch (man and Man would fit: choose with --map MAN=man)"
-    many = [RowMatch(f"c{index}") for index in range(20)]
+    (line, _) = head_lines(match_class_weights(["MAN"], ("", "man", "Man"), {}), by_name=True)
+    assert line == "heads: MAN starts from scratch (man and Man would fit: choose with --class-transfer MAN=man)"
+    many = [ClassMatch(f"c{index}") for index in range(20)]
     assert head_lines(many, by_name=True)[0].endswith("c10, c11 and 8 more start from scratch")
 
 
@@ -263,11 +265,14 @@ def test_rows_are_copied(rest: Any, anchors: int, per_class: int, pairs: Any) ->
             for part in range(per_class):
                 place = (anchor * theirs + their_row) * per_class + part
                 expected[(anchor * ours + row) * per_class + part] = source[place]
-    result = copy_rows(target, source, pairs, rows=(ours, theirs), per_class=per_class)
+    result = copy_class_weights(target, source, pairs, rows=(ours, theirs), per_class=per_class)
     assert torch.equal(result, expected)
     assert torch.equal(target, before[0])
     assert torch.equal(source, before[1])
-    assert copy_rows(target, source.half(), pairs, rows=(ours, theirs), per_class=per_class).dtype == torch.float32
+    assert (
+        copy_class_weights(target, source.half(), pairs, rows=(ours, theirs), per_class=per_class).dtype
+        == torch.float32
+    )
 
 
 def checkpoint(path: Path, model: Any) -> str:
@@ -312,7 +317,7 @@ def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
     like = small.detector(SLIM).eval()
     path = checkpoint(tmp_path / "a.safetensors", like)
     torch.manual_seed(5)
-    model, report = loaded(like, ("bolt", "cat", "worker", "nut"), path, class_rows={"worker": "bee", "nut": ""})
+    model, report = loaded(like, ("bolt", "cat", "worker", "nut"), path, class_transfer={"worker": "bee", "nut": ""})
     torch.manual_seed(5)
     fresh: Any = build_model(model.description)
     features = torch.rand(7, like.roi_heads.box_predictor.cls_score.in_features)
@@ -336,7 +341,8 @@ def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
     lines = report.lines()
     assert "  loaded for some classes: 4 of 8 tensors of box head" in lines
     assert (
-        "  heads: cat <- cat, worker <- bee (--map), bolt starts from scratch, nut starts from scratch (--map)" in lines
+        "  heads: cat <- cat, worker <- bee (--class-transfer), bolt starts from scratch, nut starts from scratch (--class-transfer)"
+        in lines
     )
     assert not any("box head" in line for line in lines if line.startswith("  started from scratch"))
 
@@ -398,8 +404,8 @@ def test_a_file_without_names(small: Any, tmp_path: Path) -> None:
     model, report = loaded(like, ("ant", "bee"), path)  # other classes: nothing is guessed
     assert len(report.mismatched) == 6
     assert report.matched == ()
-    assert "    (--map ant=X gives a class a row by its number)" in report.lines()
-    model, report = loaded(like, ("ant", "bee"), path, class_rows={"bee": "3"})
+    assert "    (--class-transfer ant=X gives a class a row by its number)" in report.lines()
+    model, report = loaded(like, ("ant", "bee"), path, class_transfer={"bee": "3"})
     assert report.mismatched == ()
     assert torch.equal(model.state_dict()[name][[0, 2]], theirs[[0, 3]])
     assert report.matched == (("bee", "row 3"),)
@@ -415,7 +421,7 @@ def test_one_stage_heads(arch: str, tmp_path: Path) -> None:
     assert report.matched == (("cat", "cat"),)
     assert report.mismatched == report.missing == ()
     with torch.no_grad():
-        features = [torch.randn_like(level) for level in like._neck(like._body(torch.rand(1, 3, 64, 64))).values()]
+        features = [torch.randn_like(level) for level in like._neck(like._backbone(torch.rand(1, 3, 64, 64))).values()]
         old, new = (m.eval().head.classification_head(features) for m in (like, model))
     torch.testing.assert_close(new[..., [0, 1]], old[..., [0, 3]])
     assert not torch.allclose(new[..., 2], old[..., 2], rtol=1e-2)  # control
@@ -438,8 +444,8 @@ def test_a_map_that_nothing_can_fill(small: Any, tmp_path: Path, weights: str) -
     if weights == "classifier":
         weights = checkpoint(tmp_path / "a.safetensors", small.classifier())
         assert loaded(like, ("ant",), weights)[1].rows == ()  # control: without a map there is nothing to say
-    with pytest.raises(DataError, match=r"--map ant=bee: .*leave it out"):
-        loaded(like, ("ant",), weights, class_rows={"ant": "bee"})
+    with pytest.raises(DataError, match=r"--class-transfer ant=bee: .*leave it out"):
+        loaded(like, ("ant",), weights, class_transfer={"ant": "bee"})
 
 
 def test_layers_of_another_width_start_from_scratch(small: Any, tmp_path: Path) -> None:

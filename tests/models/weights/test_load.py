@@ -21,7 +21,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.models import Detector, build_model, describe, load_weights, read_state_dict
 from detseg.models.architectures import MODELS
-from detseg.models.backbones import BODIES
+from detseg.models.backbones import BACKBONES
 from detseg.models.weights.load import load_state
 from detseg.models.weights.published import cache_path, fetch
 
@@ -72,7 +72,7 @@ def test_nothing_is_loaded_for_none() -> None:
 
 
 def test_imagenet_weights_fill_a_classifier_but_its_last_layer(cache: Path, mobilenet: dict[str, Tensor]) -> None:
-    torch.save(mobilenet, cache / Path(BODIES[MOBILENET].imagenet.url).name)
+    torch.save(mobilenet, cache / Path(BACKBONES[MOBILENET].imagenet.url).name)
     model = model_of(MOBILENET)
     report = load_weights(model, "imagenet")
     assert torch.equal(model.features[0][0].weight, mobilenet["features.0.0.weight"])
@@ -83,17 +83,17 @@ def test_imagenet_weights_fill_a_classifier_but_its_last_layer(cache: Path, mobi
     )
     assert report.lines()[:3] == [
         "weights: imagenet (mobilenet_v2-b0353104.pth); 260 of 262 tensors loaded",
-        "  loaded: stem, body",
+        "  loaded: stem, backbone",
         "  started from scratch: head",
     ]
 
 
-def test_imagenet_weights_fill_a_detectors_body(cache: Path, mobilenet: dict[str, Tensor]) -> None:
-    torch.save(mobilenet, cache / Path(BODIES[MOBILENET].imagenet.url).name)
+def test_imagenet_weights_fill_a_detectors_backbone(cache: Path, mobilenet: dict[str, Tensor]) -> None:
+    torch.save(mobilenet, cache / Path(BACKBONES[MOBILENET].imagenet.url).name)
     model = model_of("maskrcnn_mobilenet_v2_fpn", "imagenet")
     report = load_weights(model, "imagenet")
     assert torch.equal(model.backbone.body["0"][0].weight, mobilenet["features.0.0.weight"])
-    assert "  loaded: stem, body" in report.lines()
+    assert "  loaded: stem, backbone" in report.lines()
     assert [part for part, loaded, _ in report.by_part if not loaded] == ["neck", "rpn", "box head", "mask head"]
     assert "classifier.1.weight" in " ".join(report.unexpected)
     theirs = torchvision.models.mobilenet_v2(weights=None).eval()
@@ -139,7 +139,7 @@ WB = ("weight", "bias")
 @pytest.mark.parametrize("weights", ["coco", "imagenet"])
 def test_without_a_network_the_error_says_what_is_wanted_and_what_to_do(cache: Path, weights: str) -> None:
     arch = "maskrcnn_resnet50_fpn"
-    url = MODELS[arch].coco.url if weights == "coco" else BODIES["resnet50"].imagenet.url
+    url = MODELS[arch].coco.url if weights == "coco" else BACKBONES["resnet50"].imagenet.url
     with torch.device("meta"):
         model: Any = build_model(describe(arch, CLASSES, weights=weights))
     with pytest.raises(DataError) as caught:
@@ -152,7 +152,7 @@ def test_without_a_network_the_error_says_what_is_wanted_and_what_to_do(cache: P
 def test_coco_weights_that_do_not_exist() -> None:
     with torch.device("meta"):
         model: Any = build_model(describe("maskrcnn_resnet18_fpn", CLASSES, weights="none"))
-    with pytest.raises(DataError, match=r"maskrcnn_resnet50_fpn, .*imagenet \(the body only\), none"):
+    with pytest.raises(DataError, match=r"maskrcnn_resnet50_fpn, .*imagenet \(the backbone only\), none"):
         load_weights(model, "coco")
 
 
@@ -163,10 +163,10 @@ def test_urls_are_fetched_into_the_cache_and_checked(tmp_path: Path, monkeypatch
     assert torch.equal(fetch(source.as_uri())["weight"], torch.ones(2))
     assert cache_path(source.as_uri()).is_file()
     wrong = source.rename(tmp_path / "net-deadbeef.pth")
-    with pytest.raises(DataError, match="damaged"):
+    with pytest.raises(DataError, match="corrupt"):
         fetch(wrong.as_uri())
     cache_path(source.as_uri()).write_bytes(b"half a file")
-    with pytest.raises(DataError, match=r"copy at .*net\.pth is damaged.*delete it"):
+    with pytest.raises(DataError, match=r"copy at .*net\.pth is corrupt.*delete it"):
         fetch((tmp_path / "net.pth").as_uri())
 
 
@@ -184,7 +184,7 @@ def test_files_in_every_form(tmp_path: Path, mobilenet: dict[str, Tensor], form:
         torch.save(mobilenet if form == "bare" else {form: mobilenet, "epoch": 3}, path)
     model = model_of(arch, str(path))
     report = load_weights(model, str(path))
-    assert {"stem", "body"} <= {part for part, loaded, count in report.by_part if loaded == count}
+    assert {"stem", "backbone"} <= {part for part, loaded, count in report.by_part if loaded == count}
     name = "features.1.conv.1.weight" if arch == MOBILENET else "backbone.body.1.conv.1.weight"
     loaded = model.state_dict()[name]
     assert loaded.dtype == torch.float32
@@ -194,7 +194,7 @@ def test_files_in_every_form(tmp_path: Path, mobilenet: dict[str, Tensor], form:
 def test_a_detectors_file_fills_a_classifier() -> None:
     detector, classifier = model_of("fasterrcnn_resnet18_fpn"), model_of("resnet18")
     report = load_state(classifier, detector.state_dict(), "detector")
-    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "body"]
+    assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "backbone"]
     assert torch.equal(classifier.layer1[0].conv1.weight, detector.backbone.body.layer1[0].conv1.weight)
 
 
@@ -262,7 +262,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             read_state_dict(path)
     for name in ("net.pth", "net.safetensors"):
         (tmp_path / name).write_bytes(b"not a file of torch")
-        with pytest.raises(DataError, match="damaged"):
+        with pytest.raises(DataError, match="corrupt"):
             read_state_dict(tmp_path / name)
 
 
@@ -275,7 +275,7 @@ def test_real_weights_fill_a_classifier_and_a_detector(shared_data: Path) -> Non
         expected = theirs.features[:18](batch)
         for arch in (MOBILENET, "maskrcnn_mobilenet_v2_fpn"):
             model = model_of(arch, path)
-            assert "  loaded: stem, body" in load_weights(model, path).lines()
+            assert "  loaded: stem, backbone" in load_weights(model, path).lines()
             model.eval()
             got = model.backbone.body(batch)["3"] if isinstance(model, Detector) else model.features[:18](batch)
             torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)

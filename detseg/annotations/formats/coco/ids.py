@@ -17,11 +17,11 @@ from detseg.annotations.formats.coco.json_file import (
     whole,
 )
 from detseg.annotations.image_files import first_few
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 
-def without_group(data: CocoFile, source: str, notes: Notes) -> list[CocoCategory]:
+def without_group(data: CocoFile, source: str, notes: RepairLog) -> list[CocoCategory]:
     """The categories without Roboflow's id 0 of the whole project: no annotation uses it, and it is the supercategory
     of all others (it may have the name of one of them)."""
     groups = [category for category in data.categories if category.id == 0]
@@ -71,7 +71,7 @@ def checked_images(images: list[CocoImage], source: str) -> dict[int, int]:
 
 
 def checked_annotations(
-    data: CocoFile, row_of: dict[int, int], categories: list[CocoCategory], source: str, notes: Notes
+    data: CocoFile, row_of: dict[int, int], categories: list[CocoCategory], source: str, notes: RepairLog
 ) -> tuple[Ids, Ids, Ids]:
     """Of each annotation: int64 row of its image, category id, and its own id (its position where it has none)."""
     listed = data.annotations
@@ -97,7 +97,7 @@ def _one_by_one(
     row_of: dict[int, int],
     known: set[int],
     source: str,
-    notes: Notes,
+    notes: RepairLog,
 ) -> tuple[Ids, Ids, Ids]:
     """The same where something is to be said, or whole numbers are written as 3.0."""
     found = np.zeros((3, len(listed)), np.int64)

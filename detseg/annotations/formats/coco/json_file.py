@@ -66,7 +66,7 @@ class _QuickAnnotation(CocoAnnotation, gc=False):
 
 
 class _File(msgspec.Struct, gc=False):
-    """A whole file. ``annotations`` may be missing: lists of pictures without truth are published without them."""
+    """A whole file. ``annotations`` may be missing: lists of images without ground truth are published without them."""
 
     images: list[CocoImage]
     categories: list[CocoCategory]

@@ -17,9 +17,9 @@ from detseg.annotations.formats.coco.ids import checked_annotations, checked_cat
 from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
 from detseg.annotations.frame import Frame, is_stored_frame
-from detseg.annotations.image_files import find_pictures, first_few, read_headers
+from detseg.annotations.image_files import find_image_files, first_few, read_headers
 from detseg.annotations.listing import split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -39,16 +39,16 @@ def read_coco(
     bad_instances: str = "drop",
     classes: Sequence[str] | None = None,
 ) -> AnnotationTable:
-    """Read a COCO file (instances or keypoints) and the headers of its pictures.
+    """Read a COCO file (instances or keypoints) and the headers of its images.
 
-    The annotated size of each picture is compared with the stored and the upright one (EXIF). Where only the upright
+    The annotated size of each image is compared with the stored and the upright one (EXIF). Where only the upright
     one fits, coordinates are taken as they are; else they belong to the stored pixels and are turned upright as the
-    picture is. Labels follow the category ids in ascending order, so that the files of one data set agree.
+    image is. Labels follow the category ids in ascending order, so that the files of one data set agree.
 
     Args:
         annotations: the JSON file.
-        images: folder of the pictures; None to look beside the file and in folders named like it; False to open no
-            picture and to trust the annotated sizes (for those who have only the JSON).
+        images: folder of the images; None to look beside the file and in folders named like it; False to open no
+            image and to trust the annotated sizes (for those who have only the JSON).
         split: what the ``split`` column says, and a hint for the folder's name.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
@@ -61,7 +61,7 @@ def read_coco(
     path = Path(annotations)
     source = f"{path.parent.name}/{path.name}" if split_of(path.parent.name) else path.name  # train/x.json, val/x.json
     data = load_coco_json(path, source)
-    notes = Notes()
+    notes = RepairLog()
     categories = checked_categories(without_group(data, source, notes), source)
     everything = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
     class_map = everything.select(classes, source)
@@ -71,7 +71,7 @@ def read_coco(
     label_of_each = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
     labels = label_of_each[np.searchsorted([int(category.id) for category in categories], category_ids)]
     schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
-    root, names, sizes = _pictures(data.images, path, source, images, split)
+    root, names, sizes = _images(data.images, path, source, images, split)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
@@ -191,7 +191,7 @@ def _own_hw(size: tuple[HW, int, bool]) -> HW:
     return stored_hw if stored_frame or orientation == 1 else upright_hw(stored_hw, orientation)
 
 
-def _pictures(
+def _images(
     images: list[CocoImage], path: Path, source: str, folder: str | os.PathLike[str] | Literal[False] | None, split: str
 ) -> tuple[Path, list[str], list[tuple[HW, int, bool]]]:
     """Root folder, file names in it, and (stored size, orientation, whether the file speaks of stored pixels)."""
@@ -200,9 +200,9 @@ def _pictures(
     if folder is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
-                raise DataError(f"{source} ({name}): no width and height; add them, or give the pictures (--images)")
+                raise DataError(f"{source} ({name}): no width and height; add them, or give the images (--images)")
         return path.parent, names, [(hw, 1, False) for hw in annotated if hw is not None]
-    root, names = find_pictures(names, path, folder, split, source)
+    root, names = find_image_files(names, path, folder, split, source)
     headers = read_headers(root, names, source)
     sizes, misfits = [], []
     for name, hw, header in zip(names, annotated, headers, strict=True):
@@ -214,7 +214,7 @@ def _pictures(
     if misfits:
         raise DataError(
             f"{source}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the pictures that were annotated (--images), or scale the annotations and "
+            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
             "correct width and height"
         )
     return root, names, sizes
@@ -235,7 +235,7 @@ def _annotated_hw(images: list[CocoImage], source: str) -> list[HW | None]:
     return found
 
 
-def _segmentation(value: Outline, size_hw: HW, where: str, notes: Notes) -> Segmentation:
+def _segmentation(value: Outline, size_hw: HW, where: str, notes: RepairLog) -> Segmentation:
     """The checked outline; rings of fewer than three points are left out with a note."""
     if not value:
         return None
@@ -254,7 +254,7 @@ def _schema(
     categories: list[CocoCategory],
     keypoints: dict[int, list[float]],
     labels: npt.NDArray[np.int32],
-    notes: Notes,
+    notes: RepairLog,
     source: str,
 ) -> KeypointSchema | None:
     """The one keypoint schema of the selected categories; None if they have no keypoints."""

@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from detseg.annotations.formats.shared.output_paths import new_folder
-from detseg.annotations.formats.shared.writing import picture_names
+from detseg.annotations.formats.shared.writing import image_names
 from detseg.annotations.formats.shared.written import Written
 from detseg.annotations.frame import Frame
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -27,10 +27,10 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
     coordinates of images whose source spoke of stored pixels are turned back to those.
 
     Raises:
-        DataError: the table has class labels of whole pictures, which COCO has no place for.
+        DataError: the table has class labels of whole images, which COCO has no place for.
     """
     if table.has_class_index:
-        raise DataError(f"{table.source}: COCO has no place for the classes of whole pictures; keep the folders")
+        raise DataError(f"{table.source}: COCO has no place for the classes of whole images; keep the folders")
     schema = table.keypoint_schema
     points: dict[str, Any] = {}
     if schema is not None:
@@ -91,14 +91,14 @@ def write_coco_folder(table: AnnotationTable, folder: str | os.PathLike[str]) ->
     COCO holds all that a table of instances holds but the groups of its images.
 
     Raises:
-        DataError: ``folder`` is not empty, or the table cannot be written (see ``picture_names``).
+        DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
     """
-    notes = Notes()
+    notes = RepairLog()
     for row in np.flatnonzero(table.group != ""):
         notes.add("group of an image not written", table[int(row)].name)
-    names = picture_names(table, "COCO")
+    names = image_names(table, "COCO")
     root = new_folder(folder)
     for split in sorted(set(table.split.tolist())):
         name = f"instances_{split}.json" if split else "instances.json"
         write_coco(table.subset(np.flatnonzero(table.split == split)), root / "annotations" / name)
-    return Written([f"images/{picture}" for picture in names], notes)
+    return Written([f"images/{image}" for image in names], notes)

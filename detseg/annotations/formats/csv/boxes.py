@@ -1,4 +1,4 @@
-"""CSV lists of boxes to a table: one line a box, or a picture's name and empty cells for a picture without any."""
+"""CSV lists of boxes to a table: one line a box, or an image's name and empty cells for an image without any."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
 from detseg.annotations.formats.shared.image_lookup import Wanted
-from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, DrawnImage, DrawnInstance, drawn_table
+from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
 from detseg.annotations.image_files import first_few
 from detseg.annotations.listing import split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -63,13 +63,13 @@ def read_csv_boxes(
     """Read CSV files of boxes in pixels.
 
     With a header: the usual names in any order and case, such as ``filename, xmin, ymin, xmax, ymax, class`` (corners)
-    or ``x, y, w, h`` (top-left corner and size); ``width`` and ``height`` beside corners are the picture's and are
+    or ``x, y, w, h`` (top-left corner and size); ``width`` and ``height`` beside corners are the image's and are
     checked; a ``split`` column says train, val or test. Without: ``path, x1, y1, x2, y2, class``. Corners are
     half-open: x2 - x1 is the width. Empty cells in place of box and class make a negative image.
 
     Args:
         data: the folder, or the CSV file.
-        images: folder of the pictures if they are not beside or below the file.
+        images: folder of the images if they are not beside or below the file.
         classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         split: what the split column says; "" lets the files' own column, names and folders say it.
@@ -79,31 +79,33 @@ def read_csv_boxes(
         OSError: a file or folder is missing.
     """
     base, found = files_of(Path(data), split, ".csv", _is_boxes)
-    notes = Notes()
-    drawn: list[DrawnImage] = []
+    notes = RepairLog()
+    drawn: list[ShapeAnnotation] = []
     for file, part in found:
         drawn.extend(_read_file(read_csv(base / file, file), file, part, split == "", notes))
     listed = class_list(base, [file for file, _ in found])
     source = found[0][0] if len(found) == 1 else base.name
-    return drawn_table(
+    return shapes_table(
         drawn, base, images, source=source, notes=notes, listed=listed, classes=classes, bad_instances=bad_instances
     )
 
 
-class DrawnRows:
-    """The pictures of one CSV file, in order of first appearance; each row adds to one of them."""
+class BoxRows:
+    """The images of one CSV file, in order of first appearance; each row adds to one of them."""
 
-    def __init__(self, file: CsvFile, columns: Columns, near: str, part: str, by_column: bool, notes: Notes) -> None:
+    def __init__(
+        self, file: CsvFile, columns: Columns, near: str, part: str, by_column: bool, notes: RepairLog
+    ) -> None:
         self.file, self.columns, self.notes = file, columns, notes
         self._near, self._part, self._by_column = near, part, by_column
-        self._images: dict[tuple[str, str], DrawnImage] = {}
+        self._images: dict[tuple[str, str], ShapeAnnotation] = {}
 
     @property
-    def images(self) -> list[DrawnImage]:
+    def images(self) -> list[ShapeAnnotation]:
         return list(self._images.values())
 
-    def image(self, line: int, cells: list[str]) -> DrawnImage:
-        """The picture of a row; DataError if its cells are too few or too many, or it names no picture."""
+    def image(self, line: int, cells: list[str]) -> ShapeAnnotation:
+        """The image of a row; DataError if its cells are too few or too many, or it names no image."""
         where = self.file.where(line)
         if len(cells) < self.columns.count or any(cells[self.columns.count :]):
             raise DataError(
@@ -112,11 +114,11 @@ class DrawnRows:
             )
         name = cells[self.columns.path]
         if not name:
-            raise DataError(f"{where}: no picture is named; fill the cell or remove the line")
+            raise DataError(f"{where}: no image is named; fill the cell or remove the line")
         split = self._split(line, cells)
         size = self._size(line, cells)
         image = self._images.setdefault(
-            (name, split), DrawnImage(Wanted(name, self._near), f"{where}", size, split=split)
+            (name, split), ShapeAnnotation(Wanted(name, self._near), f"{where}", size, split=split)
         )
         if size is not None and image.size_hw not in (None, size):
             raise DataError(
@@ -146,7 +148,7 @@ class DrawnRows:
         return int(height), int(width)
 
 
-def read_columns(file: CsvFile, used: Sequence[int], notes: Notes) -> Columns:
+def read_columns(file: CsvFile, used: Sequence[int], notes: RepairLog) -> Columns:
     """The columns beside boxes and points (``used``); those that are not read are noted.
 
     Raises:
@@ -156,7 +158,7 @@ def read_columns(file: CsvFile, used: Sequence[int], notes: Notes) -> Columns:
     path = column_of(header, PATH_COLUMNS)
     if path is None:
         raise DataError(
-            f"{file.name}: no column names the pictures; call it filename (the header is {', '.join(header)})"
+            f"{file.name}: no column names the images; call it filename (the header is {', '.join(header)})"
         )
     label = column_of(header, LABEL_COLUMNS)
     split = column_of(header, SPLIT_COLUMNS)
@@ -205,7 +207,7 @@ def _is_boxes(path: Path) -> bool:
     return path.name.lower() not in CLASS_FILES and csv_kind(path) == "boxes"
 
 
-def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Notes) -> list[DrawnImage]:
+def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: RepairLog) -> list[ShapeAnnotation]:
     if file.header is None:
         box = BoxColumns((1, 2, 3, 4), "xyxy")
         columns = Columns(0, 5, None, None, 6)
@@ -218,7 +220,7 @@ def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Note
             )
         box = given
         columns = read_columns(file, box.columns, notes)
-    rows = DrawnRows(file, columns, name.rpartition("/")[0], part, by_column, notes)
+    rows = BoxRows(file, columns, name.rpartition("/")[0], part, by_column, notes)
     swapped, total = [], 0
     for line, cells in file.rows:
         image = rows.image(line, cells)
@@ -229,7 +231,7 @@ def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Note
         if empty:
             raise DataError(f"{file.where(line)}: class {label!r} without a box; complete it, or empty the class too")
         xywh = box_xywh(file, line, cells, box)
-        image.instances.append(DrawnInstance(label, file.where(line), xywh))
+        image.instances.append(ShapeInstance(label, file.where(line), xywh))
         total += 1
         if min(xywh[2:]) < 0:
             swapped.append(str(line))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 PATH_COLUMNS = (
     "filename", "file_name", "filepath", "file_path", "path", "image_path", "img_path", "image_filename",
-    "image_file_name", "image_name", "img_name", "image_file", "imagefile", "image", "img", "file", "picture", "photo",
+    "image_file_name", "image_name", "img_name", "image_file", "imagefile", "image", "img", "file", "image", "photo",
     "images", "files", "filenames", "name_of_file", "image_id", "imageid", "img_id", "image_uri", "id",
 )  # fmt: skip
 """In order of preference: a table may have an ``id`` beside the ``filename``."""

@@ -62,7 +62,7 @@ class CsvFile:
 def read_csv(path: Path, name: str = "") -> CsvFile:
     """Read a UTF-8 CSV file (a byte order mark is accepted) divided by comma, semicolon or tab.
 
-    The first row is a header if none of its cells is a number, empty (but the first) or the name of a picture.
+    The first row is a header if none of its cells is a number, empty (but the first) or the name of an image.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""CSV lists of class labels to a table: one line a picture, one column a label field."""
+"""CSV lists of class labels to a table: one line an image, one column a label field."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, column_of, size_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
-from detseg.annotations.formats.shared.image_lookup import Wanted, search_pictures
+from detseg.annotations.formats.shared.image_lookup import Wanted, look_up_images
 from detseg.annotations.image_files import read_headers
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
@@ -25,16 +25,16 @@ ONLY_COLUMN = "label"
 """What the column of a file with a single one is called in messages, and written as."""
 
 NAMES_FROM = 20
-"""Labelled pictures from which a column whose cells all differ is no class but a name, a number or a remark."""
+"""Labelled images from which a column whose cells all differ is no class but a name, a number or a remark."""
 
 _WHOLE = re.compile(r"-?\d+(\.0+)?")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line: its picture, its part, and the text of each label column ("" for none)."""
+    """One line: its image, its part, and the text of each label column ("" for none)."""
 
-    picture: Wanted
+    image: Wanted
     where: str
     split: str
     labels: dict[str, str]
@@ -57,13 +57,13 @@ def read_csv_labels(
     """Read CSV files of class labels: a column of paths, and each other column a label field.
 
     ``path,label`` needs no header; several label columns do. A column ``split`` says train, val or test. An empty cell
-    is no label; a picture without any is left out with a note. Classes are what the cells say, sorted; whole numbers by
+    is no label; an image without any is left out with a note. Classes are what the cells say, sorted; whole numbers by
     value (1.0, as spreadsheets write it, is 1). Of several columns, one that holds only 0 and 1 has both as classes
     though one does not occur: so each class of Roboflow's ``_classes.csv`` is a field of its own.
 
     Args:
         data: the folder, or the CSV file.
-        images: folder of the pictures if they are not beside or below the file.
+        images: folder of the image_files if they are not beside or below the file.
         classes: of one column, the classes that are taken, in this order; of several, the columns that are taken
             (``colour``), or some classes of one (``colour=red``). The rest is left out with a note.
         bad_instances: has no meaning here: there are no instances.
@@ -74,16 +74,16 @@ def read_csv_labels(
         OSError: a file or folder is missing.
     """
     base, found = files_of(Path(data), split, ".csv", _is_labels)
-    notes = Notes()
+    notes = RepairLog()
     rows: list[_Row] = []
     for file, part in found:
         rows.extend(_read_file(read_csv(base / file, file), file, part, split == "", notes))
     source = found[0][0] if len(found) == 1 else base.name
     fields = _selected(rows, classes, source, notes)
     index = [[_index_of(row, field, notes) for field in fields] for row in rows]
-    root, pictures = search_pictures([row.picture for row in rows], base, images, source, notes)
-    kept = _kept(rows, index, pictures, notes)
-    headers = read_headers(root, [pictures[i] for i in kept], source)
+    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes)
+    kept = _kept(rows, index, image_files, notes)
+    headers = read_headers(root, [image_files[i] for i in kept], source)
     several = fields if len(fields) > 1 else []
     builder = TableBuilder(
         joined(fields) if several else fields[0].class_map,
@@ -95,7 +95,7 @@ def read_csv_labels(
     builder.notes.merge(notes)
     for i, header in zip(kept, headers, strict=True):
         builder.add_image(
-            pictures[i], header.size_hw, orientation=header.orientation, split=rows[i].split, class_index=index[i]
+            image_files[i], header.size_hw, orientation=header.orientation, split=rows[i].split, class_index=index[i]
         )
     return builder.build()
 
@@ -110,13 +110,13 @@ def label_columns(header: Sequence[str]) -> list[int]:
     return [column for column in range(len(header)) if column not in other]
 
 
-def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Notes) -> list[_Row]:
+def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: RepairLog) -> list[_Row]:
     header = file.header or ["filename", ONLY_COLUMN]
     path, split = column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS)
     columns = label_columns(header)
     if path is None or not columns:
         raise DataError(
-            f"{name}: a column of pictures called filename and at least one of labels are needed; the header is "
+            f"{name}: a column of images called filename and at least one of labels are needed; the header is "
             f"{', '.join(header)}"
         )
     twice = sorted({header[column] for column in columns if header.count(header[column]) > 1})
@@ -132,7 +132,7 @@ def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Note
             wanted = "2 (path and label); give several label columns a header" if file.header is None else len(header)
             raise DataError(f"{where}: {len(cells)} cells, expected {wanted}")
         if not cells[path]:
-            raise DataError(f"{where}: no picture is named; fill the cell or remove the line")
+            raise DataError(f"{where}: no image is named; fill the cell or remove the line")
         own = part
         if split is not None and by_column and cells[split]:
             own = split_of(cells[split])
@@ -147,7 +147,7 @@ def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: Note
     return rows
 
 
-def _selected(rows: list[_Row], classes: Sequence[str] | None, source: str, notes: Notes) -> list[LabelField]:
+def _selected(rows: list[_Row], classes: Sequence[str] | None, source: str, notes: RepairLog) -> list[LabelField]:
     """The label fields that are taken, their classes in order. Cells are brought to the names of the classes.
 
     Raises:
@@ -174,7 +174,7 @@ def _selected(rows: list[_Row], classes: Sequence[str] | None, source: str, note
             raise DataError(f"{source}: no label in column {name}; fill it, or name the other columns with --classes")
         fields.append(LabelField(name, ClassMap.from_names(known if chosen is None else chosen)))
     if not fields:
-        raise DataError(f"{source}: no labels; the file names no pictures")
+        raise DataError(f"{source}: no labels; the file names no images")
     return fields
 
 
@@ -207,13 +207,13 @@ def _classes_of(rows: list[_Row], name: str, several: bool) -> list[str]:
     known = {row.labels[name] for row in labelled}
     if len(labelled) == len(known) >= NAMES_FROM:
         raise DataError(
-            f"{labelled[0].where}: column {name} says something else in each of {len(known)} pictures, so it holds no "
+            f"{labelled[0].where}: column {name} says something else in each of {len(known)} images, so it holds no "
             "classes; name the label columns with --classes"
         )
     return ["0", "1"] if several and known and known <= {"0", "1"} else in_order(known)
 
 
-def _index_of(row: _Row, field: LabelField, notes: Notes) -> int:
+def _index_of(row: _Row, field: LabelField, notes: RepairLog) -> int:
     text = row.labels.get(field.name, "")
     if text and text not in field.class_map.names:
         notes.add("label of a class that is not selected left out", f"{row.where}, {field.name}={text}")
@@ -221,25 +221,25 @@ def _index_of(row: _Row, field: LabelField, notes: Notes) -> int:
     return field.class_map.names.index(text) if text else -1
 
 
-def _kept(rows: list[_Row], index: list[list[int]], pictures: list[str], notes: Notes) -> list[int]:
-    """Rows that become images: pictures with a label, each once.
+def _kept(rows: list[_Row], index: list[list[int]], images: list[str], notes: RepairLog) -> list[int]:
+    """Rows that become images: images with a label, each once.
 
     Raises:
-        DataError: a picture has two lines that disagree.
+        DataError: an image has two lines that disagree.
     """
     first: dict[tuple[str, str], int] = {}
     kept = []
     for i, row in enumerate(rows):
-        before = first.setdefault((pictures[i], row.split), i)
+        before = first.setdefault((images[i], row.split), i)
         if before != i:
             if index[before] != index[i]:
                 raise DataError(
-                    f"{row.where}: {row.picture.name} has other labels in {rows[before].where}; give each picture one "
+                    f"{row.where}: {row.image.name} has other labels in {rows[before].where}; give each image one "
                     "line (a label of each kind in a column of its own)"
                 )
             notes.add("line that repeats another left out", row.where)
         elif max(index[i]) < 0:
-            notes.add("image without a label left out", f"{row.where} {row.picture.name}")
+            notes.add("image without a label left out", f"{row.where} {row.image.name}")
         else:
             kept.append(i)
     return kept

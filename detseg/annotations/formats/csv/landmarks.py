@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.annotations.formats.csv.boxes import CLASS_FILES, DrawnRows, box_xywh, class_list, read_columns
+from detseg.annotations.formats.csv.boxes import CLASS_FILES, BoxRows, box_xywh, class_list, read_columns
 from detseg.annotations.formats.csv.columns import PointColumns, box_columns, point_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
-from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, drawn_table, landmark_box
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, landmark_box, shapes_table
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
@@ -45,7 +45,7 @@ def read_csv_landmarks(
 
     Args:
         data: the folder, or the CSV file.
-        images: folder of the pictures if they are not beside or below the file.
+        images: folder of the images if they are not beside or below the file.
         classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         split: what the split column says; "" lets the files' own column, names and folders say it.
@@ -55,8 +55,8 @@ def read_csv_landmarks(
         OSError: a file or folder is missing.
     """
     base, found = files_of(Path(data), split, ".csv", _is_landmarks)
-    notes = Notes()
-    drawn: list[DrawnImage] = []
+    notes = RepairLog()
+    drawn: list[ShapeAnnotation] = []
     names: list[str] = []
     for file, part in found:
         table = read_csv(base / file, file)
@@ -70,7 +70,7 @@ def read_csv_landmarks(
                 f"{', '.join(names)}; give all files the same columns"
             )
         drawn.extend(_read_file(table, points, file, part, split == "", notes))
-    return drawn_table(
+    return shapes_table(
         drawn,
         base,
         images,
@@ -88,13 +88,13 @@ def _is_landmarks(path: Path) -> bool:
 
 
 def _read_file(
-    file: CsvFile, points: list[PointColumns], name: str, part: str, by_column: bool, notes: Notes
-) -> list[DrawnImage]:
+    file: CsvFile, points: list[PointColumns], name: str, part: str, by_column: bool, notes: RepairLog
+) -> list[ShapeAnnotation]:
     box = box_columns(file.header or [])
     used = [*(box.columns if box else ())]
     for point in points:
         used += [point.x, point.y, *([] if point.visibility is None else [point.visibility])]
-    rows = DrawnRows(file, read_columns(file, used, notes), name.rpartition("/")[0], part, by_column, notes)
+    rows = BoxRows(file, read_columns(file, used, notes), name.rpartition("/")[0], part, by_column, notes)
     for line, cells in file.rows:
         image = rows.image(line, cells)
         where = file.where(line)
@@ -104,13 +104,15 @@ def _read_file(
         elif (keypoints[:, 2] > 0).any():
             xywh = landmark_box(keypoints, where, notes)
         else:
-            notes.add("line without landmarks: a negative image", f"{where} ({image.picture.name})")
+            notes.add("line without landmarks: a negative image", f"{where} ({image.image.name})")
             continue
-        image.instances.append(DrawnInstance(rows.label(cells), where, xywh, keypoints=keypoints))
+        image.instances.append(ShapeInstance(rows.label(cells), where, xywh, keypoints=keypoints))
     return rows.images
 
 
-def _point(file: CsvFile, line: int, cells: list[str], point: PointColumns, notes: Notes) -> tuple[float, float, float]:
+def _point(
+    file: CsvFile, line: int, cells: list[str], point: PointColumns, notes: RepairLog
+) -> tuple[float, float, float]:
     """x, y, visibility; zeros for a landmark that is not labelled."""
     missing = [cells[column].lower() in _EMPTY for column in (point.x, point.y)]
     if any(missing):

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.formats.shared.output_paths import new_folder
-from detseg.annotations.formats.shared.writing import note_images, picture_names, written_instances
+from detseg.annotations.formats.shared.writing import image_names, note_images, written_instances
 from detseg.annotations.formats.shared.written import Written
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
 from detseg.runtime.files import write_text
@@ -25,11 +25,11 @@ BOXES, LANDMARKS, CLASSES = "boxes.csv", "landmarks.csv", "classes.csv"
 def write_csv_boxes(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
     """boxes.csv (filename, width, height, class, xmin, ymin, xmax, ymax, and split if there is one) and classes.csv.
 
-    Coordinates are upright pixels with all their digits; x + width may be rounded in its last one. A picture without
+    Coordinates are upright pixels with all their digits; x + width may be rounded in its last one. An image without
     boxes has one line with these cells empty.
 
     Raises:
-        DataError: ``folder`` is not empty, or the table cannot be written (see ``picture_names``).
+        DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
     """
     corners = ["xmin", "ymin", "xmax", "ymax"]
     return _write(table, folder, BOXES, corners, lambda record, row: _corners(record.boxes_xywh[row]), ())
@@ -72,15 +72,15 @@ def _write(
     cells: Callable[[Record, int], list[str]],
     holds: Sequence[str],
 ) -> Written:
-    names = picture_names(table, "a CSV list")
+    names = image_names(table, "a CSV list")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     note_images(table, notes, ("splits", "class_ids"))
     splits = bool((table.split != "").any())
     lines = [["filename", "width", "height", "class", *columns, *(["split"] if splits else [])]]
-    for picture, record in zip(names, table, strict=True):
+    for image, record in zip(names, table, strict=True):
         height, width = record.size_hw
-        start, end = [picture, str(width), str(height)], [record.split] if splits else []
+        start, end = [image, str(width), str(height)], [record.split] if splits else []
         rows = [row for row, _ in written_instances(record, notes, holds)]
         for row in rows:
             label = table.class_map.name_of(int(record.labels[row]))
@@ -91,7 +91,7 @@ def _write(
     write_text(root / name, _text(lines))
     if len(table.class_map):
         write_text(root / CLASSES, _text([list(pair) for pair in classes]))
-    return Written([f"{IMAGES}/{picture}" for picture in names], notes)
+    return Written([f"{IMAGES}/{image}" for image in names], notes)
 
 
 def _text(lines: list[list[str]]) -> str:

@@ -13,7 +13,7 @@ from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.written import Written
 from detseg.annotations.groups import file_name, first_names
 from detseg.annotations.label_fields import in_order
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.runtime.files import write_text
@@ -32,7 +32,7 @@ def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> 
         raise DataError(
             f"{table.source}: {table[int(inner[0])].name or 'an image'} is no file of its own; extract it first"
         )
-    notes = Notes()
+    notes = RepairLog()
     names = [field.name or ONLY_COLUMN for field in table.fields]
     has_split = bool((table.split != "").any())
     header = ["filename", *(["split"] if has_split else []), *names]
@@ -41,22 +41,22 @@ def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> 
             f"{table.source}: label fields {', '.join(names)}: one has the name of a column with another meaning, such "
             "as split; rename it"
         )
-    pictures = [f"images/{name}" for name in table.media.tolist()]
+    images = [f"images/{name}" for name in table.media.tolist()]
     lines = []
-    for row, picture in enumerate(pictures):
+    for row, image in enumerate(images):
         labels = [
             field.class_map.names[index] if index >= 0 else ""
             for field, index in zip(table.fields, table.class_index[row].tolist(), strict=True)
         ]
-        lines.append([picture, *([str(table.split[row])] if has_split else []), *labels])
+        lines.append([image, *([str(table.split[row])] if has_split else []), *labels])
     _note_losses(table, notes)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     write_text(new_folder(folder) / "labels.csv", text.getvalue())
-    return Written(pictures, notes)
+    return Written(images, notes)
 
 
-def _note_losses(table: AnnotationTable, notes: Notes) -> None:
+def _note_losses(table: AnnotationTable, notes: RepairLog) -> None:
     for row in np.flatnonzero(table.instances_per_image() > 0):
         notes.add("objects of an image not written", file_name(table, int(row)))
     for row in np.flatnonzero(table.group != ""):

@@ -6,9 +6,9 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from detseg.annotations.formats.shared.shapes import LEFT_OUT, DrawnInstance, ellipse_ring, extent_xywh, landmark_box
+from detseg.annotations.formats.shared.shapes import LEFT_OUT, ShapeInstance, ellipse_ring, extent_xywh, landmark_box
 from detseg.annotations.formats.shared.text_file import finite
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS
 from detseg.postprocess import crop_rle
@@ -17,13 +17,13 @@ from detseg.structures import RLE
 SHAPES = ("box", "polygon", "mask", "ellipse", "skeleton", "points", "polyline", "cuboid", "tag")
 
 
-def drawn_shape(
-    shape: Element, where: str, size_hw: tuple[int, int] | None, points: tuple[str, ...], notes: Notes
-) -> DrawnInstance | None:
+def read_shape(
+    shape: Element, where: str, size_hw: tuple[int, int] | None, points: tuple[str, ...], notes: RepairLog
+) -> ShapeInstance | None:
     """The instance of one shape; None for what is no instance, which is noted.
 
     Args:
-        size_hw: of the picture, as the file states it; a mask needs it.
+        size_hw: of the image, as the file states it; a mask needs it.
         points: names of the points of skeletons.
 
     Raises:
@@ -33,9 +33,9 @@ def drawn_shape(
     label = attribute(shape, "label").strip()
     where = f"{where} ({kind} {label})"
     if kind not in ("box", "polygon", "mask", "ellipse", "skeleton"):
-        notes.add("tag of a picture left out" if kind == "tag" else LEFT_OUT, where)
+        notes.add("tag of an image left out" if kind == "tag" else LEFT_OUT, where)
         return None
-    made = DrawnInstance(label, where)
+    made = ShapeInstance(label, where)
     if kind == "box":
         x1, y1, x2, y2 = (number_of(shape.get(name), f"{where}, {name}") for name in ("xtl", "ytl", "xbr", "ybr"))
         made.box_xywh = _around(x1, y1, x2, y2, _rotation(shape, where), where, notes)
@@ -49,7 +49,7 @@ def drawn_shape(
     else:
         made.keypoints = _skeleton(shape, points, where)
         if not (made.keypoints[:, 2] > 0).any():
-            notes.add("skeleton without any point in the picture left out", where)
+            notes.add("skeleton without any point in the image left out", where)
             return None
         made.box_xywh = landmark_box(made.keypoints, where, notes)
     return made
@@ -112,7 +112,7 @@ def _rotation(shape: Element, where: str) -> float:
     return number_of(shape.get("rotation"), f"{where}, rotation") if shape.get("rotation") else 0.0
 
 
-def _around(x1: float, y1: float, x2: float, y2: float, degrees: float, where: str, notes: Notes) -> list[float]:
+def _around(x1: float, y1: float, x2: float, y2: float, degrees: float, where: str, notes: RepairLog) -> list[float]:
     """The upright box around a box that is turned clockwise about its middle."""
     if not degrees % 360:
         return [x1, y1, x2 - x1, y2 - y1]
@@ -148,7 +148,7 @@ def _mask(shape: Element, where: str, size_hw: tuple[int, int] | None) -> RLE:
 
 
 def _skeleton(shape: Element, points: tuple[str, ...], where: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """[P, 3]: visibility 0 outside the picture, 1 occluded, 2 visible."""
+    """[P, 3]: visibility 0 outside the image, 1 occluded, 2 visible."""
     keypoints = np.zeros((len(points), 3))
     for point in shape.findall("points"):
         name = point.get("label", "")

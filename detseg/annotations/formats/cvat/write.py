@@ -13,13 +13,13 @@ import numpy.typing as npt
 from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import (
     differs_from_outline,
+    image_names,
     mask_box,
     note_images,
-    picture_names,
     written_instances,
 )
 from detseg.annotations.formats.shared.written import Written
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
@@ -36,18 +36,18 @@ def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> Writte
     """``annotations.xml`` with the labels of the table; splits are subsets. Coordinates are upright, with all digits.
 
     An instance of one ring is a polygon, of several rings or an RLE a mask (its pixels are kept, not its points), and
-    one without an outline a box; a box that is not the one around its outline is not written. A picture without
+    one without an outline a box; a box that is not the one around its outline is not written. An image without
     instances is an image without shapes.
 
     Raises:
-        DataError: ``folder`` is not empty, or the table cannot be written (see ``picture_names``).
+        DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
     """
-    names = picture_names(table, "CVAT")
+    names = image_names(table, "CVAT")
     for text in (*names, *table.class_map.names):
         if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
             raise DataError(f"{table.source}: {text!r} has a character that XML cannot hold; rename it")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     note_images(table, notes, ("splits",))
     labels = [f"<label><name>{escape(name)}</name><attributes></attributes></label>" for name in table.class_map.names]
     lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
@@ -69,7 +69,7 @@ def _attributes(**values: Any) -> str:
     return "".join(f" {name}={quoteattr(str(value))}" for name, value in values.items())
 
 
-def _shape(record: Record, row: int, segmentation: Segmentation, label: str, notes: Notes) -> str:
+def _shape(record: Record, row: int, segmentation: Segmentation, label: str, notes: RepairLog) -> str:
     x, y, width, height = record.boxes_xywh[row].tolist()
     where = f"{record.name}, instance {row}"
     common = {"label": label, "source": "file", "occluded": 0}

@@ -9,7 +9,7 @@ from pathlib import Path
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.image_files import read_headers
 from detseg.annotations.listing import is_image, list_files, split_of, subfolders
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -27,7 +27,7 @@ def split_folders(files: list[str]) -> dict[str, str]:
 
 def class_folders(files: list[str]) -> list[str]:
     """The classes that :func:`read_image_folder` would find in these files, sorted; empty if there are none."""
-    return sorted({name for _, name, _ in _sorted_out(files, Notes())})
+    return sorted({name for _, name, _ in _sorted_out(files, RepairLog())})
 
 
 def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> AnnotationTable:
@@ -45,7 +45,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
         OSError: the folder cannot be read.
     """
     root = Path(root)
-    notes = Notes()
+    notes = RepairLog()
     files = list_files(root)
     found = _sorted_out(files, notes)
     names = sorted({name for _, name, _ in found})
@@ -71,7 +71,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
     return builder.build()
 
 
-def _sorted_out(files: list[str], notes: Notes) -> list[tuple[str, str, str]]:
+def _sorted_out(files: list[str], notes: RepairLog) -> list[tuple[str, str, str]]:
     """(split, class, file) of every image in a class folder; the rest is noted."""
     splits = split_folders(files)
     found = []
@@ -87,7 +87,7 @@ def _sorted_out(files: list[str], notes: Notes) -> list[tuple[str, str, str]]:
     return found
 
 
-def _note_empty(root: Path, splits: dict[str, str], names: list[str], notes: Notes) -> None:
+def _note_empty(root: Path, splits: dict[str, str], names: list[str], notes: RepairLog) -> None:
     """Note folders that look like classes and hold no image; they become no class."""
     for parent in [root / folder for folder in splits] or [root]:
         for folder in sorted(parent.iterdir()):

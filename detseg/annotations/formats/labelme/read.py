@@ -1,4 +1,4 @@
-"""LabelMe to a table: one JSON file a picture, or the XML of the old web tool."""
+"""LabelMe to a table: one JSON file an image, or the XML of the old web tool."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import numpy as np
 
 from detseg.annotations.builder import MAX_SIDE
 from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_xml
-from detseg.annotations.formats.shared.image_lookup import PictureSearch, Wanted
+from detseg.annotations.formats.shared.image_lookup import ImageLookup, Wanted
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     LEFT_OUT,
-    DrawnImage,
-    DrawnInstance,
-    drawn_table,
+    ShapeAnnotation,
+    ShapeInstance,
     ellipse_ring,
     extent_xywh,
+    shapes_table,
 )
 from detseg.annotations.listing import is_image, list_files, split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.images import decode_label_png
@@ -47,7 +47,7 @@ class _Shape(msgspec.Struct):
 
 
 class _File(msgspec.Struct):
-    """One file. ``imageData`` (the picture, embedded) is not read: the picture file is."""
+    """One file. ``imageData`` (the image, embedded) is not read: the image file is."""
 
     shapes: list[_Shape]
     imagePath: str | None = None
@@ -87,14 +87,14 @@ def read_labelme(
 ) -> AnnotationTable:
     """Read LabelMe's files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
-    Shapes of one label and one ``group_id`` are one instance. Points and lines are left out with a note. The picture
+    Shapes of one label and one ``group_id`` are one instance. Points and lines are left out with a note. The image
     is the one that ``imagePath`` names, by its file name if the path is another machine's, else the one that is called
-    like the JSON file; a picture that is embedded only is not unpacked. A file without shapes is a negative image, a
-    picture without a file is left out with a note.
+    like the JSON file; an image that is embedded only is not unpacked. A file without shapes is a negative image, a
+    image without a file is left out with a note.
 
     Args:
         data: the folder, or one file.
-        images: folder of the pictures if they are not beside the files.
+        images: folder of the images if they are not beside the files.
         classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         split: what the split column says; "" takes it from folders, if all files lie in such as train/ and val/.
@@ -109,25 +109,25 @@ def read_labelme(
     base = data.parent if data.is_file() else data
     files = list_files(base)
     names = [data.name] if data.is_file() else [file for file in files if file.lower().endswith(".json")]
-    notes = Notes()
+    notes = RepairLog()
     old = [file for file in (names if data.is_file() else files) if file.lower().endswith(".xml")]
     if old and not any(name.lower().endswith(".json") for name in names):
         drawn = [read_labelme_xml(base, file, files, notes) for file in old]
     else:
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such image folder")
-        search = PictureSearch(base if images is None else Path(images))
+        search = ImageLookup(base if images is None else Path(images))
         drawn = [
             one for name in names if (one := _read_file(base / name, name, data.is_file(), search, notes)) is not None
         ]
     if not drawn:
-        raise DataError(f"{data}: no LabelMe file in it; save annotations beside the pictures, or name their folder")
-    folders = [one.picture.near.partition("/")[0] for one in drawn]
+        raise DataError(f"{data}: no LabelMe file in it; save annotations beside the images, or name their folder")
+    folders = [one.image.near.partition("/")[0] for one in drawn]
     by_folder = not split and all(split_of(folder) for folder in folders)
     for one, folder in zip(drawn, folders, strict=True):
         one.split = split_of(folder) if by_folder else split
     source = data.name if data.is_file() else base.name
-    return drawn_table(drawn, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances)
+    return shapes_table(drawn, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances)
 
 
 def _is_labelme_json(path: Path) -> bool:
@@ -138,8 +138,8 @@ def _is_labelme_json(path: Path) -> bool:
     return True
 
 
-def _read_file(path: Path, name: str, only: bool, search: PictureSearch, notes: Notes) -> DrawnImage | None:
-    """The picture of one file; None for JSON that is something else (unless it is the only one)."""
+def _read_file(path: Path, name: str, only: bool, search: ImageLookup, notes: RepairLog) -> ShapeAnnotation | None:
+    """The image of one file; None for JSON that is something else (unless it is the only one)."""
     try:
         file = load_tool_json(path, name, _File, "LabelMe")
     except DataError:
@@ -147,9 +147,9 @@ def _read_file(path: Path, name: str, only: bool, search: PictureSearch, notes: 
             raise
         notes.add("JSON file without shapes left out", name)
         return None
-    image = DrawnImage(_picture(file, name, search, notes), name, _size_hw(file, name))
+    image = ShapeAnnotation(_image(file, name, search, notes), name, _size_hw(file, name))
     if any((file.flags or {}).values()):
-        notes.add("flags of a picture not read", name)
+        notes.add("flags of an image not read", name)
     groups: dict[Any, list[tuple[_Shape, str]]] = {}
     for number, shape in enumerate(file.shapes, 1):
         where = f"{name}, shape {number} ({shape.label})"
@@ -175,7 +175,7 @@ def _is_other_object(path: Path) -> bool:
     return "shapes" not in value
 
 
-def _picture(file: _File, name: str, search: PictureSearch, notes: Notes) -> Wanted:
+def _image(file: _File, name: str, search: ImageLookup, notes: RepairLog) -> Wanted:
     near, _, last = name.rpartition("/")
     own = Wanted(PurePosixPath(last).stem, near)
     if not file.imagePath or not is_image(file.imagePath):
@@ -183,7 +183,7 @@ def _picture(file: _File, name: str, search: PictureSearch, notes: Notes) -> Wan
     named = Wanted(file.imagePath, near)
     if not search.find(named)[0]:
         if search.find(own)[0]:
-            notes.add("picture called like its JSON file taken in place of imagePath", f"{name}: {file.imagePath}")
+            notes.add("image called like its JSON file taken in place of imagePath", f"{name}: {file.imagePath}")
             return own
         return Wanted(PurePosixPath(file.imagePath.replace("\\", "/")).name, near)
     return named
@@ -198,10 +198,10 @@ def _size_hw(file: _File, name: str) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None, notes: Notes) -> DrawnInstance:
+def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None, notes: RepairLog) -> ShapeInstance:
     """Shapes of one group as one instance: the union of outlines, or the box around all where one is a rectangle."""
     first, where = shapes[0]
-    made = DrawnInstance((first.label or "").strip(), where, difficult=bool(first.difficult))
+    made = ShapeInstance((first.label or "").strip(), where, difficult=bool(first.difficult))
     if len(shapes) > 1:
         where = made.where = f"{where} and {len(shapes) - 1} more of group {first.group_id}"
     corners: list[tuple[float, float]] = []
@@ -242,7 +242,7 @@ def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str) -> Any:
     left, top = (round(value) for value in shape.points[0])
     if left < 0 or top < 0 or top + crop.shape[0] > size_hw[0] or left + crop.shape[1] > size_hw[1]:
         raise DataError(
-            f"{where}: a mask of {crop.shape[1]} x {crop.shape[0]} pixels at {left}, {top} reaches beyond the picture "
+            f"{where}: a mask of {crop.shape[1]} x {crop.shape[0]} pixels at {left}, {top} reaches beyond the image "
             f"of {size_hw[1]} x {size_hw[0]} (width x height); draw it again"
         )
     return crop_rle(crop, top, left, size_hw)

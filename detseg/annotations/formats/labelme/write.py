@@ -1,4 +1,4 @@
-"""A table as LabelMe's JSON: one file beside each picture."""
+"""A table as LabelMe's JSON: one file beside each image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import (
     differs_from_outline,
     distinct_stems,
+    image_names,
     mask_box,
     note_images,
-    picture_names,
     written_instances,
 )
 from detseg.annotations.formats.shared.written import Written
 from detseg.annotations.listing import split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.masks import rle_to_mask, segmentation_box
@@ -32,24 +32,24 @@ VERSION = "5.5.0"
 
 
 def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """One JSON file a picture, of its name, beside the place of the picture; in train/, val/, test/ if all images have
+    """One JSON file an image, of its name, beside the place of the image; in train/, val/, test/ if all images have
     a split. Coordinates are upright pixels.
 
     Rings of one instance share a ``group_id``; an RLE becomes a mask shape (LabelMe 5.3 and later show it). An
-    instance without a mask is a rectangle, and a box that is not the one around its outline is not written. A picture
+    instance without a mask is a rectangle, and a box that is not the one around its outline is not written. An image
     without instances has a file without shapes.
 
     Raises:
-        DataError: ``folder`` is not empty, two pictures differ in their suffix only, or the table cannot be written
-            (see ``picture_names``).
+        DataError: ``folder`` is not empty, two images differ in their suffix only, or the table cannot be written
+            (see ``image_names``).
     """
-    names = picture_names(table, "LabelMe")
+    names = image_names(table, "LabelMe")
     by_split = len(table) > 0 and bool((table.split != "").all())
     if by_split:
         names = [_in_part(name, str(split)) for name, split in zip(names, table.split, strict=True)]
     distinct_stems(names, "LabelMe")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     note_images(table, notes, ("splits",) if by_split else ())
     for name, record in zip(names, table, strict=True):
         height, width = record.size_hw
@@ -77,7 +77,7 @@ def _in_part(name: str, split: str) -> str:
     return name if "/" in name and split_of(name.partition("/")[0]) == split else f"{split}/{name}"
 
 
-def _shapes(record: Record, row: int, segmentation: Segmentation, notes: Notes) -> list[dict[str, Any]]:
+def _shapes(record: Record, row: int, segmentation: Segmentation, notes: RepairLog) -> list[dict[str, Any]]:
     """The shapes of one instance: a rectangle, a mask, or its rings."""
     box = record.boxes_xywh[row]
     where = f"{record.name}, instance {row}"

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
 from detseg.annotations.formats.shared.image_lookup import Wanted
-from detseg.annotations.formats.shared.shapes import DrawnImage, DrawnInstance, extent_xywh
+from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, extent_xywh
 from detseg.annotations.formats.shared.text_file import finite
 from detseg.annotations.formats.shared.xml_file import parse_xml
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.masks import mask_to_rle, segmentation_area
@@ -28,8 +28,8 @@ def is_labelme_xml(path: Path) -> bool:
     return re.search(rb"<(polygon|segm|imagesize)[\s>]", head) is not None
 
 
-def read_labelme_xml(base: Path, name: str, files: list[str], notes: Notes) -> DrawnImage:
-    """The picture of one file and its objects; objects marked as deleted are left out.
+def read_labelme_xml(base: Path, name: str, files: list[str], notes: RepairLog) -> ShapeAnnotation:
+    """The image of one file and its objects; objects marked as deleted are left out.
 
     Args:
         base: the data folder.
@@ -42,10 +42,10 @@ def read_labelme_xml(base: Path, name: str, files: list[str], notes: Notes) -> D
     root = parse_xml(base / name, name)
     if root.tag != "annotation":
         raise DataError(f"{name}: the root is <{root.tag}>, LabelMe's is <annotation>; remove the file")
-    picture = _text(root, "filename") or PurePosixPath(name).stem
+    filename = _text(root, "filename") or PurePosixPath(name).stem
     folder = _text(root, "folder")
     near = name.rpartition("/")[0]
-    image = DrawnImage(Wanted(f"{folder}/{picture}" if folder else picture, near), name, _size_hw(root, name))
+    image = ShapeAnnotation(Wanted(f"{folder}/{filename}" if folder else filename, near), name, _size_hw(root, name))
     for number, item in enumerate(root.findall("object")):
         class_name = _text(item, "name")
         where = f"{name}, object {_text(item, 'id') or number} ({class_name})"
@@ -56,17 +56,17 @@ def read_labelme_xml(base: Path, name: str, files: list[str], notes: Notes) -> D
         if polygon is not None:
             points = [(_number(point, "x", where), _number(point, "y", where)) for point in polygon.findall("pt")]
             if _text(item, "type") == "bounding_box" and len(points) == 4:
-                image.instances.append(DrawnInstance(class_name, where, extent_xywh(points)))
+                image.instances.append(ShapeInstance(class_name, where, extent_xywh(points)))
             else:
-                image.instances.append(DrawnInstance(class_name, where, rings=[points]))
+                image.instances.append(ShapeInstance(class_name, where, rings=[points]))
         elif painted is not None:
-            image.instances.append(_painted(painted, DrawnInstance(class_name, where), base, files, notes))
+            image.instances.append(_painted(painted, ShapeInstance(class_name, where), base, files, notes))
         else:
             raise DataError(f"{where}: neither polygon nor painted mask; complete or remove it")
     return image
 
 
-def _painted(painted: Element, made: DrawnInstance, base: Path, files: list[str], notes: Notes) -> DrawnInstance:
+def _painted(painted: Element, made: ShapeInstance, base: Path, files: list[str], notes: RepairLog) -> ShapeInstance:
     """An instance with the mask of its PNG file, found among the files of the data folder by its name."""
     name = PurePosixPath(_text(painted, "mask").replace("\\", "/")).name
     found = [file for file in files if name and file.rpartition("/")[2] == name]

@@ -1,4 +1,4 @@
-"""Reader of mask folders: pictures, and label images whose pixel values are instances or classes."""
+"""Reader of mask folders: images, and label images whose pixel values are instances or classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from detseg.annotations.formats.masks.values import (
 from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
 from detseg.annotations.listing import list_files, split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -44,7 +44,7 @@ ONE_CLASS = "object"
 
 
 @dataclass(frozen=True)
-class _Picture:
+class _Image:
     """An image and its masks, as (file, class in the file's name); all paths relative to the data folder."""
 
     file: str
@@ -107,24 +107,24 @@ def read_mask_folders(
         OSError: a folder or file cannot be opened.
     """
     root = Path(root)
-    notes = Notes()
-    pictures = [picture for pair in folders for picture in _pictures(root, pair, notes)]
-    if not any(picture.masks for picture in pictures):
+    notes = RepairLog()
+    images = [image for pair in folders for image in _images(root, pair, notes)]
+    if not any(image.masks for image in images):
         raise DataError(
             f"{root}: no mask belongs to an image by name; a mask of img_7.jpg is img_7.png or img_7_mask.png"
         )
     if values is None:
-        values, why = _guess(root, pictures)
+        values, why = _guess(root, images)
         others = " or ".join(other for other in VALUES if other != values)
         notes.add(f"mask values taken as {values}", f"{why}; if that is wrong, pass --mask-values {others}")
     elif values not in VALUES:
         raise DataError(f"mask values {values!r} are not known; choose {', '.join(VALUES)}")
-    _check_complete(root, pictures, values, notes)
-    headers = read_headers(root, [picture.file for picture in pictures], root.name)
-    objects, stored_frame = _read_objects(root, pictures, headers, values, notes)
-    found = [one for of_picture in objects for one in of_picture]
+    _check_complete(root, images, values, notes)
+    headers = read_headers(root, [image.file for image in images], root.name)
+    objects, stored_frame = _read_objects(root, images, headers, values, notes)
+    found = [one for of_image in objects for one in of_image]
     if values == "class" and not found:
-        _check_ignored(root, pictures)
+        _check_ignored(root, images)
     if values == "class":
         class_map = _classes_of_values(root, found, classes)
     else:
@@ -132,11 +132,11 @@ def read_mask_folders(
     labels = class_map.labels_by_category_id()
     builder = TableBuilder(class_map, root, source=str(root), bad_instances=bad_instances)
     builder.notes.merge(notes)
-    for picture, header, stored, of_picture in zip(pictures, headers, stored_frame, objects, strict=True):
+    for image, header, stored, of_image in zip(images, headers, stored_frame, objects, strict=True):
         builder.add_image(
-            picture.file, header.size_hw, orientation=header.orientation, stored_frame=stored, split=picture.split
+            image.file, header.size_hw, orientation=header.orientation, stored_frame=stored, split=image.split
         )
-        for one in of_picture:
+        for one in of_image:
             name = one.class_name or class_map.names[0]
             if values == "class":
                 builder.add_instance(None, labels[one.value], segmentation=one.rle, where=one.where)
@@ -147,7 +147,7 @@ def read_mask_folders(
     return builder.build()
 
 
-def _pictures(root: Path, pair: MaskFolders, notes: Notes) -> list[_Picture]:
+def _images(root: Path, pair: MaskFolders, notes: RepairLog) -> list[_Image]:
     """Every image of one pair of folders with the masks that belong to it by name."""
     same = pair.images == pair.masks
     files = list_files(root)
@@ -164,7 +164,7 @@ def _pictures(root: Path, pair: MaskFolders, notes: Notes) -> list[_Picture]:
     for mask in found.without_image:
         notes.add("mask without image left out", PurePosixPath(pair.masks, mask).as_posix())
     return [
-        _Picture(
+        _Image(
             PurePosixPath(pair.images, image).as_posix(),
             pair.split or (split_of(image.split("/")[0]) if "/" in image else ""),
             [(PurePosixPath(pair.masks, mask.file).as_posix(), mask.class_name) for mask in found.masks.get(image, [])],
@@ -174,37 +174,37 @@ def _pictures(root: Path, pair: MaskFolders, notes: Notes) -> list[_Picture]:
     ]
 
 
-def _guess(root: Path, pictures: Sequence[_Picture]) -> tuple[str, str]:
+def _guess(root: Path, images: Sequence[_Image]) -> tuple[str, str]:
     """("instance" | "class" | "binary", why)."""
-    masks = [mask for picture in pictures for mask, _ in picture.masks]
-    if any(len(picture.masks) > 1 or picture.one_of_many for picture in pictures):
+    masks = [mask for image in images for mask, _ in image.masks]
+    if any(len(image.masks) > 1 or image.one_of_many for image in images):
         return "binary", "one image has several mask files"
     looked_at = masks[:: -(-len(masks) // LOOKED_AT)]
     return guess_values([frozenset(np.unique(decode_label_png(root / mask)).tolist()) for mask in looked_at])
 
 
-def _check_complete(root: Path, pictures: Sequence[_Picture], values: str, notes: Notes) -> None:
+def _check_complete(root: Path, images: Sequence[_Image], values: str, notes: RepairLog) -> None:
     """Every image has its one mask, or with "binary" any number of them."""
-    without = [picture.file for picture in pictures if not picture.masks]
-    several = [picture.file for picture in pictures if len(picture.masks) > 1]
+    without = [image.file for image in images if not image.masks]
+    several = [image.file for image in images if len(image.masks) > 1]
     if values == "binary":
         for file in without:
             notes.add("image without mask file taken as one without objects", file)
     elif without:
         raise DataError(
-            f"{root}: {len(without)} of {len(pictures)} images have no mask: {first_names(without)}; "
+            f"{root}: {len(without)} of {len(images)} images have no mask: {first_names(without)}; "
             "add one (all 0 for an image without objects), or remove the image"
         )
     elif several:
         raise DataError(
             f"{root}: {len(several)} images have more than one mask: {first_names(several)}; mask values {values} "
-            "need one a picture: remove the others, or pass --mask-values binary"
+            "need one an image: remove the others, or pass --mask-values binary"
         )
 
 
-def _check_ignored(root: Path, pictures: Sequence[_Picture]) -> None:
+def _check_ignored(root: Path, images: Sequence[_Image]) -> None:
     """DataError if masks without any object hold the ignored value: black and white masks, read as classes."""
-    for mask in (mask for picture in pictures for mask, _ in picture.masks):
+    for mask in (mask for image in images for mask, _ in image.masks):
         if (decode_label_png(root / mask) == IGNORE).any():
             raise DataError(
                 f"{root}: no mask holds an object, only {IGNORE} ({mask}), which is ignored where values are classes; "
@@ -213,15 +213,15 @@ def _check_ignored(root: Path, pictures: Sequence[_Picture]) -> None:
 
 
 def _read_objects(
-    root: Path, pictures: Sequence[_Picture], headers: Sequence[ImageHeader], values: str, notes: Notes
+    root: Path, images: Sequence[_Image], headers: Sequence[ImageHeader], values: str, notes: RepairLog
 ) -> tuple[list[list[_Object]], list[bool]]:
-    """The objects of every picture, and whether its masks were drawn on pixels that EXIF still has to turn."""
+    """The objects of every image, and whether its masks were drawn on pixels that EXIF still has to turn."""
 
-    def read(picture: _Picture, header: ImageHeader) -> tuple[list[_Object], bool, Notes]:
+    def read(image: _Image, header: ImageHeader) -> tuple[list[_Object], bool, RepairLog]:
         objects: list[_Object] = []
-        stored, notes = False, Notes()
-        for mask, class_name in picture.masks:
-            labels, stored = _upright_labels(root / mask, mask, picture.file, header)
+        stored, notes = False, RepairLog()
+        for mask, class_name in image.masks:
+            labels, stored = _upright_labels(root / mask, mask, image.file, header)
             if values == "class":
                 regions, specks = regions_by_class(labels)
                 objects += [_Object(rle, f"{mask}, value {value}", value=value) for value, rle in regions]
@@ -237,14 +237,14 @@ def _read_objects(
         return objects, stored, notes
 
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(tqdm(pool.map(read, pictures, headers), "masks", total=len(pictures), disable=None))
+        results = list(tqdm(pool.map(read, images, headers), "masks", total=len(images), disable=None))
     for _, _, own in results:
         notes.merge(own)
     return [objects for objects, _, _ in results], [stored for _, stored, _ in results]
 
 
 def _upright_labels(path: Path, mask: str, image: str, header: ImageHeader) -> tuple[Labels, bool]:
-    """The mask of the upright picture, and whether it had to be turned with the picture."""
+    """The mask of the upright image, and whether it had to be turned with the image."""
     labels = decode_label_png(path, name=mask)
     if labels.min() < 0:
         raise DataError(f"{mask}: the value {labels.min()} is negative; label images hold 0 and above")

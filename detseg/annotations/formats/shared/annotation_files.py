@@ -28,7 +28,7 @@ def annotation_files(
         is_one: whether a file is of the format; asked for files in the right places only.
 
     Raises:
-        DataError: some files say which part they are and others do not: these may hold the same pictures.
+        DataError: some files say which part they are and others do not: these may hold the same images.
     """
     found = []
     for file in files:

@@ -1,4 +1,4 @@
-"""Formats with one annotation file a picture: which file belongs to which picture, by names only."""
+"""Formats with one annotation file an image: which file belongs to which image, by names only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from detseg.annotations.image_files import first_few
 from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 LABEL_FOLDERS = (
@@ -19,21 +19,21 @@ LABEL_FOLDERS = (
 
 
 def pair_key(file: str) -> str:
-    """What a picture and its annotation file have in common: the path without suffix and without folders that only say
+    """What an image and its annotation file have in common: the path without suffix and without folders that only say
     what kind of file they hold (``train/images/a.jpg`` and ``train/labels/a.txt`` are ``train/a``)."""
     path = PurePosixPath(unicodedata.normalize("NFC", file))
     kinds = (*IMAGE_FOLDERS, *LABEL_FOLDERS)
     return "/".join([*(part for part in path.parts[:-1] if part.lower() not in kinds), path.stem])
 
 
-def list_pictures(
+def list_images(
     files: Sequence[str], data: Path, images: str | os.PathLike[str] | None, source: str
 ) -> tuple[Path, list[str]]:
-    """The folder of the pictures, and all pictures in it, relative to it.
+    """The folder of the images, and all images in it, relative to it.
 
     Args:
         files: the annotation files, relative to ``data``.
-        data: where to look, and if nothing there has a name that fits, in a folder of pictures beside it.
+        data: where to look, and if nothing there has a name that fits, in a folder of images beside it.
         images: the folder to look in instead.
         source: what messages call the data set.
 
@@ -59,31 +59,31 @@ def list_pictures(
 
 
 def pair_files(
-    files: Sequence[str], pictures: Sequence[str], source: str, notes: Notes, names: Sequence[str] = ()
+    files: Sequence[str], images: Sequence[str], source: str, notes: RepairLog, names: Sequence[str] = ()
 ) -> list[str]:
-    """The picture of each annotation file.
+    """The image of each annotation file.
 
-    First by place and name (:func:`pair_key`), then by the name without suffix wherever the picture lies, then by the
-    file name that the annotation itself gives; the last two are noted. Only listed pictures are ever the answer, so
+    First by place and name (:func:`pair_key`), then by the name without suffix wherever the image lies, then by the
+    file name that the annotation itself gives; the last two are noted. Only listed images are ever the answer, so
     nothing else is opened, whatever the annotations say.
 
     Args:
         files: annotation files, relative to the data folder.
-        pictures: all pictures, relative to theirs.
+        images: all images, relative to theirs.
         source: what messages call the data set.
-        names: the picture's name inside each annotation file ("" for none); not needed.
+        names: the image's name inside each annotation file ("" for none); not needed.
 
     Raises:
-        DataError: annotation files without picture, or with several that fit, or two with the same picture; with their
+        DataError: annotation files without image, or with several that fit, or two with the same image; with their
             number and the first five.
     """
     by_key: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
     by_name: dict[str, list[str]] = {}
-    for picture in pictures:
-        by_key.setdefault(pair_key(picture), []).append(picture)
-        by_stem.setdefault(_stem(picture), []).append(picture)
-        by_name.setdefault(_base(picture), []).append(picture)
+    for image in images:
+        by_key.setdefault(pair_key(image), []).append(image)
+        by_stem.setdefault(_stem(image), []).append(image)
+        by_name.setdefault(_base(image), []).append(image)
     found: list[str] = []
     missing, several = [], []
     for file, name in zip(files, names or [""] * len(files), strict=True):
@@ -92,11 +92,11 @@ def pair_files(
         if not same:
             same = by_stem.get(_stem(file), []) or by_name.get(named, [])
             if len(same) == 1:
-                notes.add("picture found by its name alone, in another folder than expected", f"{file}: {same[0]}")
+                notes.add("image found by its name alone, in another folder than expected", f"{file}: {same[0]}")
         if len(same) > 1:
-            same = [picture for picture in same if _base(picture) == named] or same
+            same = [image for image in same if _base(image) == named] or same
         if len(same) > 1:
-            same = [picture for picture in same if _folder(picture) == _folder(file)] or same
+            same = [image for image in same if _folder(image) == _folder(file)] or same
         if len(same) == 1:
             found.append(same[0])
         elif same:
@@ -105,13 +105,13 @@ def pair_files(
             missing.append(file)
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of {len(files)} annotation files have no picture: {first_few(missing)}; add the "
-            "pictures, remove these files, or pass the folder of the pictures with --images"
+            f"{source}: {len(missing)} of {len(files)} annotation files have no image: {first_few(missing)}; add the "
+            "images, remove these files, or pass the folder of the images with --images"
         )
     if several:
         raise DataError(
-            f"{source}: {len(several)} of {len(files)} annotation files fit several pictures: {first_few(several)}; "
-            "keep one picture of each name"
+            f"{source}: {len(several)} of {len(files)} annotation files fit several images: {first_few(several)}; "
+            "keep one image of each name"
         )
     _check_once(files, found, source)
     return found
@@ -119,13 +119,13 @@ def pair_files(
 
 def _check_once(files: Sequence[str], found: Sequence[str], source: str) -> None:
     first: dict[str, str] = {}
-    for file, picture in zip(files, found, strict=True):
-        if picture in first:
+    for file, image in zip(files, found, strict=True):
+        if image in first:
             raise DataError(
-                f"{source}: the picture {picture} is annotated by {first[picture]} and by {file}; keep one of them, or "
-                "add the picture of the other"
+                f"{source}: the image {image} is annotated by {first[image]} and by {file}; keep one of them, or "
+                "add the image of the other"
             )
-        first[picture] = file
+        first[image] = file
 
 
 def _base(name: str) -> str:

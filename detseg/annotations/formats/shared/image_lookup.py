@@ -1,4 +1,4 @@
-"""Picture files found by the names that annotation files of any machine have for them."""
+"""Image files found by the names that annotation files of any machine have for them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from detseg.annotations.image_files import first_few
 from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """One picture that an annotation file speaks of.
+    """One image that an annotation file speaks of.
 
     Attributes:
         name: as it stands there: a file name, a path below some folder, or an absolute path of another machine.
@@ -29,11 +29,11 @@ class Wanted:
     part: str = ""
 
 
-class PictureSearch:
-    """All pictures below a folder, asked by name.
+class ImageLookup:
+    """All images below a folder, asked by name.
 
     A name is only ever compared with the files that lie in the folder, so nothing outside it is opened, whatever the
-    annotation file says. Unicode forms, backslashes and, for names without a picture's suffix, the suffix make no
+    annotation file says. Unicode forms, backslashes and, for names without an image's suffix, the suffix make no
     difference.
     """
 
@@ -69,22 +69,22 @@ class PictureSearch:
         return [], False
 
 
-def search_pictures(
-    wanted: Sequence[Wanted], base: Path, images: str | os.PathLike[str] | None, source: str, notes: Notes
+def look_up_images(
+    wanted: Sequence[Wanted], base: Path, images: str | os.PathLike[str] | None, source: str, notes: RepairLog
 ) -> tuple[Path, list[str]]:
-    """The folder of the pictures, and each picture's path in it with forward slashes.
+    """The folder of the images, and each image's path in it with forward slashes.
 
     A path whose first folders are not there (it is of another machine, or leads out of the folder) is matched by its
-    end, down to the file name alone, with a note. Pictures beside those found that nobody asked for are noted.
+    end, down to the file name alone, with a note. Images beside those found that nobody asked for are noted.
 
     Args:
         wanted: what the annotations name.
-        base: the data folder: where to look, and else in a folder of pictures beside it.
+        base: the data folder: where to look, and else in a folder of images beside it.
         images: the folder to look in instead.
         source: what messages call the data set.
 
     Raises:
-        DataError: pictures that are not there, or of which several fit: their number and the first five.
+        DataError: images that are not there, or of which several fit: their number and the first five.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
@@ -96,44 +96,44 @@ def search_pictures(
         if len(files) == 1:
             found.append(files[0])
             if by_end:
-                notes.add("picture of a path elsewhere found by its file name", f"{one.name} as {files[0]}")
+                notes.add("image of a path elsewhere found by its file name", f"{one.name} as {files[0]}")
         elif files:
             several.append(f"{one.name} ({first_few(files)})")
         else:
             missing.append(one.name or "(no name)")
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of {len(wanted)} pictures are not in {search.root}: {first_few(missing)}; add "
+            f"{source}: {len(missing)} of {len(wanted)} images are not in {search.root}: {first_few(missing)}; add "
             "the files, remove their annotations, or pass the folder that holds them with --images"
         )
     if several:
         raise DataError(
-            f"{source}: {len(several)} of {len(wanted)} pictures fit more than one file: {first_few(several)}; write "
+            f"{source}: {len(several)} of {len(wanted)} images fit more than one file: {first_few(several)}; write "
             "the path below the image folder, or pass the right folder with --images"
         )
     _note_unnamed(search, found, notes)
     return search.root, found
 
 
-def _best_search(wanted: Sequence[Wanted], base: Path, images: Path | None) -> PictureSearch:
-    search = PictureSearch(base if images is None else images)
+def _best_search(wanted: Sequence[Wanted], base: Path, images: Path | None) -> ImageLookup:
+    search = ImageLookup(base if images is None else images)
     if images is not None or not wanted or any(search.find(one)[0] for one in wanted):
         return search
     beside = base.resolve().parent
     for folder in sorted(beside.iterdir()) if beside.is_dir() else []:
         if folder.name.lower() in IMAGE_FOLDERS and folder.is_dir():
-            other = PictureSearch(folder)
+            other = ImageLookup(folder)
             if any(other.find(one)[0] for one in wanted):
                 return other
     return search
 
 
-def _note_unnamed(search: PictureSearch, found: Sequence[str], notes: Notes) -> None:
+def _note_unnamed(search: ImageLookup, found: Sequence[str], notes: RepairLog) -> None:
     used = set(found)
     folders = {file.rpartition("/")[0] for file in used}
     for file in search.files:
         if file not in used and file.rpartition("/")[0] in folders:
-            notes.add("picture that no annotation names left out", file)
+            notes.add("image that no annotation names left out", file)
 
 
 def _closest(found: list[str], tail: list[str], wanted: Wanted) -> list[str]:

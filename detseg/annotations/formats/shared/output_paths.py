@@ -1,4 +1,4 @@
-"""Where the pictures of a table go when it is written in another format."""
+"""Where the images of a table go when it is written in another format."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def new_folder(folder: str | os.PathLike[str]) -> Path:
     return path
 
 
-def picture_names(table: AnnotationTable, format: str, *, drop_splits: bool = False) -> list[str]:
-    """The path of each picture below the image folder of ``format``, such that no two have the same name but for the
+def image_names(table: AnnotationTable, format: str, *, drop_splits: bool = False) -> list[str]:
+    """The path of each image below the image folder of ``format``, such that no two have the same name but for the
     suffix: their annotation files would be one.
 
     Folders that only say "images" (and with ``drop_splits`` those that repeat the split) are left out where the names
     stay different without them.
 
     Raises:
-        DataError: images without a picture file, class labels of whole pictures, or two pictures of one name.
+        DataError: images without an image file, class labels of whole images, or two images of one name.
     """
     if table.has_class_index:
-        raise DataError(f"{table.source}: {format} has no place for the classes of whole pictures; keep the folders")
+        raise DataError(f"{table.source}: {format} has no place for the classes of whole images; keep the folders")
     full = []
     for index, record in enumerate(table):
         name = str(table.media[index])
         path = PurePosixPath(f"{name}/{record.member}" if record.member else name)
         if not name or record.frame >= 0 or path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{table.source}: image {record.image_id} ({record.name}) is no picture file below "
+            raise DataError(f"{table.source}: image {record.image_id} ({record.name}) is no image file below "
                             f"{table.root}, as {format} needs; save it as one")  # fmt: skip
         full.append(path.as_posix())
     short = [_short(name, str(table.split[index]) if drop_splits else "") for index, name in enumerate(full)]
@@ -54,7 +54,7 @@ def picture_names(table: AnnotationTable, format: str, *, drop_splits: bool = Fa
     first, second = (full[index] for index in twice or (0, 0))
     raise DataError(
         f"{table.source}: {first} and {second} differ in their suffix only, and {format} has one annotation file for "
-        "both; rename one of the pictures"
+        "both; rename one of the images"
     )
 
 

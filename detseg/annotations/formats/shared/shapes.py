@@ -1,4 +1,4 @@
-"""What people drew on pictures, as the files of labelling tools say it, and the table of it."""
+"""What people drew on images, as the files of labelling tools say it, and the table of it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.image_lookup import Wanted, search_pictures
+from detseg.annotations.formats.shared.image_lookup import Wanted, look_up_images
 from detseg.annotations.frame import Frame
 from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -42,7 +42,7 @@ ONLY_CLASS = "object"
 
 
 @dataclass
-class DrawnInstance:
+class ShapeInstance:
     """One object, in the coordinates of its file; numbers are finite or refused later.
 
     Attributes:
@@ -65,21 +65,21 @@ class DrawnInstance:
 
 
 @dataclass
-class DrawnImage:
-    """One picture and what was drawn on it.
+class ShapeAnnotation:
+    """One image and what was drawn on it.
 
     Attributes:
-        picture: how to find it.
+        image: how to find it.
         where: the beginning of messages.
         size_hw: height and width that the file states; None if it states none.
         split: "train", "val", "test" or "".
     """
 
-    picture: Wanted
+    image: Wanted
     where: str
     size_hw: HW | None = None
     split: str = ""
-    instances: list[DrawnInstance] = field(default_factory=list)
+    instances: list[ShapeInstance] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -90,27 +90,27 @@ class ClassList:
     category_ids: tuple[int, ...] = ()
 
 
-def drawn_table(
-    drawn: Sequence[DrawnImage],
+def shapes_table(
+    drawn: Sequence[ShapeAnnotation],
     base: Path,
     images: str | os.PathLike[str] | None,
     *,
     source: str,
-    notes: Notes,
+    notes: RepairLog,
     listed: ClassList | None = None,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     schema: KeypointSchema | None = None,
 ) -> AnnotationTable:
-    """Find the pictures, read their headers, and build the table.
+    """Find the images, read their headers, and build the table.
 
-    Labelling tools and OpenCV show pictures upright, so coordinates are taken as upright ones unless the stated size
-    is that of the stored pixels and of these only; where EXIF turns a picture and no size tells, that is noted.
+    Labelling tools and OpenCV show images upright, so coordinates are taken as upright ones unless the stated size
+    is that of the stored pixels and of these only; where EXIF turns an image and no size tells, that is noted.
 
     Args:
-        drawn: the pictures in the order of the table.
+        drawn: the images in the order of the table.
         base: the data folder.
-        images: folder of the pictures if it is another.
+        images: folder of the images if it is another.
         source: what messages call the data set.
         notes: of the reader so far.
         listed: the format's own class list; None takes the names that occur, sorted.
@@ -122,7 +122,7 @@ def drawn_table(
         DataError: what cannot be used, with file and place.
     """
     class_map, known = _class_map(drawn, listed, classes, source)
-    root, names = search_pictures([one.picture for one in drawn], base, images, source, notes)
+    root, names = look_up_images([one.image for one in drawn], base, images, source, notes)
     _check_once(drawn, names, source)
     headers = read_headers(root, names, source)
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
@@ -172,7 +172,7 @@ def extent_xywh(points: npt.ArrayLike) -> list[float]:
         return [*low.tolist(), *(high - low).tolist()]
 
 
-def landmark_box(points: npt.NDArray[np.float64], where: str, notes: Notes) -> list[float]:
+def landmark_box(points: npt.NDArray[np.float64], where: str, notes: RepairLog) -> list[float]:
     """x, y, width, height around the labelled of the points [P, 3] (at least one), widened to ``MIN_SIDE``, noted."""
     x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
     if min(width, height) < MIN_SIDE:
@@ -182,7 +182,7 @@ def landmark_box(points: npt.NDArray[np.float64], where: str, notes: Notes) -> l
 
 
 def _class_map(
-    drawn: Sequence[DrawnImage], listed: ClassList | None, classes: Sequence[str] | None, source: str
+    drawn: Sequence[ShapeAnnotation], listed: ClassList | None, classes: Sequence[str] | None, source: str
 ) -> tuple[ClassMap, tuple[str, ...]]:
     """The selected classes, and all that are known."""
     if listed is None:
@@ -193,7 +193,9 @@ def _class_map(
     return everything.select(classes, source), everything.names
 
 
-def _has_class(instance: DrawnInstance, known: Sequence[str], bad_instances: str, notes: Notes, source: str) -> bool:
+def _has_class(
+    instance: ShapeInstance, known: Sequence[str], bad_instances: str, notes: RepairLog, source: str
+) -> bool:
     if not instance.class_name:
         if bad_instances == "error":
             raise DataError(f"{instance.where}: no class; name it, remove it, or pass --bad-instances drop")
@@ -207,22 +209,26 @@ def _has_class(instance: DrawnInstance, known: Sequence[str], bad_instances: str
     return True
 
 
-def _check_once(drawn: Sequence[DrawnImage], names: Sequence[str], source: str) -> None:
-    """One picture has one record, or one a split: then the doctor finds it."""
+def _check_once(drawn: Sequence[ShapeAnnotation], names: Sequence[str], source: str) -> None:
+    """One image has one record, or one a split: then the doctor finds it."""
     seen: dict[tuple[str, str], str] = {}
     for one, name in zip(drawn, names, strict=True):
         first = seen.setdefault((name, one.split), one.where)
         if first is not one.where:
             raise DataError(
-                f"{source}: the picture {name} is annotated by {first} and by {one.where}; keep one of them, or "
-                "give each the name of its own picture"
+                f"{source}: the image {name} is annotated by {first} and by {one.where}; keep one of them, or "
+                "give each the name of its own image"
             )
 
 
 def _stored_frames(
-    drawn: Sequence[DrawnImage], names: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: Notes
+    drawn: Sequence[ShapeAnnotation],
+    names: Sequence[str],
+    headers: Sequence[ImageHeader],
+    source: str,
+    notes: RepairLog,
 ) -> list[bool]:
-    """Of each picture: whether its coordinates are those of the stored pixels."""
+    """Of each image: whether its coordinates are those of the stored pixels."""
     frames, misfits = [], []
     for one, name, header in zip(drawn, names, headers, strict=True):
         upright = upright_hw(header.size_hw, header.orientation)
@@ -231,23 +237,23 @@ def _stored_frames(
             (height, width), (file_height, file_width) = one.size_hw, header.size_hw
             misfits.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
         elif header.orientation != 1 and (one.size_hw is None or header.size_hw == upright):
-            notes.add("picture that EXIF turns: coordinates are taken as those of the upright picture", name)
+            notes.add("image that EXIF turns: coordinates are taken as those of the upright image", name)
     if misfits:
         raise DataError(
             f"{source}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the pictures that were annotated (--images), or scale the annotations and "
+            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
             "correct width and height"
         )
     return frames
 
 
-def _outline(instance: DrawnInstance, own_hw: HW, notes: Notes) -> tuple[Sequence[float] | None, Segmentation]:
+def _outline(instance: ShapeInstance, own_hw: HW, notes: RepairLog) -> tuple[Sequence[float] | None, Segmentation]:
     """Box (None: that of the outline) and checked outline; rings of fewer than three points are left out, noted."""
     if instance.mask is not None:
         if tuple(instance.mask["size"]) != own_hw:
             raise DataError(
-                f"{instance.where}: a mask of height and width {list(instance.mask['size'])} in a picture of "
-                f"{list(own_hw)}; make the mask again from this picture"
+                f"{instance.where}: a mask of height and width {list(instance.mask['size'])} in an image of "
+                f"{list(own_hw)}; make the mask again from this image"
             )
         return instance.box_xywh, instance.mask
     if not instance.rings:

@@ -8,7 +8,7 @@ from pathlib import Path
 from detseg.errors import DataError
 
 MAX_BYTES = 2**30
-"""A larger file is no list and no annotation of one picture."""
+"""A larger file is no list and no annotation of one image."""
 
 
 def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:

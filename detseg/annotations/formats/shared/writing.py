@@ -1,4 +1,4 @@
-"""What the writers of labelling tools' formats share: the folder, the pictures' places, and what cannot be written."""
+"""What the writers of labelling tools' formats share: the folder, the images' places, and what cannot be written."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from pathlib import PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
 from detseg.masks import segmentation_area
 
 
-def picture_names(table: AnnotationTable, what: str) -> list[str]:
-    """The path of each picture below the format's image folder: that below the table's root.
+def image_names(table: AnnotationTable, what: str) -> list[str]:
+    """The path of each image below the format's image folder: that below the table's root.
 
     Raises:
-        DataError: class labels of whole pictures; images without a file of their own (members of an archive, frames);
+        DataError: class labels of whole images; images without a file of their own (members of an archive, frames);
             a path that leads out of the folder, or that two images have.
     """
     if table.has_class_index:
-        raise DataError(f"{table.source}: {what} has no place for the classes of whole pictures; keep the folders")
+        raise DataError(f"{table.source}: {what} has no place for the classes of whole images; keep the folders")
     names: list[str] = []
     rows: dict[str, int] = {}
     for row, name in enumerate(table.media.tolist()):
         called = name or f"image {row}"
         path = PurePosixPath(name)
         if not name or table.member[row] or int(table.frame[row]) >= 0:
-            raise DataError(f"{table.source}: {called} is not a picture file of its own; take it out of the archive")
+            raise DataError(f"{table.source}: {called} is not an image file of its own; take it out of the archive")
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{table.source}: {called} lies outside {table.root}; copy the pictures into one folder")
+            raise DataError(f"{table.source}: {called} lies outside {table.root}; copy the images into one folder")
         if name in rows and table.split[row] == table.split[rows[name]]:
-            raise DataError(f"{table.source}: {called} occurs twice; give each picture one record")
+            raise DataError(f"{table.source}: {called} occurs twice; give each image one record")
         rows[name] = row
         names.append(name)
     return names
 
 
 def distinct_stems(names: list[str], what: str) -> None:
-    """DataError if two pictures differ in their suffix only (or not at all): their annotation files would be one."""
+    """DataError if two images differ in their suffix only (or not at all): their annotation files would be one."""
     seen: dict[str, str] = {}
     for number, name in enumerate(names):
         first = seen.setdefault(str(PurePosixPath(name).with_suffix("")), name)
@@ -49,7 +49,7 @@ def distinct_stems(names: list[str], what: str) -> None:
             raise DataError(f"{first} and {name} would have the same {what} file; rename one of them")
 
 
-def written_instances(record: Record, notes: Notes, holds: Collection[str]) -> Iterator[tuple[int, Segmentation]]:
+def written_instances(record: Record, notes: RepairLog, holds: Collection[str]) -> Iterator[tuple[int, Segmentation]]:
     """(row, segmentation or None) of each instance of an image that the format can hold; the rest goes to ``notes``.
 
     Crowds and ignored instances are left out, because they would come back as ordinary objects.
@@ -81,7 +81,7 @@ def written_instances(record: Record, notes: Notes, holds: Collection[str]) -> I
         yield row, segmentation
 
 
-def note_images(table: AnnotationTable, notes: Notes, holds: Collection[str]) -> None:
+def note_images(table: AnnotationTable, notes: RepairLog, holds: Collection[str]) -> None:
     """Note what a format does not hold of the images: "splits", "class_ids"; none holds groups."""
     for row in range(len(table)):
         if table.group[row]:

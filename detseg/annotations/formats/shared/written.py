@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,10 @@ class Written:
     """The result of writing a table in some format.
 
     Attributes:
-        pictures: for each image of the table, where below the written folder its picture has to lie, with forward
+        images: for each image of the table, where below the written folder its image has to lie, with forward
             slashes.
         notes: what the format cannot hold, counted, the first few named.
     """
 
-    pictures: list[str]
-    notes: Notes
+    images: list[str]
+    notes: RepairLog

@@ -17,12 +17,12 @@ from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     LEFT_OUT,
     ONLY_CLASS,
-    DrawnImage,
-    DrawnInstance,
-    drawn_table,
+    ShapeAnnotation,
+    ShapeInstance,
     ellipse_ring,
+    shapes_table,
 )
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -55,7 +55,7 @@ class _Region(msgspec.Struct):
 
 
 class _Entry(msgspec.Struct):
-    """One picture. Regions are a list (VIA 2), or a dict by number (VIA 1)."""
+    """One image. Regions are a list (VIA 2), or a dict by number (VIA 1)."""
 
     filename: str
     regions: list[_Region] | dict[str, _Region] = []
@@ -67,7 +67,7 @@ class _Project(msgspec.Struct):
 
 def find_via(root: Path, files: list[str]) -> str | None:
     """What is found, if the folder holds VIA's JSON at the top, in annotations/, or in train/, val/, test/: a project
-    (its keys begin with ``_via_``), or pictures with ``filename``, ``regions`` and ``file_attributes``."""
+    (its keys begin with ``_via_``), or images with ``filename``, ``regions`` and ``file_attributes``."""
     return summary("VIA", annotation_files(root, files, ".json", _is_via))
 
 
@@ -83,22 +83,22 @@ def read_via(
 
     The class is the region attribute called as in ``CLASS_ATTRIBUTES``, else the one that most regions have; of a
     checkbox the one word that is ticked. Regions without it are dropped with a note; if no region has attributes, all
-    are of the class "object". Points and lines are left out with a note. A picture without regions is a negative
+    are of the class "object". Points and lines are left out with a note. An image without regions is a negative
     image.
 
     Args:
         data: the folder, or the JSON file.
-        images: folder of the pictures if they are not beside or below the file.
+        images: folder of the images if they are not beside or below the file.
         classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         split: what the split column says; "" lets the names of files and folders say it.
 
     Raises:
-        DataError: what cannot be used, with file, picture, region and remedy.
+        DataError: what cannot be used, with file, image, region and remedy.
         OSError: a file or folder is missing.
     """
     base, found = files_of(Path(data), split, ".json", _is_via)
-    notes = Notes()
+    notes = RepairLog()
     entries = [(file, part, entry) for file, part in found for entry in _entries(base / file, file)]
     chosen = _class_attribute([region for _, _, entry in entries for _, region in _regions(entry)])
     if chosen is None and any(entry.regions for _, _, entry in entries):
@@ -107,18 +107,18 @@ def read_via(
         notes.add("region attribute taken as the class", f"{chosen} ({found[0][0]})")
     drawn = []
     for file, part, entry in entries:
-        image = DrawnImage(
+        image = ShapeAnnotation(
             Wanted(entry.filename, file.rpartition("/")[0]), f"{file}, entry {entry.filename!r}", split=part
         )
         for number, region in _regions(entry):
             where = f"{file}, {entry.filename}, region {number}"
             label = ONLY_CLASS if chosen is None else _label(region, chosen, where, notes)
-            instance = _instance(region.shape_attributes, DrawnInstance(label, where), notes)
+            instance = _instance(region.shape_attributes, ShapeInstance(label, where), notes)
             if instance is not None:
                 image.instances.append(instance)
         drawn.append(image)
     source = found[0][0] if len(found) == 1 else base.name
-    return drawn_table(drawn, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances)
+    return shapes_table(drawn, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances)
 
 
 def _is_via(path: Path) -> bool:
@@ -131,10 +131,10 @@ def _is_via(path: Path) -> bool:
 def _entries(path: Path, name: str) -> list[_Entry]:
     project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA")
     if any(key.startswith("_via_") for key in project):
-        pictures = load_tool_json(path, name, _Project, "VIA").via_img_metadata
-        if pictures is None:
+        images = load_tool_json(path, name, _Project, "VIA").via_img_metadata
+        if images is None:
             raise DataError(f"{name}: a VIA project without _via_img_metadata; save the project again, or export JSON")
-        return list(pictures.values())
+        return list(images.values())
     return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values())
 
 
@@ -156,7 +156,7 @@ def _class_attribute(regions: Sequence[_Region]) -> str | None:
     return max(counts, key=lambda name: counts[name]) if counts else None  # the first of equals
 
 
-def _label(region: _Region, chosen: str, where: str, notes: Notes) -> str:
+def _label(region: _Region, chosen: str, where: str, notes: RepairLog) -> str:
     """The value of the attribute as a word; a checkbox gives the ticked ones as a dict of true."""
     value = (region.region_attributes or {}).get(chosen)
     if isinstance(value, dict):
@@ -171,7 +171,7 @@ def _label(region: _Region, chosen: str, where: str, notes: Notes) -> str:
     return word
 
 
-def _instance(shape: _Shape, made: DrawnInstance, notes: Notes) -> DrawnInstance | None:
+def _instance(shape: _Shape, made: ShapeInstance, notes: RepairLog) -> ShapeInstance | None:
     where = f"{made.where} ({shape.name})"
     if shape.name == "rect":
         made.box_xywh = _numbers(shape, ("x", "y", "width", "height"), where)

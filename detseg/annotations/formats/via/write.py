@@ -8,12 +8,12 @@ from typing import Any
 from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import (
     differs_from_outline,
+    image_names,
     note_images,
-    picture_names,
     written_instances,
 )
 from detseg.annotations.formats.shared.written import Written
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.masks import segmentation_box
 from detseg.runtime.files import write_json
@@ -26,14 +26,14 @@ def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written
     """``via_project.json`` with a dropdown attribute ``class``; VIA opens it as a project. Coordinates are upright.
 
     An instance of one ring is a polygon; any other is the rectangle of its box, because VIA has one ring a region and
-    no masks. A picture without instances is an entry without regions.
+    no masks. An image without instances is an entry without regions.
 
     Raises:
-        DataError: ``folder`` is not empty, or the table cannot be written (see ``picture_names``).
+        DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
     """
-    names = picture_names(table, "VIA")
+    names = image_names(table, "VIA")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     note_images(table, notes, ())
     entries: dict[str, Any] = {}
     for name, record in zip(names, table, strict=True):
@@ -69,7 +69,7 @@ def _rect(record: Record, row: int) -> dict[str, Any]:
     return {"name": "rect", "x": x, "y": y, "width": width, "height": height}
 
 
-def _shape(record: Record, row: int, notes: Notes) -> dict[str, Any]:
+def _shape(record: Record, row: int, notes: RepairLog) -> dict[str, Any]:
     """The polygon of an instance that has one ring, else its box."""
     segmentation = record.segmentations[row]
     where = f"{record.name}, instance {row}"

@@ -1,4 +1,4 @@
-"""The lists of a Pascal VOC folder: ImageSets/Main says which picture is for what, labelmap.txt which classes exist."""
+"""The lists of a Pascal VOC folder: ImageSets/Main says which image is for what, labelmap.txt which classes exist."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats.shared.file_pairs import pair_key
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.listing import is_image, split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 _WHOLE = ("trainval", "default")  # lists that do not divide
 _FLAG = re.compile(r"\s+-?[01]$")  # what lists of one class have behind the name
 
 
-def read_image_sets(root: Path, files: list[str], known: Collection[str], notes: Notes) -> dict[str, str] | None:
-    """What ImageSets/Main says of each picture; None if there are no such lists.
+def read_image_sets(root: Path, files: list[str], known: Collection[str], notes: RepairLog) -> dict[str, str] | None:
+    """What ImageSets/Main says of each image; None if there are no such lists.
 
     ``train``, ``val``, ``test`` and their usual variants count; ``trainval`` alone means train; lists of one class
     (``aeroplane_train``) are passed over.
@@ -29,10 +29,10 @@ def read_image_sets(root: Path, files: list[str], known: Collection[str], notes:
         notes: names that have no annotation file are noted here.
 
     Returns:
-        ``pair_key -> "train" | "val" | "test" | ""``; pictures in no list are missing.
+        ``pair_key -> "train" | "val" | "test" | ""``; images in no list are missing.
 
     Raises:
-        DataError: a picture is in two lists that exclude each other; a list is not UTF-8.
+        DataError: an image is in two lists that exclude each other; a list is not UTF-8.
     """
     lists = [file for file in files if re.search(r"(^|/)imagesets/main/[^/]+\.txt$", file, re.IGNORECASE)]
     lists = [file for file in lists if _part(file) in ("train", "val", "test", *_WHOLE)]
@@ -56,7 +56,7 @@ def read_image_sets(root: Path, files: list[str], known: Collection[str], notes:
             first, where = found.setdefault(key, (part, file))
             if first != part and _part(file) not in _WHOLE:
                 raise DataError(
-                    f"{file}: {name} is also in {where}; a picture is for {first} or for {part}: take it out of one"
+                    f"{file}: {name} is also in {where}; an image is for {first} or for {part}: take it out of one"
                 )
             if _part(file) == "trainval" and first == "test":
                 raise DataError(f"{file}: {name} is also in {where}; take it out of one")

@@ -1,4 +1,4 @@
-"""Pascal VOC XML to a table: one XML file a picture, in any of the usual folders."""
+"""Pascal VOC XML to a table: one XML file an image, in any of the usual folders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.file_pairs import list_pictures, pair_files, pair_key
+from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
 from detseg.annotations.formats.voc.lists import read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.frame import Frame, is_stored_frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.listing import list_files, split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -51,18 +51,18 @@ def read_voc(
     split: str = "",
     one_based: bool = False,
 ) -> AnnotationTable:
-    """Read the XML files of a folder and the headers of their pictures.
+    """Read the XML files of a folder and the headers of their images.
 
-    A picture is found by the name of its XML file, else by ``<filename>``, never by ``<path>``. The annotated size is
+    An image is found by the name of its XML file, else by ``<filename>``, never by ``<path>``. The annotated size is
     compared with the stored and the upright one (EXIF) as for COCO. Class names are sorted (a ``labelmap.txt`` gives
-    its order), category ids are 1..K. ``difficult`` fills the column of that name. Pictures without XML file are left
+    its order), category ids are 1..K. ``difficult`` fills the column of that name. Images without XML file are left
     out with a note: VOC says nothing about them.
 
     The split column is that of the lists in ``ImageSets/Main``, else of folders called train, val or test.
 
     Args:
         data: the folder: with Annotations/, or with XML files anywhere below it.
-        images: folder of the pictures; None to look in ``data``, then beside it.
+        images: folder of the images; None to look in ``data``, then beside it.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
             note, their images stay.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
@@ -86,14 +86,14 @@ def read_voc(
     if not found:
         raise DataError(f"{root}: no XML file in it; give the folder that holds Annotations/")
     annotations = [parse_voc(root, file, one_based=one_based) for file in found]
-    notes = Notes()
+    notes = RepairLog()
     class_map, known = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
-    media_root, pictures = list_pictures(found, root, images, source)
-    media = pair_files(found, pictures, source, notes, [annotation.filename for annotation in annotations])
+    media_root, image_files = list_images(found, root, images, source)
+    media = pair_files(found, image_files, source, notes, [annotation.filename for annotation in annotations])
     headers = read_headers(media_root, media, source)
     stored_frames = _stored_frames(annotations, media, headers, source, notes)
     splits = [split] * len(found) if split else _splits(root, files, found, media, notes)
-    _note_leftovers(files, set(pictures) - set(media), media, notes)
+    _note_leftovers(files, set(image_files) - set(media), media, notes)
 
     builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances)
     builder.notes.merge(notes)
@@ -135,7 +135,7 @@ def _is_voc(path: Path) -> bool:
 
 
 def _class_map(
-    annotations: Sequence[VocFile], listed: Sequence[str], classes: Sequence[str] | None, source: str, notes: Notes
+    annotations: Sequence[VocFile], listed: Sequence[str], classes: Sequence[str] | None, source: str, notes: RepairLog
 ) -> tuple[ClassMap, tuple[str, ...]]:
     """The selected classes, and the names of all."""
     used = {instance.name for annotation in annotations for instance in annotation.objects}
@@ -148,15 +148,15 @@ def _class_map(
 
 
 def _stored_frames(
-    annotations: Sequence[VocFile], media: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: Notes
+    annotations: Sequence[VocFile], media: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: RepairLog
 ) -> list[bool]:
-    """Of each picture: whether its boxes are in stored pixels; DataError for sizes that are not the file's."""
+    """Of each image: whether its boxes are in stored pixels; DataError for sizes that are not the file's."""
     frames, misfits = [], []
     for annotation, name, header in zip(annotations, media, headers, strict=True):
         if annotation.size_hw is None:
-            notes.add("<size> missing or 0, taken from the picture", annotation.file)
+            notes.add("<size> missing or 0, taken from the image", annotation.file)
             if header.orientation != 1:
-                notes.add("picture that EXIF turns: coordinates are taken as those of the upright picture", name)
+                notes.add("image that EXIF turns: coordinates are taken as those of the upright image", name)
             frames.append(False)
             continue
         stored_frame = is_stored_frame(annotation.size_hw, header)
@@ -167,20 +167,20 @@ def _stored_frames(
     if misfits:
         raise DataError(
             f"{source}: {len(misfits)} of {len(media)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the pictures that were annotated (--images), or scale the annotations and "
+            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
             "correct <size>"
         )
     return frames
 
 
-def _splits(root: Path, files: list[str], found: Sequence[str], media: Sequence[str], notes: Notes) -> list[str]:
+def _splits(root: Path, files: list[str], found: Sequence[str], media: Sequence[str], notes: RepairLog) -> list[str]:
     keys = [pair_key(file) for file in found]
     lists = read_image_sets(root, files, frozenset(keys), notes)
     if lists is None:
-        return [_folder_split(file) or _folder_split(picture) for file, picture in zip(found, media, strict=True)]
+        return [_folder_split(file) or _folder_split(image) for file, image in zip(found, media, strict=True)]
     for key, name in zip(keys, media, strict=True):
         if key not in lists:
-            notes.add("picture in no list of ImageSets/Main, split left empty", name)
+            notes.add("image in no list of ImageSets/Main, split left empty", name)
     return [lists.get(key, "") for key in keys]
 
 
@@ -189,18 +189,18 @@ def _folder_split(file: str) -> str:
     return next((part for folder in reversed(PurePosixPath(file).parts[:-1]) if (part := split_of(folder))), "")
 
 
-def _note_leftovers(files: Sequence[str], unused: set[str], media: Sequence[str], notes: Notes) -> None:
+def _note_leftovers(files: Sequence[str], unused: set[str], media: Sequence[str], notes: RepairLog) -> None:
     folders = {name.rpartition("/")[0] for name in media}
     for name in sorted(unused):
         if name.rpartition("/")[0] in folders:
-            notes.add("picture without XML file left out", name)
+            notes.add("image without XML file left out", name)
     for folder in ("SegmentationObject", "SegmentationClass"):
         masks = [file for file in files if folder.lower() in file.lower().split("/")[:-1]]
         if masks:
             notes.add(f"masks in {folder} not read (give them with --format masks)", masks[0].rpartition("/")[0])
 
 
-def _note_unread(annotation: VocFile, notes: Notes) -> None:
+def _note_unread(annotation: VocFile, notes: RepairLog) -> None:
     if annotation.parts:
         notes.add("objects with parts (<part>): the parts are not read", annotation.file)
     if annotation.polygons:

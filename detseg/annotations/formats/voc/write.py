@@ -1,4 +1,4 @@
-"""A table as a Pascal VOC folder: Annotations/, ImageSets/Main/, and where JPEGImages/ has to hold the pictures."""
+"""A table as a Pascal VOC folder: Annotations/, ImageSets/Main/, and where JPEGImages/ has to hold the images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.formats.shared.output_paths import new_folder, picture_names
+from detseg.annotations.formats.shared.output_paths import image_names, new_folder
 from detseg.annotations.formats.shared.written import Written
 from detseg.annotations.formats.voc.xml import EXACT
 from detseg.annotations.frame import Frame
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
 from detseg.runtime.files import atomic_write, write_text
@@ -24,25 +24,25 @@ _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 def write_voc(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """Write one XML file a picture, in the data set's own frame (EXIF), and lists of the splits.
+    """Write one XML file an image, in the data set's own frame (EXIF), and lists of the splits.
 
     Corners are half-open and count from 0, with all digits: ``read_voc`` gives the same boxes to the last bit. Crowd
-    and ignored objects become ``difficult``, with a note. Pictures without a split are in no list.
+    and ignored objects become ``difficult``, with a note. Images without a split are in no list.
 
     Args:
         folder: a new or empty folder.
 
     Raises:
-        DataError: the folder is not empty; two pictures differ in their suffix only; class labels of whole pictures;
+        DataError: the folder is not empty; two images differ in their suffix only; class labels of whole images;
             a name that XML cannot hold.
         OSError: it cannot be written.
     """
-    names = picture_names(table, "Pascal VOC")
+    names = image_names(table, "Pascal VOC")
     for name in (*names, *table.class_map.names):
         if _NOT_XML.search(name) or "\n" in name:
             raise DataError(f"{table.source}: the name {name!r} holds control characters, which XML cannot; rename it")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     for index, (record, name) in enumerate(zip(table, names, strict=True)):
         tree = _annotation(table, index, record, name, notes)
         indent(tree)
@@ -52,7 +52,7 @@ def write_voc(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written
     return Written([f"JPEGImages/{name}" for name in names], notes)
 
 
-def _annotation(table: AnnotationTable, index: int, record: Record, name: str, notes: Notes) -> Element:
+def _annotation(table: AnnotationTable, index: int, record: Record, name: str, notes: RepairLog) -> Element:
     stored_frame = bool(table.stored_frame[index])
     height, width = record.stored_hw if stored_frame else record.size_hw
     frame = Frame(record.stored_hw, record.orientation if stored_frame else 1)
@@ -86,7 +86,7 @@ def _add_box(instance: Element, box_xywh: npt.NDArray[np.float64]) -> None:
         _add(element, tag, f"{value:f}")
 
 
-def _note_losses(record: Record, row: int, where: str, notes: Notes) -> None:
+def _note_losses(record: Record, row: int, where: str, notes: RepairLog) -> None:
     if record.iscrowd[row]:
         notes.add("crowd written as difficult", where)
     if record.ignore[row]:
@@ -99,7 +99,7 @@ def _note_losses(record: Record, row: int, where: str, notes: Notes) -> None:
         notes.add("keypoints not written", where)
 
 
-def _write_lists(table: AnnotationTable, names: list[str], root: Path, notes: Notes) -> None:
+def _write_lists(table: AnnotationTable, names: list[str], root: Path, notes: RepairLog) -> None:
     lists: dict[str, list[str]] = {}
     for name, split in zip(names, table.split.tolist(), strict=True):
         if split:
@@ -111,7 +111,7 @@ def _write_lists(table: AnnotationTable, names: list[str], root: Path, notes: No
     if lists:
         for name, split in zip(names, table.split.tolist(), strict=True):
             if not split:
-                notes.add("picture without a split in no list", name)
+                notes.add("image without a split in no list", name)
 
 
 def _add(parent: Element, tag: str, text: str) -> None:

@@ -1,4 +1,4 @@
-"""One Pascal VOC annotation: the XML of one picture as typed values."""
+"""One Pascal VOC annotation: the XML of one image as typed values."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EXACT = Context(prec=60)
 """Corners are subtracted as decimals: 10.3 - 10.1 is 0.2, and what the writer added comes back to the last bit."""
 
 LARGEST = 1e9
-"""A larger coordinate is a damaged number."""
+"""A larger coordinate is a corrupt number."""
 
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "", "unspecified")
 
 
 @dataclass(frozen=True)
 class VocObject:
-    """One object: class name, box float x, y, width, height in pixels of the annotated picture, difficult."""
+    """One object: class name, box float x, y, width, height in pixels of the annotated image, difficult."""
 
     name: str
     box_xywh: tuple[float, float, float, float]
@@ -32,11 +32,11 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocFile:
-    """The annotation of one picture.
+    """The annotation of one image.
 
     Attributes:
         file: path of the XML file, relative to the data folder.
-        filename: what it says that the picture is called; "" if it does not.
+        filename: what it says that the image is called; "" if it does not.
         size_hw: height and width; None if missing or 0.
         objects: in the file's order.
         parts: number of parts of objects (heads, hands), which are not read.

@@ -12,7 +12,7 @@ import yaml
 
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.listing import split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 
@@ -36,7 +36,7 @@ class YoloConfig:
     Attributes:
         file: path of it, relative to the data folder.
         names: class names by number; None if it gives none.
-        parts: "train" | "val" | "test" -> folders, lists or pictures as they stand there, ``path`` put before.
+        parts: "train" | "val" | "test" -> folders, lists or images as they stand there, ``path`` put before.
         names_file: where the names are instead (Darknet); "" for none.
         kpt_shape: number of keypoints, and numbers of each (2 or 3); None without keypoints.
         flip_idx: for each keypoint the one that it becomes in a mirror.
@@ -56,7 +56,7 @@ def find_config(root: Path, files: Sequence[str]) -> YoloConfig | None:
     """The config in a folder; None if there is none. Configs in folders below are those of other data sets.
 
     Raises:
-        DataError: several that could be it, or one that is damaged.
+        DataError: several that could be it, or one that is corrupt.
     """
     candidates = [file for file in files if "/" not in file and file.lower().endswith((".yaml", ".yml"))]
     usual = sorted([file for file in candidates if file.lower() in _PREFERRED], key=str.lower)
@@ -126,7 +126,7 @@ def read_names(root: Path, file: str) -> dict[int, str]:
     return _checked_names(dict(enumerate(lines)), file)
 
 
-def config_schema(config: YoloConfig | None, notes: Notes) -> KeypointSchema | None:
+def config_schema(config: YoloConfig | None, notes: RepairLog) -> KeypointSchema | None:
     """The keypoints that ``kpt_shape`` says; None without it. Names are "point 1" to "point P" if it gives none."""
     if config is None or config.kpt_shape is None:
         return None

@@ -67,7 +67,7 @@ def looks_like_labels(path: Path) -> bool:
 
 
 def is_yolo_head(path: Path) -> bool:
-    """Whether the first line of a file is a YOLO label: a class number and shares of the picture's sides."""
+    """Whether the first line of a file is a YOLO label: a class number and shares of the image's sides."""
     fields = _first_line(path)
     if len(fields) < 5 or not fields[0].isdigit() or not all(map(_is_number, fields)):
         return False
@@ -161,7 +161,7 @@ def _check_shares(values: list[float], where: str) -> None:
     for value in values:
         if not LOWEST <= value <= HIGHEST:
             raise DataError(
-                f"{where}: {value:g} is not normalised; YOLO's numbers are shares (0 to 1) of the picture's width and "
+                f"{where}: {value:g} is not normalised; YOLO's numbers are shares (0 to 1) of the image's width and "
                 "height: divide pixels by them"
             )
 

@@ -1,4 +1,4 @@
-"""YOLO label files to a table: one text file a picture, classes and parts from data.yaml."""
+"""YOLO label files to a table: one text file an image, classes and parts from data.yaml."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.file_pairs import list_pictures, pair_files, pair_key
+from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
 from detseg.annotations.formats.yolo.config import (
     NAME_FILES,
     YoloConfig,
@@ -27,10 +27,10 @@ from detseg.annotations.formats.yolo.lines import (
     pixel_points,
     read_lines,
 )
-from detseg.annotations.formats.yolo.splits import Places, folder_parts, list_files_of_parts, named_parts
+from detseg.annotations.formats.yolo.splits import PathIndex, folder_parts, list_files_of_parts, named_parts
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.listing import is_image, list_files
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -53,11 +53,11 @@ def find_yolo(root: Path, files: list[str]) -> str | None:
     try:
         config = find_config(root, files)
     except DataError:
-        config = None  # of other tools, or damaged: then its reader says so
+        config = None  # of other tools, or corrupt: then its reader says so
     if config is not None and (config.names or config.names_file):
         return f"YOLO: {config.file} and {len(texts)} text files"
-    pictures = [file for file in files if is_image(file)] or list_pictures(texts, root, None, root.name)[1]
-    keys = {pair_key(file) for file in pictures}
+    images = [file for file in files if is_image(file)] or list_images(texts, root, None, root.name)[1]
+    keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
     heads = [file for file in labels[:1000] if (root / file).stat().st_size][:_LOOKED_AT]
     if not heads or not all(is_yolo_head(root / file) for file in heads):
@@ -74,11 +74,11 @@ def read_yolo(
     bad_instances: str = "drop",
     split: str = "",
 ) -> AnnotationTable:
-    """Read YOLO boxes, polygons and poses, and the headers of the pictures.
+    """Read YOLO boxes, polygons and poses, and the headers of the images.
 
     Lines are ``class cx cy w h``, ``class x1 y1 x2 y2 ...`` (a polygon), or, with ``kpt_shape`` in data.yaml, a box
-    and keypoints; numbers are shares of the upright picture's width and height. A picture without a label file, or
-    with an empty one, is negative (noted); a part of which no picture has a label file is left out (noted).
+    and keypoints; numbers are shares of the upright image's width and height. An image without a label file, or
+    with an empty one, is negative (noted); a part of which no image has a label file is left out (noted).
 
     Classes are those of data.yaml, else of obj.names or classes.txt, else "class 0", "class 1", ... (noted);
     category ids are YOLO's numbers. The split column is that of data.yaml or of train.txt, val.txt, test.txt, else of
@@ -86,7 +86,7 @@ def read_yolo(
 
     Args:
         data: the folder, or its data.yaml.
-        images: folder of the pictures; None to look in ``data``, then beside it.
+        images: folder of the images; None to look in ``data``, then beside it.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
             note, their images stay.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
@@ -99,25 +99,25 @@ def read_yolo(
     data = Path(data)
     root = data.parent if data.is_file() else data
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; YOLO is a folder of label files and pictures")
+        raise FileNotFoundError(f"{root}: no such folder; YOLO is a folder of label files and images")
     source = root.name or root.resolve().name
     files = list_files(root)
     config = _config(data, root, files)
-    notes = Notes()
+    notes = RepairLog()
     texts = [file for file in files if file.lower().endswith((".txt", ".names", ".labels"))]
-    names_file = "" if config and config.names else _names_file(config, Places((), texts))
+    names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
-    places_root, pictures = list_pictures(labels, root, images, source)
-    labels = _label_files(root, labels, pictures)
+    places_root, image_files = list_images(labels, root, images, source)
+    labels = _label_files(root, labels, image_files)
     if not labels:
         raise DataError(
-            f"{root}: no YOLO label file (.txt) that belongs to a picture or looks like one; give the folder that "
+            f"{root}: no YOLO label file (.txt) that belongs to an image or looks like one; give the folder that "
             "holds labels/ and images/"
         )
-    label_of = dict(zip(pair_files(labels, pictures, source, notes), labels, strict=True))
-    named = _named_parts(Places(pictures, texts), config, root, texts, images is not None, notes)
-    parts = folder_parts(pictures, label_of) if named is None else named
-    media = _used(pictures, parts, label_of, notes)
+    label_of = dict(zip(pair_files(labels, image_files, source, notes), labels, strict=True))
+    named = _named_parts(PathIndex(image_files, texts), config, root, texts, images is not None, notes)
+    parts = folder_parts(image_files, label_of) if named is None else named
+    media = _used(image_files, parts, label_of, notes)
 
     kpt_shape = config.kpt_shape if config else None
     schema = config_schema(config, notes)
@@ -129,9 +129,9 @@ def read_yolo(
     builder.notes.merge(notes)
     for name, header, objects in zip(media, headers, found, strict=True):
         if header.orientation != 1:
-            builder.notes.add("picture that EXIF turns: coordinates are taken as those of the upright picture", name)
+            builder.notes.add("image that EXIF turns: coordinates are taken as those of the upright image", name)
         if not objects:
-            builder.notes.add("picture without objects (label file missing or empty): negative", name)
+            builder.notes.add("image without objects (label file missing or empty): negative", name)
         builder.add_image(name, header.size_hw, orientation=header.orientation, split=split or parts.get(name, ""))
         size_hw = upright_hw(header.size_hw, header.orientation)
         for instance in objects:
@@ -166,19 +166,19 @@ def _config(data: Path, root: Path, files: Sequence[str]) -> YoloConfig | None:
 
 
 def _named_parts(
-    places: Places, config: YoloConfig | None, root: Path, texts: Sequence[str], elsewhere: bool, notes: Notes
+    places: PathIndex, config: YoloConfig | None, root: Path, texts: Sequence[str], elsewhere: bool, notes: RepairLog
 ) -> dict[str, str] | None:
-    """Split of each picture that the config or a list names; None if neither says anything."""
+    """Split of each image that the config or a list names; None if neither says anything."""
     parts, file = list_files_of_parts(root, texts), "train.txt, val.txt, test.txt"
     if config is not None and config.parts:
         parts, file = config.parts, config.file
     entries = [entry for part in parts.values() for entry in part]
     if elsewhere and all(places.find(entry)[0] is None for entry in entries):
-        return None  # the pictures are in a folder of the user's choice, which has its own order
+        return None  # the images are in a folder of the user's choice, which has its own order
     return named_parts(places, parts, file, root, notes)
 
 
-def _names_file(config: YoloConfig | None, places: Places) -> str:
+def _names_file(config: YoloConfig | None, places: PathIndex) -> str:
     if config is not None and config.names_file:
         found, _ = places.find(config.names_file)
         if found:
@@ -191,25 +191,25 @@ def _names_file(config: YoloConfig | None, places: Places) -> str:
     return ""
 
 
-def _label_files(root: Path, texts: Sequence[str], pictures: Sequence[str]) -> list[str]:
-    """Text files that belong to a picture by name, or that look like labels of one that is not there."""
-    keys = {pair_key(file) for file in pictures}
+def _label_files(root: Path, texts: Sequence[str], images: Sequence[str]) -> list[str]:
+    """Text files that belong to an image by name, or that look like labels of one that is not there."""
+    keys = {pair_key(file) for file in images}
     return [file for file in texts if pair_key(file) in keys or looks_like_labels(root / file)]
 
 
-def _used(pictures: Sequence[str], parts: dict[str, str], label_of: dict[str, str], notes: Notes) -> list[str]:
-    """The pictures of the table: those with labels, and negative ones in parts that are labelled."""
+def _used(images: Sequence[str], parts: dict[str, str], label_of: dict[str, str], notes: RepairLog) -> list[str]:
+    """The images of the table: those with labels, and negative ones in parts that are labelled."""
     labelled = {parts[name] for name in label_of if name in parts}
     used = []
-    for name in pictures:
+    for name in images:
         if name in label_of:
             if name not in parts:
-                notes.add("labelled picture that no part names, split left empty", name)
+                notes.add("labelled image that no part names, split left empty", name)
             used.append(name)
         elif name not in parts:
-            notes.add("picture without labels that no part names left out", name)
+            notes.add("image without labels that no part names left out", name)
         elif parts[name] not in labelled:
-            notes.add("picture in a part without any label file left out", name)
+            notes.add("image in a part without any label file left out", name)
         else:
             used.append(name)
     return used
@@ -221,7 +221,7 @@ def _class_map(
     names_file: str,
     classes: Sequence[str] | None,
     source: str,
-    notes: Notes,
+    notes: RepairLog,
 ) -> tuple[ClassMap, dict[int, str]]:
     """The selected classes, and the name of every class number."""
     first: dict[int, str] = {}

@@ -1,4 +1,4 @@
-"""Which pictures of a YOLO data set are for training, validation and test."""
+"""Which images of a YOLO data set are for training, validation and test."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
 from detseg.annotations.listing import is_image, split_of
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 ORDER = ("train", "val", "test")
 
 
-class Places:
+class PathIndex:
     """The folders and files of one or two listings, asked by paths as strangers wrote them.
 
     A path only ever selects among what is listed, so nothing outside the data folder is opened. It is looked for as it
     stands, then with a leading ``../`` left out (Roboflow's data.yaml points one level too high), then by its end.
     """
 
-    def __init__(self, pictures: Sequence[str], texts: Sequence[str]) -> None:
-        self.pictures = list(pictures)
-        self._files = {*pictures, *texts}
-        self._folders = {"", *(str(parent) for file in pictures for parent in list(PurePosixPath(file).parents)[:-1])}
+    def __init__(self, images: Sequence[str], texts: Sequence[str]) -> None:
+        self.images = list(images)
+        self._files = {*images, *texts}
+        self._folders = {"", *(str(parent) for file in images for parent in list(PurePosixPath(file).parents)[:-1])}
         self._plain = {_canonical(folder): folder for folder in sorted(self._folders, reverse=True)}
         self._by_name: dict[str, list[str]] = {}
-        for file in pictures:
+        for file in images:
             self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
 
     def find(self, entry: str, base: str = "") -> tuple[str | None, bool]:
@@ -49,23 +49,23 @@ class Places:
         return (same[0], True) if len(same) == 1 else (None, False)
 
     def inside(self, folder: str) -> list[str]:
-        """All pictures below a folder."""
-        return [file for file in self.pictures if not folder or file.startswith(f"{folder}/")]
+        """All images below a folder."""
+        return [file for file in self.images if not folder or file.startswith(f"{folder}/")]
 
 
 def named_parts(
-    places: Places, parts: dict[str, list[str]], config: str, root: Path, notes: Notes
+    places: PathIndex, parts: dict[str, list[str]], config: str, root: Path, notes: RepairLog
 ) -> dict[str, str] | None:
-    """``picture -> "train" | "val" | "test" | ""`` of the pictures that a config names; None if it names none.
+    """``image -> "train" | "val" | "test" | ""`` of the images that a config names; None if it names none.
 
     Args:
-        parts: part -> folders, lists or pictures.
+        parts: part -> folders, lists or images.
         config: the file that says so, for messages.
         root: the data folder.
 
     Raises:
-        DataError: nothing that it names is there, a list names pictures that are not there, or a picture is in two
-            parts. (Two parts that are the very same pictures are one, with a note.)
+        DataError: nothing that it names is there, a list names images that are not there, or an image is in two
+            parts. (Two parts that are the very same images are one, with a note.)
     """
     found: dict[str, list[str]] = {}
     for part in [part for part in ORDER if part in parts]:
@@ -88,19 +88,19 @@ def named_parts(
     if parts and not found:
         named = [entry for entries in parts.values() for entry in entries]
         raise DataError(
-            f"{config}: none of {first_few(named)} is in {root} (or pictures are not in it); give the folder that "
+            f"{config}: none of {first_few(named)} is in {root} (or images are not in it); give the folder that "
             "holds them as the data, or correct path, train and val"
         )
     return _divided(found, config, notes) if found else None
 
 
-def folder_parts(pictures: Sequence[str], label_of: Mapping[str, str]) -> dict[str, str]:
-    """The same for all pictures, from the names of their folders or, where these say nothing, of their label file's."""
-    return {file: _folder_part(file) or _folder_part(label_of.get(file, "")) for file in pictures}
+def folder_parts(images: Sequence[str], label_of: Mapping[str, str]) -> dict[str, str]:
+    """The same for all images, from the names of their folders or, where these say nothing, of their label file's."""
+    return {file: _folder_part(file) or _folder_part(label_of.get(file, "")) for file in images}
 
 
 def list_files_of_parts(root: Path, texts: Sequence[str]) -> dict[str, list[str]]:
-    """Lists of pictures called train.txt, val.txt, test.txt in the data folder itself."""
+    """Lists of images called train.txt, val.txt, test.txt in the data folder itself."""
     found: dict[str, list[str]] = {}
     for file in texts:
         part = split_of(PurePosixPath(file).stem)
@@ -112,7 +112,7 @@ def list_files_of_parts(root: Path, texts: Sequence[str]) -> dict[str, list[str]
     return found
 
 
-def _listed(places: Places, root: Path, file: str, notes: Notes) -> list[str]:
+def _listed(places: PathIndex, root: Path, file: str, notes: RepairLog) -> list[str]:
     found, missing = [], []
     for line in read_text(root / file, file).splitlines():
         entry = line.strip()
@@ -123,29 +123,29 @@ def _listed(places: Places, root: Path, file: str, notes: Notes) -> list[str]:
             missing.append(entry)
             continue
         if elsewhere:
-            notes.add("picture of a list found elsewhere than it is said to be", f"{file}: {entry} as {place}")
+            notes.add("image of a list found elsewhere than it is said to be", f"{file}: {entry} as {place}")
         found.append(place)
     if missing:
         raise DataError(
-            f"{file}: {len(missing)} of {len(missing) + len(found)} pictures are not in {root}: {first_few(missing)}; "
+            f"{file}: {len(missing)} of {len(missing) + len(found)} images are not in {root}: {first_few(missing)}; "
             "add the files, remove the lines, or pass the folder that holds them with --images"
         )
     return found
 
 
-def _divided(found: dict[str, list[str]], config: str, notes: Notes) -> dict[str, str]:
+def _divided(found: dict[str, list[str]], config: str, notes: RepairLog) -> dict[str, str]:
     parts: dict[str, str] = {}
     for part, members in found.items():
         twins = [other for other in found if other != part and set(found[other]) == set(members)]
         if twins and part != "train" and (twins[0] == "train" or part == "test"):
-            notes.add("two parts are the same pictures, taken once", f"{config}: {twins[0]} and {part}")
+            notes.add("two parts are the same images, taken once", f"{config}: {twins[0]} and {part}")
             if {"train", "val"} <= {part, *twins}:
                 parts.update(dict.fromkeys(members, ""))  # nothing was set aside
             continue
         for member in members:
             if parts.get(member, part) != part:
                 raise DataError(
-                    f"{config}: the picture {member} is in {parts[member]} and in {part}; take it out of one of them"
+                    f"{config}: the image {member} is in {parts[member]} and in {part}; take it out of one of them"
                 )
             parts[member] = part
     return parts

@@ -1,4 +1,4 @@
-"""A table as a YOLO folder: data.yaml, labels/, and where images/ has to hold the pictures."""
+"""A table as a YOLO folder: data.yaml, labels/, and where images/ has to hold the images."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from detseg.annotations.formats.shared.output_paths import new_folder, picture_names
+from detseg.annotations.formats.shared.output_paths import image_names, new_folder
 from detseg.annotations.formats.shared.written import Written
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema, unnamed
 from detseg.runtime.files import write_text
 
 REST = "rest"
-"""Folder of pictures without a split where others have one; data.yaml does not name it."""
+"""Folder of images without a split where others have one; data.yaml does not name it."""
 
 
 def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """Write one text file a picture and data.yaml, with all digits.
+    """Write one text file an image and data.yaml, with all digits.
 
-    Coordinates are those of the upright picture, as YOLO's loaders turn it by EXIF. A file holds polygons if every
-    object of its picture is one ring, else boxes (loaders misread a file that has both); with keypoints it holds
+    Coordinates are those of the upright image, as YOLO's loaders turn it by EXIF. A file holds polygons if every
+    object of its image is one ring, else boxes (loaders misread a file that has both); with keypoints it holds
     poses. Crowds and ignored objects are left out: YOLO would train on them. Class numbers are label - 1.
 
     Args:
         folder: a new or empty folder.
 
     Raises:
-        DataError: the folder is not empty; two pictures of a split differ in their suffix only; class labels of whole
-            pictures; a file name with a line break.
+        DataError: the folder is not empty; two images of a split differ in their suffix only; class labels of whole
+            images; a file name with a line break.
         OSError: it cannot be written.
     """
-    names = picture_names(table, "YOLO", drop_splits=True)
+    names = image_names(table, "YOLO", drop_splits=True)
     for name in names:
         if len(name.splitlines()) > 1:
-            raise DataError(f"{table.source}: the name {name!r} holds a line break; rename the picture")
+            raise DataError(f"{table.source}: the name {name!r} holds a line break; rename the image")
     root = new_folder(folder)
-    notes = Notes()
+    notes = RepairLog()
     divided = bool((table.split != "").any())
     places = [
         f"{split or REST}/{name}" if divided else name
@@ -54,13 +54,13 @@ def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> Writte
         if record.group:
             notes.add("group of an image not written", place)
         if divided and not record.split:
-            notes.add(f"picture without a split in {REST}/, which data.yaml does not name", place)
+            notes.add(f"image without a split in {REST}/, which data.yaml does not name", place)
     config = yaml.safe_dump(_config(table, divided, notes), allow_unicode=True, sort_keys=False, width=10**6)
     write_text(root / "data.yaml", config)
     return Written([f"images/{place}" for place in places], notes)
 
 
-def _config(table: AnnotationTable, divided: bool, notes: Notes) -> dict[str, Any]:
+def _config(table: AnnotationTable, divided: bool, notes: RepairLog) -> dict[str, Any]:
     config: dict[str, Any] = {}
     if divided:
         present = set(table.split.tolist())
@@ -70,7 +70,7 @@ def _config(table: AnnotationTable, divided: bool, notes: Notes) -> dict[str, An
     else:
         config |= {"train": "images", "val": "images"}
         if len(table):
-            notes.add("no split: data.yaml names the same pictures for train and val", table.source or "table")
+            notes.add("no split: data.yaml names the same images for train and val", table.source or "table")
     config["names"] = dict(enumerate(table.class_map.names))
     schema = table.keypoint_schema
     if schema is not None:
@@ -88,8 +88,8 @@ def _config(table: AnnotationTable, divided: bool, notes: Notes) -> dict[str, An
     return config
 
 
-def _lines(table: AnnotationTable, record: Record, place: str, notes: Notes) -> list[str]:
-    """The label file of one picture; what it cannot hold is noted."""
+def _lines(table: AnnotationTable, record: Record, place: str, notes: RepairLog) -> list[str]:
+    """The label file of one image; what it cannot hold is noted."""
     height, width = record.size_hw
     rows = []
     for row in range(len(record)):
@@ -123,7 +123,7 @@ def _is_one_ring(record: Record, row: int) -> bool:
     return isinstance(segmentation, list) and len(segmentation) == 1
 
 
-def _ring_numbers(record: Record, row: int, where: str, notes: Notes) -> list[float]:
+def _ring_numbers(record: Record, row: int, where: str, notes: RepairLog) -> list[float]:
     segmentation = record.segmentations[row]
     assert isinstance(segmentation, list)
     size = np.array(record.size_hw[::-1], np.float64)

@@ -60,9 +60,9 @@ def read(folder: Path, data: Any, **options: Any) -> AnnotationTable:
     ("data", "images", "instances"),
     [
         (coco(images=[]), 0, 0),
-        (coco(), 1, 0),  # a picture without annotation is a record
+        (coco(), 1, 0),  # an image without annotation is a record
         (coco(annotation()), 1, 1),
-        ({"images": [image()], "categories": []}, 1, 0),  # pictures without truth
+        ({"images": [image()], "categories": []}, 1, 0),  # images without ground truth
         (coco(annotation(area=..., iscrowd=..., id=...)), 1, 1),
         (coco(annotation(bbox=..., segmentation=[RING])), 1, 1),
         (coco(annotation(segmentation=[], keypoints=[])), 1, 1),
@@ -247,11 +247,11 @@ def test_missing_files_are_os_errors(tmp_path: Path) -> None:
         read_coco(write(tmp_path, coco()), tmp_path / "nowhere")
 
 
-# --- picture files (where they are looked for: test_pictures.py) -----------------------------------------------------
+# --- image files (where they are looked for: test_images.py) -----------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n"])
-def test_broken_pictures_are_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
+def test_broken_images_are_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"instances.json: 1 of 1 images cannot be read: a.png"):
         read_coco(write(tmp_path, coco()))
@@ -330,13 +330,13 @@ def test_writing_a_subset(tmp_path: Path, rows: list[int]) -> None:
     assert [record.ignore.tolist() for record in again] == [record.ignore.tolist() for record in table]
 
 
-def test_classes_of_whole_pictures_are_not_lost_silently(tmp_path: Path) -> None:
+def test_classes_of_whole_images_are_not_lost_silently(tmp_path: Path) -> None:
     from detseg.annotations.builder import TableBuilder
     from detseg.classes import ClassMap
 
     builder = TableBuilder(ClassMap(("a",)), "", source="s")
     builder.add_image("a.png", HW, class_index=0)
-    with pytest.raises(DataError, match="no place for the classes of whole pictures"):
+    with pytest.raises(DataError, match="no place for the classes of whole images"):
         write_coco(builder.build(), tmp_path / "w.json")
     assert not (tmp_path / "w.json").exists()
 
@@ -356,13 +356,13 @@ def test_coco_open(
     assert capsys.readouterr().err == ""  # no progress bar where nobody looks
     oracle = COCO(str(path))
     for record in table:
-        truth = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
-        assert record.boxes_xywh.tolist() == [value["bbox"] for value in truth]
-        assert record.areas.tolist() == [value["area"] for value in truth]
+        ground_truth = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
+        assert record.boxes_xywh.tolist() == [value["bbox"] for value in ground_truth]
+        assert record.areas.tolist() == [value["area"] for value in ground_truth]
         assert [table.class_map.category_id_of(int(label)) for label in record.labels] == [
-            value["category_id"] for value in truth
+            value["category_id"] for value in ground_truth
         ]
-        for segmentation, value in zip(record.segmentations, truth, strict=True):
+        for segmentation, value in zip(record.segmentations, ground_truth, strict=True):
             assert segmentation is not None
             np.testing.assert_array_equal(
                 rasterise(segmentation, record.size_hw, record.size_hw), oracle.annToMask(value)

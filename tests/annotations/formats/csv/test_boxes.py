@@ -15,8 +15,8 @@ from detseg.errors import DataError
 
 
 def read(folder: Path, text: str, name: str = "list.csv", **options: str) -> AnnotationTable:
-    for picture in "abc":
-        Image.new("RGB", (30, 20)).save(folder / f"{picture}.png")
+    for image in "abc":
+        Image.new("RGB", (30, 20)).save(folder / f"{image}.png")
     (folder / name).write_text(text, encoding="utf-8")
     return read_csv_boxes(folder / name, **options)
 
@@ -41,7 +41,7 @@ def test_forms(tmp_path: Path, text: str, boxes: list[list[float]]) -> None:
     assert {kind for kind in table.notes.counts if "no annotation names" not in kind} == set()
 
 
-def test_rows_of_one_picture_need_not_follow_each_other(tmp_path: Path) -> None:
+def test_rows_of_one_image_need_not_follow_each_other(tmp_path: Path) -> None:
     table = read(tmp_path, "a.png,0,0,2,2,x\nb.png,,,,,\na.png,1,1,3,3,y\nc.png,1,1,3,3,y\n")
     assert table.media.tolist() == ["a.png", "b.png", "c.png"]
     assert table.instances_per_image().tolist() == [2, 0, 1]
@@ -51,10 +51,10 @@ def test_rows_of_one_picture_need_not_follow_each_other(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("filename,xmin,ymin,xmax\na.png,1,2,3", "no columns of boxes in the header"),
-        ("xmin,ymin,xmax,ymax,class\n1,2,3,4,cell", "no column names the pictures; call it filename"),
+        ("xmin,ymin,xmax,ymax,class\n1,2,3,4,cell", "no column names the images; call it filename"),
         ("a.png,1,2,3,4,cell\nb.png,1,2,3", "list.csv, line 2: 4 cells, expected 6"),
         ("filename,xmin,ymin,xmax,ymax,class\na, b.png,1,2,3,4,cell", "line 2: 7 cells, expected 6; .*quotes"),
-        ("filename,xmin,ymin,xmax,ymax,class\n,1,2,3,4,cell", "line 2: no picture is named"),
+        ("filename,xmin,ymin,xmax,ymax,class\n,1,2,3,4,cell", "line 2: no image is named"),
         ("filename,xmin,ymin,xmax,ymax,class\na.png,1,2,,4,cell", "line 2: xmax '' is not a finite number"),
         ("filename,xmin,ymin,xmax,ymax,class\na.png,,,,,cell", "line 2: class 'cell' without a box"),
         ("a.png,1,2,inf,4,cell", "line 1: x2 'inf' is not a finite number"),
@@ -100,7 +100,7 @@ def test_a_class_list_gives_order_and_ids(tmp_path: Path) -> None:
             read(tmp_path, "a.png,1,2,3,4,a")
 
 
-def test_the_same_picture_in_two_parts_is_two_records(tmp_path: Path) -> None:
+def test_the_same_image_in_two_parts_is_two_records(tmp_path: Path) -> None:
     read(tmp_path, "a.png,1,2,3,4,c", "train.csv")
     read(tmp_path, "a.png,1,2,3,4,c\nb.png,,,,,", "val.csv")
     assert find_csv_boxes(tmp_path, list_files(tmp_path)) == "CSV boxes: train.csv (train), val.csv (val)"
@@ -128,5 +128,5 @@ def test_vott(shared_data: Path) -> None:
     table = read_csv_boxes(shared_data / "datumaro_assets" / "assets" / "vott_csv_dataset" / "dataset")
     assert table.media.tolist() == ["img0003.jpg", "img0004.jpg", "img0001.jpg", "img0002.jpg"]
     assert table.split.tolist() == ["train", "train", "test", "test"]
-    assert table.boxes_xywh.tolist() == [[1, 2, 1, 2]]  # the others lie outside these 5 x 5 pictures
+    assert table.boxes_xywh.tolist() == [[1, 2, 1, 2]]  # the others lie outside these 5 x 5 images
     assert table.notes.counts["box that lies outside the frame dropped"] == 4

@@ -22,9 +22,9 @@ from detseg.errors import DataError
 PNG = cv2.imencode(".png", np.zeros((6, 9, 3), np.uint8))[1].tobytes()
 
 
-def write(root: Path, files: dict[str, str | bytes], pictures: str = "") -> Path:
-    """Files of a data folder, and small pictures (names divided by ``|``)."""
-    for name, content in {**files, **dict.fromkeys(filter(None, pictures.split("|")), PNG)}.items():
+def write(root: Path, files: dict[str, str | bytes], images: str = "") -> Path:
+    """Files of a data folder, and small images (names divided by ``|``)."""
+    for name, content in {**files, **dict.fromkeys(filter(None, images.split("|")), PNG)}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -126,7 +126,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert len(table) == 4
     assert table.notes.lines() == [
         "1 x cell nan taken as no label: labels.csv, line 7, colour",
-        "1 x picture that no annotation names left out: loose.png",
+        "1 x image that no annotation names left out: loose.png",
         "1 x image without a label left out: labels.csv, line 5 d.png",
         "1 x line that repeats another left out: labels.csv, line 6",
     ]
@@ -175,16 +175,16 @@ MANY = "path,colour,note\n" + "".join(f"{i}.png,red,remark {i}\n" for i in range
         (b"filename,colour,shape\na.png,red\n", {}, r"labels\.csv, line 2: 2 cells, expected 3"),
         (b"filename,colour\na.png,red,dark\n", {}, r"line 2: 3 cells, expected 2"),
         (b"a.png,red,x\n", {}, r"3 cells, expected 2 \(path and label\); give several label columns a header"),
-        (b"filename,colour\n,red\n", {}, "line 2: no picture is named"),
+        (b"filename,colour\n,red\n", {}, "line 2: no image is named"),
         (b"filename,split\na.png,train\n", {}, "at least one of labels are needed; the header is filename, split"),
-        (b"colour,shape\nred,x\n", {}, "a column of pictures called filename"),
+        (b"colour,shape\nred,x\n", {}, "a column of images called filename"),
         (b"filename,colour,colour\na.png,red,red\n", {}, "two columns are called colour"),
         (b"filename,colour\na.png,red\na.png,blue\n", {}, r"line 3: a\.png has other labels in labels\.csv, line 2"),
-        (b"filename,colour\na.png,red\nz.png,blue\n", {}, r"1 of 2 pictures are not in .*: z\.png; add the files"),
-        (b"filename,colour\n../../etc/passwd.png,red\n", {}, r"1 of 1 pictures are not in"),
+        (b"filename,colour\na.png,red\nz.png,blue\n", {}, r"1 of 2 images are not in .*: z\.png; add the files"),
+        (b"filename,colour\n../../etc/passwd.png,red\n", {}, r"1 of 1 images are not in"),
         (b"filename,age,sex\na.png,3.7,f\nb.png,2,m\n", {}, r"line 2: age is 3\.7, a measured number and no class"),
         (b"filename,age,sex\na.png,,f\nb.png,,m\n", {}, "no label in column age; fill it, or name the other columns"),
-        (MANY.encode(), {}, r"line 2: column note says something else in each of 20 pictures"),
+        (MANY.encode(), {}, r"line 2: column note says something else in each of 20 images"),
         (
             TWO.encode(),
             {"classes": ["size"]},
@@ -195,8 +195,8 @@ MANY = "path,colour,note\n" + "".join(f"{i}.png,red,remark {i}\n" for i in range
     ],
 )
 def test_what_is_refused(text: bytes, options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    pictures = "|".join(f"{name}.png" for name in ["a", "b", "c", *range(20)])
-    write(tmp_path, {"labels.csv": text}, pictures)
+    images = "|".join(f"{name}.png" for name in ["a", "b", "c", *range(20)])
+    write(tmp_path, {"labels.csv": text}, images)
     with pytest.raises(DataError, match=message):
         read_csv_labels(tmp_path / "labels.csv", **options)
     find_csv_labels(tmp_path, list_files(tmp_path))  # looking never fails
@@ -207,14 +207,14 @@ def test_a_remark_may_stay_where_it_is(tmp_path: Path) -> None:
     assert read_csv_labels(root, classes=["colour"]).class_map.names == ("red",)
 
 
-def test_pictures_elsewhere_and_of_other_machines(tmp_path: Path) -> None:
+def test_images_elsewhere_and_of_other_machines(tmp_path: Path) -> None:
     text = "path,kind,sort\nC:\\data\\ein bär.png,x,u\n/home/me/日本.png,y,v\n"
     root = write(tmp_path / "csv", {"labels.csv": text})
     write(tmp_path / "far/off", {}, "ein bär.png|deep/日本.png")
     table = read_csv_labels(root, tmp_path / "far/off")
     assert table.media.tolist() == ["ein bär.png", "deep/日本.png"]
     assert "found by its file name" in table.notes.lines()[0]
-    with pytest.raises(DataError, match="2 of 2 pictures are not in"):
+    with pytest.raises(DataError, match="2 of 2 images are not in"):
         read_csv_labels(root)
 
 
@@ -228,20 +228,20 @@ def test_no_labels_here(tmp_path: Path) -> None:
         read_csv_labels(tmp_path / "nothing")
 
 
-def test_a_turned_picture(shared_data: Path, tmp_path: Path) -> None:
-    picture = sorted((shared_data / "exif_orientation").rglob("*_6.jpg"))[0]
-    root = write(tmp_path, {"labels.csv": f"filename,a,b\n{picture.name},x,y\n", picture.name: picture.read_bytes()})
+def test_a_turned_image(shared_data: Path, tmp_path: Path) -> None:
+    image = sorted((shared_data / "exif_orientation").rglob("*_6.jpg"))[0]
+    root = write(tmp_path, {"labels.csv": f"filename,a,b\n{image.name},x,y\n", image.name: image.read_bytes()})
     (record,) = read_csv_labels(root)
     assert record.orientation == 6
     assert record.size_hw == record.stored_hw[::-1]
 
 
 def placed(table: AnnotationTable, folder: Path) -> AnnotationTable:
-    """The table written into ``folder``, with its pictures, and read again."""
+    """The table written into ``folder``, with its images, and read again."""
     written = write_csv_labels(table, folder)
-    for picture, record in zip(written.pictures, table, strict=True):
-        (folder / picture).parent.mkdir(parents=True, exist_ok=True)
-        os.link(record.path, folder / picture)
+    for image, record in zip(written.images, table, strict=True):
+        (folder / image).parent.mkdir(parents=True, exist_ok=True)
+        os.link(record.path, folder / image)
     return read_csv_labels(folder)
 
 

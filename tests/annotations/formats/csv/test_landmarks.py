@@ -16,8 +16,8 @@ HEADER = "filename,left_eye_x,left_eye_y,right_eye_x,right_eye_y,right_eye_v\n"
 
 
 def read(folder: Path, text: str, name: str = "points.csv") -> AnnotationTable:
-    for picture in "ab":
-        Image.new("RGB", (60, 40)).save(folder / f"{picture}.png")
+    for image in "ab":
+        Image.new("RGB", (60, 40)).save(folder / f"{image}.png")
     (folder / name).write_text(text, encoding="utf-8")
     return read_csv_landmarks(folder / name)
 
@@ -51,7 +51,7 @@ def test_the_schema(tmp_path: Path) -> None:
     assert (schema.names, schema.swaps) == (("left_eye", "right_eye"), ((0, 1),))
 
 
-def test_a_picture_without_landmarks_is_negative(tmp_path: Path) -> None:
+def test_an_image_without_landmarks_is_negative(tmp_path: Path) -> None:
     table = read(tmp_path, f"{HEADER}a.png,,,,,\nb.png,-1,-1,nan,nan,2\nb.png,1,2,30,20,\n")
     assert table.instances_per_image().tolist() == [0, 1]
     assert table.notes.counts["line without landmarks: a negative image"] == 2
@@ -70,7 +70,7 @@ def test_boxes_and_classes_of_the_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("filename,label\na.png,cat", "no columns of landmarks; name them <name>_x, <name>_y"),
-        ("label,tip_x,tip_y\na,1,2", "no column names the pictures"),
+        ("label,tip_x,tip_y\na,1,2", "no column names the images"),
         (f"{HEADER}a.png,1,2,3,4,5", "line 2: visibility 5 of right_eye; 0 is not labelled, 1 hidden, 2 visible"),
         (f"{HEADER}a.png,1,2,3,4e999,", "line 2: right_eye y '4e999' is not a finite number"),
         (f"{HEADER}a.png,1,2,3", "line 2: 4 cells, expected 6"),

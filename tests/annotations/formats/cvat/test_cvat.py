@@ -50,7 +50,7 @@ BOX = '<box label="cell" xtl="2" ytl="3" xbr="12" ybr="9" {}/>'
         ('<mask label="axon" rle="0, 2, 2, 2" left="4" top="5" width="3" height="2"/>', [[4, 5, 3, 2]], [True], ""),
         ('<points label="cell" points="1,1"/>', [], [], "neither box nor polygon"),
         ('<cuboid label="cell"/>', [], [], "neither box nor polygon"),
-        ('<tag label="cell"/>', [], [], "tag of a picture left out"),
+        ('<tag label="cell"/>', [], [], "tag of an image left out"),
     ],
 )
 def test_shapes(tmp_path: Path, shapes: str, boxes: Any, masks: list[bool], note: str) -> None:
@@ -87,7 +87,7 @@ MASK = '<mask label="cell" rle="{}" left="{}" top="5" width="3" height="2"/>'
         (xml(MASK.format("6", -1)), "left: -1 is not a whole number of at least 0"),
         (xml(MASK.format("6", 1), image='id="0" name="a.png"'), "a mask in an image without width and height"),
         (xml("", image='id="0" name="a.png" width="x" height="20"'), "width: 'x' is not a finite number"),
-        (xml("", image='id="0" width="30" height="20"'), "1 of 1 pictures are not in"),
+        (xml("", image='id="0" width="30" height="20"'), "1 of 1 images are not in"),
         ("<annotation/>", "the root is <annotation>|no .xml file of this format"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotations>&b;</annotations>', "document type|no .xml file"),
     ],
@@ -154,9 +154,9 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
     assert table.split.tolist() == ["test", "train"]
 
 
-def test_a_video_without_pictures(tmp_path: Path) -> None:
+def test_a_video_without_images(tmp_path: Path) -> None:
     (tmp_path / "annotations.xml").write_text('<annotations><track id="0" label="a"/></annotations>')
-    with pytest.raises(DataError, match=r"the annotations of a video, but no pictures of its frames \(frame_000000"):
+    with pytest.raises(DataError, match=r"the annotations of a video, but no images of its frames \(frame_000000"):
         read_cvat(tmp_path)
 
 

@@ -114,7 +114,7 @@ def test_mask_shapes(tmp_path: Path) -> None:
                 "imageHeight": 20,
                 "imageWidth": 30,
             },
-            "reaches beyond the picture of 30 x 20",
+            "reaches beyond the image of 30 x 20",
         ),
         ({"imageHeight": 20.5, "imageWidth": 30}, "imageHeight 20.5 and imageWidth 30 are not a size"),
         ({"shapes": None}, "a.json, at .*shapes: Expected `array`, got `null`"),
@@ -127,21 +127,21 @@ def test_bad_files(tmp_path: Path, changes: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("path", [None, "", "other.png", "..\\img\\other.png"])
-def test_a_file_whose_picture_was_renamed_with_it(tmp_path: Path, path: str | None) -> None:
+def test_a_file_whose_image_was_renamed_with_it(tmp_path: Path, path: str | None) -> None:
     table = read(tmp_path, shape(), imagePath=path)
     assert table.media.tolist() == ["a.png"]
     assert len(table.notes.counts) == bool(path)
 
 
-def test_two_files_of_one_picture(tmp_path: Path) -> None:
+def test_two_files_of_one_image(tmp_path: Path) -> None:
     put(tmp_path, name="b.json")
-    with pytest.raises(DataError, match=r"the picture a.png is annotated by a.json and by b.json"):
+    with pytest.raises(DataError, match=r"the image a.png is annotated by a.json and by b.json"):
         read(tmp_path, shape())
 
 
-def test_an_embedded_picture_is_not_unpacked(tmp_path: Path) -> None:
+def test_an_embedded_image_is_not_unpacked(tmp_path: Path) -> None:
     put(tmp_path, shape(), imageData=png([[1]]))
-    with pytest.raises(DataError, match=r"1 of 1 pictures are not in .*: a.png; add the files"):
+    with pytest.raises(DataError, match=r"1 of 1 images are not in .*: a.png; add the files"):
         read_labelme(tmp_path)
 
 

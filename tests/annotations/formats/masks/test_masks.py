@@ -310,12 +310,12 @@ def test_refused(case: object, values: str | None, classes: list[str] | None, me
 
 def test_images_elsewhere_and_splits_in_sub_folders(tmp_path: Path) -> None:
     for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
-        write_image(tmp_path / f"pictures of mine/{split}/{name}.jpg")
+        write_image(tmp_path / f"images of mine/{split}/{name}.jpg")
         write_mask(tmp_path / f"data/masks/{split}/{name}.png", boxes_mask(1, 2))
-    table = read(tmp_path / "data", images=tmp_path / "pictures of mine", mask_values="class")
+    table = read(tmp_path / "data", images=tmp_path / "images of mine", mask_values="class")
     assert table.split.tolist() == ["train", "train", "val"]
     assert all(record.path.is_file() for record in table)
-    direct = read_masks(tmp_path / "pictures of mine", tmp_path / "data/masks", values="class")
+    direct = read_masks(tmp_path / "images of mine", tmp_path / "data/masks", values="class")
     assert direct.label.tolist() == table.label.tolist() == [1, 2] * 3
 
 

@@ -1,4 +1,4 @@
-"""Pictures found by names of any machine; more in test_drawn.py."""
+"""Images found by names of any machine; more in test_drawn.py."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from detseg.annotations.formats.shared.image_lookup import PictureSearch, Wanted, search_pictures
-from detseg.annotations.repair_log import Notes
+from detseg.annotations.formats.shared.image_lookup import ImageLookup, Wanted, look_up_images
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 
-def folder(root: Path, files: list[str]) -> PictureSearch:
+def folder(root: Path, files: list[str]) -> ImageLookup:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
-    return PictureSearch(root)
+    return ImageLookup(root)
 
 
 TWO = ["train/images/a.png", "val/images/a.png"]
@@ -65,4 +65,4 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "in" / "a.png").symlink_to(tmp_path / "a.png")
     with pytest.raises(DataError, match="leads out of this folder"):
-        search_pictures([Wanted("a.png")], tmp_path / "in", None, "set", Notes())
+        look_up_images([Wanted("a.png")], tmp_path / "in", None, "set", RepairLog())

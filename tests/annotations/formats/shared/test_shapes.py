@@ -24,10 +24,10 @@ HW = (20, 30)
 BOX = [2, 3, 10, 6]
 
 Drawing = dict[str, list[tuple[str, list[Any]]]]
-"""Picture name -> (class, box as x, y, width, height) of each object."""
+"""Image name -> (class, box as x, y, width, height) of each object."""
 
 
-def picture(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> None:
+def image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     if orientation != 1:
@@ -115,12 +115,12 @@ def form(request: pytest.FixtureRequest) -> Format:
     return FORMATS[request.param]
 
 
-def put(folder: Path, form: Format, drawing: Drawing, hw: Any = HW, pictures: bool = True) -> None:
+def put(folder: Path, form: Format, drawing: Drawing, hw: Any = HW, images: bool = True) -> None:
     folder.mkdir(exist_ok=True)
     for name, content in form[0](drawing, hw).items():
         (folder / name).write_bytes(content)
-    for name in drawing if pictures else ():
-        picture(folder / name)
+    for name in drawing if images else ():
+        image(folder / name)
 
 
 def read(folder: Path, form: Format, drawing: Drawing, hw: Any = HW, **options: Any) -> AnnotationTable:
@@ -154,37 +154,37 @@ def test_names_of_all_kinds(tmp_path: Path, form: Format, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["/home/else/set/a.png", "C:\\set\\a.png", "../../a.png", "set\\a.png"])
 def test_paths_of_another_machine_are_matched_by_name(tmp_path: Path, form: Format, name: str) -> None:
-    put(tmp_path, form, {name: [("cell", BOX)]}, pictures=False)
-    picture(tmp_path / "a.png")
+    put(tmp_path, form, {name: [("cell", BOX)]}, images=False)
+    image(tmp_path / "a.png")
     table = form[1](tmp_path)
     assert table.media.tolist() == ["a.png"]
     assert "elsewhere" in table.notes.lines()[0]
 
 
 def test_nothing_outside_the_folder_is_opened(tmp_path: Path, form: Format) -> None:
-    picture(tmp_path / "other.png")
+    image(tmp_path / "other.png")
     for name in ("../other.png", str(tmp_path / "other.png")):
-        with pytest.raises(DataError, match=r"1 of 1 pictures are not in .*other\.png; add"):
+        with pytest.raises(DataError, match=r"1 of 1 images are not in .*other\.png; add"):
             read(tmp_path / "set", (lambda d, hw: form[0]({name: [("cell", BOX)]}, hw), form[1]), {})  # noqa: B023
 
 
-def test_missing_pictures_are_counted_and_named(tmp_path: Path, form: Format) -> None:
-    put(tmp_path, form, {f"{i}.png": [("cell", BOX)] for i in range(7)}, pictures=False)
-    picture(tmp_path / "0.png")
-    with pytest.raises(DataError, match=r"6 of 7 pictures are not in .*: 1.png, 2.png, 3.png, 4.png, 5.png, ...; add"):
+def test_missing_images_are_counted_and_named(tmp_path: Path, form: Format) -> None:
+    put(tmp_path, form, {f"{i}.png": [("cell", BOX)] for i in range(7)}, images=False)
+    image(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"6 of 7 images are not in .*: 1.png, 2.png, 3.png, 4.png, 5.png, ...; add"):
         form[1](tmp_path)
 
 
-def test_pictures_without_annotation_are_noted(tmp_path: Path, form: Format) -> None:
-    picture(tmp_path / "z.png")
+def test_images_without_annotation_are_noted(tmp_path: Path, form: Format) -> None:
+    image(tmp_path / "z.png")
     table = read(tmp_path, form, {"a.png": [("cell", BOX)]})
     assert len(table) == 1
-    assert table.notes.lines() == ["1 x picture that no annotation names left out: z.png"]
+    assert table.notes.lines() == ["1 x image that no annotation names left out: z.png"]
 
 
-def test_a_folder_of_pictures_elsewhere(tmp_path: Path, form: Format) -> None:
-    put(tmp_path / "set", form, {"a.png": [("cell", BOX)]}, pictures=False)
-    picture(tmp_path / "pics" / "a.png")
+def test_a_folder_of_images_elsewhere(tmp_path: Path, form: Format) -> None:
+    put(tmp_path / "set", form, {"a.png": [("cell", BOX)]}, images=False)
+    image(tmp_path / "pics" / "a.png")
     assert form[1](tmp_path / "set", tmp_path / "pics").root == tmp_path / "pics"
     with pytest.raises(FileNotFoundError, match="no such image folder"):
         form[1](tmp_path / "set", tmp_path / "none")
@@ -194,13 +194,13 @@ def test_a_folder_of_pictures_elsewhere(tmp_path: Path, form: Format) -> None:
     assert len(form[1](tmp_path / "set").label) == 1
 
 
-def test_two_pictures_of_one_name(tmp_path: Path, form: Format) -> None:
-    put(tmp_path, form, {"a.png": [("cell", BOX)]}, pictures=False)
-    picture(tmp_path / "x" / "a.png")
-    picture(tmp_path / "y" / "a.png")
+def test_two_images_of_one_name(tmp_path: Path, form: Format) -> None:
+    put(tmp_path, form, {"a.png": [("cell", BOX)]}, images=False)
+    image(tmp_path / "x" / "a.png")
+    image(tmp_path / "y" / "a.png")
     with pytest.raises(DataError, match=r"fit more than one file: a.png \(x/a.png, y/a.png\)"):
         form[1](tmp_path)
-    picture(tmp_path / "images" / "a.png")  # the likeliest place
+    image(tmp_path / "images" / "a.png")  # the likeliest place
     assert form[1](tmp_path).media.tolist() == ["images/a.png"]
 
 
@@ -223,7 +223,7 @@ def test_bad_boxes_follow_the_policy(tmp_path: Path, form: Format, box: Any, kep
             form[1](tmp_path, bad_instances="error")
 
 
-def test_boxes_in_fractions_of_the_picture_are_refused(tmp_path: Path, form: Format) -> None:
+def test_boxes_in_fractions_of_the_image_are_refused(tmp_path: Path, form: Format) -> None:
     with pytest.raises(DataError, match=r"look normalised to 0\.\.1; multiply them by the width and height"):
         read(tmp_path, form, {"a.png": [("cell", [0.1, 0.2, 0.5, 0.25]), ("cell", [0, 0, 1, 1])]})
 
@@ -250,7 +250,7 @@ def test_an_instance_without_a_class(tmp_path: Path, form: Format) -> None:
 
 @pytest.mark.parametrize("name", SIZED)
 def test_a_size_that_is_not_the_files(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"a.png \(annotated 60 x 40, file 30 x 20\); give the pictures"):
+    with pytest.raises(DataError, match=r"a.png \(annotated 60 x 40, file 30 x 20\); give the images"):
         read(tmp_path, FORMATS[name], {"a.png": [("cell", BOX)]}, hw=(40, 60))
 
 
@@ -262,14 +262,14 @@ def test_a_size_that_is_not_the_files(tmp_path: Path, name: str) -> None:
         (6, (20, 30), True, False),  # only the stored pixels fit
         (6, (30, 20), False, False),
         (6, None, False, True),
-        (3, (20, 30), False, True),  # both fit: tools show pictures upright
+        (3, (20, 30), False, True),  # both fit: tools show images upright
     ],
 )
-def test_pictures_that_exif_turns(
+def test_images_that_exif_turns(
     tmp_path: Path, name: str, orientation: int, stated: Any, stored_frame: bool, noted: bool
 ) -> None:
     put(tmp_path, FORMATS[name], {"a.jpg": [("cell", BOX)]}, hw=stated)
-    picture(tmp_path / "a.jpg", orientation=orientation)
+    image(tmp_path / "a.jpg", orientation=orientation)
     table = FORMATS[name][1](tmp_path)
     assert table.stored_frame.tolist() == [stored_frame]
     # orientation 6 is a quarter turn clockwise: stored (x, y) is upright (20 - y, x)

@@ -72,7 +72,7 @@ def small_table(root: Path, splits: tuple[str, ...] = ("", "", ""), orientation:
 
 def back(table: AnnotationTable, folder: Path, form: Format) -> tuple[AnnotationTable, Written]:
     written = form[0](table, folder)
-    for name, place in zip(table.media, written.pictures, strict=True):
+    for name, place in zip(table.media, written.images, strict=True):
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes((table.root / str(name)).read_bytes())
     assert form[2](folder, list_files(folder))
@@ -80,7 +80,7 @@ def back(table: AnnotationTable, folder: Path, form: Format) -> tuple[Annotation
 
 
 def facts(table: AnnotationTable) -> list[Any]:
-    """Boxes by class name, sorted by picture: the order of records is the format's own."""
+    """Boxes by class name, sorted by image: the order of records is the format's own."""
     found = []
     for row, record in enumerate(table):
         names = [table.class_map.name_of(int(label)) for label in record.labels]
@@ -118,8 +118,8 @@ def test_corners_that_are_whole_come_back_to_the_last_bit(tmp_path: Path, form: 
 def test_a_table_without_images(tmp_path: Path, form: Format) -> None:
     table = builder(tmp_path).build()
     written = form[0](table, tmp_path / "out")
-    assert written.pictures == []
-    if form[0] is not write_labelme:  # which has one file a picture
+    assert written.images == []
+    if form[0] is not write_labelme:  # which has one file an image
         assert len(form[1](tmp_path / "out")) == 0
 
 
@@ -133,7 +133,7 @@ def test_splits(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_pictures_that_exif_turns(tmp_path: Path, form: Format, orientation: int) -> None:
+def test_images_that_exif_turns(tmp_path: Path, form: Format, orientation: int) -> None:
     table = small_table(tmp_path / "in", orientation=orientation)
     again, _ = back(table, tmp_path / "out", form)
     np.testing.assert_allclose(boxes(again), boxes(table), rtol=0, atol=1e-14)
@@ -187,7 +187,7 @@ def test_masks(tmp_path: Path, name: str, held: list[int], notes: dict[str, int]
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_cannot_be_written_is_said(tmp_path: Path, name: str) -> None:
     made = TableBuilder(ClassMap(("a",), (7,)), tmp_path, source="t", keypoint_schema=keypoint_schema(["tip"]))
-    made.add_image("a.png", HW, group="patient 1")
+    made.add_image("a.png", HW, group="long_group 1")
     made.add_instance([1, 2, 10, 10], 1, iscrowd=True)
     made.add_instance([1, 2, 10, 10], 1, ignore=True)
     made.add_instance([1, 2, 10, 10], 1, difficult=True, area=55.5, keypoints=np.array([[1, 2, 2.0]]))
@@ -208,18 +208,18 @@ def test_folders_and_tables_that_cannot_be_written(tmp_path: Path, form: Format)
     table = small_table(tmp_path / "in")
     with pytest.raises(DataError, match="the folder is not empty; give a new one"):
         form[0](table, tmp_path / "in")
-    for media, message in ((["", "b", "c"], "not a picture file"), (["../a.png", "b", "c"], "lies outside"),
+    for media, message in ((["", "b", "c"], "not an image file"), (["../a.png", "b", "c"], "lies outside"),
                            (["/a.png", "b", "c"], "lies outside"), (["a", "a", "c"], "occurs twice")):  # fmt: skip
         other = replace(table, media=np.array(media, np.dtypes.StringDType()))
         with pytest.raises(DataError, match=message):
             form[0](other, tmp_path / "out")
     whole = replace(table, class_index=np.zeros((3, 1), np.int64))
-    with pytest.raises(DataError, match="no place for the classes of whole pictures"):
+    with pytest.raises(DataError, match="no place for the classes of whole images"):
         form[0](whole, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_that_differ_in_their_suffix_only(tmp_path: Path) -> None:
+def test_images_that_differ_in_their_suffix_only(tmp_path: Path) -> None:
     made = builder(tmp_path)
     made.add_image("x/a.jpg", HW)
     made.add_image("x/a.png", HW)

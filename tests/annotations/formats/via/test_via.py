@@ -101,7 +101,7 @@ def test_bad_files(tmp_path: Path, regions: Any, message: str) -> None:
         read(tmp_path, regions)
 
 
-def test_a_project_without_pictures(tmp_path: Path) -> None:
+def test_a_project_without_images(tmp_path: Path) -> None:
     (tmp_path / "via.json").write_text('{"_via_settings": {}}')
     with pytest.raises(DataError, match="a VIA project without _via_img_metadata; save the project again"):
         read_via(tmp_path)

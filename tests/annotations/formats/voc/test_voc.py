@@ -42,7 +42,7 @@ def cell(xmin: Any, ymin: Any, xmax: Any, ymax: Any, name: str = "cell", more: s
     )
 
 
-def picture(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
+def image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", hw[::-1])
     exif = image.getexif()
@@ -52,12 +52,12 @@ def picture(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
 
 
 def folder(root: Path, files: dict[str, str | bytes | None]) -> Path:
-    """``name: text`` writes a file, ``name: None`` a picture."""
+    """``name: text`` writes a file, ``name: None`` an image."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            picture(path)
+            image(path)
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return root
@@ -73,7 +73,7 @@ def read(root: Path, content: str | bytes, **options: Any) -> AnnotationTable:
 @pytest.mark.parametrize(
     ("content", "boxes"),
     [
-        (voc(), []),  # a picture without objects is negative
+        (voc(), []),  # an image without objects is negative
         (voc(CELL), [[2, 3, 10, 6]]),
         (voc(cell(2.25, "3.50", "1.2e1", 9)), [[2.25, 3.5, 9.75, 5.5]]),  # floats, any order of elements
         (voc(cell(10.1, 0.1, 10.3, 0.3)), [[10.1, 0.1, 0.2, 0.2]]),  # not 0.20000000000000107
@@ -106,7 +106,7 @@ def test_boxes(tmp_path: Path, content: str, boxes: Any) -> None:
         (voc(CELL), []),
         (voc(cell(0, 0, 31, 20)), ["box clipped at the frame"]),
         (voc(cell(5, 5, 5, 9)), ["box that has no width dropped"]),
-        (voc(CELL, size=""), ["<size> missing or 0, taken from the picture"]),
+        (voc(CELL, size=""), ["<size> missing or 0, taken from the image"]),
         (voc(cell(1, 1, 5, 9, more="<part/>")), ["objects with parts (<part>): the parts are not read"]),
         (voc(cell(1, 1, 5, 9, more="<polygon/>")), ["objects with an outline (<polygon>): only the box is read"]),
     ],
@@ -207,12 +207,12 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_voc(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError):
-        read_voc(picture(tmp_path / "a.png"))
+        read_voc(image(tmp_path / "a.png"))
     with pytest.raises(DataError, match="no XML file in it"):
         read_voc(tmp_path)
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- images --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -247,9 +247,9 @@ def test_layouts(tmp_path: Path, files: dict[str, str | None], data: str, media:
     assert find_voc(tmp_path, list_files(tmp_path)) is not None
 
 
-def test_pictures_elsewhere(tmp_path: Path) -> None:
+def test_images_elsewhere(tmp_path: Path) -> None:
     folder(tmp_path, {"marks/sub/a.xml": voc(CELL), "far/away/sub/a.png": None, "marks/b.txt": "no"})
-    with pytest.raises(DataError, match=r"1 of 1 annotation files have no picture: sub/a.xml; .* --images"):
+    with pytest.raises(DataError, match=r"1 of 1 annotation files have no image: sub/a.xml; .* --images"):
         read_voc(tmp_path / "marks")
     table = read_voc(tmp_path / "marks", tmp_path / "far/away")
     assert table.media.tolist() == ["sub/a.png"]
@@ -260,34 +260,34 @@ def test_pictures_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "..\\..\\secret.png"])
 def test_names_never_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "secret.png")
+    image(tmp_path / "secret.png")
     path = f"<path>{name}</path>"
     folder(tmp_path / "data", {"Annotations/x.xml": voc(path, filename=name), "JPEGImages/b.png": None})
-    with pytest.raises(DataError, match="1 of 1 annotation files have no picture"):
+    with pytest.raises(DataError, match="1 of 1 annotation files have no image"):
         read_voc(tmp_path / "data")
 
 
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({f"{i}.xml": voc() for i in range(7)}, r"7 of 7 annotation files have no picture: 0.xml, .*, 4.xml, \.\.\.;"),
-        ({"a.xml": voc(filename="x"), "a.png": None, "a.jpg": None}, r"fit several pictures: a.xml \(a.jpg, a.png\)"),
+        ({f"{i}.xml": voc() for i in range(7)}, r"7 of 7 annotation files have no image: 0.xml, .*, 4.xml, \.\.\.;"),
+        ({"a.xml": voc(filename="x"), "a.png": None, "a.jpg": None}, r"fit several images: a.xml \(a.jpg, a.png\)"),
         ({"train/a.xml": voc(), "val/a.xml": voc(), "val/a.png": None},
-         "the picture val/a.png is annotated by train/a.xml and by val/a.xml"),
-        ({"a.xml": voc(), "a.png": b"no picture"}, "1 of 1 images cannot be read"),
+         "the image val/a.png is annotated by train/a.xml and by val/a.xml"),
+        ({"a.xml": voc(), "a.png": b"no image"}, "1 of 1 images cannot be read"),
     ],
 )  # fmt: skip
-def test_pictures_that_do_not_match(tmp_path: Path, files: dict[str, Any], message: str) -> None:
+def test_images_that_do_not_match(tmp_path: Path, files: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_voc(folder(tmp_path, files))
 
 
-def test_pictures_and_masks_that_are_not_read_are_noted(tmp_path: Path) -> None:
+def test_images_and_masks_that_are_not_read_are_noted(tmp_path: Path) -> None:
     files = {"Annotations/a.xml": voc(CELL), "JPEGImages/a.png": None, "JPEGImages/b.png": None}
     folder(tmp_path, {**files, "SegmentationObject/a.png": None})
     counts = read_voc(tmp_path).notes.counts
     assert counts == {
-        "picture without XML file left out": 1,
+        "image without XML file left out": 1,
         "masks in SegmentationObject not read (give them with --format masks)": 1,
     }
 
@@ -296,21 +296,21 @@ def test_pictures_and_masks_that_are_not_read_are_noted(tmp_path: Path) -> None:
     ("width", "height", "box", "stored_frame"),
     [
         (30, 20, [11, 2, 6, 10], True),  # of the stored pixels: turned
-        (20, 30, [2, 3, 10, 6], False),  # of the upright picture
+        (20, 30, [2, 3, 10, 6], False),  # of the upright image
         (0, 0, [2, 3, 10, 6], False),  # not said: labelling tools show it upright
     ],
 )
-def test_a_picture_that_exif_turns(
+def test_an_image_that_exif_turns(
     tmp_path: Path, width: int, height: int, box: list[float], stored_frame: bool
 ) -> None:
     size = f"<size><width>{width}</width><height>{height}</height></size>"
     folder(tmp_path, {"a.xml": voc(CELL, size=size)})
-    picture(tmp_path / "a.jpg", orientation=6)
+    image(tmp_path / "a.jpg", orientation=6)
     table = read_voc(tmp_path)
     assert table[0].size_hw == (30, 20)
     assert table.boxes_xywh.tolist() == [box]
     assert table.stored_frame.tolist() == [stored_frame]
-    assert ("picture that EXIF turns: coordinates are taken as those of the upright picture" in table.notes.counts) == (
+    assert ("image that EXIF turns: coordinates are taken as those of the upright image" in table.notes.counts) == (
         width == 0
     )
     written = write_voc(table, tmp_path / "new")
@@ -331,7 +331,7 @@ def test_a_picture_that_exif_turns(
         ({"train": "a", "trainval": "a\nb", "test": "c"}, ["train", "train", "test"], []),
         ({"val": "a", "trainval": "a\nb", "test": "c"}, ["val", "train", "test"], []),
         ({"train": "# comment\n\n a \n", "valid": '"b"'}, ["train", "val", ""],
-         ["picture in no list of ImageSets/Main, split left empty"]),
+         ["image in no list of ImageSets/Main, split left empty"]),
         ({"train": "a.png\nb  1\nc -1"}, ["train", "train", "train"], []),
         ({"train": "a\nb\nc\nx"}, ["train", "train", "train"], ["name in a list without annotation file left out"]),
         ({"dog_train": "a  1\nb -1", "default": "a\nb\nc"}, ["", "", ""], []),
@@ -356,7 +356,7 @@ def test_lists_fill_the_split_column(
     ("lists", "message"),
     [
         ({"train": "a", "val": "a"}, "val.txt: a is also in ImageSets/Main/train.txt"),
-        ({"train": "a", "test": "a"}, "a picture is for"),
+        ({"train": "a", "test": "a"}, "an image is for"),
         ({"trainval": "a", "test": "a"}, "trainval.txt: a is also in ImageSets/Main/test.txt"),
         ({"train": b"\xff\xfe"}, "train.txt: not UTF-8"),
     ],
@@ -393,21 +393,21 @@ def test_finding(tmp_path: Path, files: dict[str, Any], line: str | None) -> Non
 
 
 def place(table: AnnotationTable, written: Written, root: Path) -> None:
-    """Put the pictures where the writer says; those without a file are made."""
-    for index, name in enumerate(written.pictures):
+    """Put the images where the writer says; those without a file are made."""
+    for index, name in enumerate(written.images):
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source = table.root / str(table.media[index])
         if source.is_file():
             shutil.copy(source, target)
         else:
-            picture(target, table[index].stored_hw)
+            image(target, table[index].stored_hw)
 
 
 def some_table(
     boxes: Any = (), media: tuple[str, ...] = ("a.png",), splits: tuple[str, ...] = ("",)
 ) -> AnnotationTable:
-    """All ``boxes`` in the first picture, with labels 1, 2, 1, ..."""
+    """All ``boxes`` in the first image, with labels 1, 2, 1, ..."""
     builder = TableBuilder(ClassMap(("b & <b>", "ä猫")), "nowhere", source="test")
     for number, (name, split) in enumerate(zip(media, splits * len(media), strict=False)):
         builder.add_image(name, (480, 640), split=split)
@@ -426,7 +426,7 @@ def random_boxes(number: int) -> list[list[float]]:
 def test_round_trip_to_the_last_bit(tmp_path: Path, boxes: list[list[float]]) -> None:
     table = some_table(boxes)
     written = write_voc(table, tmp_path / "new")
-    assert written.pictures == ["JPEGImages/a.png"]
+    assert written.images == ["JPEGImages/a.png"]
     assert not written.notes
     place(table, written, tmp_path / "new")
     again = read_voc(tmp_path / "new")
@@ -446,12 +446,12 @@ def test_splits_and_folders_survive(tmp_path: Path) -> None:
     media = ("images/x/a.png", "images/y/a.png", "images/b.png", "c.v2.png")
     table = some_table([[1, 2, 3, 4]], media, ("train", "val", "test", ""))
     written = write_voc(table, tmp_path / "new")
-    assert written.pictures == ["JPEGImages/x/a.png", "JPEGImages/y/a.png", "JPEGImages/b.png", "JPEGImages/c.v2.png"]
-    assert written.notes.counts == {"picture without a split in no list": 1}
+    assert written.images == ["JPEGImages/x/a.png", "JPEGImages/y/a.png", "JPEGImages/b.png", "JPEGImages/c.v2.png"]
+    assert written.notes.counts == {"image without a split in no list": 1}
     place(table, written, tmp_path / "new")
     again = read_voc(tmp_path / "new")
     assert dict(zip(again.media.tolist(), again.split.tolist(), strict=True)) == dict(
-        zip(written.pictures, table.split.tolist(), strict=True)
+        zip(written.images, table.split.tolist(), strict=True)
     )
     assert (tmp_path / "new/ImageSets/Main/trainval.txt").read_text() == "x/a\ny/a\n"
 
@@ -482,9 +482,9 @@ def test_losses_are_noted(tmp_path: Path) -> None:
     ("media", "message"),
     [
         (("a.png", "a.jpg"), "a.png and a.jpg differ in their suffix only"),
-        (("",), "is no picture file below"),
-        (("../a.png",), "is no picture file below"),
-        (("/a.png",), "is no picture file below"),
+        (("",), "is no image file below"),
+        (("../a.png",), "is no image file below"),
+        (("/a.png",), "is no image file below"),
         (("a\x01.png",), "control characters"),
     ],
 )
@@ -494,11 +494,11 @@ def test_tables_that_cannot_be_written(tmp_path: Path, media: tuple[str, ...], m
     assert not (tmp_path / "new").exists()
 
 
-def test_whole_pictures_and_full_folders_are_refused(tmp_path: Path) -> None:
+def test_whole_images_and_full_folders_are_refused(tmp_path: Path) -> None:
     table = some_table()
-    with pytest.raises(DataError, match="no place for the classes of whole pictures"):
+    with pytest.raises(DataError, match="no place for the classes of whole images"):
         write_voc(replace(table, class_index=np.zeros((1, 1), np.int64)), tmp_path / "new")
-    picture(tmp_path / "full/a.png")
+    image(tmp_path / "full/a.png")
     with pytest.raises(DataError, match="full: the folder is not empty"):
         write_voc(table, tmp_path / "full")
     write_voc(table.subset([]), tmp_path / "empty")
@@ -548,7 +548,7 @@ def test_the_toy_example(shared_data: Path) -> None:
     table = read_voc(root / "gts_vocpascal_format")
     assert table.root == (root / "images").resolve()
     assert (len(table), len(table.label), table.class_map.names) == (10, 12, ("cat",))
-    assert table.notes.counts == {"picture without XML file left out": 2}
+    assert table.notes.counts == {"image without XML file left out": 2}
     assert read_voc(root / "gts_vocpascal_format", root / "images").boxes_xywh.tolist() == table.boxes_xywh.tolist()
 
 
@@ -570,17 +570,17 @@ def test_samples(
     assert table.split.tolist() == splits
 
 
-def test_a_sample_without_pictures_and_sizes(shared_data: Path, tmp_path: Path) -> None:
+def test_a_sample_without_images_and_sizes(shared_data: Path, tmp_path: Path) -> None:
     root = shared_data / "datumaro_assets/assets/voc_dataset/voc_dataset2"
-    with pytest.raises(DataError, match=r"5 of 5 annotation files have no picture: Annotations/@.xml, "):
+    with pytest.raises(DataError, match=r"5 of 5 annotation files have no image: Annotations/@.xml, "):
         read_voc(root)
     for name in "@abcd":
-        picture(tmp_path / f"{name}.jpg")
+        image(tmp_path / f"{name}.jpg")
     table = read_voc(root, tmp_path)
     assert len(table.class_map) == 21  # labelmap.txt; "ignored" has no box, "background" has one
     assert [table.class_map.name_of(label) for label in table.label] == ["background", "aeroplane", "bicycle", "bird"]
     assert table.split.tolist() == ["train"] * 5
-    assert table.notes.counts == {"<size> missing or 0, taken from the picture": 5}
+    assert table.notes.counts == {"<size> missing or 0, taken from the image": 5}
 
 
 def test_other_samples_are_not_taken_for_voc(shared_data: Path) -> None:

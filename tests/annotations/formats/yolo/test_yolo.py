@@ -29,7 +29,7 @@ BOX = "0 0.5 0.5 0.25 0.5"  # 15, 5, 10, 10
 YAML = "names: [cell, dot]\n"
 
 
-def picture(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
+def image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", hw[::-1])
     exif = image.getexif()
@@ -39,13 +39,13 @@ def picture(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
 
 
 def folder(root: Path, files: dict[str, Any]) -> Path:
-    """``name: text`` writes a file, ``name: None`` a picture."""
+    """``name: text`` writes a file, ``name: None`` an image."""
     root.mkdir(exist_ok=True)
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            picture(path)
+            image(path)
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return root
@@ -87,7 +87,7 @@ def test_lines(tmp_path: Path, lines: str, boxes: Any, labels: list[int], masks:
 @pytest.mark.parametrize(
     ("lines", "kinds"),
     [
-        ("", ["picture without objects (label file missing or empty): negative"]),
+        ("", ["image without objects (label file missing or empty): negative"]),
         (BOX, []),
         ("0 0.333333 0.5 0.666667 1.0", []),
         ("0 0.0125 0.5 0.05 0.5", ["box clipped at the frame"]),
@@ -293,25 +293,25 @@ ROBOFLOW = "names: [a]\ntrain: ../train/images\nval: ../valid/images\ntest: ../t
         ({**SPLIT, "data.yaml": "names: [a]\npath: C:\\x\\cells\ntrain: images\\train\nval: images\\val\n"},
          ["train", "val"], ["folder or list found elsewhere than it is said to be"]),
         ({**SPLIT, "data.yaml": "names: [a]\ntrain: images/train\nval: images/train\n"}, ["", ""],
-         ["two parts are the same pictures, taken once", "labelled picture that no part names, split left empty"]),
+         ["two parts are the same images, taken once", "labelled image that no part names, split left empty"]),
         ({**SPLIT, "data.yaml": "names: [a]\ntrain: images/train\nval: images/val\ntest: images/val\n"},
-         ["train", "val"], ["two parts are the same pictures, taken once"]),
+         ["train", "val"], ["two parts are the same images, taken once"]),
         ({**SPLIT, "data.yaml": "names: [a]\ntrain: images/train\n", "images/val/c.png": None}, ["train", ""],
-         ["labelled picture that no part names, split left empty", "picture without labels that no part names left out"
+         ["labelled image that no part names, split left empty", "image without labels that no part names left out"
           ]),
         ({"a.png": None, "a.txt": BOX, "b.png": None}, ["", ""],
-         ["picture without objects (label file missing or empty): negative"]),
+         ["image without objects (label file missing or empty): negative"]),
         ({**SPLIT, "images/test/c.png": None, "train_batch0.jpg": None}, ["train", "val"],
-         ["picture in a part without any label file left out"]),
+         ["image in a part without any label file left out"]),
         ({"obj_train_data/a.png": None, "obj_train_data/a.txt": BOX, "obj_valid_data/b.png": None,
           "obj_valid_data/b.txt": "", "train.txt": "data/obj_train_data/a.png\n", "obj.names": "a\n",
           "valid.txt": "data/obj_valid_data/b.png", "obj.data": "train = data/train.txt\nvalid = data/valid.txt\n"
           "names = data/obj.names\n"}, ["train", "val"],
          ["folder or list found elsewhere than it is said to be",
-          "picture of a list found elsewhere than it is said to be",
-          "picture without objects (label file missing or empty): negative"]),
+          "image of a list found elsewhere than it is said to be",
+          "image without objects (label file missing or empty): negative"]),
         ({**SPLIT, "train.txt": "./images/train/a.png", "val.txt": "/home/x/images/val/b.png\n\n"}, ["train", "val"],
-         ["picture of a list found elsewhere than it is said to be"]),
+         ["image of a list found elsewhere than it is said to be"]),
         ({"Images/a.png": None, "Annotations/a.txt": BOX}, [""], []),
     ],
 )  # fmt: skip
@@ -331,17 +331,17 @@ def test_parts(tmp_path: Path, files: dict[str, Any], splits: list[str], kinds: 
     [
         ({}, "no YOLO label file"),
         ({"images/a.png": None}, "no YOLO label file"),
-        ({"labels/a.txt": BOX}, r"1 of 1 annotation files have no picture: labels/a.txt; .* --images"),
-        ({"images/a.png": None, "labels/a.txt": BOX, "labels/b.txt": BOX}, "1 of 2 annotation files have no picture"),
-        ({"a.png": None, "a.jpg": None, "a.txt": BOX}, r"fit several pictures: a.txt \(a.jpg, a.png\)"),
+        ({"labels/a.txt": BOX}, r"1 of 1 annotation files have no image: labels/a.txt; .* --images"),
+        ({"images/a.png": None, "labels/a.txt": BOX, "labels/b.txt": BOX}, "1 of 2 annotation files have no image"),
+        ({"a.png": None, "a.jpg": None, "a.txt": BOX}, r"fit several images: a.txt \(a.jpg, a.png\)"),
         ({**SPLIT, "train.txt": "images/x.png\n", "val.txt": "images/val/b.png"},
-         "train.txt: 1 of 1 pictures are not in .*: images/x.png"),
+         "train.txt: 1 of 1 images are not in .*: images/x.png"),
         ({**SPLIT, "train.txt": "images/train/a.png\nimages/val/b.png", "val.txt": "images/val/b.png"},
-         "the picture images/val/b.png is in train and in val"),
+         "the image images/val/b.png is in train and in val"),
         ({**SPLIT, "data.yaml": "names: [a]\ntrain: pics/one\nval: pics/two\n"},
          "data.yaml: none of pics/one, pics/two is in"),
         ({**SPLIT, "one.yaml": "names: [a]", "two.yaml": "names: [b]"}, "several YOLO configs"),
-        ({"images/a.png": b"no picture", "labels/a.txt": BOX}, "1 of 1 images cannot be read"),
+        ({"images/a.png": b"no image", "labels/a.txt": BOX}, "1 of 1 images cannot be read"),
         ({"a.png": None, "a.txt": BOX, "classes.txt": "a\n\nb\n"}, "classes.txt, line 2: empty"),
     ],
 )  # fmt: skip
@@ -361,22 +361,22 @@ def test_parts_never_lead_out_of_the_folder(tmp_path: Path, entry: str) -> None:
 
 
 def test_a_list_cannot_name_a_file_outside(tmp_path: Path) -> None:
-    picture(tmp_path / "secret.png")
+    image(tmp_path / "secret.png")
     folder(tmp_path / "data", {**SPLIT, "train.txt": "../secret.png"})
-    with pytest.raises(DataError, match=r"1 of 1 pictures are not in .*: \.\./secret.png"):
+    with pytest.raises(DataError, match=r"1 of 1 images are not in .*: \.\./secret.png"):
         read_yolo(tmp_path / "data")
 
 
-def test_pictures_elsewhere(tmp_path: Path) -> None:
+def test_images_elsewhere(tmp_path: Path) -> None:
     labels = {"train/labels/a.txt": BOX, "val/labels/b.txt": BOX, "data.yaml": ROBOFLOW}
     folder(tmp_path / "data", labels)
     folder(tmp_path / "pics", {"x/a.png": None, "x/b.png": None, "x/c.png": None})
-    with pytest.raises(DataError, match="2 of 2 annotation files have no picture"):
+    with pytest.raises(DataError, match="2 of 2 annotation files have no image"):
         read_yolo(tmp_path / "data")
     table = read_yolo(tmp_path / "data", tmp_path / "pics")
     assert table.media.tolist() == ["x/a.png", "x/b.png"]
     assert table.split.tolist() == ["train", "val"]
-    assert table.notes.counts["picture found by its name alone, in another folder than expected"] == 2
+    assert table.notes.counts["image found by its name alone, in another folder than expected"] == 2
     folder(tmp_path / "both", {"labels/a.txt": BOX, "images/a.png": None})
     assert read_yolo(tmp_path / "both/labels").root == (tmp_path / "both/images").resolve()
     with pytest.raises(FileNotFoundError, match="no such image folder"):
@@ -395,13 +395,13 @@ def test_names_of_any_language(tmp_path: Path) -> None:
     assert table.instances_per_image().tolist() == [1, 1]
 
 
-def test_a_picture_that_exif_turns_is_upright(tmp_path: Path) -> None:
+def test_an_image_that_exif_turns_is_upright(tmp_path: Path) -> None:
     folder(tmp_path, {"a.txt": BOX})
-    picture(tmp_path / "a.jpg", orientation=6)
+    image(tmp_path / "a.jpg", orientation=6)
     table = read_yolo(tmp_path)
     assert table[0].size_hw == (40, 20)
     assert table.boxes_xywh.tolist() == [[7.5, 10, 5, 20]]
-    assert "picture that EXIF turns: coordinates are taken as those of the upright picture" in table.notes.counts
+    assert "image that EXIF turns: coordinates are taken as those of the upright image" in table.notes.counts
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -433,15 +433,15 @@ def test_finding(tmp_path: Path, files: dict[str, Any], line: str | None) -> Non
 
 
 def place(table: AnnotationTable, written: Written, root: Path) -> None:
-    """Put the pictures where the writer says; those without a file are made."""
-    for index, name in enumerate(written.pictures):
+    """Put the images where the writer says; those without a file are made."""
+    for index, name in enumerate(written.images):
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         source = table.root / str(table.media[index])
         if source.is_file():
             shutil.copy(source, target)
         else:
-            picture(target, table[index].stored_hw)
+            image(target, table[index].stored_hw)
 
 
 def builder(**options: Any) -> TableBuilder:
@@ -465,7 +465,7 @@ def test_round_trip_of_boxes(tmp_path: Path, boxes: list[list[float]]) -> None:
         made.add_instance(box, index % 2 + 1)
     table = made.build()
     written = write_yolo(table, tmp_path / "new")
-    assert written.pictures == ["images/a.png"]
+    assert written.images == ["images/a.png"]
     place(table, written, tmp_path / "new")
     again = read_yolo(tmp_path / "new")
     np.testing.assert_allclose(again.boxes_xywh, table.boxes_xywh, atol=1e-12 * 640, rtol=0)
@@ -482,7 +482,7 @@ def test_round_trip_of_polygons_and_parts(tmp_path: Path) -> None:
         made.add_instance(None, 2, segmentation=ring(0, 0, 640, 0, 640, 480, 0, 480))
     table = made.build()
     written = write_yolo(table, tmp_path / "new")
-    assert written.pictures == ["images/train/a.png", "images/val/a.png", "images/test/c.png"]
+    assert written.images == ["images/train/a.png", "images/val/a.png", "images/test/c.png"]
     assert not written.notes
     config = yaml.safe_load((tmp_path / "new/data.yaml").read_text())
     assert config == {
@@ -495,7 +495,7 @@ def test_round_trip_of_polygons_and_parts(tmp_path: Path) -> None:
     again = read_yolo(tmp_path / "new")
     assert again.has_masks
     by_name = {str(name): index for index, name in enumerate(again.media)}
-    for record, name in zip(table, written.pictures, strict=True):
+    for record, name in zip(table, written.images, strict=True):
         other = again[by_name[name]]
         assert other.split == record.split
         for ours, theirs in zip(record.segmentations, other.segmentations, strict=True):
@@ -532,7 +532,7 @@ def test_losses_are_noted(tmp_path: Path) -> None:
     made.add_instance([1, 1, 30, 30], 1, segmentation=ring(-5, 1, 9, 1, 9, 9))
     table = made.build()
     written = write_yolo(table, tmp_path / "new")
-    assert written.pictures == ["images/train/a.png", "images/rest/b.png"]
+    assert written.images == ["images/train/a.png", "images/rest/b.png"]
     assert written.notes.counts == {
         "crowd or ignored object left out": 2,
         "difficult object written as any other": 1,
@@ -541,7 +541,7 @@ def test_losses_are_noted(tmp_path: Path) -> None:
         "group of an image not written": 1,
         "polygon clipped at the frame": 1,
         "box that is not that of its polygon not written": 1,
-        "picture without a split in rest/, which data.yaml does not name": 1,
+        "image without a split in rest/, which data.yaml does not name": 1,
         "data.yaml without train or val, which training with YOLO needs": 1,
     }
     lines = (tmp_path / "new/labels/train/a.txt").read_text().splitlines()
@@ -554,8 +554,8 @@ def test_losses_are_noted(tmp_path: Path) -> None:
     }
 
 
-def test_a_rotated_picture_is_written_upright(tmp_path: Path) -> None:
-    picture(tmp_path / "old/a.jpg", orientation=6)
+def test_a_rotated_image_is_written_upright(tmp_path: Path) -> None:
+    image(tmp_path / "old/a.jpg", orientation=6)
     made = TableBuilder(ClassMap(("a",)), tmp_path / "old", source="test")
     made.add_image("a.jpg", HW, orientation=6, stored_frame=True)
     made.add_instance([2, 10, 5, 20], 1)
@@ -572,13 +572,13 @@ def test_tables_that_cannot_be_written(tmp_path: Path) -> None:
     table = made.build()
     with pytest.raises(DataError, match=r"a.png and a.jpg differ in their suffix only"):
         write_yolo(table, tmp_path / "new")
-    with pytest.raises(DataError, match="no place for the classes of whole pictures"):
+    with pytest.raises(DataError, match="no place for the classes of whole images"):
         write_yolo(replace(table, class_index=np.zeros((2, 1), np.int64)), tmp_path / "new")
-    picture(tmp_path / "full/a.png")
+    image(tmp_path / "full/a.png")
     with pytest.raises(DataError, match="full: the folder is not empty"):
         write_yolo(table.subset([0]), tmp_path / "full")
     written = write_yolo(table.subset([]), tmp_path / "empty")
-    assert written.pictures == []
+    assert written.images == []
 
 
 # --- real data -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,7 @@
+"""Names of the tasks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Task = Literal["detect", "segment", "keypoints", "classify"]
