@@ -1,7 +1,8 @@
 """Transfer learning for detection and segmentation on small custom data.
 
-Ten names carry a notebook: ``read``, ``split``, ``Dataset``, ``data_loader``, ``create_model``, ``train_one_epoch``,
-``evaluate``, ``fit``, ``Predictor``, ``draw``. They are loaded when first used, so that ``import detseg`` is quick.
+Ten names are enough for a notebook: ``read``, ``split``, ``Dataset``, ``data_loader``, ``create_model``,
+``train_one_epoch``, ``evaluate``, ``fit``, ``Predictor``, ``draw``. They are imported on first use, so that
+``import detseg`` is fast.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from detseg import old_names
+from detseg.version import __version__
 
 if TYPE_CHECKING:
     from detseg.annotations.read import read
@@ -30,6 +32,7 @@ __all__ = [
     "Dataset",
     "Predictor",
     "TrainConfig",
+    "__version__",
     "create_model",
     "data_loader",
     "draw",
@@ -41,7 +44,7 @@ __all__ = [
     "train_one_epoch",
 ]
 
-_HOME = {
+_MODULE_OF = {
     "DataError": "detseg.errors",
     "Dataset": "detseg.datasets",
     "Predictor": "detseg.inference.predictor",
@@ -61,9 +64,9 @@ old_names.install()
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'detseg' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOME[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

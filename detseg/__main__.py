@@ -1,4 +1,4 @@
-"""``python -m detseg COMMAND``: the same as the command ``detseg``, for ``torchrun -m``."""
+"""Run ``python -m detseg COMMAND``: the same as the command ``detseg``, for ``torchrun -m``."""
 
 from __future__ import annotations
 

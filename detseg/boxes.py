@@ -1,4 +1,4 @@
-"""Boxes as numpy arrays. ``xyxy`` is half-open in pixels: a box that covers the whole image is [0, 0, W, H]."""
+"""Convert, clip and scale boxes (numpy). ``xyxy`` is half-open in pixels: the whole image is [0, 0, W, H]."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def xyxy_to_xywh(boxes: FloatArray) -> FloatArray:
 
 
 def clip_xyxy(boxes: FloatArray, size_hw: tuple[int, int]) -> FloatArray:
-    """[..., 4] xyxy boxes cut at the frame of an image of ``size_hw``; a box outside becomes empty, not negative."""
+    """[..., 4] xyxy boxes clipped to an image of ``size_hw``; a box outside becomes empty, not negative."""
     height, width = size_hw
     limits = np.array([width, height, width, height], dtype=np.asarray(boxes).dtype)
     return np.clip(boxes, 0, limits)
 
 
 def scale_xyxy(boxes: FloatArray, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> FloatArray:
-    """[..., 4] xyxy boxes of an image of ``from_hw`` in the pixels of the same image at ``to_hw``; same dtype."""
+    """[..., 4] xyxy boxes of an image of size ``from_hw``, scaled to the same image at size ``to_hw``; same dtype."""
     (from_h, from_w), (to_h, to_w) = from_hw, to_hw
     factor = np.array([to_w / from_w, to_h / from_h] * 2)
     return (np.asarray(boxes) * factor).astype(np.asarray(boxes).dtype, copy=False)

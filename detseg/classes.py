@@ -1,4 +1,4 @@
-"""Names of classes, and the three numbers that stand for one: label, class_index, category_id."""
+"""Class names and the three numbers of a class: label, class_index, category_id."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class ClassMap:
     """K classes in a fixed order.
 
     ``label`` is 1..K (0 is background and never stored), ``class_index`` is 0..K-1, and ``category_id`` is the number
-    that the data set's own files use.
+    in the data set's files.
 
     Attributes:
-        names: K names, none of them twice.
-        category_ids: the file's own id of each class, none of them twice; 1..K unless the source says otherwise.
+        names: K unique names.
+        category_ids: the id of each class in the data set's files, unique; 1..K unless the source specifies others.
     """
 
     names: tuple[str, ...]
@@ -30,12 +30,14 @@ class ClassMap:
             object.__setattr__(self, "category_ids", tuple(range(1, len(self.names) + 1)))
         if len(self.category_ids) != len(self.names):
             raise DataError(
-                f"{len(self.names)} class names but {len(self.category_ids)} category ids; give one id a name"
+                f"{len(self.names)} class names but {len(self.category_ids)} category ids; give one id per name"
             )
-        for what, values in (("class name", self.names), ("category id", self.category_ids)):
-            twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
-            if twice:
-                raise DataError(f"{what} {', '.join(twice)} appears twice; rename or merge these classes in the source")
+        for kind, values in (("class name", self.names), ("category id", self.category_ids)):
+            duplicates = sorted(str(value) for value, count in Counter(values).items() if count > 1)
+            if duplicates:
+                raise DataError(
+                    f"{kind} {', '.join(duplicates)} appears twice; rename or merge these classes in the source"
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,31 +52,31 @@ class ClassMap:
         return self.names[self._index(label)]
 
     def category_id_of(self, label: int) -> int:
-        """The source's own id of ``label`` (1..K)."""
+        """The category id of ``label`` (1..K) in the data set's files."""
         return self.category_ids[self._index(label)]
 
     def label_of(self, name: str) -> int:
-        """The label of a class name; DataError with the known names if there is none."""
+        """The label of a class name; DataError with the available names if there is none."""
         if name not in self.names:
-            raise DataError(f"class {name!r} is not known; known are {', '.join(self.names)}")
+            raise DataError(f"unknown class {name!r}; the classes are {', '.join(self.names)}")
         return self.names.index(name) + 1
 
     def select(self, names: Sequence[str] | None, source: str) -> ClassMap:
-        """These classes in this order, with the ids that they have; all of them for None.
+        """A class map of these classes in this order, with their category ids; all classes for None.
 
         Args:
-            source: what the message calls the data.
+            source: name of the data in error messages.
 
         Raises:
-            DataError: a name that is not among the classes; says which there are.
+            DataError: unknown class name; the message lists the available ones.
         """
         if names is None:
             return self
         id_of = dict(zip(self.names, self.category_ids, strict=True))
         unknown = [name for name in names if name not in id_of]
         if unknown:
-            known = ", ".join(self.names) or "none"
-            raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; it has {known}")
+            available = ", ".join(self.names) or "none"
+            raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; available classes: {available}")
         return ClassMap(tuple(names), tuple(id_of[name] for name in names))
 
     def labels_by_category_id(self) -> dict[int, int]:
@@ -100,11 +102,11 @@ class ClassMap:
 
 @dataclass(frozen=True)
 class LabelField:
-    """One of several questions that every image answers with a class of its own, such as colour or shape.
+    """One of several classifications of each image, such as colour or shape (multi-output classification).
 
     Attributes:
-        name: what the data set calls it.
-        class_map: its K answers; ``class_index`` counts within them.
+        name: the field's name in the data set.
+        class_map: its K classes; ``class_index`` counts within them.
     """
 
     name: str
@@ -122,19 +124,19 @@ class LabelField:
 
 
 def joined(fields: Sequence[LabelField]) -> ClassMap:
-    """The classes of all fields in one map, field after field, as ``colour=red``; category ids 1..K.
+    """Concatenate the classes of all fields in one map, field by field, as ``colour=red``; category ids 1..K.
 
     Raises:
-        DataError: there is only one field (its own class map says all), one without a name or a class, or a name
+        DataError: there is only one field (use its class map), a field has no name or no class, or a name appears
             twice.
     """
     names = [field.name for field in fields]
-    wrong = sorted({name for name in names if not name or names.count(name) > 1})
-    if len(fields) < 2 or wrong:
+    invalid = sorted({name for name in names if not name or names.count(name) > 1})
+    if len(fields) < 2 or invalid:
         raise DataError(
-            f"label fields {', '.join(map(repr, names)) or 'none'}: two or more are needed, each with a name of its own"
+            f"label fields {', '.join(map(repr, names)) or 'none'}: two or more are needed, each with a unique name"
         )
     empty = [field.name for field in fields if not len(field)]
     if empty:
-        raise DataError(f"label field {', '.join(empty)} has no class; leave the column out")
+        raise DataError(f"label field {', '.join(empty)} has no class; remove the column")
     return ClassMap(tuple(f"{field.name}={name}" for field in fields for name in field.class_map.names))

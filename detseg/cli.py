@@ -1,4 +1,4 @@
-"""The command line: arguments in, exit code out. Nothing here loads torch before the arguments are known to be good."""
+"""Parse the command line and run a command. Nothing here imports torch before the arguments are validated."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ from detseg.options import (
     TrainConfig,
 )
 from detseg.runtime.signals import EXIT_CODE, Interrupted
+from detseg.version import __version__
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
     "evaluate": (
         EvaluateConfig,
         (("run", "?"), ("data", "?")),
-        "Score a run on labelled images, or a results file against an annotation file.",
+        "Evaluate a run on labelled images, or a results file against an annotation file.",
     ),
     "predict": (PredictConfig, (("run", ""), ("images", "+")), "Run a trained model on images."),
-    "inspect": (InspectConfig, (("data", "?"),), "Say what a data set holds, and name what is broken in it."),
+    "inspect": (InspectConfig, (("data", "?"),), "Summarize a data set and list its errors."),
     "convert": (ConvertConfig, (("data", ""), ("output", "")), "Write a data set in another format."),
-    "pretrain": (PretrainConfig, (("data", "?"),), "Make starting weights from scenes that are rendered on the way."),
+    "pretrain": (PretrainConfig, (("data", "?"),), "Pretrain weights on scenes that are rendered during training."),
     "benchmark": (
         BenchmarkConfig,
         (("what", ""), ("data", "?")),
-        "Compare with a torchvision training loop, starting weights at equal minutes, or speed part by part.",
+        "Compare with a torchvision training loop, starting weights at equal training times, or speed part by part.",
     ),
 }
-"""Verb -> its config, the options that are given by position, and one line of help."""
+"""Command -> its config, its positional arguments (name and number: "" for one), and one line of help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,18 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
     if command == "--version":
-        from importlib.metadata import version
-
-        print(version("detseg"))
+        print(__version__)
         return 0
     if command not in COMMANDS:
-        print(f"detseg: {command!r} is not a command; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"detseg: {command!r} is not a command; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     config = parse(command, rest)
     try:
         return _run(command, config)
     except Interrupted as interrupted:
-        print(f"detseg {command}: left by {interrupted}", file=sys.stderr)
+        print(f"detseg {command}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"detseg {command}: {_message(error)}", file=sys.stderr)
@@ -76,18 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
-    """The config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on a bad argument."""
+    """Return the config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on errors."""
     config_class, positional, text = COMMANDS[command]
     arguments, notices = current_arguments(command, arguments)
-    given = " ".join(f"[{name.upper()}]" if many == "?" else name.upper() for name, many in positional)
-    usage = f"detseg {command} {given} [OPTIONS]"
+    names = " ".join(f"[{name.upper()}]" if number == "?" else name.upper() for name, number in positional)
+    usage = f"detseg {command} {names} [OPTIONS]"
     parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
-    parser.add_argument("--config", type=str, help="TOML file with the same options; flags win")
+    parser.add_argument("--config", type=str, help="TOML file with the same options; flags take precedence")
     types = get_type_hints(config_class)
     numbers = dict(positional)
     order = {name: index for index, name in enumerate(numbers)}
-    by_place = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
-    for item in by_place:
+    by_position = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
+    for item in by_position:
         text, flag = item.metadata["help"], f"--{item.name.replace('_', '-')}"
         if numbers.get(item.name) == "?":
             parser.add_argument(item.name, type=types[item.name], nargs="?", default=item.default, help=text)
@@ -102,18 +101,18 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
             parser.add_argument(flag, type=types[item.name], default=item.default, help=text)
     file = _config_file(arguments)
     if file is not None:
-        required = {name: [] if many == "+" else "" for name, many in positional if many != "?"}
-        saved, old = _toml(parser, Path(file), {item.name for item in fields(config_class)}, required)
-        parser.set_defaults(saved)
-        notices += [f"{file}: {notice}" for notice in old]
+        required = {name: [] if number == "+" else "" for name, number in positional if number != "?"}
+        defaults, old_names = _read_toml(parser, Path(file), {item.name for item in fields(config_class)}, required)
+        parser.set_defaults(defaults)
+        notices += [f"{file}: {notice}" for notice in old_names]
     values = vars(parser.parse_args(arguments))
     for notice in notices:
-        print(f"detseg {command}: {notice}; the old name goes in version {GONE_IN}", file=sys.stderr)
+        print(f"detseg {command}: {notice}; the old name will be removed in version {GONE_IN}", file=sys.stderr)
     return config_class(**{item.name: values[item.name] for item in fields(config_class)})
 
 
 def _message(error: Exception) -> str:
-    """The error in one line; what a loader process raised comes wrapped in that process's traceback."""
+    """Return the error as one line; an error of a loader worker contains the traceback of that process."""
     text = str(error)
     if text.startswith("Caught ") and "Original Traceback" in text:
         return text.strip().splitlines()[-1].partition(": ")[2]
@@ -129,18 +128,18 @@ def _config_file(arguments: Sequence[str]) -> str | None:
     return None
 
 
-def _toml(
-    parser: jsonargparse.ArgumentParser, path: Path, known: set[str], required: dict[str, Any]
+def _read_toml(
+    parser: jsonargparse.ArgumentParser, path: Path, names: set[str], required: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     try:
         with path.open("rb") as file:
             values, notices = current_options(tomllib.load(file))
     except (OSError, ValueError) as error:
         parser.error(f"--config {path}: {error}")
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - names)
     if unknown:
-        parser.error(f"--config {path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    parser.parse_object(required | values)  # checks the types: values set as defaults are not looked at again
+        parser.error(f"--config {path}: unknown key {unknown[0]!r}; the keys are {', '.join(sorted(names))}")
+    parser.parse_object(required | values)  # checks the types: set_defaults does not check values
     return values, notices
 
 

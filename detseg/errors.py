@@ -1,4 +1,4 @@
-"""The one error that bad input raises."""
+"""Define the exception that invalid input raises."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 
 class DataError(ValueError):
-    """Input that cannot be used: the message says what, where, which value, and what to do about it.
+    """Invalid input; the message states what is wrong, where, the value and the remedy.
 
-    Files that are missing or cannot be opened stay ``OSError``; our own invariants are ``assert``.
+    Missing files or files that cannot be opened raise ``OSError``; internal invariants are ``assert``.
     """
 
 
 @contextmanager
 def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Whatever the content of a file breaks is a DataError that names the file."""
+    """Convert exceptions caused by a file's content to a DataError that contains the file's path."""
     try:
         yield
     except DataError as error:
@@ -25,4 +25,4 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
         raise type(error)(f"{path}: {error}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: corrupt, or not what it says it is ({reason}); use another file") from error
+        raise DataError(f"{path}: corrupt or of an unexpected format ({reason}); use another file") from error

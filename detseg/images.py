@@ -1,8 +1,8 @@
-"""Image files to pixels: the one decoder for training, evaluation, prediction and serving.
+"""Decode image files: the only decoder, for training, evaluation, prediction and serving.
 
-The format is recognised by content, never by name; sizes are checked before any pixel is decoded; a file gives an
-image or one :class:`DataError` that names it. Common 8-bit files are decoded by OpenCV (fast), the rest by Pillow.
-Alpha is dropped, not blended: colours under transparent pixels are used as they are stored.
+The format is detected from the content, never from the file name; sizes are checked before any pixel is decoded; a
+file either decodes or raises one :class:`DataError` with its name. Common 8-bit files are decoded by OpenCV (fast), the
+rest by Pillow. Alpha is dropped, not blended: colours under transparent pixels are used as they are stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import (  # noqa: F401  (Image.open knows a format once its plugin is imported)
+from PIL import (  # noqa: F401  (Image.open supports a format once its plugin is imported)
     BmpImagePlugin,
     Image,
     JpegImagePlugin,
@@ -34,26 +34,26 @@ from detseg.orientation import orient_image
 Source = str | os.PathLike[str] | bytes
 
 ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-"""Pillow's names of the formats that are opened; of several frames (MPO, TIFF, animations) the first one counts."""
+"""Supported formats (Pillow's names); of files with several frames (MPO, TIFF, animations) the first one is read."""
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
-"""File names that are looked at in folders, in lower case."""
+"""File suffixes that count as images when a folder is searched, in lower case."""
 
 MAX_PIXELS = 100_000_000
-"""Largest image that is decoded: 300 MB as RGB, above nearly every camera; what is larger is mostly a bomb."""
+"""Largest image that is decoded: 300 MB as RGB, more than nearly every camera; larger ones are mostly bombs."""
 
 MAX_SIDE = 30_000
 """Longest side in pixels that is decoded; OpenCV's warps work with 16-bit coordinates up to 32767."""
 
 MAX_SHIFT = 0.25
-"""Pixels of the reduced image by which reduced decoding may displace its right or lower end."""
+"""Largest shift of the right or lower edge by reduced decoding, in pixels of the reduced image."""
 
-_PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser finds MPO
+_PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser detects MPO
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
-_READ_NEXT = "convert it to PNG or JPEG"
+_CONVERT = "convert it to PNG or JPEG"
 _OTHER_FORMATS = (
     (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF"),
@@ -61,7 +61,7 @@ _OTHER_FORMATS = (
     (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), "a JPEG 2000"),
     (re.compile(rb"\x00\x00\x01\x00"), "an icon"),
     (re.compile(rb"%PDF"), "a PDF"),
-    (re.compile(rb"\s*<(!doctype html|html|\?xml|svg)", re.IGNORECASE), "an HTML, XML or SVG text"),
+    (re.compile(rb"\s*<(!doctype html|html|\?xml|svg)", re.IGNORECASE), "an HTML, XML or SVG"),
     (re.compile(rb"version https://git-lfs"), "a Git LFS pointer"),
 )
 _CV2_MODES = {
@@ -71,27 +71,27 @@ _CV2_MODES = {
     "WEBP": ("RGB", "RGBA"),
     "BMP": ("RGB",),
 }
-_PNG_BITS = 24  # where a PNG file says how many bits a channel has
-_REDUCED = (  # only the scale bits of these flags: their "grey" is the absence of a colour bit, IMREAD_COLOR_RGB is one
+_PNG_BITS = 24  # offset in a PNG file of the number of bits per channel
+_REDUCED = (  # adds only scale bits: grey is the absence of a colour bit, and IMREAD_COLOR_RGB is a colour bit
     (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
     (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
 )
-# A JPEG marker that ends or interrupts entropy-coded data: not a stuffed zero, not a restart marker, not fill bytes.
+# A JPEG marker that ends or interrupts entropy-coded data: not a stuffed zero, a restart marker or fill bytes.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 
-# OpenCV prints its decoders' complaints to stderr, without a file name; here each becomes an error with one.
+# OpenCV prints decoder errors to stderr without a file name; here each becomes an exception with one.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file says about itself before its pixels are decoded.
+    """What a file's header specifies, before any pixel is decoded.
 
     Attributes:
         size_hw: height and width of the stored pixels (before any EXIF rotation).
-        orientation: EXIF orientation 1..8; 1 where there is none or it cannot be read, and for TIFF, which every
-            reader stands upright while it decodes.
+        orientation: EXIF orientation 1..8; 1 if it is missing or cannot be read, and for TIFF, which decoders rotate
+            upright themselves.
         format: one of :data:`ALLOWED_FORMATS`.
     """
 
@@ -101,11 +101,11 @@ class ImageHeader:
 
 
 def read_header(source: Source, *, name: str = "") -> ImageHeader:
-    """Size, orientation and format of a file (path) or of its bytes; decodes no pixels.
+    """Read size, orientation and format from a file (path) or its bytes; decodes no pixels.
 
     Args:
         source: path, or the content of a file.
-        name: what messages call the image; the path by default.
+        name: the image's name in error messages; the path by default.
 
     Raises:
         DataError: not an image of an allowed format, or larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`.
@@ -120,24 +120,24 @@ def read_header(source: Source, *, name: str = "") -> ImageHeader:
 def decode_image(
     source: Source, *, upright: bool = True, min_hw: tuple[int, int] | None = None, name: str = ""
 ) -> npt.NDArray[np.uint8]:
-    """The pixels of an image file.
+    """Decode an image file.
 
-    16-bit channels are scaled to 8 bits by their high byte, CMYK is converted, grey is repeated, alpha is dropped.
-    Damage inside a complete stream (bytes overwritten, not missing) cannot always be seen by any JPEG decoder.
+    16-bit channels are reduced to their high byte, CMYK is converted, grey is repeated, alpha is dropped.
+    Corruption inside a complete stream (bytes overwritten, not missing) cannot always be detected by a JPEG decoder.
 
     Args:
         source: path, or the content of a file.
-        upright: undo the EXIF orientation. False gives the stored pixels.
+        upright: undo the EXIF orientation. False returns the stored pixels.
         min_hw: a JPEG may be decoded at a half, a quarter or an eighth of its size (in the DCT domain, faster) as long
-            as the returned height and width are not below these, and divide the full ones closely enough
-            (:data:`MAX_SHIFT`); None decodes in full.
-        name: what messages call the image; the path by default.
+            as the returned height and width are not below these, and the rounding of the size shifts no edge by more
+            than :data:`MAX_SHIFT`; None decodes at full size.
+        name: the image's name in error messages; the path by default.
 
     Returns:
         uint8 [H, W, 3] RGB, contiguous.
 
     Raises:
-        DataError: not a readable image (see :func:`read_header`), truncated, broken, or of a colour mode without a
+        DataError: not a readable image (see :func:`read_header`), truncated, corrupt, or of a colour mode without a
             defined range (floating point, LAB).
         OSError: the file cannot be opened.
     """
@@ -145,12 +145,12 @@ def decode_image(
 
 
 class EncodedImage:
-    """An image file of which the header is read and no pixel yet, for who must look at the header first.
+    """An image file whose header is read but whose pixels are not yet decoded, for callers that need the header first.
 
     Arguments and errors are those of :func:`decode_image`.
 
     Attributes:
-        header: what :func:`read_header` gives.
+        header: the result of :func:`read_header`.
     """
 
     def __init__(self, source: Source, *, name: str = "") -> None:
@@ -163,7 +163,7 @@ class EncodedImage:
         header = self.header
         if min_hw is not None and upright and header.orientation >= 5:
             min_hw = (min_hw[1], min_hw[0])
-        if _suits_cv2(self._image):
+        if _is_cv2_decodable(self._image):
             pixels = _decode_cv2(self._data, header, min_hw, self._name)
         else:
             pixels = _decode_pillow(self._image, self._name)
@@ -173,38 +173,40 @@ class EncodedImage:
 
 
 def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.integer]:
-    """The values of a label image (mask PNG): palette indices, grey levels, 16-bit or 1-bit values as they are stored.
+    """Decode a label image (mask PNG): palette indices, grey levels, 16-bit or 1-bit values as they are stored.
 
-    A colour image is taken if its channels are equal (grey saved as RGB); its alpha is ignored. EXIF is not looked at.
+    A colour image is accepted if its channels are equal (grey saved as RGB); its alpha and any EXIF data are ignored.
 
     Args:
         source: path, or the content, of a PNG (or BMP, TIFF, PPM).
-        name: what messages call the image; the path by default.
+        name: the image's name in error messages; the path by default.
 
     Returns:
         uint8, uint16 or int32 [H, W], contiguous.
 
     Raises:
-        DataError: not such an image, broken, lossy (JPEG, WEBP), or an image in real colours.
+        DataError: not a readable image, corrupt, lossy (JPEG, WEBP), or a colour image.
         OSError: the file cannot be opened.
     """
     data, name = _read(source, name)
     image = _open(io.BytesIO(data), name)
     if image.format not in _LABEL_FORMATS:
-        raise DataError(f"{name}: a {image.format} cannot hold labels, its compression changes values; save it as PNG")
+        raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
     values = _load(image, name)
     if image.mode in ("1", "P", "L", "I", "I;16", "I;16B", "I;16L"):
         if image.mode == "L" and image.format == "PNG":
-            values = values // {2: 85, 4: 17}.get(data[_PNG_BITS], 1)  # Pillow spreads 2 and 4 bits over 0..255
+            values = values // {2: 85, 4: 17}.get(data[_PNG_BITS], 1)  # Pillow scales 2 and 4 bits to 0..255
         return np.ascontiguousarray(values.astype({"1": np.uint8, "I": np.int32}.get(image.mode, values.dtype)))
-    if image.format == "PNG" and data[_PNG_BITS] == 16:  # Pillow keeps the high bytes only
-        raise DataError(f"{name}: a 16-bit label image must be grey, this one is {image.mode}; save it without colours")
+    if image.format == "PNG" and data[_PNG_BITS] == 16:  # Pillow returns the high bytes only
+        raise DataError(
+            f"{name}: a 16-bit label image must be grey, but this one is {image.mode}; save it without colours"
+        )
     if image.mode in ("LA", "PA"):
         return np.ascontiguousarray(values[..., 0])
     if image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
         return np.ascontiguousarray(values[..., 0])
     raise DataError(
-        f"{name}: a label image must hold one number a pixel, this one has colours (mode {image.mode}); "
+        f"{name}: a label image must have one number per pixel, but this one has colours (mode {image.mode}); "
         "save palette indices or grey levels"
     )
 
@@ -216,7 +218,7 @@ def _read(source: Source, name: str) -> tuple[bytes, str]:
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
-    """Parse the header; no pixels. DataError unless it is an allowed format of an allowed size."""
+    """Parse the header, decode no pixels. DataError unless format and size are allowed."""
     try:
         image = Image.open(file, formats=_PARSERS)
     except Image.DecompressionBombError as error:
@@ -224,43 +226,43 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         raise DataError(
             f"{name}: the image has {pixels[0] if pixels else 'too many'} pixels; {_too_large()}"
         ) from error
-    except Exception as error:  # Pillow's parsers raise many types on hostile bytes
+    except Exception as error:  # Pillow's parsers raise many types on untrusted bytes
         file.seek(0)
         head = file.read(64)
         if not head:
-            raise DataError(f"{name}: the file is empty; remove it or fetch it again") from error
-        other = next((what for pattern, what in _OTHER_FORMATS if pattern.match(head)), "")
-        if other:
-            raise DataError(f"{name}: this is {other} file, which is not read; {_READ_NEXT}") from error
+            raise DataError(f"{name}: the file is empty; remove it or download it again") from error
+        kind = next((kind for pattern, kind in _OTHER_FORMATS if pattern.match(head)), "")
+        if kind:
+            raise DataError(f"{name}: this is {kind} file, which is not supported; {_CONVERT}") from error
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({error})"
         raise DataError(
-            f"{name}: not an image that can be read{reason}; it must be one of {', '.join(ALLOWED_FORMATS)}"
+            f"{name}: not a readable image{reason}; it must be one of {', '.join(ALLOWED_FORMATS)}"
         ) from error
     width, height = image.size
     if width < 1 or height < 1:
-        raise DataError(f"{name}: the image is {width} x {height} pixels, it has no area; remove it")
+        raise DataError(f"{name}: the image is {width} x {height} pixels and has no area; remove it")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise DataError(f"{name}: the image is {width} x {height} pixels; {_too_large()}")
     return image
 
 
 def _too_large() -> str:
-    return f"at most {MAX_PIXELS // 1_000_000} million pixels and {MAX_SIDE} a side are decoded; scale or tile it"
+    return f"at most {MAX_PIXELS // 1_000_000} million pixels and {MAX_SIDE} per side are decoded; resize or tile it"
 
 
 def _header(image: Image.Image) -> ImageHeader:
     try:
-        # The base class's method: PngImageFile's own would decode the pixels to look for EXIF behind them.
+        # The base class's method: PngImageFile's would decode the pixels to search for EXIF behind them.
         orientation = int(Image.Image.getexif(image).get(0x0112, 1))
-    except Exception:  # broken EXIF comes as many types; the image itself may be fine
+    except Exception:  # corrupt EXIF raises many types; the image itself may be fine
         orientation = 1
-    if not 1 <= orientation <= 8 or image.format == "TIFF":  # Pillow turns TIFF itself, size and pixels
+    if not 1 <= orientation <= 8 or image.format == "TIFF":  # Pillow rotates TIFF itself, size and pixels
         orientation = 1
     return ImageHeader((image.height, image.width), orientation, str(image.format))
 
 
-def _suits_cv2(image: Image.Image) -> bool:
-    """Plain 8-bit colour or grey in one frame: what OpenCV decodes to the same pixels as Pillow, but faster."""
+def _is_cv2_decodable(image: Image.Image) -> bool:
+    """Whether it is 8-bit colour or grey in one frame: OpenCV decodes these to the same pixels as Pillow, faster."""
     if getattr(image, "is_animated", False) and image.format != "MPO":
         return False
     return image.mode in _CV2_MODES.get(str(image.format), ())
@@ -268,37 +270,37 @@ def _suits_cv2(image: Image.Image) -> bool:
 
 def _decode_cv2(data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None, name: str) -> npt.NDArray[np.uint8]:
     if header.format in ("JPEG", "MPO"):
-        _check_jpeg_end(data, name)  # OpenCV fills what is missing with grey and says nothing
+        _check_jpeg_end(data, name)  # OpenCV silently fills missing pixels with grey
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     size_hw = header.size_hw
     if min_hw is not None and header.format in ("JPEG", "MPO"):
         for divisor, flag in _REDUCED:
             reduced = -(-size_hw[0] // divisor), -(-size_hw[1] // divisor)  # libjpeg rounds up
-            # What it adds to round up is a part of the last pixel; the whole image shifts by as much at that end.
-            added = max(small - side / divisor for small, side in zip(reduced, size_hw, strict=True))
-            if reduced[0] >= min_hw[0] and reduced[1] >= min_hw[1] and added <= MAX_SHIFT:
+            # Rounding up adds a part of the last pixel; the image shifts by that much at its end.
+            shift = max(small - side / divisor for small, side in zip(reduced, size_hw, strict=True))
+            if reduced[0] >= min_hw[0] and reduced[1] >= min_hw[1] and shift <= MAX_SHIFT:
                 flags |= flag
                 size_hw = reduced
                 break
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise DataError(f"{name}: broken {header.format} file ({error.err}); {_replace()}") from error
+        raise DataError(f"{name}: corrupt {header.format} file ({error.err}); {_replace()}") from error
     if pixels is None:
-        raise DataError(f"{name}: broken or truncated {header.format} file; {_replace()}")
+        raise DataError(f"{name}: corrupt or truncated {header.format} file; {_replace()}")
     if pixels.shape != (*size_hw, 3):
-        raise DataError(f"{name}: header says {size_hw}, the pixels are {pixels.shape[:2]}; {_replace()}")
+        raise DataError(f"{name}: the header specifies {size_hw}, but the pixels are {pixels.shape[:2]}; {_replace()}")
     return np.asarray(pixels, np.uint8)
 
 
 def _replace() -> str:
-    return "replace it by an intact copy or remove it"
+    return "replace it with an intact copy or remove it"
 
 
 def _check_jpeg_end(data: bytes, name: str) -> None:
     """DataError unless an end-of-image marker follows the scans.
 
-    The segments are walked because embedded thumbnails carry such markers, too.
+    The segments are parsed because embedded thumbnails contain such markers, too.
     """
     position, scanned = 2, False
     while match := _JPEG_MARKER.search(data, position):
@@ -310,28 +312,28 @@ def _check_jpeg_end(data: bytes, name: str) -> None:
             continue
         scanned = scanned or marker == 0xDA
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
-    raise DataError(f"{name}: truncated JPEG file, it ends before its end-of-image marker; {_replace()}")
+    raise DataError(f"{name}: truncated JPEG file: it has no end-of-image marker; {_replace()}")
 
 
 def _load(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     try:
         image.load()
         return np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise many types on hostile bytes
-        raise DataError(f"{name}: broken or truncated {image.format} file ({error}); {_replace()}") from error
+    except Exception as error:  # Pillow's decoders raise many types on untrusted bytes
+        raise DataError(f"{name}: corrupt or truncated {image.format} file ({error}); {_replace()}") from error
 
 
 def _decode_pillow(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     values = _load(image, name)
-    if image.mode.startswith("I"):  # I;16 and its byte orders, or 32-bit integers that hold 16 bits
+    if image.mode.startswith("I"):  # I;16 and its byte orders, or 32-bit integers with 16-bit values
         if values.min() < 0 or values.max() > 65535:
             raise DataError(
-                f"{name}: values {values.min()}..{values.max()} do not fit 16 bits; {_READ_NEXT} with 8 or 16 bits"
+                f"{name}: values {values.min()}..{values.max()} do not fit 16 bits; {_CONVERT} with 8 or 16 bits"
             )
         grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode not in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         kind = "floating-point values" if image.mode == "F" else f"colour mode {image.mode}"
-        raise DataError(f"{name}: {kind} in a {image.format} file cannot be shown in 8 bits; {_READ_NEXT}")
-    image.info.pop("transparency", None)  # of a palette: Pillow would warn that it is dropped
+        raise DataError(f"{name}: {kind} in a {image.format} file cannot be converted to 8 bits; {_CONVERT}")
+    image.info.pop("transparency", None)  # of a palette: Pillow would warn about dropping it
     return np.asarray(image.convert("RGB"), np.uint8)  # drops alpha, never blends

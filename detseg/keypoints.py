@@ -1,4 +1,4 @@
-"""What the keypoints of a data set are: names, mirror pairs, OKS falloffs, lines to draw."""
+"""Describe the keypoints of a data set: names, left-right pairs, OKS falloffs, skeleton."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COCO_SIGMAS = (
 """OKS falloffs of COCO's 17 points (``Params.kpt_oks_sigmas`` of pycocotools)."""
 
 DEFAULT_SIGMA = 0.05
-"""Falloff of points that nobody measured: between COCO's eyes (0.025) and knees (0.087)."""
+"""Falloff of points without a measured one: between COCO's eyes (0.025) and knees (0.087)."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class KeypointSchema:
 
     Attributes:
         names: P names.
-        swaps: index pairs (left, right) that change places in a mirror.
-        sigmas: P OKS falloffs, COCO's ``k / 2``; pycocotools knows only those of its 17 points.
+        swaps: index pairs (left, right) that are swapped by a flip.
+        sigmas: P OKS falloffs, COCO's ``k / 2``; pycocotools has only those of its 17 points.
         skeleton: index pairs to draw lines between.
     """
 
@@ -43,42 +43,42 @@ def keypoint_schema(
 ) -> KeypointSchema:
     """The schema of P named points.
 
-    Pairs that change places in a mirror are found by name (``left_x`` and ``right_x``, ``x_left`` and ``x_right``, any
-    case). The OKS falloffs of 17 points are COCO's, whatever their names, because pycocotools takes them so; of any
-    other number ``DEFAULT_SIGMA`` for every point unless they are given: OKS AP is then comparable between models on
-    this data set only.
+    Pairs that are swapped by a flip are matched by name (``left_x`` and ``right_x``, ``x_left`` and ``x_right``, any
+    case). Without ``sigmas``, 17 points use COCO's OKS falloffs, whatever their names, because pycocotools does the
+    same; any other number uses ``DEFAULT_SIGMA`` for every point: OKS AP is then comparable between models on this data
+    set only.
 
     Args:
         names: P names.
         skeleton: index pairs (from 0) to draw lines between.
-        sigmas: P OKS falloffs; empty for the usual ones.
+        sigmas: P OKS falloffs; empty for the defaults.
     """
     lower = [name.lower() for name in names]
     swaps = []
     for left, name in enumerate(lower):
-        mirrored = name.replace("left", "right")
-        if mirrored != name and mirrored in lower:
-            swaps.append((left, lower.index(mirrored)))
-    usual = COCO_SIGMAS if len(names) == len(COCO_SIGMAS) else (DEFAULT_SIGMA,) * len(names)
+        partner = name.replace("left", "right")
+        if partner != name and partner in lower:
+            swaps.append((left, lower.index(partner)))
+    defaults = COCO_SIGMAS if len(names) == len(COCO_SIGMAS) else (DEFAULT_SIGMA,) * len(names)
     lines = tuple((int(a), int(b)) for a, b in skeleton)
-    return KeypointSchema(tuple(names), tuple(swaps), tuple(sigmas) or usual, lines)
+    return KeypointSchema(tuple(names), tuple(swaps), tuple(sigmas) or defaults, lines)
 
 
 def unnamed(number: int) -> tuple[str, ...]:
-    """What points are called whose source gives them no names: "point 1", "point 2", ..."""
+    """Names of points that have none in their source: "point 1", "point 2", ..."""
     return tuple(f"point {i + 1}" for i in range(number))
 
 
 def difference(schema: KeypointSchema | None, other: KeypointSchema | None) -> str:
-    """Why points of ``schema`` cannot be compared with those of ``other``, one by one; "" if they can.
+    """Why the points of ``schema`` do not correspond to those of ``other``; "" if they do.
 
-    Points without names fit any of the same number; upper and lower case are one.
+    Points without names match any points of the same number; case is ignored.
     """
-    names, others = (() if one is None else one.names for one in (schema, other))
-    if len(names) != len(others):
-        return f"{len(names)} keypoints against {len(others)}"
-    free = unnamed(len(names))
-    if free in (names, others):
+    names, other_names = (() if value is None else value.names for value in (schema, other))
+    if len(names) != len(other_names):
+        return f"{len(names)} keypoints instead of {len(other_names)}"
+    placeholders = unnamed(len(names))
+    if placeholders in (names, other_names):
         return ""
-    pairs = [(a, b) for a, b in zip(names, others, strict=True) if a.lower() != b.lower()]
-    return f"keypoint {pairs[0][0]!r} stands where {pairs[0][1]!r} is" if pairs else ""
+    pairs = [(a, b) for a, b in zip(names, other_names, strict=True) if a.lower() != b.lower()]
+    return f"keypoint {pairs[0][0]!r} in the position of {pairs[0][1]!r}" if pairs else ""

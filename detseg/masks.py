@@ -1,7 +1,7 @@
-"""Masks: pixels, run lengths and polygons. Every call of pycocotools on foreign numbers goes through a check here.
+"""Check and convert masks: pixels, run-length encoding (RLE) and polygons.
 
-pycocotools trusts its input: a NaN in a polygon takes 23 GB, and run lengths that are too short decode to
-uninitialised memory (cocoapi #380). So ``check_polygons`` and ``check_rle`` come first.
+pycocotools does not validate its input: a NaN in a polygon allocates 23 GB, and run lengths that are too short decode
+to uninitialised memory (cocoapi #380). So untrusted input must pass ``check_polygons`` or ``check_rle`` first.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from detseg.structures import RLE
 UInt8 = npt.NDArray[np.uint8]
 Ring = npt.NDArray[np.float64]
 Outline = list[Ring] | RLE
-"""Polygons (rings float64 [V, 2], their union is the mask) or a compressed RLE."""
+"""Polygons (rings float64 [V, 2]; the mask is their union) or a compressed RLE."""
 
 MAX_PIXELS = 2**31 - 1
-"""Pixels of one mask: pycocotools counts in 32 bits."""
+"""Most pixels of one mask: pycocotools counts in 32 bits."""
 
 _NO_RUNS = np.zeros(0, np.int64)
 
 REACH = 4
-"""A polygon's coordinates may lie this many image sides away; pycocotools' time and memory grow with the distance."""
+"""Largest absolute polygon coordinate, in longer image sides; pycocotools' time and memory grow with the distance."""
 
 
 def mask_to_rle(mask: npt.NDArray[Any]) -> RLE:
-    """[H, W] of any number or bool type, non-zero is the object -> compressed RLE."""
+    """[H, W] of any numeric or bool dtype, non-zero is the object -> compressed RLE."""
     return coco_mask.encode(np.asfortranarray(np.asarray(mask) != 0, dtype=np.uint8))
 
 
 def rle_to_mask(rle: RLE) -> UInt8:
-    """Compressed RLE (checked before, or our own) -> uint8 [H, W] in {0, 1}, contiguous."""
+    """Compressed RLE (already checked, or created here) -> uint8 [H, W] in {0, 1}, contiguous."""
     crop, top, left = rle_crop(rle)
     mask = np.zeros(rle["size"], np.uint8)
     mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
@@ -46,23 +46,23 @@ def rle_to_mask(rle: RLE) -> UInt8:
 
 
 def rle_crop(rle: RLE) -> tuple[UInt8, int, int]:
-    """The pixels of a compressed RLE (checked before, or our own) inside the smallest box around them.
+    """The pixels of a compressed RLE (already checked, or created here) inside their tight bounding box.
 
-    Only the columns of the box are ever decoded.
+    Only the columns of the box are decoded.
 
     Returns:
-        uint8 [h, w] in {0, 1}, and the row and column of its top left corner; [0, 0] for a mask without a pixel.
+        uint8 [h, w] in {0, 1}, and the row and column of its top-left corner; shape [0, 0] for an empty mask.
     """
     height, width = rle["size"]
     text = rle["counts"]
     runs = _decoded_counts(text.encode() if isinstance(text, str) else text, "RLE") if height and width else _NO_RUNS
     if len(runs) < 2:
         return np.zeros((0, 0), np.uint8), 0, 0
-    if not runs[1:].all():  # a run of no pixels: allowed, seldom, and pycocotools' box would be too large
+    if not runs[1:].all():  # a run of length 0: allowed but rare, and pycocotools' box would be too large
         mask = np.asarray(coco_mask.decode(rle), np.uint8)
         x1, y1, x2, y2 = masks_to_boxes(mask[None])[0].astype(int).tolist()
         return np.ascontiguousarray(mask[y1:y2, x1:x2]), y1, x1
-    left, top, columns, rows = (int(number) for number in coco_mask.toBbox(rle))
+    left, top, columns, rows = (int(value) for value in coco_mask.toBbox(rle))
     runs[0] -= left * height
     if len(runs) % 2:  # zeros at the end
         runs[-1] -= (width - left - columns) * height
@@ -73,22 +73,22 @@ def rle_crop(rle: RLE) -> tuple[UInt8, int, int]:
 
 
 def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int], where: str) -> RLE:
-    """Run lengths from a file -> compressed RLE that pycocotools can be trusted with.
+    """Run lengths from a file -> compressed RLE that is safe for pycocotools.
 
     Args:
         rle: ``{"size": [H, W], "counts": list of int | str | bytes}``, uncompressed or compressed.
         size_hw: height and width of the image.
-        where: beginning of the message: file, annotation, image.
+        where: prefix of error messages: file, annotation, image.
 
     Raises:
-        DataError: another size than the image's, negative or corrupt counts, or counts that do not add up to H * W.
+        DataError: the size differs from the image's, counts are negative or corrupt, or do not add up to H * W.
     """
     height, width = size_hw
     size = tuple(rle["size"])
     if size != (height, width):
         raise DataError(
             f"{where}: RLE of size {list(size)} (height, width) in an image of height {height} and width {width}; "
-            "the mask belongs to another image or size: make it again from this one"
+            "the mask belongs to another image or size: recreate it from this image"
         )
     _check_pixels(size_hw, where)
     counts = rle["counts"]
@@ -96,10 +96,10 @@ def check_rle(rle: Mapping[str, Any], size_hw: tuple[int, int], where: str) -> R
     runs = _decoded_counts(text, where) if isinstance(text, bytes) else _listed_counts(counts, where)
     total = int(runs.sum())
     if (runs < 0).any() or total != height * width:
-        what = "are negative in part" if (runs < 0).any() else f"add up to {total}"
+        problem = "contain negative numbers" if (runs < 0).any() else f"add up to {total}"
         raise DataError(
-            f"{where}: the counts of the RLE {what}, the image has {height} x {width} = {height * width} pixels; "
-            "the mask is corrupt: make it again"
+            f"{where}: the counts of the RLE {problem}, the image has {height} x {width} = {height * width} pixels; "
+            "the mask is corrupt: recreate it"
         )
     if isinstance(text, bytes):
         return {"size": [height, width], "counts": text}
@@ -114,46 +114,48 @@ def _check_pixels(size_hw: tuple[int, int], where: str) -> None:
 def _listed_counts(counts: Sequence[int], where: str) -> npt.NDArray[np.int64]:
     numbers = np.asarray(counts)
     if numbers.size and (numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer)):
-        raise DataError(f"{where}: the counts of the RLE are not a list of whole numbers; make the mask again")
+        raise DataError(f"{where}: the counts of the RLE are not a list of integers; recreate the mask")
     if numbers.size and int(numbers.max()) > MAX_PIXELS:
-        raise DataError(f"{where}: a count of the RLE is {int(numbers.max())}, more than any image has pixels")
+        raise DataError(
+            f"{where}: a count of the RLE is {int(numbers.max())}, more than the pixels of any image; recreate the mask"
+        )
     return numbers.astype(np.int64)
 
 
 def _decoded_counts(text: bytes, where: str) -> npt.NDArray[np.int64]:
     """Run lengths of COCO's compressed string (``rleFrString`` of maskApi.c), without pycocotools.
 
-    Each number is little-endian in groups of five bits with a continuation bit, plus 48; from the fourth number on it
-    is the difference to the number two places before.
+    Each number is little-endian in groups of five bits with a continuation bit, plus 48; from the fourth number on, it
+    is stored as the difference from the number two positions earlier.
     """
     codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
     last = (codes & 32) == 0
     if not len(codes) or codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        raise DataError(f"{where}: the counts of the RLE are not COCO's compressed form; make the mask again")
+        raise DataError(f"{where}: the counts of the RLE are not in COCO's compressed format; recreate the mask")
     stops = np.flatnonzero(last)
     starts = np.concatenate([[0], stops[:-1] + 1])
     lengths = stops - starts + 1
     if lengths.max() > 7:  # 7 x 5 bits hold every 32-bit number
-        raise DataError(f"{where}: the counts of the RLE hold a number that is too large; make the mask again")
+        raise DataError(f"{where}: the counts of the RLE contain a number that is too large; recreate the mask")
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     numbers = np.add.reduceat((codes & 31) << shifts, starts)
-    numbers -= np.where(codes[stops] & 16, np.left_shift(1, 5 * lengths), 0)  # the last group carries the sign
+    numbers -= np.where(codes[stops] & 16, np.left_shift(1, 5 * lengths), 0)  # the last group contains the sign
     numbers[1::2] = np.cumsum(numbers[1::2])
     numbers[2::2] = np.cumsum(numbers[2::2])
     return numbers
 
 
 def check_polygons(polygons: Sequence[Any], size_hw: tuple[int, int], where: str) -> list[Ring]:
-    """Rings from a file -> float64 [V, 2] rings that pycocotools can be trusted with.
+    """Rings from a file -> float64 [V, 2] rings that are safe for pycocotools.
 
     Args:
         polygons: rings as flat x, y, x, y, ... numbers or [V, 2] points, in pixels.
         size_hw: height and width of the image.
-        where: beginning of the message.
+        where: prefix of error messages.
 
     Raises:
-        DataError: no ring; more pixels than ``MAX_PIXELS``; an odd count or fewer than three points; a number that is
-            not finite or lies further away than ``REACH`` times the longer side.
+        DataError: no ring; more pixels than ``MAX_PIXELS``; an odd number of coordinates or fewer than three points;
+            a coordinate that is not finite or whose absolute value exceeds ``REACH`` times the longer side.
     """
     if not len(polygons):
         raise DataError(f"{where}: the polygon has no ring")
@@ -164,49 +166,49 @@ def check_polygons(polygons: Sequence[Any], size_hw: tuple[int, int], where: str
         ring = np.asarray(polygon, np.float64).ravel()
         if ring.size % 2 or ring.size < 6:
             raise DataError(
-                f"{where}: ring {number} of the polygon has {ring.size} numbers; x, y of at least three points are "
+                f"{where}: ring {number} of the polygon has {ring.size} numbers; at least three x, y points are "
                 "needed: complete or remove it"
             )
-        if not np.abs(ring).max() <= limit:  # also false for NaN
-            bad = ring[~(np.abs(ring) <= limit)][0]
+        if not np.abs(ring).max() <= limit:  # the comparison is also false for NaN
+            invalid = ring[~(np.abs(ring) <= limit)][0]
             raise DataError(
-                f"{where}: ring {number} of the polygon has the coordinate {bad:g} in an image of height {size_hw[0]} "
-                f"and width {size_hw[1]}; correct it (pixels are expected)"
+                f"{where}: ring {number} of the polygon has the coordinate {invalid:g} in an image of height "
+                f"{size_hw[0]} and width {size_hw[1]}; correct it (coordinates are in pixels)"
             )
         rings.append(ring.reshape(-1, 2))
     return rings
 
 
 def segmentation_to_rle(segmentation: Outline, size_hw: tuple[int, int]) -> RLE:
-    """One RLE of the whole image; polygons are filled by pycocotools, as ``COCO.annToRLE`` does."""
+    """One RLE of the whole image; polygons are rasterized by pycocotools, as in ``COCO.annToRLE``."""
     if isinstance(segmentation, dict):
         return segmentation
     height, width = size_hw
     return coco_mask.merge(coco_mask.frPyObjects([ring.ravel() for ring in segmentation], height, width))
 
 
-def rasterise(segmentation: Outline, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> UInt8:
-    """uint8 [H, W] in {0, 1}: the mask of an image of ``from_hw`` after that image is resized to ``to_hw``.
+def rasterize(segmentation: Outline, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> UInt8:
+    """The mask of an image of size ``from_hw`` after that image is resized to ``to_hw``: uint8 [H, W] in {0, 1}.
 
-    Polygons are scaled as points and then filled, so nothing is lost; at ``from_hw == to_hw`` the result is that of
-    ``COCO.annToMask`` bit for bit. An RLE is decoded and resized to the nearest pixel by pixel centres, which is how
-    ``cv2.INTER_LINEAR`` aligns the image.
+    Polygons are scaled as points and then filled, so no precision is lost; at ``from_hw == to_hw`` the result equals
+    ``COCO.annToMask`` bit for bit. An RLE is decoded and resized with nearest-neighbour interpolation by pixel centres,
+    which is how ``cv2.INTER_LINEAR`` aligns the image.
 
     Args:
         segmentation: checked polygons, or a compressed RLE of size ``from_hw``.
     """
-    return rasterise_all([segmentation], from_hw, to_hw)[0][0]
+    return rasterize_all([segmentation], from_hw, to_hw)[0][0]
 
 
-def rasterise_all(
+def rasterize_all(
     segmentations: Sequence[Outline], from_hw: tuple[int, int], to_hw: tuple[int, int]
 ) -> tuple[UInt8, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The masks of N outlines as :func:`rasterise` makes each, with their boxes and areas.
+    """The masks of N outlines, each as :func:`rasterize` returns it, with their boxes and areas.
 
-    Only the box around each outline is decoded, resized and measured.
+    Only the bounding box of each outline is decoded, resized and measured.
 
     Returns:
-        uint8 [N, H, W] in {0, 1}, float32 [N, 4] as :func:`masks_to_boxes` gives them, float32 [N] pixels.
+        uint8 [N, H, W] in {0, 1}, float32 [N, 4] as :func:`masks_to_boxes` returns them, float32 [N] pixels.
     """
     masks = np.zeros((len(segmentations), *to_hw), np.uint8)
     boxes, areas = np.zeros((len(masks), 4), np.float32), np.zeros(len(masks), np.float32)
@@ -221,7 +223,7 @@ def rasterise_all(
 
 
 def _crop(segmentation: Outline, from_hw: tuple[int, ...], to_hw: tuple[int, ...]) -> tuple[UInt8, int, int]:
-    """The pixels of the resized mask inside the smallest box around them, and the box's top and left."""
+    """The pixels of the resized mask inside their tight bounding box, and the box's top and left."""
     if not isinstance(segmentation, dict):
         if from_hw != to_hw:
             scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
@@ -236,20 +238,20 @@ def _crop(segmentation: Outline, from_hw: tuple[int, ...], to_hw: tuple[int, ...
     y1, y2 = np.searchsorted(rows, (top, top + crop.shape[0])).tolist()
     x1, x2 = np.searchsorted(columns, (left, left + crop.shape[1])).tolist()
     resized = crop[rows[y1:y2, None] - top, columns[x1:x2] - left]
-    # what is thin may vanish at an edge
+    # thin parts may vanish at an edge
     inner_x1, inner_y1, inner_x2, inner_y2 = masks_to_boxes(resized[None])[0].astype(int).tolist()
     return np.ascontiguousarray(resized[inner_y1:inner_y2, inner_x1:inner_x2]), y1 + inner_y1, x1 + inner_x1
 
 
 @lru_cache(maxsize=256)
 def _nearest(before: int, after: int) -> npt.NDArray[np.int32]:
-    """int32 [after], ascending: which of ``before`` pixels in a row each pixel of the resized row shows."""
+    """int32 [after], ascending: for each pixel of a resized row, the index of its source pixel (of ``before``)."""
     ramp = np.arange(before, dtype=np.int32)[None]
     return cv2.resize(ramp, (after, 1), interpolation=cv2.INTER_NEAREST_EXACT)[0]
 
 
 def segmentation_area(segmentation: Outline, size_hw: tuple[int, int]) -> float:
-    """Square pixels inside the frame of ``size_hw``."""
+    """Area in square pixels inside an image of ``size_hw``."""
     return float(coco_mask.area(segmentation_to_rle(segmentation, size_hw)))
 
 
@@ -267,7 +269,7 @@ def masks_to_boxes(masks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """[N, H, W], non-zero is the object -> float32 [N, 4] xyxy around it, zeros for an empty mask.
 
     Half-open: a pixel in column x covers [x, x + 1), so a mask one pixel wide has a box one pixel wide
-    (``torchvision.ops.masks_to_boxes`` gives 0).
+    (``torchvision.ops.masks_to_boxes`` returns width 0).
     """
     masks = np.asarray(masks)
     number, height, width = masks.shape
@@ -276,9 +278,9 @@ def masks_to_boxes(masks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return boxes
     if masks.dtype != np.bool_ and masks.dtype != np.uint8:
         masks = masks != 0
-    touched = masks.view(np.uint8).max(axis=2)  # what lies in one row is searched ten times faster than a column
-    for box, mask, in_row in zip(boxes, masks.view(np.uint8), touched, strict=True):
-        rows = np.flatnonzero(in_row)
+    row_has_pixels = masks.view(np.uint8).max(axis=2)  # rows are contiguous: ten times faster to search than columns
+    for box, mask, has_pixels in zip(boxes, masks.view(np.uint8), row_has_pixels, strict=True):
+        rows = np.flatnonzero(has_pixels)
         if len(rows):
             columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].max(axis=0))
             box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
@@ -288,23 +290,23 @@ def masks_to_boxes(masks: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 def pack_bits(masks: npt.NDArray[Any]) -> UInt8:
     """[N, H, W], non-zero is the object -> uint8 [ceil(N / 8), H, W]: mask i is bit i % 8 of plane i // 8.
 
-    Transforms that move whole pixels to the nearest place carry eight masks in one plane.
+    Transforms that move whole pixels (nearest neighbour) can process eight masks in one plane.
     """
     masks = np.asarray(masks)
     planes = np.zeros((-(-len(masks) // 8), *masks.shape[1:]), np.uint8)
-    there = np.empty(masks.shape[1:], np.bool_)
-    # Doubled and the next bit set, from the last mask to the first: 30 times faster than np.packbits along this axis.
+    is_object = np.empty(masks.shape[1:], np.bool_)
+    # Shift left and set the next bit, from the last mask to the first: 30 times faster than np.packbits on this axis.
     for i in reversed(range(len(masks))):
         plane = planes[i // 8]
         np.add(plane, plane, out=plane)
-        np.not_equal(masks[i], 0, out=there)
-        np.bitwise_or(plane, there.view(np.uint8), out=plane)
+        np.not_equal(masks[i], 0, out=is_object)
+        np.bitwise_or(plane, is_object.view(np.uint8), out=plane)
     return planes
 
 
 def unpack_bits(planes: UInt8, n: int) -> UInt8:
     """uint8 [ceil(n / 8), H, W] -> uint8 [n, H, W] in {0, 1}: the inverse of :func:`pack_bits`."""
-    assert len(planes) == -(-n // 8), f"{len(planes)} planes do not hold {n} masks"
+    assert len(planes) == -(-n // 8), f"{len(planes)} planes cannot contain {n} masks"
     masks = np.empty((n, *planes.shape[1:]), np.uint8)
     for i in range(n):
         np.right_shift(planes[i // 8], np.uint8(i % 8), out=masks[i])

@@ -1,4 +1,4 @@
-"""Every option of the commands: its name, type, default, and why that default. Frozen dataclasses, nothing else."""
+"""Define every option of the commands: name, type, default and the reason for it. Frozen dataclasses, nothing else."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks"
 
 
 def option(default: Any, text: str) -> Any:
-    """A dataclass field whose ``help`` is shown by the command line."""
+    """Return a dataclass field whose help text ``--help`` prints."""
     return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the data is and how it is read. ``annotations`` becomes ``data``."""
+    """Location and format of the data. ``annotations`` is stored as ``data``."""
 
     data: str = option(
         "", "folder or annotation file of labelled images. Default: the demo set that comes with this project"
     )
-    format: Format | None = option(None, "annotation format. Default: found by looking")
-    images: str | None = option(None, "folder of the images. Default: looked for beside the annotations")
-    annotations: str | None = option(None, "annotation file or folder. Default: DATA, which says the same")
+    format: Format | None = option(None, "annotation format. Default: detected from the files")
+    images: str | None = option(None, "folder of the images. Default: searched for beside the annotations")
+    annotations: str | None = option(None, "annotation file or folder. Default: DATA, which has the same meaning")
     val_annotations: str | None = option(
-        None, "annotations of the validation part; the data is then the training part. Default: the data is divided"
+        None, "annotations of the validation split; DATA is then the training split. Default: DATA is split"
     )
     one_based: bool = option(
-        False, "Pascal VOC counts pixels from 1. Default false: most tools write VOC files that count from 0"
+        False, "Pascal VOC pixels are counted from 1. Default false: most tools write VOC files that count from 0"
     )
     mask_values: Literal["instance", "class", "binary"] | None = option(
         None,
-        "what a mask PNG's values mean: ids of instances, ids of classes (255 = ignore), or one object a file. "
-        "Default: guessed from the files and said",
+        "meaning of the values of mask PNGs: instance ids, class ids (255 = ignore), or binary (one object per file). "
+        "Default: inferred from the files and printed",
     )
     classes: str | list[str] | None = option(
-        None, "comma-separated class names: selects and orders them, or names the values of masks. Default: all"
+        None, "comma-separated class names: select and order the classes, or name the values of masks. Default: all"
     )
     bad_instances: Literal["drop", "error"] = option(
-        "drop", "what becomes of empty boxes. Default drop: they are counted and named, and the rest can be used"
+        "drop", "what to do with empty boxes. Default drop: they are counted and listed, and the others are used"
     )
 
     def __post_init__(self) -> None:
         if self.annotations and self.data and self.annotations != self.data:
-            raise DataError(f"data {self.data} and --annotations {self.annotations}: give one of them")
+            raise DataError(f"data {self.data} and --annotations {self.annotations}: give only one of them")
         if self.val_annotations and not (self.annotations or self.data):
-            raise DataError("--val-annotations without --annotations; name the training part as well")
+            raise DataError("--val-annotations without --annotations; give the annotations of the training split too")
         object.__setattr__(self, "data", self.data or self.annotations or "")
         object.__setattr__(self, "annotations", None)
 
@@ -58,146 +58,160 @@ class DataConfig:
 @accepts_old_options
 @dataclass(frozen=True)
 class TrainConfig(DataConfig):
-    """Options of ``train``. None means: picked for the data and the machine, and printed."""
+    """Options of ``train``. None means: chosen automatically for the data and the machine, and printed."""
 
     output: str | None = option(None, "run folder to write. Default: runs/<data>-<model>, numbered if that exists")
-    resume: str | None = option(None, "run folder to continue from its last checkpoint")
+    resume: str | None = option(None, "run folder to resume from its latest checkpoint")
     replay: str | None = option(
         None,
-        "show the losses of a saved batch that was not finite, image by image, and do nothing else. Default: train",
+        "file of a saved batch whose loss was not finite: print its losses image by image and exit. Default: train",
     )
 
     task: Task | None = option(
         None,
-        "what to learn. Default: keypoints if there are any, segment if there are masks, detect if boxes, classify if "
-        "class folders",
+        "task to train for. Default: keypoints if there are any, segment if there are masks, detect if there are "
+        "boxes, classify if there are class folders",
     )
     model: str | None = option(
         None,
-        "architecture. Default: Mask, Faster or Keypoint R-CNN, ResNet-50 on CUDA, MobileNetV3 on CPU, where it is 5 "
-        "times faster; for classes ResNet-50 or ResNet-18",
+        "architecture. Default: Mask, Faster or Keypoint R-CNN, with ResNet-50 on CUDA and MobileNetV3 on CPU, where "
+        "it is 5 times faster; classify: ResNet-50 or ResNet-18",
     )
     backbone: str | None = option(
         None,
-        "feature extractor for --model fasterrcnn, maskrcnn, keypointrcnn or classifier: timm:NAME, such as "
+        "backbone for --model fasterrcnn, maskrcnn, keypointrcnn or classifier: timm:NAME, such as "
         "timm:convnext_atto. Default: the one in the model's name",
     )
     weights: str | None = option(
         None,
-        "starting weights: coco, imagenet, bundled (they come with detseg), none, or a file. Default: coco (classify: "
-        "imagenet); bundled for the demo set, which must run without a network",
+        "starting weights: coco, imagenet, bundled (part of detseg), none, or a file. Default: coco (classify: "
+        "imagenet); bundled for the demo set, which must run without a network connection",
     )
     class_transfer: str | list[str] | None = option(
         None,
-        "comma-separated CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none: whose rows of the last "
-        "layers a class starts with. Default: those of the class of the same name or a listed synonym",
+        "comma-separated CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none: the pretrained class "
+        "whose output-layer weights a class starts from. Default: the class of the same name or a listed synonym",
     )
     freeze: Literal["none", "stem", "backbone", "neck", "rpn"] | None = option(
         None,
-        "freeze all parts up to this one. Default with pretrained weights: stem on CUDA, backbone on CPU, "
-        "where it halves the time; none from scratch",
+        "freeze all parts up to this one. Default with pretrained weights: stem on CUDA, backbone on CPU, where it "
+        "halves the time; none without pretrained weights",
     )
     trainable_layers: int | None = option(
-        None, "torchvision's way to say the same: 0 to 5 backbone layers are trained. Not together with --freeze"
+        None, "number of trainable backbone layers, 0 to 5, as in torchvision. Not together with --freeze"
     )
     norm_eval: bool | None = option(
         None,
-        "the backbone's norm layers keep their statistics while their weights learn, which also takes less time. Default: "
-        "true for pretrained detectors in batches below 16, from which BatchNorm learns badly; else false",
+        "fix the statistics of the backbone's norm layers while their weights are trained, which is also faster. "
+        "Default: true for pretrained detectors with batches below 16, too small for BatchNorm statistics; else false",
     )
     image_size: int | None = option(
-        None, "length of the shorter side in pixels. Default: what the weights were trained with, 480 on CPU"
+        None, "length of the shorter side in pixels. Default: the one that the weights were trained with, 480 on CPU"
     )
     anchor_sizes: list[int] | None = option(
         None,
-        "sides of the anchors in pixels of the network's input, one for each map, such as [16,32,64,128,256]. Default: "
-        "the architecture's; fitted to the boxes when the RPN starts from scratch",
+        "anchor sides in pixels of the network's input, one for each feature map, such as [16,32,64,128,256]. "
+        "Default: the architecture's; fitted to the boxes when the RPN is trained from scratch",
     )
     rois_per_image: int | None = option(
-        None, "boxes per image for the head's loss. Default 128: torchvision's 512 doubles the time and gains nothing"
+        None, "RoIs per image in the head's loss. Default 128: torchvision's 512 doubles the time and has no benefit"
     )
     mask_rois_per_image: int | None = option(
         None,
-        "most of these boxes, at random, whose masks are in the loss: those of one object teach nearly the same. "
-        "Default: all that match an object, torchvision's way; demo: 6",
+        "maximum number of these RoIs, sampled at random, in the mask loss: the RoIs of one object are redundant. "
+        "Default: all that match an object, as in torchvision; demo: 6",
     )
     detections_per_image: int | None = option(
-        None, "most detections an image. Default: 100, or 1.5 times the most crowded training image; demo: 30"
+        None,
+        "maximum number of detections per image. Default: 100, or 1.5 times the objects of the most crowded training "
+        "image; demo: 30",
     )
 
     split: Literal["auto", "stratified", "group", "source"] = option(
-        "auto", "how to divide the data. Default auto: the source's own split, else by group, else stratified"
+        "auto", "how to split the data. Default auto: the split of the data set itself, else by group, else stratified"
     )
-    val: float = option(0.2, "fraction for validation. Default 0.2")
-    test: float | None = option(None, "fraction kept for a final test. Default: 0.15 from 100 images up, else 0")
+    val: float = option(0.2, "fraction of the images in the validation split. Default 0.2")
+    test: float | None = option(
+        None, "fraction of the images in the test split. Default: 0.15 for 100 images or more, else 0"
+    )
     group: str | None = option(
         None,
-        "keeps images that belong together (frames of one video) on one side: a CSV file of file,group, or a regular "
-        "expression on the file name whose first bracket is the group",
+        "keep images that belong together (frames of one video) in one split: a CSV file of file,group, or a regular "
+        "expression for the file name whose first capture group is the group",
     )
-    split_file: str | None = option(None, "a split.json of an earlier run, to divide the data in the same way")
-    subset: int | None = option(None, "train on this many images only. Default: all")
+    split_file: str | None = option(None, "split.json of an earlier run, to split the data in the same way")
+    subset: int | None = option(None, "number of training images to use. Default: all")
 
     augment: Literal["none", "flip", "light", "aerial", "strong"] | None = option(
         None,
-        "augmentation preset. Default light: small sets overfit without; it mirrors left and right. aerial turns as "
-        "well, for what is seen from above and has no upper side (demo)",
+        "augmentation preset. Default light: small data sets overfit without; it flips horizontally. aerial also "
+        "rotates, for images taken from above, which have no upright orientation (demo)",
     )
-    epochs: int | None = option(None, "passes over the data. Default 10, as the published Penn-Fudan run; demo: 16")
+    epochs: int | None = option(None, "epochs to train. Default 10, as in the published Penn-Fudan run; demo: 16")
     minutes: float | None = option(
         None,
-        "wall minutes for training and the evaluation and checkpoint after each epoch: picks as many epochs, at least "
-        "1, as fit by speeds that are measured before. Not together with --epochs. Default: no limit",
+        "wall-clock minutes for training and the evaluation and checkpoint after each epoch: the number of epochs, at "
+        "least 1, follows from speeds measured before training. Not together with --epochs. Default: no limit",
     )
     batch_size: int | None = option(
         None,
-        "images per step of a process; 0: as many as a GPU has memory for, measured. Default: 4 on CUDA, 2 on CPU; "
+        "images per step and process; 0: as many as fit in GPU memory, measured. Default: 4 on CUDA, 2 on CPU; "
         "classify: 32 and 16; never more than there are images",
     )
     optimizer: Literal["sgd", "adamw"] | None = option(
-        None, "Default sgd, as all published R-CNN weights; adamw from scratch, where it needs no tuned rate"
+        None,
+        "optimizer. Default sgd, as for all published R-CNN weights; adamw without pretrained weights, where it works "
+        "without tuning the learning rate",
     )
     lr: float | None = option(
         None,
-        "learning rate. Default: tied to the batch: 0.0025 an image for sgd, at most 0.02; 5e-4 for adamw; demo: 1e-3",
+        "learning rate. Default: proportional to the batch for sgd, 0.0025 per image, at most 0.02; 5e-4 for adamw; "
+        "demo: 1e-3",
     )
-    momentum: float = option(0.9, "of sgd. Default 0.9, torchvision's")
-    weight_decay: float | None = option(None, "Default 5e-4 for sgd (the Penn-Fudan run's), 0.05 for adamw")
-    backbone_lr_mult: float = option(1.0, "factor on the backbone's learning rate. Default 1: torchvision's way")
+    momentum: float = option(0.9, "momentum of sgd. Default 0.9, as in torchvision")
+    weight_decay: float | None = option(
+        None, "weight decay. Default 5e-4 for sgd (as in the Penn-Fudan run), 0.05 for adamw"
+    )
+    backbone_lr_mult: float = option(1.0, "learning-rate multiplier for the backbone. Default 1, as in torchvision")
     head_lr_mult: float | None = option(
         None,
-        "factor on the learning rate of the last layers, whose rows for new classes start from scratch. Default 1: "
-        "torchvision's way; demo: 3",
+        "learning-rate multiplier for the classification, box and mask output layers, which are randomly initialized "
+        "for new classes. Default 1, as in torchvision; demo: 3",
     )
     beta2: float | None = option(
         None,
-        "of adamw: it forgets gradients after about 1/(1-beta2) updates. Default 0.999, usual; demo: 0.98, its run has "
-        "a few hundred updates",
+        "second beta of adamw: it averages squared gradients over about 1/(1-beta2) steps. Default 0.999, the usual "
+        "value; demo: 0.98, because its run has a few hundred steps",
     )
     schedule: Literal["constant", "step", "multistep", "exponential", "cosine"] = option(
-        "cosine", "of the learning rate. Default cosine: no milestones to tune"
+        "cosine", "learning-rate schedule. Default cosine: no milestones to tune"
     )
-    milestones: list[int] | None = option(None, "epochs at which multistep lowers the rate. Default: 2/3 and 8/9")
-    step_epochs: int = option(3, "epochs between two steps of the step schedule. Default 3, the Penn-Fudan run's")
-    gamma: float = option(0.1, "factor of step, multistep and exponential (there per epoch). Default 0.1")
+    milestones: list[int] | None = option(
+        None, "epochs at which multistep lowers the learning rate. Default: 2/3 and 8/9 of all epochs"
+    )
+    step_epochs: int = option(3, "epochs between two changes of the step schedule. Default 3, as in the Penn-Fudan run")
+    gamma: float = option(
+        0.1, "learning-rate factor of the step, multistep and exponential (there per epoch) schedules. Default 0.1"
+    )
     warmup_steps: int | None = option(
-        None, "linear warm-up. Default: one epoch, at most 1000 steps and a tenth of the run; it prevents NaN"
+        None, "steps of linear warm-up. Default: one epoch, at most 1000 steps and a tenth of the run; prevents NaN"
     )
-    clip_norm: float = option(10.0, "limit of the gradient's norm, 0 for none. Default 10: only spikes are cut")
-    patience: int = option(0, "stop after so many epochs without a better validation number. Default 0: never")
-    accumulate: int = option(1, "batches whose gradients are averaged for one update. Default 1")
+    clip_norm: float = option(10.0, "maximum norm of the gradient, 0 for none. Default 10: only spikes are clipped")
+    patience: int = option(0, "stop after this many epochs without a better validation score. Default 0: never")
+    accumulate: int = option(1, "batches whose gradients are averaged for one step. Default 1")
     precision: Literal["fp32", "bf16", "fp16"] = option(
-        "fp32", "what a step computes in; weights stay float32. Default fp32: the same numbers everywhere"
+        "fp32", "number format of a step; weights stay float32. Default fp32: the same numbers on every machine"
     )
     ema: float | None = option(
         None,
-        "decay of an average of the weights, such as 0.999; it is what is evaluated and kept as best. Default: none",
+        "decay of a moving average of the weights, such as 0.999; the average is evaluated and saved as the best "
+        "weights. Default: no average",
     )
     skip_nonfinite: int = option(
-        0, "updates in a row that may be left out because a loss is not finite. Default 0: the run stops and says why"
+        0, "steps in a row that may be skipped because a loss is not finite. Default 0: the run stops with an error"
     )
     checkpoint_every: str = option(
-        "10m", "steps (500) or minutes (10m) between checkpoints inside an epoch; 0 for none. Default 10m"
+        "10m", "steps (500) or minutes (10m) between checkpoints within an epoch; 0 for none. Default 10m"
     )
     keep_checkpoints: int = option(
         2, "number of recent checkpoints to keep. Default 2: the older one is a fallback if the newest is corrupt"
@@ -210,63 +224,65 @@ class TrainConfig(DataConfig):
 
     linear_probe_epochs: int | Literal["half"] | None = option(
         None,
-        "first train the heads on the frozen backbone, whose features are computed once, for this many of the --epochs; "
-        "then train what --freeze leaves, at a lower rate (LP-FT, Kumar et al. 2022). half: half of all epochs. "
-        "Default: no linear probing",
+        "first train the heads on the frozen backbone, whose features are computed once, for this many of the --epochs "
+        "or half of them; then train all parts that --freeze does not freeze, at a lower learning rate (LP-FT, Kumar "
+        "et al. 2022). Default: no linear probing",
     )
-    finetune_lr_mult: float = option(0.1, "factor on the learning rate after the probe. Default 0.1")
+    finetune_lr_mult: float = option(0.1, "learning-rate multiplier after the linear probe. Default 0.1")
     cache: Literal["auto", "memory", "disk", "off"] = option(
         "auto",
-        "where features of a frozen backbone are kept, so that it runs once for each view of an image. Default auto: in "
-        "memory if they fit, else on disk; on disk other runs find them too",
+        "where to cache features of a frozen backbone, so that it runs once for each view of an image. Default auto: "
+        "in memory if they fit, else on disk, where other runs can reuse them",
     )
     cached_views: int = option(
-        0, "views drawn from --augment that are kept besides the plain and the mirrored one. Default 0"
+        0, "randomly augmented views (--augment) to cache besides the original and the flipped image. Default 0"
     )
     cache_dtype: Literal["float16", "float32"] = option(
-        "float16", "of the features that are kept. Default float16: half the memory; float32 changes no number"
+        "float16", "number format of cached features. Default float16: half the memory; float32 changes no number"
     )
     cache_limit: float | None = option(
         None,
-        "GB of features that are kept; the rest is computed in every step. Default: half of the free memory; on disk "
-        "20, and at most half of what is free",
+        "maximum GB of cached features; the others are computed in every step. Default: half of the free memory; on "
+        "disk 20, and at most half of the free space",
     )
-    cache_dir: str | None = option(None, "folder of the features on disk. Default: ~/.cache/detseg/features")
+    cache_dir: str | None = option(None, "folder for features cached on disk. Default: ~/.cache/detseg/features")
 
     decoded_limit: float = option(
         4.0,
-        "GB of decoded images in a file that the run's loader processes share, 0 for none. Default 4; the rest is "
-        "decoded in every epoch",
+        "maximum GB of decoded images in a file that the loader workers of the run share, 0 for none. Default 4; the "
+        "others are decoded in every epoch",
     )
 
     workers: int | None = option(
-        None, "loader processes. Default: cores minus one, at most 4; 0 on CPU, which has none to spare"
+        None, "loader worker processes. Default: cores minus one, at most 4; 0 on CPU, which training keeps busy"
     )
-    device: str | None = option(None, "cuda, cuda:1, cpu, ... Default: cuda if there is one")
-    seed: int = option(0, "every random number follows from it. Default 0")
+    device: str | None = option(None, "cuda, cuda:1, cpu, ... Default: cuda if available")
+    seed: int = option(0, "seed of all random numbers. Default 0")
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """Options of ``pretrain``."""
 
-    data: str = option("", "large labelled set to train on. Default: scenes that are rendered on the way")
+    data: str = option("", "large labelled data set to train on. Default: scenes that are rendered during training")
     output: str = option("runs/pretrain", "folder to write. Default runs/pretrain")
-    resume: str | None = option(None, "folder to continue from its last checkpoint")
-    model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture. Default: the one that is bundled")
-    weights: str = option("none", "what to go on from: coco, imagenet, bundled or a file. Default none: from scratch")
-    epochs: int = option(24, "rounds. Default 24: an hour on two cores")
-    epoch_steps: int = option(200, "updates in a round, after which a checkpoint is written. Default 200")
-    eval_epochs: int = option(8, "rounds between two evaluations. Default 8")
-    batch_size: int = option(16, "scenes per update, of all processes together. Default 16")
+    resume: str | None = option(None, "folder to resume from its latest checkpoint")
+    model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture. Default: that of the bundled weights")
+    weights: str = option("none", "starting weights: coco, imagenet, bundled or a file. Default none: from scratch")
+    epochs: int = option(24, "epochs to train. Default 24: an hour on two cores")
+    epoch_steps: int = option(200, "steps per epoch, after which a checkpoint is written. Default 200")
+    eval_epochs: int = option(8, "epochs between two evaluations. Default 8")
+    batch_size: int = option(16, "scenes per step, of all processes together. Default 16")
     image_size: int = option(160, "sides of a scene in pixels. Default 160")
-    rois_per_image: int = option(48, "boxes per scene for the head's loss. Default 48")
-    mask_rois_per_image: int | None = option(None, "most of these whose masks are in the loss. Default: all with one")
-    lr: float = option(1.5e-3, "of adamw. Default 1.5e-3")
-    val_scenes: int = option(200, "scenes that the weights are scored on. Default 200")
-    workers: int = option(0, "processes that render, for each that trains. Default 0: the same")
-    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
-    seed: int = option(0, "every scene and number follows from it. Default 0")
+    rois_per_image: int = option(48, "RoIs per scene in the head's loss. Default 48")
+    mask_rois_per_image: int | None = option(
+        None, "maximum number of these RoIs in the mask loss. Default: all that match an object"
+    )
+    lr: float = option(1.5e-3, "learning rate of adamw. Default 1.5e-3")
+    val_scenes: int = option(200, "scenes that the weights are evaluated on. Default 200")
+    workers: int = option(0, "rendering processes per training process. Default 0: the training process renders")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if available")
+    seed: int = option(0, "seed of all scenes and random numbers. Default 0")
 
 
 @dataclass(frozen=True)
@@ -275,30 +291,30 @@ class EvaluateConfig(DataConfig):
 
     run: str = option("", "run folder or checkpoint file")
     split: Literal["train", "val", "test", "all"] = option(
-        "val", "which part of the data. Default val; other data than the run's is taken whole unless it has this split"
+        "val", "split to evaluate. Default val; data other than the run's is used as a whole unless it has this split"
     )
-    predictions: str | None = option(None, "COCO results file to score instead of a model")
+    predictions: str | None = option(None, "COCO results file to evaluate instead of a model")
     ground_truth: str | None = option(None, "COCO annotation file for --predictions")
     iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
-        None, "what --predictions are compared by. Default: masks if they have masks, keypoints if those, else boxes"
+        None, "IoU type for --predictions. Default: segm if they have masks, keypoints if they have some, else bbox"
     )
     max_dets: int | None = option(
         None,
-        "detections of a class in an image that count. Default 100 (keypoints 20) as COCO; for a run at least the "
-        "objects of the most crowded image",
+        "maximum number of detections counted per class and image. Default 100 (keypoints 20) as in COCO; for a run at "
+        "least the number of objects in the most crowded image",
     )
     reference: bool = option(
         False,
-        "score --predictions by pycocotools itself, with the ids of the file. Default false: the same numbers, faster, "
-        "but an annotation with id 0 can be found",
+        "evaluate --predictions with pycocotools itself, using the ids of the file. Default false: the same numbers, "
+        "faster, but an annotation with id 0 can be matched",
     )
-    json: bool = option(False, "print the metrics as JSON and nothing else. Default false: a table")
+    json: bool = option(False, "print only the metrics, as JSON. Default false: a table")
     output: str | None = option(None, "folder for metrics.json and predictions.json. Default: <run>/evaluate-<split>")
     batch_size: int | None = option(
-        None, "images at a time. Default: the run's own, so that its numbers come out equal"
+        None, "images per batch. Default: that of the run, so that the metrics are equal to the run's"
     )
-    workers: int | None = option(None, "loader processes. Default: cores minus one, at most 4; 0 on CPU")
-    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
+    workers: int | None = option(None, "loader worker processes. Default: cores minus one, at most 4; 0 on CPU")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if available")
 
 
 @dataclass(frozen=True)
@@ -308,9 +324,9 @@ class PredictConfig:
     run: str = option("", "run folder or checkpoint file")
     images: list[str] = field(default_factory=list, metadata={"help": "image files or folders"})
     output: str = option("out", "folder for predictions.json and images. Default out")
-    min_score: float = option(0.5, "lowest score that is drawn. Default 0.5; predictions.json holds all")
-    draw: bool = option(True, "draw images. Default true")
-    device: str | None = option(None, "cuda, cpu, ... Default: cuda if there is one")
+    min_score: float = option(0.5, "minimum score of drawn predictions. Default 0.5; predictions.json contains all")
+    draw: bool = option(True, "write images with drawn predictions. Default true")
+    device: str | None = option(None, "cuda, cpu, ... Default: cuda if available")
 
 
 @dataclass(frozen=True)
@@ -318,9 +334,9 @@ class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
     output: str | None = option(None, "folder for sheet.jpg and summary.json. Default: inspect-<data>")
-    records: int = option(16, "images on the sheet. Default 16")
-    json: bool = option(False, "print the summary as JSON and nothing else. Default false: a table")
-    seed: int = option(0, "chooses the images on the sheet. Default 0: the same ones each time")
+    records: int = option(16, "number of images on the sheet. Default 16")
+    json: bool = option(False, "print only the summary, as JSON. Default false: a table")
+    seed: int = option(0, "seed that selects the images on the sheet. Default 0: the same ones each time")
 
 
 @dataclass(frozen=True)
@@ -328,7 +344,7 @@ class ConvertConfig(DataConfig):
     """Options of ``convert``."""
 
     output: str = option("", "new folder to write. No default")
-    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "format. Default coco")
+    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format. Default coco")
 
 
 @accepts_old_options
@@ -339,42 +355,42 @@ class BenchmarkConfig(TrainConfig):
     what: Literal["baseline", "transfer", "frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
         "baseline",
         "what to compare. Default baseline: AP of a torchvision training loop; transfer: starting weights at equal "
-        "budgets; the others: speed of each part against its baseline, on generated data; all: of all these",
+        "training times; the others: speed of a part against its baseline, on generated data; all: all of these parts",
     )
-    seeds: list[int] | None = option(None, "one run each, such as [0,1]. Default [0,1,2]")
+    seeds: list[int] | None = option(None, "one run per seed, such as [0,1]. Default [0,1,2]")
     budgets: list[float] | None = option(None, "transfer: minutes of training, each for every arm. Default [3,20]")
     arms: str | list[str] | None = option(
         None,
-        "transfer: comma-separated; of scratch, bundled frozen, bundled fine-tuned, imagenet frozen and imagenet "
-        "fine-tuned. Default: all, those of imagenet with --imagenet",
+        "transfer: comma-separated arms out of scratch, bundled frozen, bundled fine-tuned, imagenet frozen and "
+        "imagenet fine-tuned. Default: all, the imagenet ones only with --imagenet",
     )
     bundled: str = option("bundled", "transfer: weights of the bundled arms. Default: those that come with the package")
     imagenet: str | None = option(
-        None, "transfer: a classification state dict of MobileNetV2. Default: no arms of imagenet"
+        None, "transfer: a classification state dict of MobileNetV2. Default: no imagenet arms"
     )
 
 
 def to_toml(config: object) -> str:
-    """A flat TOML text of a config; None is left out, because TOML has none."""
+    """Return the options of a config as flat TOML text; None is omitted, because TOML has no null."""
     lines = []
     for item in fields(config):  # type: ignore[arg-type]
         value = getattr(config, item.name)
         if value is not None:
-            # JSON's numbers, booleans, lists and escaped strings are TOML's too
+            # numbers, booleans, lists and escaped strings are written alike in JSON and TOML
             lines.append(f"{item.name} = {json.dumps(value)}")
     return "\n".join(lines) + "\n"
 
 
-def to_flags(config: object, *, besides: tuple[str, ...] = ()) -> list[str]:
-    """The options of a config that are not its class's defaults, as words of a command line; not those ``besides``."""
-    words = []
+def to_flags(config: object, *, exclude: tuple[str, ...] = ()) -> list[str]:
+    """Return the options of a config that differ from the defaults as command-line arguments, without ``exclude``."""
+    arguments = []
     default = type(config)()
     for item in fields(config):  # type: ignore[arg-type]
         value, flag = getattr(config, item.name), item.name.replace("_", "-")
-        if item.name in besides or value == getattr(default, item.name):
+        if item.name in exclude or value == getattr(default, item.name):
             continue
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            arguments.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))]
-    return words
+            arguments += [f"--{flag}", value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))]
+    return arguments

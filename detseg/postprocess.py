@@ -1,4 +1,4 @@
-"""From what a network gives to what a user gets: original pixels, masks pasted and encoded inside their boxes."""
+"""Convert network outputs to predictions in original pixels; paste and encode masks inside their boxes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from detseg.structures import RLE, Float32, Prediction, RawPrediction
 
 
 def finish(raw: RawPrediction, geometry: Geometry) -> Prediction:
-    """A network's output for one image in the pixels of the upright original, best score first.
+    """Convert a network's output for one image to pixels of the upright original, highest score first.
 
-    Boxes are scaled by original / resized (per axis, in float32 as torchvision's ``resize_boxes``) after the offset of
-    the crop is added, and cut at the frame. M = 0 keeps all shapes.
+    Boxes are shifted by the offset of the crop, scaled by original / resized (per axis, in float32 as torchvision's
+    ``resize_boxes``) and clipped to the image. M = 0 keeps all shapes.
 
     Raises:
         DataError: a box, score, mask or keypoint is NaN or infinite.
@@ -47,33 +47,34 @@ def finish(raw: RawPrediction, geometry: Geometry) -> Prediction:
 
 
 def check_finite(prediction: RawPrediction | Prediction, where: str = "prediction") -> None:
-    """DataError if a box, score, mask probability or keypoint is NaN or infinite: the metric would not notice."""
+    """DataError if a box, score, mask probability or keypoint is NaN or infinite: metrics would not detect it."""
     for name in ("boxes", "scores", "mask_probs", "keypoints"):
         values = getattr(prediction, name, None)
         if values is not None and not np.isfinite(values).all():
             rows = np.argwhere(~np.isfinite(values))
             raise DataError(
-                f"{where}: {name}[{', '.join(str(i) for i in rows[0])}] is {values[tuple(rows[0])]}; the network gives "
-                "numbers that are not finite: train with a lower learning rate or go back to an earlier checkpoint"
+                f"{where}: {name}[{', '.join(str(i) for i in rows[0])}] is {values[tuple(rows[0])]}; the network "
+                "outputs non-finite numbers: train with a lower learning rate or go back to an earlier checkpoint"
             )
 
 
 def paste_masks(
     mask_probs: Float32, boxes: Float32, size_hw: tuple[int, int], scale_xy: tuple[float, float] = (1, 1)
 ) -> list[RLE]:
-    """Masks of the whole image from the small masks inside their boxes.
+    """Paste the small masks of boxes into masks of the whole image.
 
-    The inverse of what the mask head learnt from, to a fraction of a pixel: its targets are averages over the bins of
-    a RoIAlign whose coordinate c is the centre of pixel c (``aligned=False``), so the centre of bin i of S lies at
-    x1 + (i + 0.5) (x2 - x1) / S. Each pixel reads between the bins around it, the outermost of which reach to the edge
-    of the box, and is 1 above 0.5. (torchvision's ``paste_masks_in_image`` cuts the corners of the box to whole pixels
-    and so moves and widens masks by half a pixel.) Only the pixels of the box are ever computed.
+    The inverse of the mask head's training targets, accurate to a fraction of a pixel: the targets are averages over
+    the bins of a RoIAlign whose coordinate c is the centre of pixel c (``aligned=False``), so the centre of bin i of S
+    is at x1 + (i + 0.5) (x2 - x1) / S. Each pixel is interpolated linearly between the bins around it, the outermost of
+    which extend to the edge of the box, and is 1 above 0.5. (torchvision's ``paste_masks_in_image`` truncates the
+    corners of the box to whole pixels and so shifts and widens masks by half a pixel.) Only the pixels of the box are
+    computed.
 
     Args:
         mask_probs: float32 [M, S, S] in [0, 1].
         boxes: float32 [M, 4] xyxy in pixels of the image.
         size_hw: height and width of the image.
-        scale_xy: pixels of the image in one pixel of the network's input.
+        scale_xy: image pixels per pixel of the network's input, in x and y.
 
     Returns:
         M COCO RLEs of ``size_hw``.
@@ -82,43 +83,44 @@ def paste_masks(
     height, width = size_hw
     rles = []
     for probs, (x1, y1, x2, y2) in zip(mask_probs, boxes.astype(np.float64).tolist(), strict=True):
-        left, columns = _reading(x1, x2, scale_xy[0], side, width)
-        top, rows = _reading(y1, y2, scale_xy[1], side, height)
-        # Transposed: run lengths go down the columns, so each column of the image is kept as one piece of memory.
+        left, columns = _interpolation_weights(x1, x2, scale_xy[0], side, width)
+        top, rows = _interpolation_weights(y1, y2, scale_xy[1], side, height)
+        # Transposed: run lengths follow the columns, so each column of the image is contiguous in memory.
         rles.append(crop_rle((columns @ probs.T @ rows.T > 0.5).T, top, left, size_hw))
     return rles
 
 
-def _reading(start: float, end: float, scale: float, bins: int, size: int) -> tuple[int, Float32]:
-    """Along one axis: the first pixel of a box's window, and what each of its pixels reads of each bin [window, bins].
+def _interpolation_weights(start: float, end: float, scale: float, bins: int, size: int) -> tuple[int, Float32]:
+    """Along one axis: the first pixel of a box's window, and the weight of each bin for each pixel [window, bins].
 
     Args:
-        start: in pixels of the image, as is ``end``.
-        scale: pixels of the image in one of the network's input, where a box is at least one pixel long.
+        start, end: sides of the box in image pixels.
+        scale: image pixels per pixel of the network's input, where a box is at least one pixel long.
+        bins: number of bins of the mask along this axis.
         size: length of the image.
     """
     first = max(math.floor(start) - 1, 0)
     centres = np.arange(first, min(math.ceil(end + scale) + 1, size)) + 0.5
-    at = (centres - 0.5 * scale - start) * (bins / max(end - start, scale))
-    inside = (at > 0) & (at < bins)
-    near = (at - 0.5).clip(0, bins - 1)
-    weights = np.maximum(0, 1 - np.abs(near[:, None] - np.arange(bins))) * inside[:, None]
+    position = (centres - 0.5 * scale - start) * (bins / max(end - start, scale))
+    inside = (position > 0) & (position < bins)
+    bin_index = (position - 0.5).clip(0, bins - 1)
+    weights = np.maximum(0, 1 - np.abs(bin_index[:, None] - np.arange(bins))) * inside[:, None]
     return first, weights.astype(np.float32)
 
 
 def crop_rle(crop: npt.NDArray[np.bool_], top: int, left: int, size_hw: tuple[int, int]) -> RLE:
-    """The RLE of an image that is zero but for ``crop`` [h, w] at row ``top``, column ``left``.
+    """The RLE of a mask that is zero except for ``crop`` [h, w] at row ``top``, column ``left``.
 
-    The same bytes as ``pycocotools.mask.encode`` of the whole image, which is never made. ``crop`` must lie inside the
+    The same bytes as ``pycocotools.mask.encode`` of the whole mask, which is never built. ``crop`` must be inside the
     image; it is fastest with its columns contiguous (``array.T`` of a C-ordered [w, h] array).
     """
     height, width = size_hw
     rows, columns = crop.shape
-    # One zero before every column separates the columns; then each change of value is the start or the end of a run.
-    apart = np.zeros(columns * (rows + 1) + 1, np.bool_)
-    apart[:-1].reshape(columns, rows + 1)[:, 1:] = crop.T
-    column, row = np.divmod(np.flatnonzero(apart[1:] != apart[:-1]), rows + 1)
-    bounds = (left + column) * height + top + row  # start, end, start, end, ... down the columns of the whole image
+    # A zero before every column separates the columns, so each change of value is the start or the end of a run.
+    separated = np.zeros(columns * (rows + 1) + 1, np.bool_)
+    separated[:-1].reshape(columns, rows + 1)[:, 1:] = crop.T
+    column, row = np.divmod(np.flatnonzero(separated[1:] != separated[:-1]), rows + 1)
+    bounds = (left + column) * height + top + row  # start, end, start, end, ... in column order of the whole image
     # A run that ends at the bottom edge and one that starts at the top of the next column are one run.
     joined = np.flatnonzero(bounds[1:-1:2] == bounds[2::2])
     bounds = np.delete(bounds, np.concatenate([2 * joined + 1, 2 * joined + 2]))
@@ -130,7 +132,7 @@ def crop_rle(crop: npt.NDArray[np.bool_], top: int, left: int, size_hw: tuple[in
 
 
 def mask_to_box_rle(mask: npt.NDArray[np.bool_]) -> RLE:
-    """The RLE of a whole mask [H, W]; only the rows and columns that it touches are encoded."""
+    """The RLE of a whole mask [H, W]; only the rows and columns of its bounding box are encoded."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return crop_rle(mask[:0, :0], 0, 0, mask.shape)
@@ -139,9 +141,9 @@ def mask_to_box_rle(mask: npt.NDArray[np.bool_]) -> RLE:
 
 
 def to_stored_frame(prediction: Prediction, stored_hw: tuple[int, int], orientation: int) -> Prediction:
-    """The prediction in the frame of the pixels as stored, before the EXIF ``orientation`` (1..8) was applied.
+    """Convert a prediction to the pixels as stored, before the EXIF ``orientation`` (1..8) was applied.
 
-    Data sets whose annotations refer to stored pixels get their predictions back in that frame.
+    For data sets whose annotations refer to stored pixels.
     """
     if orientation == 1:
         return prediction

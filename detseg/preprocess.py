@@ -1,4 +1,4 @@
-"""How an image becomes network input: one value, saved with the model, used by training, prediction and export."""
+"""Resize and crop images to network input: one config, saved with the model, for training, prediction and export."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from detseg.errors import DataError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 16384
-"""Pixels a side that a network is given; more would be a slip or an attack."""
+"""Largest input side of a network in pixels; a larger value is a typing error or an attack."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the network's pixels lie in the original image.
+    """Mapping between the network's input pixels and the original image.
 
-    Network pixels = (upright original pixels resized to ``resized_hw``), then cut to ``crop_hw`` at ``crop_yx``.
+    Network pixels = upright original pixels, resized to ``resized_hw``, then cropped to ``crop_hw`` at ``crop_yx``.
 
     Attributes:
         original_hw: height and width of the upright original.
-        resized_hw: height and width after the one resize.
-        orientation: EXIF orientation 1..8 that was undone to stand the image upright.
+        resized_hw: height and width after the (only) resize.
+        orientation: EXIF orientation 1..8 that was undone to rotate the image upright.
         crop_yx: top-left corner of the centre crop in the resized image; (0, 0) for detectors, which never crop.
-        crop_hw: height and width of what the network sees; ``resized_hw`` for detectors.
+        crop_hw: height and width of the network input; ``resized_hw`` for detectors.
     """
 
     original_hw: tuple[int, int]
@@ -44,16 +44,16 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, normalisation and EXIF rule of a model.
+    """Input size, normalisation and EXIF handling of a model.
 
     Attributes:
-        min_size: length in pixels that the shorter side is brought to.
-        max_size: limit in pixels for the longer side; 0 for none. The smaller scale wins, as in torchvision.
-        crop: side of a centre crop in pixels; 0 for none (detectors). Classifiers see ``crop`` x ``crop``.
-        stretch: bring both sides to ``min_size``, whatever the image's shape (SSD); the other two are then 0.
-        mean, std: per-channel normalisation of RGB in [0, 1], done in the model.
-        apply_exif: stand images upright by their EXIF orientation.
-        colour: channel order; "RGB" is the only one so far.
+        min_size: length in pixels that the shorter side is resized to.
+        max_size: limit in pixels for the longer side; 0 for none. The smaller scale is used, as in torchvision.
+        crop: side of a centre crop in pixels; 0 for none (detectors). Classifiers receive ``crop`` x ``crop`` pixels.
+        stretch: resize both sides to ``min_size``, ignoring the aspect ratio (SSD); max_size and crop are then 0.
+        mean, std: per-channel normalisation of RGB in [0, 1], applied in the model.
+        apply_exif: rotate images upright by their EXIF orientation.
+        colour: channel order; only "RGB" is supported.
     """
 
     min_size: int = 800
@@ -67,7 +67,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         if max(self.min_size, self.max_size) > LARGEST:
-            raise DataError(f"preprocessing: images of {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
+            raise DataError(f"preprocessing: image side {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
         if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
             raise DataError(
                 f"preprocessing: min_size {self.min_size}, max_size {self.max_size}, crop {self.crop}: "
@@ -75,16 +75,16 @@ class Preprocessing:
             )
         if self.stretch and (self.max_size or self.crop):
             raise DataError(
-                f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: a stretched image is "
+                f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: stretched images are "
                 "min_size x min_size; set both to 0"
             )
         if self.colour != "RGB":
-            raise DataError(f"preprocessing: colour order {self.colour!r} is not known; only RGB is")
+            raise DataError(f"preprocessing: channel order {self.colour!r} is not supported; use RGB")
 
     def resized_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
-        """Height and width after the resize: torchvision's own formula (``GeneralizedRCNNTransform``), to the pixel.
+        """Height and width after the resize: torchvision's formula (``GeneralizedRCNNTransform``), exactly.
 
-        The scale is a float64 and the product is cut off, as torchvision does; a side never becomes 0.
+        The scale is a float64 and the product is truncated, as in torchvision; a side never becomes 0.
         """
         if self.stretch:
             return self.min_size, self.min_size
@@ -92,7 +92,7 @@ class Preprocessing:
         if self.max_size:
             scale = min(scale, self.max_size / max(size_hw))
         height, width = (max(1, int(side * scale)) for side in size_hw)
-        if self.crop:  # rounding must not leave less than the crop
+        if self.crop:  # rounding must not make a side shorter than the crop
             height, width = max(height, self.crop), max(width, self.crop)
         return height, width
 
@@ -106,10 +106,10 @@ class Preprocessing:
 
     @staticmethod
     def apply(image: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
-        """What the network sees of an upright uint8 [H, W, 3] image: the one resize (bilinear, uint8), then the crop.
+        """Resize (bilinear, uint8) and crop an upright uint8 [H, W, 3] image to the network input.
 
         ``image`` may have been decoded smaller than ``geometry.original_hw``; the result is uint8 of
-        ``geometry.network_hw``. Training, evaluation, prediction and serving all call this.
+        ``geometry.network_hw``. Training, evaluation, prediction and serving all use this function.
         """
         height, width = geometry.resized_hw
         if image.shape[:2] != (height, width):
@@ -122,5 +122,5 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Preprocessing:
-        plain: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
-        return cls(**plain)
+        fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        return cls(**fields)

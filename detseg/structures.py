@@ -1,4 +1,4 @@
-"""What a network gives and what a user gets. Numpy arrays only."""
+"""Predictions: raw network outputs and results in original pixels. Numpy arrays only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class RawPrediction:
-    """What a detector gives for one image, in network pixels (before padding), best score first.
+    """A detector's output for one image, in network pixels (before padding), highest score first.
 
     Attributes:
         boxes: float32 [M, 4] xyxy.
@@ -36,7 +36,7 @@ class RawPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a user gets for one image, in original (upright) pixels, best score first.
+    """Detections of one image, in original (upright) pixels, highest score first.
 
     Attributes:
         size_hw: height and width of the upright original image.
@@ -58,7 +58,7 @@ class Prediction:
         return len(self.scores)
 
     def masks(self) -> npt.NDArray[np.uint8]:
-        """uint8 [M, H, W] in {0, 1}; zeros if there is no mask head. Costs M * H * W bytes: ask for it when needed."""
+        """uint8 [M, H, W] in {0, 1}; zeros if there is no mask head. Allocates M * H * W bytes."""
         from pycocotools import mask as coco_mask
 
         if not self.rles:
@@ -66,7 +66,7 @@ class Prediction:
         return np.ascontiguousarray(coco_mask.decode(self.rles).transpose(2, 0, 1))
 
     def above(self, score: float) -> Prediction:
-        """Only what scores at least ``score``."""
+        """The detections with a score of at least ``score``."""
         keep = np.flatnonzero(self.scores >= score)
         return Prediction(
             self.size_hw,
@@ -80,7 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """What a classifier gives for one image.
+    """A classifier's output for one image.
 
     Attributes:
         probabilities: float32 [K], sums to 1; position i is class_index i.
@@ -95,7 +95,7 @@ class ClassPrediction:
 
 @dataclass(frozen=True)
 class FieldPredictions:
-    """What a classifier with several label fields gives for one image.
+    """The output of a classifier with several label fields for one image.
 
     Attributes:
         fields: name of the field -> its prediction, in the order of the fields.
@@ -108,8 +108,8 @@ class FieldPredictions:
 
     def labels(self) -> list[int]:
         """The most probable class of each field as a label 1..K of the ``joined`` class map."""
-        labels, before = [], 0
+        labels, offset = [], 0
         for prediction in self.fields.values():
-            labels.append(before + prediction.class_index + 1)
-            before += len(prediction.probabilities)
+            labels.append(offset + prediction.class_index + 1)
+            offset += len(prediction.probabilities)
         return labels

@@ -1,4 +1,4 @@
-"""Names of the tasks."""
+"""Task names."""
 
 from __future__ import annotations
 

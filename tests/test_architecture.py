@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,32 @@ def test_nothing_reads_pickle() -> None:
         text = path.read_text(encoding="utf-8")
         for forbidden in ("weights_only=False", "pickle.load", "allow_pickle=True", "import joblib"):
             assert forbidden not in text, f"{path}: {forbidden}"
+
+
+MAP = PACKAGE / "README.md"
+
+
+def mapped_floors() -> dict[str, int]:
+    """Package or file -> its floor, as the developers' map states it."""
+    floors = {}
+    for line in MAP.read_text(encoding="utf-8").splitlines():
+        number = re.match(r"\| (\d+) \|", line)
+        for target in re.findall(r"\]\(([^)]+)\)", line) if number else ():
+            first = target.removesuffix("README.md").strip("/").split("/")[0].removesuffix(".py")
+            floors.setdefault(first, int(number[1]) if number else 0)
+    return floors
+
+
+def test_the_map_names_every_package_and_its_floor() -> None:
+    present = {
+        path.stem
+        for path in PACKAGE.iterdir()
+        if (path.is_dir() and any(path.glob("*.py"))) or (path.suffix == ".py" and path.stem != "__init__")
+    }
+    assert mapped_floors() == {name: FLOORS.get(name, 0) for name in present}
+
+
+def test_paths_of_the_map_exist() -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", MAP.read_text(encoding="utf-8"))
+    assert len(targets) > 40
+    assert [target for target in targets if not (PACKAGE / target).exists()] == []

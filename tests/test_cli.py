@@ -1,4 +1,4 @@
-"""The command line: quick help, TOML below flags, unknown keys refused, exit codes."""
+"""Test the command line: fast help, precedence of flags over TOML, unknown keys, exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_names_every_option_with_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_option_with_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
     assert caught.value.code == 0
@@ -28,28 +28,39 @@ def test_help_names_every_option_with_its_default(command: str, capsys: pytest.C
         assert " ".join(item.metadata["help"].split())[:20] in printed
 
 
-def test_every_optional_option_says_its_default() -> None:
-    needed = {"run", "images", "predictions", "ground_truth", "resume", "split_file", "group", "trainable_layers"}
+def test_every_optional_option_states_its_default() -> None:
+    without_default = {
+        "run",
+        "images",
+        "predictions",
+        "ground_truth",
+        "resume",
+        "split_file",
+        "group",
+        "trainable_layers",
+    }
     for config_class, _, _ in COMMANDS.values():
         for item in fields(config_class):
-            assert "efault" in item.metadata["help"] or item.name in needed, f"{config_class.__name__}.{item.name}"
+            assert "efault" in item.metadata["help"] or item.name in without_default, (
+                f"{config_class.__name__}.{item.name}"
+            )
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "predict.py", "inspect_data.py"])
-def test_help_is_quick_and_loads_no_torch(script: str) -> None:
+def test_help_is_fast_and_does_not_import_torch(script: str) -> None:
     def seconds(arguments: list[str]) -> float:
         times = []
         for _ in range(3):
-            began = time.perf_counter()
+            start = time.perf_counter()
             subprocess.run(arguments, check=True, capture_output=True)
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - start)
         return min(times)
 
-    helped = seconds([sys.executable, str(ROOT / "tools" / script), "--help"])
-    assert helped < 1.0 + seconds([sys.executable, "-c", "pass"])
+    help_seconds = seconds([sys.executable, str(ROOT / "tools" / script), "--help"])
+    assert help_seconds < 1.0 + seconds([sys.executable, "-c", "pass"])
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+def test_flags_take_precedence_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('epochs = 3\nlr = 0.5\nclasses = ["a", "b"]\ndata = "here"\nval_loss = false\n')
     config = parse("train", ["--config", str(file), "--epochs", "5"])
@@ -59,33 +70,33 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "expected"),
     [("epoch = 3\n", "epoch"), ('epochs = "three"\n', "epochs"), ("epochs = \n", "run.toml"), ("lr = [1]\n", "lr")],
 )
-def test_a_bad_config_is_refused(text: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_config_is_an_error(text: str, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "run.toml"
     file.write_text(text)
     with pytest.raises(SystemExit) as caught:
         parse("train", ["--config", str(file)])
     assert caught.value.code == 2
-    assert named in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--epochs", "x"], ["--nothing", "1"], ["--bad-instances", "keep"]])
-def test_a_bad_flag_is_refused(arguments: list[str]) -> None:
+def test_a_bad_flag_is_an_error(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse("train", arguments)
     assert caught.value.code == 2
 
 
-def test_a_saved_config_reads_back_equal() -> None:
+def test_a_saved_config_is_equal_when_read_again() -> None:
     name = 'a "quoted" \\ näme'
     config = TrainConfig(data=name, classes=["ä", "b"], epochs=3, lr=1e-5, milestones=[1, 2], val_loss=False)
     assert TrainConfig(**tomllib.loads(to_toml(config))) == config
     assert TrainConfig(**tomllib.loads(to_toml(TrainConfig()))) == TrainConfig()
 
 
-def test_bad_input_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_prints_one_line_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", str(tmp_path / "nowhere")]) == 1
     error = capsys.readouterr().err
     assert "nowhere" in error
@@ -99,7 +110,7 @@ def test_no_command_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> N
     assert "train" in capsys.readouterr().out
 
 
-def test_positions() -> None:
+def test_positional_arguments() -> None:
     config = parse("evaluate", ["runs/a", "DATA", "--split", "all"])
     assert (config.run, config.data, config.split) == ("runs/a", "DATA", "all")
     assert parse("evaluate", ["--split", "test", "runs/a"]).run == "runs/a"

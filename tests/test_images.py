@@ -1,4 +1,4 @@
-"""Files to pixels: every odd file gives an image or one clear error."""
+"""Decoding of image files: every unusual file returns an image or raises one clear error."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def encoded(image: Image.Image | np.ndarray, format: str, **options: object) -> 
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"") -> bytes:
-    """A PNG made by hand, for bit depths and sizes that Pillow does not write."""
+    """A PNG built from its chunks, for bit depths and sizes that Pillow does not write."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -42,44 +42,44 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes = b"") -> b
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-def test_header_first_and_pixels_later(tmp_path: Path) -> None:
-    """In two steps the same as in one, from a path and from bytes; the name is in the message."""
+def test_header_and_pixels_can_be_read_separately(tmp_path: Path) -> None:
+    """Two steps return the same as one, from a path and from bytes; the name is in the message."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(image((80, 120)), "JPEG", exif=exif)
     path = tmp_path / "a.jpg"
     path.write_bytes(data)
     for source in (path, data):
-        opened = EncodedImage(source)
-        assert opened.header == read_header(source)
+        encoded_image = EncodedImage(source)
+        assert encoded_image.header == read_header(source)
         for options in ({}, {"upright": False}, {"min_hw": (50, 35)}):
-            np.testing.assert_array_equal(opened.decode(**options), decode_image(source, **options))
+            np.testing.assert_array_equal(encoded_image.decode(**options), decode_image(source, **options))
     assert EncodedImage(data).decode(min_hw=(50, 35)).shape == (60, 40, 3)
     with pytest.raises(DataError, match=r"^here: "):
         EncodedImage(data[:300], name="here").decode()
 
 
-# Plain files
+# Valid files
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 50), (50, 1), (48, 64)])
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_formats_return_the_pixels(format: str, size_hw: tuple[int, int]) -> None:
     pixels = image(size_hw)
-    found = decode_image(encoded(pixels, format))
-    assert found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    assert (found == pixels).all()
+    decoded = decode_image(encoded(pixels, format))
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert (decoded == pixels).all()
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP"])
 def test_lossy_formats_equal_pillow(format: str) -> None:
     data = encoded(image(), format)
-    theirs = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
-    assert np.abs(decode_image(data) - theirs).max() <= 2
+    reference = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(decode_image(data) - reference).max() <= 2
 
 
-def test_name_says_nothing_about_the_format(tmp_path: Path) -> None:
+def test_file_name_does_not_determine_the_format(tmp_path: Path) -> None:
     path = tmp_path / "Zelle Ñ 細胞 1.jpg"
     path.write_bytes(encoded(image(), "PNG"))
     assert read_header(path).format == "PNG"
@@ -96,7 +96,7 @@ def test_missing_file_is_an_oserror(tmp_path: Path) -> None:
 
 
 def modes() -> dict[str, tuple[bytes, np.ndarray]]:
-    """Mode -> (file, the pixels that are expected)."""
+    """Mode -> (file, expected pixels)."""
     rgb = image()
     grey = rgb[..., 0]
     alpha = np.full_like(grey, 7)
@@ -136,15 +136,15 @@ def test_colour_modes(mode: str) -> None:
     ("data", "message"),
     [
         (b"", "the file is empty"),
-        (b"<!DOCTYPE html><html>", "an HTML, XML or SVG text"),
-        (encoded(image(), "GIF"), "a GIF file, which is not read; convert it to PNG or JPEG"),
+        (b"<!DOCTYPE html><html>", "an HTML, XML or SVG file"),
+        (encoded(image(), "GIF"), "a GIF file, which is not supported; convert it to PNG or JPEG"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
-        (b"\x00" * 100, "not an image that can be read"),
+        (b"\x00" * 100, "not a readable image"),
         (encoded(image()[..., 0].astype(np.float32), "TIFF"), "floating-point values in a TIFF"),
         (encoded(np.full((4, 4), -5, np.int32), "TIFF"), r"values -5\.\.-5 do not fit 16 bits"),
     ],
 )
-def test_refused_content(data: bytes, message: str) -> None:
+def test_unsupported_content_is_an_error(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=rf"^shelf/a\.png: .*{message}"):
         decode_image(data, name="shelf/a.png")
 
@@ -154,11 +154,13 @@ def test_refused_content(data: bytes, message: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize(("width", "height"), [(20_000, 6_000), (30_001, 1), (2**31 - 1, 2**31 - 1)])
-def test_large_sizes_are_refused_before_decoding(width: int, height: int) -> None:
+def test_large_sizes_are_rejected_before_decoding(width: int, height: int) -> None:
     bomb = png(width, height, 8, 2)
     begin = time.perf_counter()
     for function in (read_header, decode_image, decode_label_png):
-        with pytest.raises(DataError, match=r"^bomb\.png: the image .* at most 100 million pixels .* scale or tile it"):
+        with pytest.raises(
+            DataError, match=r"^bomb\.png: the image .* at most 100 million pixels .* resize or tile it"
+        ):
             function(bomb, name="bomb.png")
     assert time.perf_counter() - begin < 0.5
 
@@ -170,12 +172,12 @@ def test_limit_itself_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         decode_image(encoded(image((48, 65)), "PNG"))
 
 
-# Damage
+# Corrupt files
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
 def test_truncated_jpeg(options: dict[str, object]) -> None:
-    thumbnail = encoded(image((24, 32)), "JPEG")  # its own end marker must not count
+    thumbnail = encoded(image((24, 32)), "JPEG")  # its end marker must be ignored
     data = encoded(image((240, 320)), "JPEG", comment=thumbnail, **options)
     assert decode_image(data).shape == (240, 320, 3)
     for end in np.linspace(0, len(data) - 1, 60).astype(int):
@@ -183,8 +185,8 @@ def test_truncated_jpeg(options: dict[str, object]) -> None:
             decode_image(data[:end], name="cut.jpg")
 
 
-def test_jpeg_ends_where_its_end_marker_is() -> None:
-    """Control: a naive look for the last two bytes would take the thumbnail's end, or miss what follows the end."""
+def test_end_marker_of_a_thumbnail_is_ignored() -> None:
+    """Control: checking only the last two bytes would accept the thumbnail's end, and reject data after the end."""
     thumbnail = encoded(image((24, 32)), "JPEG")
     data = encoded(image((240, 320)), "JPEG", comment=thumbnail)
     cut = data[: data.index(thumbnail) + len(thumbnail)]
@@ -195,23 +197,23 @@ def test_jpeg_ends_where_its_end_marker_is() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF", "PPM"])
-def test_truncated_others(format: str) -> None:
+def test_truncated_files_of_other_formats(format: str) -> None:
     data = encoded(image((120, 160)), format)
     for end in np.linspace(0, len(data) - 1, 25).astype(int):
         with pytest.raises(DataError, match=r"cut\.img"):
             decode_image(data[:end], name="cut.img")
 
 
-def test_broken_png_stream() -> None:
+def test_corrupt_png_stream() -> None:
     data = bytearray(encoded(image(), "PNG"))
     middle = data.index(b"IDAT") + 40
     data[middle : middle + 20] = bytes(20)
-    with pytest.raises(DataError, match=r"^b\.png: broken or truncated PNG file.*; replace it"):
+    with pytest.raises(DataError, match=r"^b\.png: corrupt or truncated PNG file.*; replace it"):
         decode_image(bytes(data), name="b.png")
 
 
 @pytest.mark.filterwarnings("ignore:::PIL")
-def test_every_hostile_file_gives_an_image_or_one_error(shared_data: Path) -> None:
+def test_every_untrusted_file_returns_an_image_or_raises_one_error(shared_data: Path) -> None:
     paths = [path for path in sorted((shared_data / "pillow_images").rglob("*")) if path.is_file()]
     assert len(paths) >= 90
     errors = {}
@@ -240,14 +242,14 @@ def test_exif_orientation_is_undone(orientation: int, format: str) -> None:
     options = {"quality": 100, "subsampling": 0} if format == "JPEG" else {"lossless": True} if format == "WEBP" else {}
     data = encoded(stored, format, exif=exif, **options)
     assert read_header(data) == images.ImageHeader((40, 64), orientation, format)
-    way = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)  # Pillow's transpose methods
-    upright = np.asarray(stored if way is None else stored.transpose(Image.Transpose(way))).astype(int)
+    method = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}.get(orientation)  # Pillow's transpose methods
+    upright = np.asarray(stored if method is None else stored.transpose(Image.Transpose(method))).astype(int)
     assert np.abs(decode_image(data) - upright).max() <= (6 if format == "JPEG" else 0)
     assert decode_image(data, upright=False).shape == (40, 64, 3)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_tiff_is_upright_as_every_reader_shows_it(orientation: int) -> None:
+def test_tiff_is_decoded_upright(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(image((40, 64)), "TIFF", exif=exif)
@@ -258,13 +260,13 @@ def test_tiff_is_upright_as_every_reader_shows_it(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
-def test_senseless_orientation_is_none(value: int) -> None:
+def test_invalid_orientation_is_ignored(value: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = value
     assert read_header(encoded(image(), "JPEG", exif=exif)).orientation == 1
 
 
-def test_exif_files_show_one_upright_image(shared_data: Path) -> None:
+def test_exif_files_decode_to_the_same_upright_image(shared_data: Path) -> None:
     paths = sorted((shared_data / "exif_orientation").glob("*.jpg"))
     assert len(paths) == 5
 
@@ -273,7 +275,7 @@ def test_exif_files_show_one_upright_image(shared_data: Path) -> None:
 
     first, *others = small(upright=True)
     assert all(np.abs(other - first).mean() < 12 for other in others)
-    first, *others = small(upright=False)  # the control: as stored they differ
+    first, *others = small(upright=False)  # control: the stored pixels differ
     assert max(np.abs(other - first).mean() for other in others) > 30
     assert len({decode_image(path, upright=False).shape for path in paths}) > 1
 
@@ -291,7 +293,7 @@ def test_exif_files_show_one_upright_image(shared_data: Path) -> None:
         ((200, 304), (50, 77), (100, 152)),
         ((200, 304), (101, 1), (200, 304)),
         ((200, 304), (500, 500), (200, 304)),
-        ((198, 303), (1, 1), (25, 38)),  # a quarter of the last reduced pixel is not there
+        ((198, 303), (1, 1), (25, 38)),  # a quarter of the last reduced pixel is missing
         ((197, 304), (1, 1), (197, 304)),  # more is missing: the image would shift
         ((196, 303), (1, 1), (49, 76)),
         ((202, 302), (1, 1), (101, 151)),
@@ -308,7 +310,7 @@ def test_jpeg_is_reduced_as_far_as_allowed(
     assert decode_image(encoded(pixels, "PNG"), min_hw=min_hw).shape == (*size_hw, 3)
 
 
-def test_reduced_decoding_counts_upright_sides() -> None:
+def test_reduced_decoding_uses_upright_sides() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(image((100, 400)), "JPEG", exif=exif)
@@ -335,10 +337,10 @@ def test_reduced_decoding_counts_upright_sides() -> None:
         (encoded(np.array([[70000, 2]], np.int32), "TIFF"), [[70000, 2]], np.int32),
     ],
 )
-def test_label_values_stay(data: bytes, values: list[list[int]], dtype: type) -> None:
-    found = decode_label_png(data)
-    assert found.tolist() == values
-    assert found.dtype == dtype
+def test_label_values_are_unchanged(data: bytes, values: list[list[int]], dtype: type) -> None:
+    labels = decode_label_png(data)
+    assert labels.tolist() == values
+    assert labels.dtype == dtype
 
 
 def test_palette_labels_are_indices() -> None:
@@ -346,19 +348,19 @@ def test_palette_labels_are_indices() -> None:
     labels.putpalette([0, 0, 0, 255, 0, 0, 255, 0, 0] + [9] * 759)  # classes 1 and 2 in one colour
     data = encoded(labels, "PNG", optimize=False)
     assert decode_label_png(data).tolist() == [[0, 1, 2, 255]]
-    assert len(np.unique(decode_image(data).reshape(-1, 3), axis=0)) == 3  # the control: colours lose a class
+    assert len(np.unique(decode_image(data).reshape(-1, 3), axis=0)) == 3  # control: colours lose a class
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (encoded(image(), "JPEG"), "a JPEG cannot hold labels"),
+        (encoded(image(), "JPEG"), "a JPEG cannot store labels"),
         (encoded(image(), "PNG"), "has colours"),
         (png(1, 1, 16, 2, bytes(7)), "a 16-bit label image must be grey"),
-        (encoded(np.zeros((2, 2), np.float32), "TIFF"), "must hold one number a pixel"),
+        (encoded(np.zeros((2, 2), np.float32), "TIFF"), "must have one number per pixel"),
     ],
 )
-def test_refused_labels(data: bytes, message: str) -> None:
+def test_unsupported_labels_are_an_error(data: bytes, message: str) -> None:
     with pytest.raises(DataError, match=rf"^m\.png: .*{message}"):
         decode_label_png(data, name="m.png")
 

@@ -1,4 +1,4 @@
-"""Masks against pycocotools and torchvision, and the guards before pycocotools."""
+"""Masks compared with pycocotools and torchvision, and the input checks before pycocotools."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from detseg.masks import (
     mask_to_rle,
     masks_to_boxes,
     pack_bits,
-    rasterise,
-    rasterise_all,
+    rasterize,
+    rasterize_all,
     rle_crop,
     rle_to_mask,
     segmentation_area,
@@ -37,7 +37,7 @@ def random_masks(number: int, size_hw: tuple[int, int] = HW, seed: int = 0) -> n
 @pytest.mark.parametrize(
     "mask", [np.zeros(HW), np.ones(HW, bool), random_masks(1)[0] * 255, random_masks(1)[0][:, ::2]]
 )
-def test_rle_keeps_pixels(mask: np.ndarray) -> None:
+def test_rle_round_trip(mask: np.ndarray) -> None:
     rle = mask_to_rle(mask)
     assert rle["size"] == list(mask.shape)
     decoded = rle_to_mask(rle)
@@ -57,7 +57,7 @@ def test_packed_equals_unpacked(number: int) -> None:
     np.testing.assert_array_equal(unpack_bits(pack_bits(masks * 255), number), masks)
 
 
-def test_packed_masks_survive_whole_pixel_moves() -> None:
+def test_packed_masks_can_be_flipped_and_shifted() -> None:
     masks = random_masks(11)
     moved = np.roll(pack_bits(masks)[:, ::-1], 3, axis=2)
     np.testing.assert_array_equal(unpack_bits(np.ascontiguousarray(moved), 11), np.roll(masks[:, ::-1], 3, axis=2))
@@ -81,7 +81,7 @@ def test_masks_to_boxes_is_half_open(box: tuple[int, int, int, int] | None, expe
     np.testing.assert_array_equal(boxes, [expected])
 
 
-def test_masks_to_boxes_of_nothing_and_of_many() -> None:
+def test_masks_to_boxes_of_no_and_many_masks() -> None:
     assert masks_to_boxes(np.zeros((0, *HW), np.uint8)).shape == (0, 4)
     masks = random_masks(20)
     expected = [coco_mask.toBbox(mask_to_rle(mask)) for mask in masks]
@@ -90,8 +90,8 @@ def test_masks_to_boxes_of_nothing_and_of_many() -> None:
     np.testing.assert_array_equal(boxes, expected)
 
 
-def test_torchvision_boxes_are_one_pixel_short() -> None:
-    """Why there is an own function: this is what changes if torchvision's ever does."""
+def test_control_torchvision_boxes_are_one_pixel_short() -> None:
+    """The reason for a separate function: this test fails if torchvision changes its behaviour."""
     torch = pytest.importorskip("torch")
     from torchvision.ops import masks_to_boxes as torchvision_boxes
 
@@ -129,25 +129,25 @@ GOOD = mask_to_rle(random_masks(1)[0])["counts"]
         ({"size": [20, 30], "counts": [4]}, "add up to 4"),
         ({"size": [20, 30], "counts": [4, 600]}, "add up to 604"),
         ({"size": [20, 30], "counts": [700, -100]}, "negative"),
-        ({"size": [20, 30], "counts": [2**40]}, "more than any image"),
-        ({"size": [20, 30], "counts": [0.5, 599.5]}, "whole numbers"),
+        ({"size": [20, 30], "counts": [2**40]}, "more than the pixels of any image"),
+        ({"size": [20, 30], "counts": [0.5, 599.5]}, "a list of integers"),
         ({"size": [30, 20], "counts": GOOD}, r"size \[30, 20\]"),
         ({"size": [2, 3], "counts": [6]}, r"size \[2, 3\]"),
-        ({"size": [20, 30], "counts": ""}, "compressed form"),
-        ({"size": [20, 30], "counts": GOOD[:-3]}, "add up to|compressed form|negative"),
+        ({"size": [20, 30], "counts": ""}, "compressed format"),
+        ({"size": [20, 30], "counts": GOOD[:-3]}, "add up to|compressed format|negative"),
         ({"size": [20, 30], "counts": GOOD + b"5"}, "add up to"),
-        ({"size": [20, 30], "counts": b"\x00\x01"}, "compressed form"),
-        ({"size": [20, 30], "counts": "ä€"}, "add up to|compressed form"),
-        ({"size": [20, 30], "counts": b"o" * 40}, "compressed form"),
+        ({"size": [20, 30], "counts": b"\x00\x01"}, "compressed format"),
+        ({"size": [20, 30], "counts": "ä€"}, "add up to|compressed format"),
+        ({"size": [20, 30], "counts": b"o" * 40}, "compressed format"),
         ({"size": [20, 30], "counts": b"o" * 40 + b"0"}, "too large"),
     ],
 )
-def test_check_rle_refuses(rle: dict[str, Any], message: str) -> None:
+def test_check_rle_rejects(rle: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"^a.json, annotation 3: .*({message})"):
         check_rle(rle, HW, "a.json, annotation 3")
 
 
-def test_check_rle_survives_random_bytes() -> None:
+def test_check_rle_rejects_random_bytes() -> None:
     rng = np.random.default_rng(0)
     for length in range(1, 400):
         text = rng.integers(48, 112, length).astype(np.uint8).tobytes()
@@ -155,8 +155,8 @@ def test_check_rle_survives_random_bytes() -> None:
             check_rle({"size": HW, "counts": text}, HW, "here")
 
 
-def test_pycocotools_takes_short_counts() -> None:
-    """Control: without the guard, counts that are too short pass without a word."""
+def test_control_pycocotools_accepts_short_counts() -> None:
+    """Without the check, counts that are too short are silently accepted."""
     assert coco_mask.area(coco_mask.frPyObjects({"size": [20, 30], "counts": [4]}, 20, 30)) == 0
 
 
@@ -176,12 +176,12 @@ RING = [1.0, 1, 8, 1, 8, 6]
         ([[*RING[:5], 120.5]], "coordinate 120.5"),
     ],
 )
-def test_check_polygons_refuses(polygons: list[list[float]], message: str) -> None:
+def test_check_polygons_rejects(polygons: list[list[float]], message: str) -> None:
     with pytest.raises(DataError, match=f"^here: .*{message}"):
         check_polygons(polygons, HW, "here")
 
 
-def test_check_polygons_keeps() -> None:
+def test_check_polygons_returns_rings() -> None:
     rings = check_polygons([RING, np.array(RING).reshape(-1, 2)], HW, "here")
     assert [ring.shape for ring in rings] == [(3, 2), (3, 2)]
     assert all(ring.dtype == np.float64 for ring in rings)
@@ -189,7 +189,7 @@ def test_check_polygons_keeps() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(2**16, 2**15), (10**6, 10**6)])
-def test_masks_that_32_bits_cannot_count_are_refused(size_hw: tuple[int, int]) -> None:
+def test_masks_with_more_pixels_than_32_bits_are_rejected(size_hw: tuple[int, int]) -> None:
     with pytest.raises(DataError, match="too large"):
         check_polygons([RING], size_hw, "here")
     with pytest.raises(DataError, match="too large"):
@@ -197,8 +197,8 @@ def test_masks_that_32_bits_cannot_count_are_refused(size_hw: tuple[int, int]) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a memory limit")
-def test_pycocotools_dies_of_nan() -> None:
-    """Control: without the guard, one NaN takes the process down (here at a limit of 1 GiB)."""
+def test_control_pycocotools_crashes_on_nan() -> None:
+    """Without the check, one NaN crashes the process (here with a memory limit of 1 GiB)."""
     code = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n"
         "from pycocotools import mask\n"
@@ -216,23 +216,23 @@ def random_polygons(seed: int, size_hw: tuple[int, int]) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_rasterise_equals_ann_to_mask(seed: int) -> None:
+def test_rasterize_equals_ann_to_mask(seed: int) -> None:
     size_hw = (40 + seed, 61)
     polygons = random_polygons(seed, size_hw)
     flat = [ring.ravel().tolist() for ring in polygons]
     expected = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, *size_hw)))
-    mask = rasterise(polygons, size_hw, size_hw)
+    mask = rasterize(polygons, size_hw, size_hw)
     np.testing.assert_array_equal(mask, expected)
     assert segmentation_area(polygons, size_hw) == expected.sum()
-    np.testing.assert_array_equal(rasterise(mask_to_rle(expected), size_hw, size_hw), expected)
+    np.testing.assert_array_equal(rasterize(mask_to_rle(expected), size_hw, size_hw), expected)
     assert segmentation_area(mask_to_rle(expected), size_hw) == expected.sum()
 
 
 @pytest.mark.parametrize("to_hw", [(10, 15), (40, 60), (33, 47), (1, 1)])
-def test_rasterise_scales_both_kinds_alike(to_hw: tuple[int, int]) -> None:
+def test_rasterize_scales_polygons_and_rle_equally(to_hw: tuple[int, int]) -> None:
     square = [np.array([[6.0, 4], [24, 4], [24, 16], [6, 16]])]
-    for segmentation in (square, mask_to_rle(rasterise(square, HW, HW))):
-        mask = rasterise(segmentation, HW, to_hw)
+    for segmentation in (square, mask_to_rle(rasterize(square, HW, HW))):
+        mask = rasterize(segmentation, HW, to_hw)
         assert mask.shape == to_hw
         assert set(np.unique(mask)) <= {0, 1}
         if min(to_hw) > 1:
@@ -242,15 +242,15 @@ def test_rasterise_scales_both_kinds_alike(to_hw: tuple[int, int]) -> None:
 
 
 def test_rle_is_resized_by_pixel_centres() -> None:
-    """Halving must not shift: cv2's plain nearest takes the first pixel of each pair, which is half a pixel off."""
+    """Reducing must not shift: cv2.INTER_NEAREST uses the first pixel of each pair, a shift of half a pixel."""
     mask = np.zeros((8, 8), np.uint8)
     mask[:, 3:5] = 1  # symmetric about the middle
-    half = rasterise(mask_to_rle(mask), (8, 8), (6, 6))
+    half = rasterize(mask_to_rle(mask), (8, 8), (6, 6))
     np.testing.assert_array_equal(half, half[:, ::-1])
 
 
-def plainly_rasterised(segmentation: Any, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
-    """Of the whole image, by pycocotools and OpenCV alone."""
+def reference_rasterize(segmentation: Any, from_hw: tuple[int, int], to_hw: tuple[int, int]) -> np.ndarray:
+    """Reference: the mask of the whole image, with pycocotools and OpenCV only."""
     if isinstance(segmentation, dict):
         return cv2.resize(coco_mask.decode(segmentation), to_hw[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     scale = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0]])
@@ -259,12 +259,12 @@ def plainly_rasterised(segmentation: Any, from_hw: tuple[int, int], to_hw: tuple
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_masks_made_in_their_boxes_equal_whole_ones(seed: int) -> None:
+def test_masks_rasterized_in_their_boxes_equal_full_size_masks(seed: int) -> None:
     rng = np.random.default_rng(seed)
     from_hw, to_hw = ((int(rng.integers(1, 60)), int(rng.integers(1, 60))) for _ in range(2))
     to_hw = from_hw if seed % 3 == 0 else to_hw
     pixels = from_hw[0] * from_hw[1]
-    cuts = np.sort(rng.integers(0, pixels + 1, int(rng.integers(0, 6))))  # runs without a pixel among them
+    cuts = np.sort(rng.integers(0, pixels + 1, int(rng.integers(0, 6))))  # includes runs of length 0
     counts = np.diff([0, *cuts, pixels]).tolist()
     segmentations: list[Any] = [
         random_polygons(seed, from_hw),
@@ -272,12 +272,12 @@ def test_masks_made_in_their_boxes_equal_whole_ones(seed: int) -> None:
         *(mask_to_rle(rng.random(from_hw) < share) for share in (0, 0.01, 0.3, 0.9, 1)),
         coco_mask.frPyObjects({"size": list(from_hw), "counts": counts}, *from_hw),
     ]
-    masks, boxes, areas = rasterise_all(segmentations, from_hw, to_hw)
+    masks, boxes, areas = rasterize_all(segmentations, from_hw, to_hw)
     assert masks.flags.c_contiguous
     for i, segmentation in enumerate(segmentations):
-        expected = plainly_rasterised(segmentation, from_hw, to_hw)
+        expected = reference_rasterize(segmentation, from_hw, to_hw)
         np.testing.assert_array_equal(masks[i], expected)
-        np.testing.assert_array_equal(rasterise(segmentation, from_hw, to_hw), expected)
+        np.testing.assert_array_equal(rasterize(segmentation, from_hw, to_hw), expected)
         assert areas[i] == expected.sum()
     np.testing.assert_array_equal(boxes, masks_to_boxes(masks))
     for kind in (bool, np.float32, np.int64):
@@ -292,7 +292,7 @@ def test_masks_made_in_their_boxes_equal_whole_ones(seed: int) -> None:
 
 
 def test_no_outlines() -> None:
-    masks, boxes, areas = rasterise_all([], HW, (10, 15))
+    masks, boxes, areas = rasterize_all([], HW, (10, 15))
     assert (masks.shape, boxes.shape, areas.shape) == ((0, 10, 15), (0, 4), (0,))
 
 
@@ -300,9 +300,9 @@ def test_no_outlines() -> None:
 def test_large_rles_are_resized_in_their_boxes(sides: tuple[int, int]) -> None:
     before, after = sides
     mask = (np.random.default_rng(before).random((3, before)) < 0.5).astype(np.uint8)
-    for one, from_hw, to_hw in ((mask, (3, before), (2, after)), (mask.T, (before, 3), (after, 2))):
-        expected = plainly_rasterised(mask_to_rle(one), from_hw, to_hw)
-        np.testing.assert_array_equal(rasterise(mask_to_rle(one), from_hw, to_hw), expected)
+    for variant, from_hw, to_hw in ((mask, (3, before), (2, after)), (mask.T, (before, 3), (after, 2))):
+        expected = reference_rasterize(mask_to_rle(variant), from_hw, to_hw)
+        np.testing.assert_array_equal(rasterize(mask_to_rle(variant), from_hw, to_hw), expected)
 
 
 @pytest.mark.parametrize(

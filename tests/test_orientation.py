@@ -1,4 +1,4 @@
-"""All eight EXIF orientations: pixels, boxes, points and run lengths go the same way, and come back."""
+"""All eight EXIF orientations of pixels, boxes, points and RLEs, applied and undone."""
 
 from __future__ import annotations
 
@@ -53,30 +53,30 @@ def test_pixels_equal_pillow(orientation: int) -> None:
 def test_boxes_cover_the_same_pixels(orientation: int, boxes: np.ndarray) -> None:
     stored = stored_pixels()
     upright = orient_image(stored, orientation)
-    turned = orient_boxes(boxes, HW, orientation)
-    assert turned.shape == boxes.shape
-    for before, after in zip(boxes, turned, strict=True):
+    oriented = orient_boxes(boxes, HW, orientation)
+    assert oriented.shape == boxes.shape
+    for before, after in zip(boxes, oriented, strict=True):
         np.testing.assert_array_equal(cut(upright, after), orient_image(cut(stored, before), orientation))
-    np.testing.assert_array_equal(unorient_boxes(turned, HW, orientation), boxes)
+    np.testing.assert_array_equal(unorient_boxes(oriented, HW, orientation), boxes)
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_wrong_orientation_is_seen(orientation: int) -> None:
-    """Control: the comparison above fails when the box is left as it was."""
+def test_control_boxes_without_orientation_differ(orientation: int) -> None:
+    """The comparison above fails if the box is not transformed."""
     stored, box = stored_pixels(), np.array([2.0, 1, 3, 4])
     upright = orient_image(stored, orientation)
     assert not np.array_equal(cut(upright, box), orient_image(cut(stored, box), orientation))
 
 
 @pytest.mark.parametrize("orientation", ALL)
-def test_fractions_come_back(orientation: int) -> None:
+def test_fractional_coordinates_round_trip(orientation: int) -> None:
     rng = np.random.default_rng(0)
     boxes, points = rng.uniform(0, 5, (20, 4)), rng.uniform(0, 7, (3, 5, 2))
-    turned = orient_boxes(boxes, HW, orientation)
-    np.testing.assert_array_equal(np.sort(turned[:, 2:]), np.sort(boxes[:, 2:]))  # sizes stay exact
-    np.testing.assert_allclose(unorient_boxes(turned, HW, orientation), boxes, atol=1e-12)
-    back = unorient_points(orient_points(points, HW, orientation), HW, orientation)
-    np.testing.assert_allclose(back, points, atol=1e-12)
+    oriented = orient_boxes(boxes, HW, orientation)
+    np.testing.assert_array_equal(np.sort(oriented[:, 2:]), np.sort(boxes[:, 2:]))  # sizes stay exact
+    np.testing.assert_allclose(unorient_boxes(oriented, HW, orientation), boxes, atol=1e-12)
+    restored = unorient_points(orient_points(points, HW, orientation), HW, orientation)
+    np.testing.assert_allclose(restored, points, atol=1e-12)
 
 
 @pytest.mark.parametrize("orientation", ALL)
@@ -92,13 +92,13 @@ def test_points_are_corners_of_boxes(orientation: int) -> None:
 def test_rle(orientation: int) -> None:
     mask = np.random.default_rng(1).random(HW) > 0.5
     rle = mask_to_rle(mask)
-    turned = orient_rle(rle, orientation)
-    np.testing.assert_array_equal(rle_to_mask(turned), orient_image(mask, orientation))
-    assert unorient_rle(turned, orientation) == rle
+    oriented = orient_rle(rle, orientation)
+    np.testing.assert_array_equal(rle_to_mask(oriented), orient_image(mask, orientation))
+    assert unorient_rle(oriented, orientation) == rle
 
 
 @pytest.mark.parametrize("orientation", [0, 9, -1])
-def test_unknown_orientation_is_named(orientation: int) -> None:
+def test_invalid_orientation_is_an_error(orientation: int) -> None:
     with pytest.raises(DataError, match=f"orientation {orientation} is not one of 1..8"):
         upright_hw(HW, orientation)
     with pytest.raises(DataError, match=r"1\.\.8"):
@@ -106,12 +106,12 @@ def test_unknown_orientation_is_named(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["Landscape_1.jpg", "Landscape_2.jpg", "Landscape_3.jpg", "Landscape_6.jpg"])
-def test_real_files_stand_upright(shared_data: Path, name: str) -> None:
+def test_real_files_are_upright(shared_data: Path, name: str) -> None:
     folder = shared_data / "exif_orientation"
     header = read_header(folder / name)
     upright = decode_image(folder / name)
     reference = decode_image(folder / "Landscape_1.jpg").astype(float)
     assert upright.shape[:2] == upright_hw(header.size_hw, header.orientation) == reference.shape[:2]
     np.testing.assert_array_equal(upright, orient_image(decode_image(folder / name, upright=False), header.orientation))
-    assert np.abs(upright - reference).mean() < 10  # the same image: upside down it differs by far more
+    assert np.abs(upright - reference).mean() < 10  # the same image: upside down, the difference is much larger
     assert np.abs(upright[::-1, ::-1] - reference).mean() > 20

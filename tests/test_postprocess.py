@@ -1,4 +1,4 @@
-"""Finishing a network's output: original pixels, masks pasted and encoded inside their boxes."""
+"""Conversion of network outputs to original pixels; masks pasted and encoded inside their boxes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def raw_prediction(
 
 
 def random_masks(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Blobs in [0, 1] and boxes, some of them wider than the frame, some without area."""
+    """Blobs in [0, 1] and boxes, some of them wider than the image, some without area."""
     height, width = size_hw
     coarse = torch.from_numpy(rng.random((count, 1, 5, 5), np.float32))
     probs = torch.nn.functional.interpolate(coarse, (28, 28), mode="bicubic")[:, 0].clamp(0, 1).numpy()
@@ -64,13 +64,13 @@ def test_equal_scores_keep_their_order() -> None:
     assert prediction.rles is None
 
 
-def test_boxes_go_to_original_pixels_as_in_torchvision_and_stay_inside() -> None:
+def test_boxes_in_original_pixels_equal_torchvision_and_are_clipped() -> None:
     rng = np.random.default_rng(0)
     boxes = np.sort(rng.uniform(0, 300, (50, 2, 2)), axis=1).reshape(50, 4).astype(np.float32)
     raw = raw_prediction(boxes.tolist(), [0.5] * 50)
-    found = finish(raw, Geometry((417, 631), (300, 301))).boxes
+    boxes_in_original = finish(raw, Geometry((417, 631), (300, 301))).boxes
     expected = resize_boxes(torch.from_numpy(boxes), [300, 301], [417, 631])
-    np.testing.assert_array_equal(found, expected.clamp(max=torch.tensor([631, 417, 631, 417])).numpy())
+    np.testing.assert_array_equal(boxes_in_original, expected.clamp(max=torch.tensor([631, 417, 631, 417])).numpy())
     outside = finish(raw_prediction([[-5, -5, 50, 70]], [1.0]), Geometry((80, 90), (40, 45))).boxes
     np.testing.assert_array_equal(outside, [[0, 0, 90, 80]])
 
@@ -88,35 +88,35 @@ def test_crop_offset_and_keypoints() -> None:
 
 
 def sampled(probs: np.ndarray, boxes: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """The plain way: each mask sampled at every pixel of the frame, in float64 [M, H, W]."""
+    """Reference: each mask sampled at every pixel of the image, in float64 [M, H, W]."""
     height, width = size_hw
     rows, columns = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
     soft = []
     for mask, (x1, y1, x2, y2) in zip(torch.from_numpy(probs).double(), boxes.astype(np.float64).tolist(), strict=True):
         grid = torch.stack([2 * (columns - x1) / max(x2 - x1, 1) - 1, 2 * (rows - y1) / max(y2 - y1, 1) - 1], dim=2)
-        found = torch.nn.functional.grid_sample(
+        values = torch.nn.functional.grid_sample(
             mask[None, None], grid[None], padding_mode="border", align_corners=False
         )[0, 0]
-        soft.append(found * (grid.abs() < 1).all(dim=2))
+        soft.append(values * (grid.abs() < 1).all(dim=2))
     return torch.stack(soft).numpy()
 
 
-def test_pasting_is_sampling_inside_the_box() -> None:
-    """FACTS: full-frame soft masks cost 341 MB; ours never exist and differ by nothing but ties at the threshold."""
+def test_pasting_equals_sampling_inside_the_box() -> None:
+    """Full-size soft masks need 341 MB; paste_masks never builds them and differs only by ties at the threshold."""
     rng = np.random.default_rng(1)
     different = 0
     for size_hw in ((1, 1), (37, 53), (200, 121), (240, 320)):
         probs, boxes = random_masks(rng, 30, size_hw)
         full = sampled(probs, boxes, size_hw) > 0.5
-        ours = coco_mask.decode(paste_masks(probs, boxes, size_hw)).transpose(2, 0, 1).astype(bool)
-        different += int((ours != full).sum())
+        pasted = coco_mask.decode(paste_masks(probs, boxes, size_hw)).transpose(2, 0, 1).astype(bool)
+        different += int((pasted != full).sum())
         assert full.any() or size_hw == (1, 1)
     assert different <= 3
     assert paste_masks(np.zeros((0, 28, 28), np.float32), np.zeros((0, 4), np.float32), (5, 5)) == []
 
 
 def ellipses(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Masks uint8 [N, H, W] of slanted ellipses and boxes a little off them."""
+    """Masks uint8 [N, H, W] of rotated ellipses, and boxes slightly shifted from them."""
     masks = np.zeros((count, *size_hw), np.uint8)
     boxes = np.zeros((count, 4), np.float32)
     for mask, box in zip(masks, boxes, strict=True):
@@ -124,37 +124,37 @@ def ellipses(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> 
         axes = rng.uniform([10, 3], [30, 10])
         points = cv2.ellipse2Poly((0, 0), (100, 100), 0, 0, 360, 5) / 100 * axes
         angle = rng.uniform(0, np.pi)
-        turned = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + centre
-        cv2.fillPoly(mask, [np.round(turned * 16).astype(np.int32)], 1, shift=4)
+        rotated = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) + centre
+        cv2.fillPoly(mask, [np.round(rotated * 16).astype(np.int32)], 1, shift=4)
         ys, xs = np.nonzero(mask)
         box[:] = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) + rng.uniform(-1.5, 1.5, 4)
     return masks, boxes
 
 
-def mean_iou(ours: list[RLE], masks: np.ndarray) -> float:
+def mean_iou(rles: list[RLE], masks: np.ndarray) -> float:
     ground_truth = [mask_to_box_rle(mask.astype(bool)) for mask in masks]
-    pairs = zip(ours, ground_truth, strict=True)
-    return float(np.mean([coco_mask.iou([one], [other], [0])[0, 0] for one, other in pairs]))
+    pairs = zip(rles, ground_truth, strict=True)
+    return float(np.mean([coco_mask.iou([rle], [gt_rle], [0])[0, 0] for rle, gt_rle in pairs]))
 
 
-@pytest.mark.parametrize(("scale", "least"), [(1, 0.96), (2, 0.93), (4, 0.85)])
-def test_what_a_perfect_mask_head_says_is_pasted_to_where_it_was(scale: int, least: float) -> None:
-    """Targets as in training, of the network's smaller image; pasted into the original one. torchvision's way loses."""
+@pytest.mark.parametrize(("scale", "min_iou"), [(1, 0.96), (2, 0.93), (4, 0.85)])
+def test_pasting_training_targets_restores_the_masks(scale: int, min_iou: float) -> None:
+    """Training targets at the network's size are pasted at the original size, with a higher IoU than torchvision's."""
     rng = np.random.default_rng(2)
     masks, boxes = ellipses(rng, 60, (240, 320))
     small = masks.reshape(60, 240 // scale, scale, 320 // scale, scale).mean(axis=(2, 4)).astype(np.float32)
     probs = mask_targets(torch.from_numpy(small), torch.from_numpy(boxes / scale), torch.arange(60), 28).numpy()
-    ours = mean_iou(paste_masks(probs, boxes, (240, 320), (scale, scale)), masks)
+    iou = mean_iou(paste_masks(probs, boxes, (240, 320), (scale, scale)), masks)
     pasted = paste_masks_in_image(torch.from_numpy(probs)[:, None], torch.from_numpy(boxes), (240, 320))[:, 0] > 0.5
-    theirs = mean_iou([mask_to_box_rle(mask) for mask in pasted.numpy()], masks)
-    assert ours > least
-    assert theirs < ours - 0.05
+    torchvision_iou = mean_iou([mask_to_box_rle(mask) for mask in pasted.numpy()], masks)
+    assert iou > min_iou
+    assert torchvision_iou < iou - 0.05
     without_scale = mean_iou(paste_masks(probs, boxes, (240, 320)), masks)
-    assert without_scale == ours if scale == 1 else without_scale < ours - 0.03
+    assert without_scale == iou if scale == 1 else without_scale < iou - 0.03
 
 
 def crop_cases() -> list[tuple[tuple[int, int], tuple[int, int, int, int], float]]:
-    """(image size, crop's top, left, bottom, right, share of ones)"""
+    """(image size, crop's top, left, bottom, right, fraction of ones)."""
     return [
         ((5, 7), (0, 0, 0, 0), 0.0),  # nothing
         ((5, 7), (2, 3, 3, 4), 1.0),  # one pixel
@@ -165,12 +165,12 @@ def crop_cases() -> list[tuple[tuple[int, int], tuple[int, int, int, int], float
         ((5, 7), (0, 0, 1, 1), 1.0),  # first pixel: leading zero run of length 0
         ((1, 9), (0, 2, 1, 9), 0.5),
         ((9, 1), (3, 0, 9, 1), 0.5),
-        ((300, 400), (3, 250, 300, 400), 0.5),  # runs beyond one character of the compressed form
+        ((300, 400), (3, 250, 300, 400), 0.5),  # runs longer than one character of the compressed format
     ]
 
 
 @pytest.mark.parametrize(("size_hw", "box", "share"), crop_cases())
-def test_crop_rle_is_pycocotools_encode_bit_for_bit(
+def test_crop_rle_equals_pycocotools_encode_bit_for_bit(
     size_hw: tuple[int, int], box: tuple[int, int, int, int], share: float
 ) -> None:
     rng = np.random.default_rng(2)
@@ -197,7 +197,7 @@ def test_random_crops_and_whole_masks() -> None:
 
 @pytest.mark.parametrize("name", ["boxes", "scores", "mask_probs", "keypoints"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_refused(name: str, value: float) -> None:
+def test_non_finite_numbers_are_rejected(name: str, value: float) -> None:
     raw = raw_prediction([[0, 0, 5, 5]], [0.5], masks=True, points=2)
     getattr(raw, name).flat[-1] = value
     with pytest.raises(DataError, match=name):
@@ -206,7 +206,7 @@ def test_numbers_that_are_not_finite_are_refused(name: str, value: float) -> Non
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_stored_frame_is_the_way_back(orientation: int, count: int) -> None:
+def test_conversion_to_stored_pixels_undoes_the_orientation(orientation: int, count: int) -> None:
     rng = np.random.default_rng(orientation)
     stored_hw = (12, 20)
     stored_xywh = np.concatenate([rng.integers(0, 6, (count, 2)), rng.integers(1, 6, (count, 2))], 1).astype(float)

@@ -1,4 +1,4 @@
-"""The one resize: torchvision's formula, to the pixel."""
+"""The resize uses exactly torchvision's formula; the crop and the config."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from detseg.preprocess import Geometry, Preprocessing
 
 
 @pytest.mark.parametrize(("min_size", "max_size"), [(800, 1333), (320, 640), (480, 800), (64, 107), (7, 9)])
-def test_resized_size_is_torchvisions(min_size: int, max_size: int) -> None:
+def test_resized_size_equals_torchvision(min_size: int, max_size: int) -> None:
     rng = np.random.default_rng(0)
     sizes = [(480, 640), (427, 640), (333, 500), (1, 1), *rng.integers(1, 700, (40, 2)).tolist()]
     for height, width in sizes:
         image = torch.empty(1, height, width, device="meta")
         scale = min(min_size / min(height, width), max_size / max(height, width))
         if min(height, width) * scale < 1:
-            continue  # torchvision refuses to make a side 0; see the next test
+            continue  # torchvision raises if a side becomes 0; see the next test
         resized, _ = _resize_image_and_masks(image, min_size, max_size)
-        ours = Preprocessing(min_size, max_size).resized_hw((height, width))
-        assert ours == tuple(resized.shape[-2:]), (height, width)
+        resized_hw = Preprocessing(min_size, max_size).resized_hw((height, width))
+        assert resized_hw == tuple(resized.shape[-2:]), (height, width)
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_crop_is_inside_and_centred(size_hw: tuple[int, int]) -> None:
     assert preprocessing.apply(np.zeros((*size_hw, 3), np.uint8), geometry).shape == (224, 224, 3)
 
 
-def test_apply_resizes_once_and_leaves_the_right_size_alone() -> None:
+def test_apply_resizes_only_if_the_size_differs() -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
-    same = Preprocessing.apply(image, Geometry((30, 40), (30, 40)))
-    assert np.array_equal(same, image)
+    unchanged = Preprocessing.apply(image, Geometry((30, 40), (30, 40)))
+    assert np.array_equal(unchanged, image)
     assert Preprocessing.apply(image, Geometry((30, 40), (60, 81))).shape == (60, 81, 3)
 
 
@@ -59,8 +59,8 @@ def test_json_round_trip() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"min_size": 0}, {"max_size": -1}, {"min_size": 10, "crop": 11}, {"crop": -1}, {"colour": "BGR"}]
+    "values", [{"min_size": 0}, {"max_size": -1}, {"min_size": 10, "crop": 11}, {"crop": -1}, {"colour": "BGR"}]
 )
-def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_values_are_rejected(values: dict[str, object]) -> None:
     with pytest.raises(DataError):
-        Preprocessing(**wrong)  # type: ignore[arg-type]
+        Preprocessing(**values)  # type: ignore[arg-type]

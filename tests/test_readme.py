@@ -1,10 +1,11 @@
-"""README is code: its recipes run on a small set, its commands parse, its files exist."""
+"""READMEs are executed: recipes run on a small data set, commands parse, Python blocks run, links and paths exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,23 @@ import torch
 
 from detseg.annotations import read, subset, write_coco
 from detseg.cli import main, parse
+from detseg.datasets import LabelledImages
 from detseg.models import MODELS
+from detseg.synthetic.demo import __main__ as demo_command
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DATA_README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+READMES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in [
+        ROOT / "README.md",
+        *(path for top in ("data", "detseg", "tests", "tools") for path in (ROOT / top).rglob("README.md")),
+    ]
+)
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in READMES}
+MAIN, TOOLS = TEXTS["README.md"], TEXTS["tools/README.md"]
+MAX_BYTES = 10_000
+"""Size limit of the main README; details belong into the others."""
+
 VERBS = {
     **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "benchmark")},
     "inspect_data.py": "inspect",
@@ -28,63 +41,87 @@ SMALL = [
     *("--model", "maskrcnn_mobilenet_v3_large_fpn_slim", "--image-size", "64", "--epochs", "1"),
     *("--rois-per-image", "16", "--workers", "0", "--device", "cpu"),
 ]
-"""Given after the recipe's own flags: a network that is quick on two cores."""
+"""Appended to the options of a recipe: a network that is fast on two cores."""
+
+RUN_FILES = {"best.safetensors", "last.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json",
+             "predictions.json", "curves.png", "predictions.jpg"}  # fmt: skip
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"<!-- recipe -->\n```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(text: str, marker: str, language: str) -> list[str]:
+    """Contents of the fenced blocks that follow ``<!-- marker -->``."""
+    return re.findall(rf"<!-- {marker} -->\n```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
+    """Command lines of the scripts in ``tools/``: script and arguments."""
     return re.findall(r"^python (tools/.*)$", text, flags=re.MULTILINE)
 
 
-def after(arguments: list[str], flag: str) -> list[str]:
-    """The value of a flag, if it is given."""
-    return [value for name, value in pairwise(arguments) if name == flag]
+def commands_in_any_form(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Command and arguments of every command line, in blocks and inline code, with torchrun or as a module, too."""
+    inline = re.findall(r"`((?:python|torchrun|detseg) [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in [*re.findall(r"^(?:python|torchrun) .*$", text, flags=re.MULTILINE), *inline]:
+        words = shlex.split(line, comments=True)
+        if words[0] == "detseg" and len(words) > 2:
+            yield words[1], words[2:]
+        for index, word in enumerate(words):
+            if word.startswith("tools/"):
+                yield VERBS[Path(word).name], words[index + 1 :]
+            elif word == "detseg" and words[index - 1] == "-m" and len(words) > index + 1:
+                yield words[index + 1], words[index + 2 :]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with DATA (ten images of the demo set with its own parts) and IMAGES in it."""
-    folder = tmp_path_factory.mktemp("recipes")
+def values_of(arguments: list[str], option: str) -> list[str]:
+    """The value of an option, if it is given."""
+    return [value for name, value in pairwise(arguments) if name == option]
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with DATA (ten images of the demo set with its splits) and IMAGES in it."""
     table = read(ROOT / "data" / "demo")
-    for part, count in (("train", 6), ("val", 4)):
-        rows = [row for row in range(len(table)) if table.split[row] == part]
+    for split, count in (("train", 6), ("val", 4)):
+        rows = [row for row in range(len(table)) if table.split[row] == split]
         chosen = subset(table.subset(rows), count, 0)
-        write_coco(chosen, folder / "DATA" / f"instances_{part}.json")
-        (folder / "DATA" / part).mkdir()
+        write_coco(chosen, tmp_path / "DATA" / f"instances_{split}.json")
+        (tmp_path / "DATA" / split).mkdir()
         for record in chosen:
-            shutil.copy(record.path, folder / "DATA" / part)
-    shutil.copytree(folder / "DATA" / "val", folder / "IMAGES")
-    return folder
+            shutil.copy(record.path, tmp_path / "DATA" / split)
+    shutil.copytree(tmp_path / "DATA" / "val", tmp_path / "IMAGES")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.mark.slow
-def test_recipes_run_in_order(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    found = [command for block in blocks("bash") for command in commands(block)]
-    assert len(found) >= 12
-    for command in found:
+@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("tools/README.md", 21)])
+def test_recipes_run_in_order(name: str, count: int, work_folder: Path) -> None:
+    recipes = [command for block in blocks(TEXTS[name], "recipe", "bash") for command in commands(block)]
+    assert len(recipes) >= count
+    for command in recipes:
         script, *arguments = shlex.split(command)
         verb = VERBS[Path(script).name]
         if verb == "train" and "--resume" not in arguments:
-            of_a_run = any(argument.startswith("runs/") for argument in after(arguments, "--weights"))
-            weights = [] if of_a_run else ["--weights", "none"]
-            timed = ["--epochs", "null", "--minutes", "0.01"] if "--minutes" in arguments else []
-            two = ["--epochs", "2"] if "--linear-probe-epochs" in arguments else []
-            arguments += SMALL + weights + timed + two
+            local = any(value == "bundled" or value.startswith("runs/") for value in values_of(arguments, "--weights"))
+            weights = [] if local else ["--weights", "none"]
+            minutes = ["--epochs", "null", "--minutes", "0.01"] if "--minutes" in arguments else []
+            epochs = ["--epochs", "2"] if "--linear-probe-epochs" in arguments else []
+            arguments += SMALL + weights + minutes + epochs
         assert main([verb, *arguments]) == 0, command
-    assert {"best.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json", "predictions.json",
-            "predictions.jpg"} <= {path.name for path in (place / "runs" / "cells").iterdir()}  # fmt: skip
-    assert (place / "out" / "predictions.json").is_file()
+    assert {path.name for path in (work_folder / "runs" / "cells").iterdir()} >= RUN_FILES
+    assert (work_folder / "out" / "predictions.json").is_file()
+    assert len(list((work_folder / "out" / "images").iterdir())) == 4
 
 
-def test_notebook_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
-    (code,) = blocks("python")
-    image = next((place / "IMAGES").glob("*.jpg"))
-    for written, here in (
+def test_notebook_runs(work_folder: Path) -> None:
+    (code,) = blocks(MAIN, "recipe", "python")
+    image = next((work_folder / "IMAGES").glob("*.jpg"))
+    for written, replacement in (
         ("IMAGE", str(image)),
         ('weights="coco"', 'weights="none"'),
         ("maskrcnn_resnet50_fpn", "maskrcnn_mobilenet_v3_large_fpn_slim"),
@@ -92,68 +129,151 @@ def test_notebook_runs(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("range(2)", "range(1)"),
     ):
         assert written in code
-        code = code.replace(written, here)
+        code = code.replace(written, replacement)
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)
     assert {"bbox", "segm"} <= set(names["metrics"].to_dict())  # type: ignore[attr-defined]
     assert names["image"].ndim == 3  # type: ignore[attr-defined]
 
 
-def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With images drawn on the spot instead of CIFAR10's, two solid colours."""
+def test_imports_for_a_training_script() -> None:
+    (code,) = blocks(TOOLS, "script imports", "python")
+    names: dict[str, Any] = {}
+    exec(compile(code, "tools/README.md", "exec"), names)
+    assert callable(names["utils"].collate_fn)
+    assert callable(names["train_one_epoch"])
+    assert callable(names["evaluate"])
+
+
+def test_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"<!-- own data -->\n```python\n(.*?)```", README, flags=re.DOTALL)
+    (code,) = blocks(TOOLS, "own module", "python")
+
+    def network(width: int) -> torch.nn.Module:
+        return torch.nn.Linear(width, 3)
+
+    model = network(64)
+    names: dict[str, Any] = {"model": model, "MyModule": network}
+    exec(compile(code, "tools/README.md", "exec"), names)
+    assert names["model"] is not model
+    assert torch.equal(names["model"].weight, model.weight)
+
+
+def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With generated images of two solid colours instead of CIFAR10."""
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(TOOLS, "own data", "python")
     images = [(PIL.Image.new("RGB", (32, 32), colour), index) for index, colour in enumerate(("red", "blue"))] * 16
 
-    class Drawn(list):  # type: ignore[type-arg]
+    class Colours(list):  # type: ignore[type-arg]
         classes = ("red", "blue")
 
     def network() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
 
-    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda folder, train: Drawn(images))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", lambda folder, train: Colours(images))
     names: dict[str, Any] = {"MyNet": network}
-    exec(compile(code, "README.md", "exec"), names)
-    image = names["LabelledImages"](images, names["model"].preprocessing, classes=Drawn.classes)[0][0]
-    before, after = (model.eval()([image])[0].probabilities for model in (names["model"], names["again"]))
-    assert before.tolist() == after.tolist()
+    exec(compile(code, "tools/README.md", "exec"), names)
+    image = LabelledImages(images, names["model"].preprocessing, classes=Colours.classes)[0][0]
+    saved, loaded = (model.eval()([image])[0].probabilities for model in (names["model"], names["reloaded"]))
+    assert saved.tolist() == loaded.tolist()
 
 
-@pytest.mark.parametrize("command", sorted({*commands(README), *commands(DATA_README)}))
+def test_every_python_block_is_executed_by_a_test() -> None:
+    marked = [blocks(TEXTS[name], marker, "python") for name, marker in (
+        ("README.md", "recipe"), ("tools/README.md", "script imports"), ("tools/README.md", "own module"),
+        ("tools/README.md", "own data"))]  # fmt: skip
+    assert all(len(found) == 1 for found in marked)
+    assert sum(text.count("```python\n") for text in TEXTS.values()) == len(marked)
+
+
+@pytest.mark.parametrize("command", sorted({command for text in TEXTS.values() for command in commands(text)}))
 def test_every_command_parses(command: str) -> None:
     script, *arguments = shlex.split(command)
     if "--config" in arguments:
-        return  # names a file that only a run writes; run above
+        return  # the file is written by a run; the recipe is executed above
     parse(VERBS[Path(script).name], arguments)
 
 
-def test_links_lead_somewhere() -> None:
-    for text, folder in ((README, ROOT), (DATA_README, ROOT / "data")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-            assert (folder / target).exists(), target
+@pytest.mark.parametrize("name", READMES)
+def test_commands_in_text_and_with_torchrun_parse(name: str) -> None:
+    for verb, arguments in commands_in_any_form(TEXTS[name]):
+        if "--config" not in arguments:
+            parse(verb, arguments)
+
+
+def test_control_commands_are_found_in_any_form() -> None:
+    text = (
+        "Run `python tools/train.py A` or\n```\ntorchrun --nproc-per-node 2 -m detseg pretrain B\n```\n`detseg train C`"
+    )
+    assert sorted(commands_in_any_form(text)) == [("pretrain", ["B"]), ("train", ["A"]), ("train", ["C"])]
+    with pytest.raises(SystemExit):
+        parse("train", ["--no-such-option", "1"])
+
+
+def test_demo_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[dict[str, int]] = []
+    monkeypatch.setattr(demo_command, "render", lambda folder, **options: rendered.append(options))
+    lines = re.findall(r"python -m detseg\.synthetic\.demo ([^`#\n]*)", "\n".join(TEXTS.values()))
+    for line in lines:
+        demo_command.main([str(tmp_path), *shlex.split(line)[1:]])
+    assert {"train": 120, "val": 40, "seed": 0} in rendered
+    assert {"train": 500, "val": 100, "seed": 7} in rendered
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_links_lead_somewhere(name: str) -> None:
+    folder = (ROOT / name).parent
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXTS[name]):
+        path, _, anchor = target.partition("#")
+        file = folder / path if path else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def test_every_readme_is_linked_from_another() -> None:
+    linked = {
+        ((ROOT / name).parent / target.partition("#")[0]).resolve()
+        for name, text in TEXTS.items()
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    }
+    assert {ROOT / name for name in READMES} - linked <= {ROOT / "README.md"}
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_paths_of_tests_exist(name: str) -> None:
+    for command in re.findall(r"pytest [^`\n|]*", TEXTS[name]):
+        for path in re.findall(r"tests/[\w./]+", command):
+            assert (ROOT / path).exists(), command
 
 
 def test_every_model_is_listed_and_every_listed_model_exists() -> None:
-    section = README.split("## Models")[1].split("##")[0]
+    section = MAIN.split("## Models")[1].split("##")[0]
     backbones: list[str] = []
-    names: set[str] = set()
+    listed: set[str] = set()
     for line in section.splitlines():
-        found = re.findall(r"`([^`]+)`", line)
-        if "|" not in line or not found or "--backbone" in line:
+        names = re.findall(r"`([^`]+)`", line)
+        if "|" not in line or not names or "--backbone" in line:
             continue
         if "the same, but" in line:
-            prefix, without = found
-            names |= {prefix + backbone for backbone in backbones if backbone != without}
+            prefix, missing = names
+            listed |= {prefix + backbone for backbone in backbones if backbone != missing}
         elif "` + `" in line:
-            prefix, *after = found
-            backbones = after if prefix == "fasterrcnn_" else backbones
-            names |= {prefix + backbone for backbone in after}
+            prefixes = [name for name in names if name.endswith("_")]
+            suffixes = [name for name in names if not name.endswith("_")]
+            backbones = suffixes if prefixes == ["fasterrcnn_"] else backbones
+            listed |= {prefix + backbone for prefix in prefixes for backbone in suffixes}
         else:
-            names |= set(found)
-    assert names == set(MODELS)
+            listed |= set(names)
+    assert listed == set(MODELS)
+
+
+def test_main_readme_is_short() -> None:
+    assert len(MAIN.encode()) <= MAX_BYTES
 
 
 def test_the_two_set_up_commands_are_marked_for_continuous_integration() -> None:
     for marker in ("main-job", "tests"):
-        assert re.search(rf"<!-- {marker} -->\n```bash\n.+\n```", README), marker
+        assert re.search(rf"<!-- {marker} -->\n```bash\n.+\n```", MAIN), marker
     assert "<!-- $1 -->" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

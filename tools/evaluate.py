@@ -1,4 +1,4 @@
-"""Score a run on labelled images, or anybody's COCO results file against an annotation file.
+"""Evaluate a run on labelled images, or any COCO results file against an annotation file.
 
     python tools/evaluate.py runs/mine
     python tools/evaluate.py --predictions results.json --ground-truth instances.json
@@ -10,5 +10,5 @@ import sys
 
 from detseg.cli import main
 
-if __name__ == "__main__":  # a process that loads or measures may import this file
+if __name__ == "__main__":  # loader and benchmark processes may import this file
     sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,4 +1,4 @@
-"""Say what a data set holds, name what is broken in it, and draw some of it.
+"""Summarize a data set, list its errors, and draw some of its records.
 
     python tools/inspect_data.py DATA
 
@@ -9,5 +9,5 @@ import sys
 
 from detseg.cli import main
 
-if __name__ == "__main__":  # a process that loads or measures may import this file
+if __name__ == "__main__":  # loader and benchmark processes may import this file
     sys.exit(main(["inspect", *sys.argv[1:]]))

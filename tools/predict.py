@@ -2,12 +2,12 @@
 
     python tools/predict.py runs/mine photos/ --output out/
 
-writes ``out/predictions.json`` (COCO results form) and one drawn image an image.
+writes ``out/predictions.json`` (COCO results format) and, for each image, a copy with drawn predictions.
 """
 
 import sys
 
 from detseg.cli import main
 
-if __name__ == "__main__":  # a process that loads or measures may import this file
+if __name__ == "__main__":  # loader and benchmark processes may import this file
     sys.exit(main(["predict", *sys.argv[1:]]))

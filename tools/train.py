@@ -2,12 +2,12 @@
 
     python tools/train.py DATA --epochs 10 --output runs/mine
 
-prints what it picked, one line an epoch, and where the run is. ``--help`` lists all options.
+prints the automatically chosen options, one line per epoch, and the run folder. ``--help`` lists all options.
 """
 
 import sys
 
 from detseg.cli import main
 
-if __name__ == "__main__":  # a process that loads or measures may import this file
+if __name__ == "__main__":  # loader and benchmark processes may import this file
     sys.exit(main(["train", *sys.argv[1:]]))

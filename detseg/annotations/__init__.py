@@ -1,4 +1,4 @@
-"""From files to the annotation table, and from the table to splits and files. No torch, no pixels but label images."""
+"""Read data sets into an annotation table, split it, write it. No torch, and no pixels except label images."""
 
 from __future__ import annotations
 

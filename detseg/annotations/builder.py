@@ -1,4 +1,4 @@
-"""How every reader makes a table: image by image, each instance checked once at this border."""
+"""Build an annotation table image by image; every instance is checked here, once, for all readers."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ from detseg.masks import segmentation_area, segmentation_box
 from detseg.orientation import upright_hw
 
 MAX_SIDE = 1_000_000
-"""Pixels. A longer side is a corrupt number, not an image."""
+"""Pixels. A larger number is a corrupt value, not the side of an image."""
 
 
 class TableBuilder:
-    """Collects images and instances and makes one :class:`AnnotationTable` of them.
+    """Collect images and instances, and build one :class:`AnnotationTable` from them.
 
-    The one place where the policy for bad instances lives: a box that overlaps the frame is clipped, and an empty box
-    or one outside the frame is dropped; both are counted in ``notes``. ``bad_instances="error"`` refuses what would be
-    dropped. Numbers that are not finite, unknown labels and repeated image ids are always errors.
+    The only place that applies the policy for bad instances: a box that overlaps the image border is clipped, and an
+    empty box or one outside the image is dropped; both are counted in ``notes``. With ``bad_instances="error"`` an
+    instance that would be dropped is an error. Numbers that are not finite, unknown labels and repeated image ids are
+    always errors.
 
     Args:
         class_map: the classes; labels are checked against it.
         root: folder that ``media`` is relative to.
-        source: what messages call the data set (usually the name of the annotation file).
+        source: name of the data set in messages (usually the name of the annotation file).
         bad_instances: "drop" or "error".
-        keypoint_schema: the keypoints of every instance; None for a data set without keypoints.
-        label_fields: the T fields of ``class_index`` [I, T] when an image carries several labels; ``class_map`` is then
+        keypoint_schema: the keypoints of each instance; None for a data set without keypoints.
+        label_fields: the T fields of ``class_index`` [I, T] if images have several labels; ``class_map`` is then
             ``joined(label_fields)``.
 
     Attributes:
-        notes: what was repaired so far; a reader adds its own.
+        notes: log of the repairs so far; readers add entries for their own repairs.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TableBuilder:
     ) -> None:
         if bad_instances not in ("drop", "error"):
             raise DataError(f"bad_instances is {bad_instances!r}; choose drop or error")
-        assert not label_fields or class_map == joined(label_fields), "class_map is not that of the label fields"
+        assert not label_fields or class_map == joined(label_fields), "class_map is not joined(label_fields)"
         self.class_map = class_map
         self.root = Path(root)
         self.source = source
@@ -100,53 +101,55 @@ class TableBuilder:
         split: str = "",
         class_index: int | Sequence[int] | None = None,
     ) -> None:
-        """Add one image; the instances that follow belong to it.
+        """Add one image; instances added after it belong to it.
 
         Args:
-            media: file, relative to ``root`` (an absolute path inside ``root`` is made relative); "" for none.
+            media: file, relative to ``root`` (an absolute path inside ``root`` is made relative); "" if there is none.
             stored_hw: height and width as stored in the file, 1 to ``MAX_SIDE``.
-            image_id: the source's own id; the number of the image, from 1, if None.
+            image_id: the id in the source; None: the number of the image, from 1.
             orientation: EXIF orientation 1..8 of the stored pixels.
-            stored_frame: the source's own coordinates are those of the stored pixels (needed to write them back).
-            member, frame: the member of an archive, the frame of a video.
-            group: images of one group stay on one side of a split.
-            split: the source's own split: "train", "val", "test" or "".
+            stored_frame: the source's coordinates are those of the stored pixels (needed to write them back).
+            member, frame: the member of an archive, the frame number in a video.
+            group: images of one group are put into the same split.
+            split: the split in the source: "train", "val", "test" or "".
             class_index: 0..K-1 for classification, one number or one for each label field (within its classes); None or
-                -1 for none.
+                -1 for no label.
 
         Raises:
-            DataError: a size or class_index out of range, or an image id that was used before.
+            DataError: a size or class_index out of range, or an image id that is already used.
         """
         row = len(self._names)
         name = _relative(media, self.root) if not isinstance(media, str) else media
-        called = f"{name}:{member}" if member else name or f"image {row}"
+        display_name = f"{name}:{member}" if member else name or f"image {row}"
         height, width = int(stored_hw[0]), int(stored_hw[1])
         if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
             raise DataError(
-                f"{self.source} ({called}): image size {width} x {height} (width x height) is not a size; "
+                f"{self.source} ({display_name}): image size {width} x {height} (width x height) is not a valid size; "
                 "correct it in the source"
             )
         image_id = row + 1 if image_id is None else int(image_id)
         if image_id in self._row_of_id:
             raise DataError(
                 f"{self.source}: image id {image_id} is used by {self._names[self._row_of_id[image_id]]} and by "
-                f"{called}; give every image an id of its own"
+                f"{display_name}; give every image a unique id"
             )
         if not -(2**63) <= image_id < 2**63:
-            raise DataError(f"{self.source} ({called}): image id {image_id} does not fit 64 bits; renumber the images")
+            raise DataError(
+                f"{self.source} ({display_name}): image id {image_id} does not fit in 64 bits; renumber the images"
+            )
         if class_index is None:
             class_index = [-1] * len(self._field_sizes)
         elif isinstance(class_index, (int, np.integer)):
             class_index = [int(class_index)]
         if len(class_index) != len(self._field_sizes):
             raise DataError(
-                f"{self.source} ({called}): {len(class_index)} class labels, expected {len(self._field_sizes)}"
+                f"{self.source} ({display_name}): {len(class_index)} class labels, expected {len(self._field_sizes)}"
             )
         if any(not -1 <= index < size for index, size in zip(class_index, self._field_sizes, strict=True)):
             limits = ", ".join(f"0..{size - 1}" for size in self._field_sizes)
-            raise DataError(f"{self.source} ({called}): class_index {list(class_index)} is outside {limits}")
+            raise DataError(f"{self.source} ({display_name}): class_index {list(class_index)} is outside {limits}")
         self._row_of_id[image_id] = row
-        self._names.append(called)
+        self._names.append(display_name)
         self._media.append(name)
         self._member.append(member)
         self._group.append(group)
@@ -168,17 +171,17 @@ class TableBuilder:
         stored_frame: Sequence[bool],
         split: str = "",
     ) -> None:
-        """As :meth:`add_image` for many files.
+        """Add many image files at once, as :meth:`add_image` does.
 
         Raises:
-            DataError: see there; ids must fit 64 bits.
+            DataError: as :meth:`add_image`; ids must fit in 64 bits.
         """
         first, number = len(self._names), len(media)
         sizes = np.array(stored_hw, np.int64).reshape(-1, 2)
-        known = self._row_of_id.keys() | set(image_id)
-        if ((sizes < 1) | (sizes > MAX_SIDE)).any() or len(known) < first + number:
-            for name, hw, own_id in zip(media, stored_hw, image_id, strict=True):
-                self.add_image(name, hw, image_id=own_id)  # one of them is refused
+        all_ids = self._row_of_id.keys() | set(image_id)
+        if ((sizes < 1) | (sizes > MAX_SIDE)).any() or len(all_ids) < first + number:
+            for name, hw, new_id in zip(media, stored_hw, image_id, strict=True):
+                self.add_image(name, hw, image_id=new_id)  # raises for one of them
         self._row_of_id.update(zip(image_id, range(first, first + number), strict=True))
         self._names.extend([name or f"image {first + i}" for i, name in enumerate(media)])
         self._media.extend(media)
@@ -187,7 +190,7 @@ class TableBuilder:
         self._split.extend([split] * number)
         self._stored.extend(stored_hw)
         self._upright.extend(
-            [hw if turn == 1 else upright_hw(hw, turn) for hw, turn in zip(stored_hw, orientation, strict=True)]
+            [hw if exif == 1 else upright_hw(hw, exif) for hw, exif in zip(stored_hw, orientation, strict=True)]
         )
         self._frame.extend([-1] * number)
         self._orientation.extend(orientation)
@@ -209,54 +212,56 @@ class TableBuilder:
         where: str = "",
         image: int = -1,
     ) -> bool:
-        """Add one instance; True if it was kept, False if it was dropped (and noted).
+        """Add one instance; True if it was added, False if it was dropped (and logged in ``notes``).
 
         Args:
-            box_xywh: x, y, width, height in upright absolute pixels; None takes it from ``segmentation``.
+            box_xywh: x, y, width, height in upright absolute pixels; None: computed from ``segmentation``.
             label: 1..K.
             segmentation: rings float64 [V, 2] or compressed RLE, upright, already checked (``detseg.masks``).
-            area: square pixels; None takes that of the segmentation, or width x height of the clipped box.
-            iscrowd, ignore: neither is trained on, nor counted as missed.
-            difficult: trained on, but not counted as missed.
-            annotation_id: the source's own id, for messages.
-            keypoints: [P, 3] x, y, visibility 0..2 in upright pixels; None for none labelled.
-            where: what messages call the instance; made from the source, the id and the image if empty.
-            image: row of the image that it belongs to; -1 for the last one.
+            area: square pixels; None: that of the segmentation, or width x height of the clipped box.
+            iscrowd, ignore: not used in training, and not counted as missed in evaluation.
+            difficult: used in training, but not counted as missed in evaluation.
+            annotation_id: the id in the source, for messages.
+            keypoints: [P, 3] x, y, visibility 0..2 in upright pixels; None if none is labelled.
+            where: name of the instance in messages; if empty, built from the source, the id and the image.
+            image: row of its image; -1 for the image added last.
 
         Raises:
-            DataError: numbers that are not finite, an unknown label, keypoints or an RLE of another size, no box and
-                no segmentation; with ``bad_instances="error"`` also a box that is empty or outside the frame.
+            DataError: numbers that are not finite, an unknown label, keypoints or an RLE of a wrong size, neither box
+                nor segmentation; with ``bad_instances="error"`` also a box that is empty or outside the image.
         """
         row = image if image >= 0 else len(self._names) - 1
-        assert 0 <= row < len(self._names), "add_image comes before add_instance"
-        where = where or self._called(annotation_id, row)
+        assert 0 <= row < len(self._names), "call add_image before add_instance"
+        where = where or self._instance_name(annotation_id, row)
         height, width = self._upright[row]
         if not 1 <= label <= self._num_labels:
             raise DataError(f"{where}: label {label} is outside 1..{self._num_labels}")
         if isinstance(segmentation, dict) and tuple(segmentation["size"]) != (height, width):
             raise DataError(
                 f"{where}: RLE of size {list(segmentation['size'])} in an upright image of "
-                f"height {height} and width {width}; make both the same"
+                f"height {height} and width {width}; both must be equal"
             )
         if box_xywh is None:
             if segmentation is None:
-                raise DataError(f"{where}: neither box nor segmentation; give one of them")
+                raise DataError(f"{where}: neither box nor segmentation; provide one of them")
             box_xywh = segmentation_box(segmentation)
         x, y, w, h = (float(value) for value in box_xywh)
         if not (isfinite(x + y + w + h) and (area is None or isfinite(area))):
             raise DataError(
-                f"{where}: box {_shown(x, y, w, h)}, area {area}: not all of these numbers "
+                f"{where}: box {_format_numbers(x, y, w, h)}, area {area}: not all of these numbers "
                 "are finite; correct or remove the instance"
             )
-        self._instances.give(row, (x, y, w, h))
-        problem = _problem(x, y, w, h, height, width)
+        self._instances.record_source_box(row, (x, y, w, h))
+        problem = _box_problem(x, y, w, h, height, width)
         if problem:
             if self._strict:
-                raise DataError(f"{where}: box {_shown(x, y, w, h)} {problem}; remove it or pass --bad-instances drop")
-            self.notes.add(f"box that {problem} dropped", f"{where} {_shown(x, y, w, h)}")
+                raise DataError(
+                    f"{where}: box {_format_numbers(x, y, w, h)} {problem}; remove it or pass --bad-instances drop"
+                )
+            self.notes.add(f"box dropped: it {problem}", f"{where} {_format_numbers(x, y, w, h)}")
             return False
         if x < 0 or y < 0 or w > width - x + ROUNDING or h > height - y + ROUNDING:
-            self.notes.add("box clipped at the frame", f"{where} {_shown(x, y, w, h)}")
+            self.notes.add("box clipped to the image", f"{where} {_format_numbers(x, y, w, h)}")
             x, w = (0.0, x + w) if x < 0 else (x, w)
             y, h = (0.0, y + h) if y < 0 else (y, h)
             w, h = min(w, width - x), min(h, height - y)
@@ -272,29 +277,29 @@ class TableBuilder:
     def add_instances(
         self, columns: InstanceColumns, regular: npt.NDArray[np.bool_], add: Callable[[int], object]
     ) -> None:
-        """Add many instances at once, to any images; within an image they keep their order.
+        """Add many instances at once, to any images; the order within an image is preserved.
 
         Args:
-            columns: N instances. Their keypoints have been checked.
-            regular: bool [N], those that are taken as they are: at most ``columns.regular(self.sizes_hw, K)``.
-            add: called with the number of each other one, by ascending image: adds it by :meth:`add_instance`, or
-                leaves it out.
+            columns: N instances. Their keypoints must be checked already.
+            regular: bool [N], instances that are added unchanged: a subset of ``columns.regular(self.sizes_hw, K)``.
+            add: called with the index of each remaining instance, by ascending image: adds it with
+                :meth:`add_instance`, or skips it.
         """
         self._instances.extend(columns, regular, add)
 
     @property
     def sizes_hw(self) -> npt.NDArray[np.int64]:
-        """int64 [I, 2]: upright height and width of the images so far."""
+        """int64 [I, 2]: upright height and width of the images added so far."""
         return np.array(self._upright, np.int64).reshape(-1, 2)
 
     def build(self) -> AnnotationTable:
-        """The table of everything that was added.
+        """Build the table of all images and instances that were added.
 
         Raises:
-            DataError: the boxes as a whole cannot be pixels x, y, width, height of these images
+            DataError: the boxes as a whole cannot be x, y, width, height in pixels of these images
                 (``annotations/plausible.py``).
         """
-        boxes, image = self._instances.given()
+        boxes, image = self._instances.source_boxes()
         check_plausible(boxes, self.sizes_hw[image], self.source)
         instances, number = self._instances.in_order(), len(self._names)
         per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
@@ -332,19 +337,19 @@ class TableBuilder:
             notes=self.notes,
         )
 
-    def _called(self, annotation_id: int, row: int) -> str:
+    def _instance_name(self, annotation_id: int, row: int) -> str:
         number = f", annotation {annotation_id}" if annotation_id >= 0 else ""
         return f"{self.source}{number} ({self._names[row]})"
 
 
-def _problem(x: float, y: float, w: float, h: float, height: int, width: int) -> str:
-    """Why a box cannot be kept, as the end of a sentence; "" if it can."""
+def _box_problem(x: float, y: float, w: float, h: float, height: int, width: int) -> str:
+    """Why a box must be dropped, as the end of a sentence; "" if it is valid."""
     if w <= 0:
         return "has no width"
     if h <= 0:
         return "has no height"
     if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "lies outside the frame"
+        return "is outside the image"
     return ""
 
 
@@ -353,9 +358,9 @@ def _relative(media: os.PathLike[str], root: Path) -> str:
     return (path.relative_to(root) if path.is_absolute() and path.is_relative_to(root) else path).as_posix()
 
 
-def _strings(values: list[str]) -> Any:  # Strings; numpy's stubs cannot say so
+def _strings(values: list[str]) -> Any:  # Strings; numpy's stubs cannot express it
     return np.array(values, dtype=np.dtypes.StringDType())
 
 
-def _shown(*numbers: float) -> str:
+def _format_numbers(*numbers: float) -> str:
     return f"[{', '.join(f'{number:.6g}' for number in numbers)}]"

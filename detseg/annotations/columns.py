@@ -1,4 +1,4 @@
-"""Many instances as columns: which of them a table takes as they are, and how parts become one."""
+"""Store many instances as columns; find those that need no change, select and concatenate them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy.typing as npt
 from detseg.annotations.segmentation import SegmentationColumn
 
 ROUNDING = 1e-9
-"""Pixels by which x + width may pass the frame unclipped: decimals of a file do not add up exactly in binary."""
+"""Pixels by which x + width may exceed the image unclipped: decimals of a file do not add up exactly in binary."""
 
 
 @dataclass(frozen=True)
 class InstanceColumns:
-    """N instances; what a column holds is said in :meth:`TableBuilder.add_instance`.
+    """N instances; the columns are described in :meth:`TableBuilder.add_instance`.
 
     Attributes:
         image: int64 [N], row of each instance's image.
         boxes_xywh: float64 [N, 4]; NaN where there is none.
-        area: float64 [N]; NaN where it is not known.
+        area: float64 [N]; NaN where it is unknown.
         keypoints: float64 [N, P, 3]; P is 0 without a schema.
     """
 
@@ -51,7 +51,7 @@ class InstanceColumns:
 
     @classmethod
     def concatenate(cls, parts: Sequence[InstanceColumns]) -> InstanceColumns:
-        """The instances of one or more parts, one after the other."""
+        """Concatenate the instances of one or more tables of columns, in order."""
         if len(parts) == 1:
             return parts[0]
         values: dict[str, Any] = {
@@ -62,7 +62,7 @@ class InstanceColumns:
         return cls(segmentation=SegmentationColumn.concatenate([part.segmentation for part in parts]), **values)
 
     def regular(self, size_hw: npt.NDArray[np.int64], num_labels: int) -> npt.NDArray[np.bool_]:
-        """bool [N]: which instances need nothing: no number to work out, to clip or to complain about.
+        """bool [N]: instances that need no change: no value to compute, no box to clip, nothing to report.
 
         Args:
             size_hw: int64 [I, 2], upright height and width of the images.
@@ -70,9 +70,10 @@ class InstanceColumns:
         """
         height, width = size_hw[self.image].T
         x, y, w, h = self.boxes_xywh.T
-        with np.errstate(invalid="ignore"):  # NaN compares false, which is what it should
+        with np.errstate(invalid="ignore"):  # NaN compares false, as intended
             inside = (x >= 0) & (y >= 0) & (x < width) & (y < height) & (w > 0) & (h > 0)
             inside &= (w <= width - x + ROUNDING) & (h <= height - y + ROUNDING)
         rle_hw = self.segmentation.rle_hw
-        fits = (rle_hw == 0).all(axis=1) | ((rle_hw[:, 0] == height) & (rle_hw[:, 1] == width))
-        return inside & np.isfinite(self.area) & fits & (self.label >= 1) & (self.label <= num_labels)
+        rle_size_matches = (rle_hw == 0).all(axis=1) | ((rle_hw[:, 0] == height) & (rle_hw[:, 1] == width))
+        valid_label = (self.label >= 1) & (self.label <= num_labels)
+        return inside & np.isfinite(self.area) & rle_size_matches & valid_label

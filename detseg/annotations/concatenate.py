@@ -1,4 +1,4 @@
-"""Join several annotation tables into one."""
+"""Concatenate several annotation tables into one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from detseg.errors import DataError
 
 
 def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> AnnotationTable:
-    """The images of several tables, one after the other; rows of the result are its new ``record``.
+    """Concatenate the images of several tables, in order; ``record`` is set to the row in the result.
 
     Classes that only some tables have are added, by ascending category id; label fields and their classes by name.
-    Image ids that occur in more than one table are renumbered 1..I for all images, with a note.
+    If image ids occur in more than one table, all images are renumbered 1..I, with a note.
 
     Args:
-        by_name: for formats without category ids: classes are one if their names are, and get the ids 1..K in order
-            of their names.
+        by_name: for formats without category ids: classes with equal names are the same class, and get the ids 1..K
+            in the order of their names.
 
     Raises:
-        DataError: a class has two category ids or an id two classes, keypoint schemas differ, some tables have label
-            fields and others none, or there is no table.
+        DataError: a class has two category ids or an id has two classes, keypoint schemas differ, some tables have
+            label fields and others have none, or there is no table.
     """
     if not tables:
-        raise DataError("no tables to join; give at least one")
+        raise DataError("no tables to concatenate; pass at least one")
     notes = RepairLog()
     tables = same_fields(tables, notes)
     if by_name and not tables[0].label_fields:
@@ -57,9 +57,9 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
             (table.root / str(name)).absolute().relative_to(root).as_posix() for table in tables for name in table.media
         ]
         columns["media"] = np.array(media, dtype=np.dtypes.StringDType())
-    shift = np.cumsum([0, *(len(table.label) for table in tables)])
-    columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, shift, strict=False)])
-    columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, shift, strict=False)])
+    offsets = np.cumsum([0, *(len(table.label) for table in tables)])
+    columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, offsets, strict=False)])
+    columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, offsets, strict=False)])
     columns["record"] = np.arange(len(columns["image_id"]))
     for table in tables:
         notes.merge(table.notes)
@@ -78,12 +78,12 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
 
 
 def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:
-    """``class_map`` with the position in ``names``, from 1, as category id."""
+    """``class_map`` with the positions in ``names``, from 1, as category ids."""
     return ClassMap(class_map.names, tuple(names.index(name) + 1 for name in class_map.names))
 
 
 def _same_classes(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[AnnotationTable]:
-    """The tables with labels of one class map: that of the first if all agree, else all classes by category id."""
+    """Convert all tables to one class map: the first if all are equal, else all classes by category id."""
     if all(table.class_map == tables[0].class_map for table in tables):
         return list(tables)
     name_of: dict[int, str] = {}
@@ -92,7 +92,7 @@ def _same_classes(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[A
         for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True):
             if name_of.setdefault(number, name) != name or id_of.setdefault(name, number) != number:
                 raise DataError(
-                    f"{table.source} has the class {name!r} as category {number}, another file of the same data has "
+                    f"{table.source} has the class {name!r} as category {number}, another file of this data set has "
                     f"{name_of[number]!r} as category {number}"
                     + (f" and {name!r} as category {id_of[name]}" if id_of.get(name, number) != number else "")
                     + "; give every class the same id in all files"
@@ -102,9 +102,9 @@ def _same_classes(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[A
     label_of = class_map.labels_by_category_id()
     renumbered = []
     for table in tables:
-        lacking = [name for name in class_map.names if name not in table.class_map.names]
-        if lacking:
-            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(lacking)}")
+        missing = [name for name in class_map.names if name not in table.class_map.names]
+        if missing:
+            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(missing)}")
         to_label = np.array([0, *(label_of[number] for number in table.class_map.category_ids)], np.int32)
         index = np.where(table.class_index >= 0, to_label[table.class_index + 1].astype(np.int64) - 1, -1)
         renumbered.append(replace(table, class_map=class_map, label=to_label[table.label], class_index=index))

@@ -1,4 +1,4 @@
-"""What data is, in a few numbers: so that a run that goes on can say that its data is another."""
+"""Compute a short fingerprint of the data, so that a resumed run can report that its data has changed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Fingerprint = dict[str, Any]
 
 
 def fingerprint(splits: Mapping[str, AnnotationTable]) -> Fingerprint:
-    """Classes, and of each part the number of images and objects and the sha256 of everything that is learned from.
+    """Class names, and for each split the number of images and instances and a sha256 of all annotations.
 
-    The images' own bytes are not read: that would take as long as an epoch. Their names and sizes are in the sum.
+    The bytes of the images are not read: that would take as long as an epoch. Their names and sizes are hashed.
     """
     first = next(iter(splits.values()))
     parts = {
         name: {
             "images": len(table),
             "objects": int(table.instances_per_image().sum()),
-            "sha256": _sum(table),
+            "sha256": _checksum(table),
         }
         for name, table in splits.items()
     }
@@ -31,23 +31,23 @@ def fingerprint(splits: Mapping[str, AnnotationTable]) -> Fingerprint:
 
 
 def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
-    """What changed, in words; empty if nothing did."""
-    found = []
+    """Describe what has changed, one message per change; empty if nothing has."""
+    messages = []
     if before["classes"] != now["classes"]:
-        found.append(f"the classes were {', '.join(before['classes'])} and are {', '.join(now['classes'])}")
+        messages.append(f"the classes were {', '.join(before['classes'])} and are now {', '.join(now['classes'])}")
     for name in sorted({*before["parts"], *now["parts"]}):
         old, new = before["parts"].get(name), now["parts"].get(name)
         if old is None or new is None:
-            found.append(f"there {'was no' if old is None else 'is no longer a'} part {name}")
+            messages.append(f"there {'was no' if old is None else 'is no longer a'} split {name}")
         elif old["sha256"] != new["sha256"]:
-            counts = [f"{part['images']} images, {part['objects']} objects" for part in (old, new)]
-            same = "the same numbers, but other names, sizes or annotations"
+            counts = [f"{split['images']} images, {split['objects']} instances" for split in (old, new)]
+            same = "the same counts, but different names, sizes or annotations"
             change = f"{counts[0]}, now {counts[1]}" if counts[0] != counts[1] else same
-            found.append(f"{name}: {change}")
-    return found
+            messages.append(f"{name}: {change}")
+    return messages
 
 
-def _sum(table: AnnotationTable) -> str:
+def _checksum(table: AnnotationTable) -> str:
     digest = hashlib.sha256()
     for record in table:
         digest.update(f"{record.name}\0{record.size_hw}\0{record.orientation}\0{record.image_id}\0".encode())

@@ -1,4 +1,4 @@
-"""Between a data set's own coordinates and upright ones."""
+"""Convert between the coordinates of a data set and those of the upright image."""
 
 from __future__ import annotations
 
@@ -23,58 +23,58 @@ from detseg.structures import RLE
 
 Float64 = npt.NDArray[np.float64]
 Coordinates = tuple[Float64 | None, Segmentation, Float64 | None]
-"""Of one instance: box float64 [4] x, y, width, height; segmentation; keypoints float64 [P, 3]. None where missing."""
+"""One instance: box float64 [4] x, y, width, height; segmentation; keypoints float64 [P, 3]. None where missing."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The frame in which a data set gives the coordinates of one image.
+    """The coordinate frame in which a data set stores the annotations of one image.
 
     Attributes:
         stored_hw: height and width of the stored pixels.
-        orientation: EXIF orientation that leads from the data set's frame to the upright one: that of the file where
-            the data set speaks of stored pixels, else 1 (nothing changes, to the last bit).
+        orientation: EXIF orientation that converts from the data set's frame to the upright one: that of the file if
+            the coordinates are those of the stored pixels, else 1 (coordinates stay bit-identical).
     """
 
     stored_hw: tuple[int, int]
     orientation: int
 
-    def upright(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
-        """One instance in the data set's frame -> upright."""
-        return self._turned(box, segmentation, keypoints, orient_boxes, orient_points, orient_rle)
+    def to_upright(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
+        """Convert one instance from the data set's frame to upright coordinates."""
+        return self._converted(box, segmentation, keypoints, orient_boxes, orient_points, orient_rle)
 
-    def own(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
-        """One instance in upright coordinates -> the data set's frame."""
-        return self._turned(box, segmentation, keypoints, unorient_boxes, unorient_points, unorient_rle)
+    def from_upright(self, box: Float64 | None, segmentation: Segmentation, keypoints: Float64 | None) -> Coordinates:
+        """Convert one instance from upright coordinates to the data set's frame."""
+        return self._converted(box, segmentation, keypoints, unorient_boxes, unorient_points, unorient_rle)
 
-    def _turned(
+    def _converted(
         self,
         box: Float64 | None,
         segmentation: Segmentation,
         keypoints: Float64 | None,
-        turn_boxes: Callable[[Float64, tuple[int, int], int], Float64],
-        turn_points: Callable[[Float64, tuple[int, int], int], Float64],
-        turn_rle: Callable[[RLE, int], RLE],
+        convert_boxes: Callable[[Float64, tuple[int, int], int], Float64],
+        convert_points: Callable[[Float64, tuple[int, int], int], Float64],
+        convert_rle: Callable[[RLE, int], RLE],
     ) -> Coordinates:
         if self.orientation == 1:
             return box, segmentation, keypoints
         if box is not None:
-            box = turn_boxes(box[None], self.stored_hw, self.orientation)[0]
+            box = convert_boxes(box[None], self.stored_hw, self.orientation)[0]
         if isinstance(segmentation, dict):
-            segmentation = turn_rle(segmentation, self.orientation)
+            segmentation = convert_rle(segmentation, self.orientation)
         elif segmentation is not None:
-            segmentation = [turn_points(ring, self.stored_hw, self.orientation) for ring in segmentation]
+            segmentation = [convert_points(ring, self.stored_hw, self.orientation) for ring in segmentation]
         if keypoints is not None:
-            xy = turn_points(keypoints[:, :2], self.stored_hw, self.orientation)
-            turned = np.column_stack([xy, keypoints[:, 2]])
-            keypoints = np.where(keypoints[:, 2:] > 0, turned, keypoints)  # (0, 0, 0) says "not labelled"
+            xy = convert_points(keypoints[:, :2], self.stored_hw, self.orientation)
+            converted = np.column_stack([xy, keypoints[:, 2]])
+            keypoints = np.where(keypoints[:, 2:] > 0, converted, keypoints)  # (0, 0, 0) means "not labelled"
         return box, segmentation, keypoints
 
 
 def is_stored_frame(annotated_hw: tuple[int, int] | None, header: ImageHeader) -> bool | None:
-    """Whether coordinates are those of the stored pixels; None if the annotated size is neither's.
+    """Whether coordinates are those of the stored pixels; None if the annotated size matches neither.
 
-    Sizes that fit both (squares, mirrors, half turns) mean stored: COCO's own annotations ignore EXIF.
+    Sizes that match both (squares, flips, 180 degree rotations) mean stored: COCO's own annotations ignore EXIF.
     """
     if annotated_hw in (header.size_hw, None):
         return header.orientation != 1

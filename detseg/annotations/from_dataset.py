@@ -1,4 +1,4 @@
-"""A table of anybody's ``(image, target)`` dataset, so that it can be evaluated and looked at."""
+"""Build an annotation table from any ``(image, target)`` dataset, to evaluate on it and to inspect it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from detseg.structures import RLE
 
 
 class UserDataset(Protocol):
-    """What is asked of the dataset: ``len`` and an index from 0 (a torch ``Dataset`` or ``Subset``, a list)."""
+    """Required interface: ``len`` and an index from 0 (a torch ``Dataset`` or ``Subset``, a list)."""
 
     def __len__(self) -> int: ...
 
@@ -29,20 +29,20 @@ class UserDataset(Protocol):
 
 
 def table_from_dataset(dataset: UserDataset, class_map: ClassMap | None = None) -> AnnotationTable:
-    """Go once through a dataset of torchvision's form and keep everything but the pixels.
+    """Iterate once over a dataset in torchvision's format and collect everything except the pixels.
 
-    The dataset must be untransformed (evaluation ground truth never passes through augmentation). ``image`` is a tensor or
-    array [3, H, W], an array [H, W] or [H, W, 3], or a PIL image. ``target`` is a dict with ``labels`` [N] (1..K) and
-    ``boxes`` [N, 4] xyxy or ``masks`` [N, H, W] or both, and perhaps ``area``, ``iscrowd``, ``ignore``, ``difficult``
-    [N], ``keypoints`` [N, P, 3] and ``image_id``. Records have no file (``media`` is ""): their pixels are the
-    dataset's. Without ``image_id`` images are numbered from 1.
+    The dataset must not be augmented (evaluation uses unaugmented ground truth). ``image`` is a tensor or array
+    [3, H, W], an array [H, W] or [H, W, 3], or a PIL image. ``target`` is a dict with ``labels`` [N] (1..K) and
+    ``boxes`` [N, 4] xyxy or ``masks`` [N, H, W] or both, and optionally ``area``, ``iscrowd``, ``ignore``,
+    ``difficult`` [N], ``keypoints`` [N, P, 3] and ``image_id``. Records have no file (``media`` is ""): the pixels
+    stay in the dataset. Without ``image_id`` images are numbered from 1.
 
     Args:
-        dataset: anything with ``len`` that can be indexed; torch is not needed here, only what ``np.asarray`` takes.
-        class_map: the classes; "class 1" up to the largest label if None.
+        dataset: any object with ``len`` that can be indexed; torch is not required: ``np.asarray`` converts the values.
+        class_map: the classes; None: "class 1" up to the largest label.
 
     Raises:
-        DataError: a sample of another form, numbers that are not finite, an unknown label, repeated image ids.
+        DataError: a sample in another format, numbers that are not finite, an unknown label, repeated image ids.
     """
     source = type(dataset).__name__
     samples = []
@@ -101,7 +101,9 @@ _COLUMNS = {  # shape of one row, and dtype
 
 def _read_sample(sample: Any, where: str) -> _Sample:
     if not (isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[1], Mapping)):
-        raise DataError(f"{where}: expected (image, target dict), got {type(sample).__name__}; return both")
+        raise DataError(
+            f"{where}: expected (image, target dict), got {type(sample).__name__}; __getitem__ must return both"
+        )
     image, target = sample
     if "labels" not in target or ("boxes" not in target and "masks" not in target):
         raise DataError(f"{where}: the target has {', '.join(map(str, target))}; it needs labels, and boxes or masks")

@@ -1,4 +1,4 @@
-"""From a data config to tables: read, say what was found, divide."""
+"""Read, describe and split the data that the options specify."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detseg.options import DataConfig, TrainConfig
 from detseg.synthetic.demo.render import demo_folder
 
 SHOWN_CLASSES = 12
-"""Classes that are named in a line; the rest is counted."""
+"""Class names listed in one line; the others are only counted."""
 
 Splits = dict[str, AnnotationTable]
 
 
 def class_names(classes: str | list[str] | None) -> list[str] | None:
-    """``--classes a,b`` or a list of names, as a list; None for all."""
+    """``--classes a,b`` or a list of names, as a list; None for all classes."""
     if classes is None:
         return None
     names = classes.split(",") if isinstance(classes, str) else classes
@@ -26,7 +26,7 @@ def class_names(classes: str | list[str] | None) -> list[str] | None:
 
 
 def load_table(config: DataConfig) -> AnnotationTable:
-    """Read the data that ``config`` names; the demo set if it names none."""
+    """Read the data that ``config`` specifies; the demo set if it specifies none."""
     return read(
         config.data or demo_folder(),
         val_annotations=config.val_annotations,
@@ -40,7 +40,7 @@ def load_table(config: DataConfig) -> AnnotationTable:
 
 
 def describe_table(table: AnnotationTable) -> list[str]:
-    """A few lines for the terminal: source, counts, and every repair that the reader made."""
+    """Lines for the terminal: source, counts, and every repair made by the reader."""
     negatives = int((table.instances_per_image() == 0).sum()) if table.has_boxes else 0
     lines = [f"data: {table.source}"]
     instances = f"{len(table.instance_rows())} instances, " if table.has_boxes else ""
@@ -48,24 +48,24 @@ def describe_table(table: AnnotationTable) -> list[str]:
     if table.label_fields:
         names = ", ".join(field.name for field in table.label_fields)
         counts += f" in {len(table.label_fields)} label fields ({names})"
-    lines.append(f"  {counts}" + (f", {negatives} images without any" if negatives else ""))
+    lines.append(f"  {counts}" + (f", {negatives} images without instances" if negatives else ""))
     if table.keypoint_schema is not None:
         lines.append(f"  {_keypoints_line(table.keypoint_schema)}")
     return lines + [f"  note: {line}" for line in table.notes.lines()]
 
 
 def _keypoints_line(schema: KeypointSchema) -> str:
-    """Which points there are, and which of them a mirror exchanges: no pair where there should be one spoils a run."""
+    """List the keypoints and the pairs swapped by a flip: a missing pair makes training on flipped images wrong."""
     names = schema.names
     more = f" and {len(names) - SHOWN_CLASSES} more" if len(names) > SHOWN_CLASSES else ""
-    pairs = "none change places in a mirrored image (name pairs left_x and right_x if they should)"
+    pairs = "no pairs are swapped by a horizontal flip (name them left_x and right_x to define pairs)"
     if schema.swaps:
-        pairs = f"{len(schema.swaps)} pairs change places in a mirrored image"
+        pairs = f"{len(schema.swaps)} pairs are swapped by a horizontal flip"
     return f"{len(names)} keypoints: {', '.join(names[:SHOWN_CLASSES])}{more}; {pairs}"
 
 
 def class_counts(table: AnnotationTable) -> dict[str, int]:
-    """Class name -> number of instances that are trained on, or of images for class folders and label columns."""
+    """Class name -> number of training instances, or of images for class folders and label columns."""
     if table.has_boxes:
         labels = table.label[table.trained_rows()].astype(np.int64)
     else:
@@ -75,7 +75,7 @@ def class_counts(table: AnnotationTable) -> dict[str, int]:
 
 
 def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
-    """Divide ``table`` into "train", "val" and perhaps "test", as ``config`` says."""
+    """Split ``table`` into "train", "val" and optionally "test", as ``config`` specifies."""
     if config.split_file:
         splits = read_split(table, Path(config.split_file))
     else:
@@ -86,20 +86,24 @@ def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
 
 
 def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig) -> list[str]:
-    """How many images are in each part, and what is wrong with the division."""
-    how = config.split_file or config.split
-    lines = [f"split ({how}): " + ", ".join(f"{len(part)} {name}" for name, part in splits.items())]
+    """Lines for the terminal: images in each split, instances per class, and warnings about the split."""
+    method = config.split_file or config.split
+    lines = [f"split ({method}): " + ", ".join(f"{len(images)} {name}" for name, images in splits.items())]
     counts = class_counts(splits["train"])
     common = sorted(counts.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
-    more = f" and {len(counts) - SHOWN_CLASSES} classes more" if len(counts) > SHOWN_CLASSES else ""
-    lines.append("  to learn from: " + ", ".join(f"{name} {count}" for name, count in common) + more)
-    unseen = [name for name, count in counts.items() if count == 0]
-    if unseen:
-        lines.append(f"  warning: no training example of {len(unseen)} classes: {', '.join(unseen[:SHOWN_CLASSES])}")
-    said = table.notes.lines()
-    lines += [f"  note: {line}" for line in splits["train"].notes.lines() if line not in said]
+    more = f" and {len(counts) - SHOWN_CLASSES} more classes" if len(counts) > SHOWN_CLASSES else ""
+    unit = "instances" if splits["train"].has_boxes else "images"
+    lines.append(f"  training {unit} per class: " + ", ".join(f"{name} {count}" for name, count in common) + more)
+    untrained = [name for name, count in counts.items() if count == 0]
+    if untrained:
+        names = ", ".join(untrained[:SHOWN_CLASSES])
+        lines.append(f"  warning: {len(untrained)} classes have no training {unit}: {names}")
+    printed = table.notes.lines()
+    lines += [f"  note: {line}" for line in splits["train"].notes.lines() if line not in printed]
     shared = shared_content(splits)
     if shared:
         (first, second), more = shared[0], f" and {len(shared) - 1} more" if len(shared) > 1 else ""
-        lines.append(f"  warning: the same image on both sides, so results look too good: {first} = {second}{more}")
+        lines.append(
+            f"  warning: the same image is in two splits, so scores will be too high: {first} = {second}{more}"
+        )
     return lines

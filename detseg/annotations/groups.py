@@ -1,4 +1,4 @@
-"""Which images belong together: frames of one video, tiles of one slide, photos of one long_group."""
+"""Group images that belong together: frames of one video, tiles of one slide, photos of one patient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detseg.errors import DataError
 
 
 def file_name(table: AnnotationTable, row: int) -> str:
-    """The path of an image below the table's root, with the member or the frame inside that file behind a colon."""
+    """The path of an image relative to the table's root; the member or the frame in that file follows after a colon."""
     inside = str(table.member[row]) or (f"frame {table.frame[row]}" if table.frame[row] >= 0 else "")
     return f"{table.media[row]}:{inside}" if inside else str(table.media[row])
 
@@ -27,12 +27,13 @@ def with_groups(table: AnnotationTable, groups: str | Path) -> AnnotationTable:
 
     Args:
         table: any table.
-        groups: a CSV file of ``file,group`` (file as the path below the data folder, or the name alone), or a regular
-            expression that is searched in each file name and whose first bracket is the group; a pattern with a slash
-            is searched in the path below the data folder. An image that does not match is a group of its own.
+        groups: a CSV file of ``file,group`` (file as the path relative to the data folder, or the file name only), or a
+            regular expression that is searched in each file name and whose first capture group is the group; a
+            pattern with a slash is searched in the path relative to the data folder. An image that does not match
+            forms a separate group.
 
     Raises:
-        DataError: no image matches, an image is missing in the CSV file, or the pattern has no bracket.
+        DataError: no image matches, an image is missing in the CSV file, or the pattern has no capture group.
     """
     text = str(groups)
     names = _from_csv(table, Path(text)) if text.lower().endswith(".csv") else _from_pattern(table, text)
@@ -41,24 +42,24 @@ def with_groups(table: AnnotationTable, groups: str | Path) -> AnnotationTable:
 
 
 def group_rows(table: AnnotationTable) -> list[npt.NDArray[np.int64]]:
-    """The rows of each group in order of first appearance; an image without a group is alone in its own."""
-    found: dict[str | int, list[int]] = {}
+    """The rows of each group in order of first appearance; an image without a group forms a separate group."""
+    rows_of: dict[str | int, list[int]] = {}
     for row, name in enumerate(table.group.tolist()):
-        found.setdefault(name or row, []).append(row)
-    return [np.array(rows, np.int64) for rows in found.values()]
+        rows_of.setdefault(name or row, []).append(row)
+    return [np.array(rows, np.int64) for rows in rows_of.values()]
 
 
-def noted(table: AnnotationTable, kind: str, places: list[str]) -> AnnotationTable:
-    """``table`` with notes of its own that also hold ``kind`` for each of ``places``."""
+def with_notes(table: AnnotationTable, kind: str, locations: list[str]) -> AnnotationTable:
+    """Copy of ``table`` whose notes also have an entry of ``kind`` for each of ``locations``."""
     notes = RepairLog()
     notes.merge(table.notes)
-    for place in places:
-        notes.add(kind, place)
+    for location in locations:
+        notes.add(kind, location)
     return replace(table, notes=notes)
 
 
 def first_names(names: list[str]) -> str:
-    """The first five names for a message."""
+    """The first five names, comma separated, for a message."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
@@ -70,7 +71,9 @@ def _from_pattern(table: AnnotationTable, text: str) -> list[str]:
             f"--group {text}: not a regular expression ({error}), and not the name of a .csv file"
         ) from None
     if not pattern.groups:
-        raise DataError(f"--group {text}: put brackets around the part that names the group, such as '^(.*)_[0-9]+'")
+        raise DataError(
+            f"--group {text}: put parentheses around the part that is the group name, such as '^(.*)_[0-9]+'"
+        )
     files = [file_name(table, row) for row in range(len(table))]
     if "/" not in text:
         files = [file.rsplit("/", 1)[-1] for file in files]
@@ -92,7 +95,7 @@ def _from_csv(table: AnnotationTable, path: Path) -> list[str]:
             name = row[0].strip().replace("\\", "/")
             if groups.setdefault(name, row[1].strip()) != row[1].strip():
                 raise DataError(
-                    f"{path}, line {number}: {name} is in group {groups[name]} already; keep one line of it"
+                    f"{path}, line {number}: {name} is already in group {groups[name]}; keep only one of these lines"
                 )
     files = [file_name(table, row) for row in range(len(table))]
     names = [groups.get(file) or groups.get(file.rsplit("/", 1)[-1], "") for file in files]

@@ -1,4 +1,4 @@
-"""Where the image files of an annotation file are, and what their headers say."""
+"""Find the image files of an annotation file, and read their headers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from detseg.errors import DataError
 from detseg.images import ImageHeader, read_header
 
 NAMED = 5
-"""Files that a message names."""
+"""Number of file names listed in a message."""
 
 THREADS = 8
-"""Headers are read by several threads: opening files waits for the disk, most of all on network storage."""
+"""Threads that read headers: opening a file waits for the disk, most of all on network storage."""
 
-_SAMPLE = 100  # file names that are tried to find the folder
+_SAMPLE = 100  # number of file names used to find the folder
 _PREFIXES = ("instances_", "person_keypoints_", "annotations_", "image_info_", "labels_", "stuff_")
 _SPLITS = ("train", "val", "test", "valid")
 
 
 class ImageFolder:
-    """A folder of image files, asked by the names that an annotation file uses.
+    """Find image files in a folder by the names that an annotation file uses.
 
-    Names that differ in Unicode form only (macOS stores "e" and an accent, others "é") and names with Windows'
+    Names that differ only in Unicode normalization (macOS stores "e" and an accent, others "é") and names with Windows
     backslashes are found too.
     """
 
@@ -40,24 +40,24 @@ class ImageFolder:
         """The path of ``name`` on disk, relative to the folder with forward slashes; None if there is no such file.
 
         Raises:
-            DataError: the file lies outside the folder (``..``, an absolute path, or a link that leads out).
+            DataError: the file is outside the folder (``..``, an absolute path, or a link to another folder).
         """
-        found = self.on_disk(name)
-        if found is None:
+        file = self.find_unchecked(name)
+        if file is None:
             return None
-        path = os.path.join(self.root, found)  # noqa: PTH118  (pathlib is four times slower on 100,000 names)
+        path = os.path.join(self.root, file)  # noqa: PTH118  (pathlib is four times slower on 100,000 names)
         real = os.path.realpath(path)
         if not real.startswith(self._real.rstrip(os.sep) + os.sep):
             raise DataError(
-                f"{name}: leads out of the image folder {self.root} to {real}; pass --images with the folder that "
-                "holds the files, or copy them into it"
+                f"{name}: points outside the image folder {self.root}, to {real}; pass --images with the folder "
+                "that contains the files, or copy them into it"
             )
-        if os.path.isabs(found):  # noqa: PTH117
+        if os.path.isabs(file):  # noqa: PTH117
             return Path(os.path.relpath(real, self._real)).as_posix()
-        return found
+        return file
 
-    def on_disk(self, name: str) -> str | None:
-        """As :meth:`find`, without asking where the file leads."""
+    def find_unchecked(self, name: str) -> str | None:
+        """As :meth:`find`, without checking that the file is inside the folder."""
         if "\0" in name:
             return None
         for candidate in (name, name.replace("\\", "/")):
@@ -81,51 +81,51 @@ def find_image_files(
     split: str = "",
     source: str = "",
 ) -> tuple[Path, list[str]]:
-    """The folder of the images, and each image's path in it.
+    """Find the image folder, and the path of each image relative to it.
 
     Args:
-        names: file names as the annotation file has them.
-        annotations: the annotation file: the search starts beside it.
-        images: the folder, or one that holds it; None to look in the usual places.
-        split: name of the split, a hint for the folder's name.
-        source: what messages call the annotation file; its name if empty.
+        names: file names as written in the annotation file.
+        annotations: the annotation file: the search starts in its folder.
+        images: the image folder, or its parent; None to search the usual folders.
+        split: name of the split, a hint for the name of the folder.
+        source: name of the annotation file in messages; its file name if empty.
 
     Raises:
-        DataError: images are missing (their number and the first five), or lie outside the folder.
+        DataError: images are missing (lists their number and the first five), or are outside the folder.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"{images}: no such image folder")
     source = source or annotations.name
-    named, guessed = _likely_folders(annotations, None if images is None else Path(images), split)
+    likely, possible = _candidate_folders(annotations, None if images is None else Path(images), split)
     if not names:
-        return named[0], []
+        return likely[0], []
     sample = names[:: max(1, len(names) // _SAMPLE)]
-    folder = _best_folder(named, sample) or _best_folder(guessed, sample, unique=True)
+    folder = _best_folder(likely, sample) or _best_folder(possible, sample, unique=True)
     if folder is None:
-        looked = [str(path) for path in named + guessed]
+        searched = [str(path) for path in likely + possible]
         raise DataError(
-            f"{source}: its {len(names)} images were not found (such as {names[0]}); looked in "
-            f"{first_few(looked)}; pass their folder with --images"
+            f"{source}: its {len(names)} images were not found (such as {names[0]}); searched in "
+            f"{first_few(searched)}; pass their folder with --images"
         )
     try:
-        found = [folder.find(name) for name in names]
+        files = [folder.find(name) for name in names]
     except DataError as error:
         raise DataError(f"{source}, image {error}") from None
-    missing = [name for name, path in zip(names, found, strict=True) if path is None]
+    missing = [name for name, path in zip(names, files, strict=True) if path is None]
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(names)} images are not in {folder.root}: "
             f"{first_few(missing)}; add the files, remove the entries, or pass another folder with --images"
         )
-    return folder.root, [path for path in found if path is not None]
+    return folder.root, [path for path in files if path is not None]
 
 
 def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHeader]:
-    """The headers of many files, by several threads, with a progress bar on a terminal.
+    """Read the headers of many files in several threads, with a progress bar on a terminal.
 
     Raises:
-        DataError: files that cannot be read as images: their number and the first five.
+        DataError: files that cannot be read as images (lists their number and the first five).
     """
 
     def read(name: str) -> ImageHeader | str:
@@ -146,17 +146,17 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
 
 
 def _best_folder(folders: Sequence[Path], sample: Sequence[str], unique: bool = False) -> ImageFolder | None:
-    """The folder that has most of the names, the first of equals; None if none has any, or on a tie if ``unique``."""
+    """The folder with most of the names, the first on a tie; None if no name is found, or on a tie if ``unique``."""
     candidates = [ImageFolder(folder) for folder in folders]
-    hits = [sum(candidate.on_disk(name) is not None for name in sample) for candidate in candidates]
+    hits = [sum(candidate.find_unchecked(name) is not None for name in sample) for candidate in candidates]
     best = max(hits, default=0)
     if not best or (unique and hits.count(best) > 1):
         return None
     return candidates[hits.index(best)]
 
 
-def _likely_folders(annotations: Path, images: Path | None, split: str) -> tuple[list[Path], list[Path]]:
-    """Folders that exist: those that the file's place and name (or ``split``) speak for, and mere guesses."""
+def _candidate_folders(annotations: Path, images: Path | None, split: str) -> tuple[list[Path], list[Path]]:
+    """Existing folders: likely ones by the location and name of the file (or by ``split``), and other possible ones."""
     base = annotations.parent.resolve()
     starts = [base, base.parent] if images is None else [images]
     bare = annotations.stem
@@ -168,10 +168,10 @@ def _likely_folders(annotations: Path, images: Path | None, split: str) -> tuple
     def below(word: str) -> list[Path]:
         return [start / inner / word for start in starts for inner in ("", "images")]
 
-    named = [starts[0], starts[0] / "images", *(path for word in words for path in below(word)), *below("")]
-    guessed = [path for word in _SPLITS for path in below(word)]
-    named, guessed = ([path for path in dict.fromkeys(paths) if path.is_dir()] for paths in (named, guessed))
-    return named, [path for path in guessed if path not in named]
+    likely = [starts[0], starts[0] / "images", *(path for word in words for path in below(word)), *below("")]
+    possible = [path for word in _SPLITS for path in below(word)]
+    likely, possible = ([path for path in dict.fromkeys(paths) if path.is_dir()] for paths in (likely, possible))
+    return likely, [path for path in possible if path not in likely]
 
 
 def first_few(items: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The instances that a builder collects, one by one and many at once, in the order of their images."""
+"""Collect instances for the table builder, one by one or many at once, and sort them by image."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Box = tuple[float, float, float, float]
 
 
 class Instances:
-    """Instances that were checked before.
+    """Collection of instances that are already checked.
 
     Args:
-        points: P, how many keypoints each has; 0 without a schema.
+        points: P, the number of keypoints of each instance; 0 without a schema.
     """
 
     def __init__(self, points: int) -> None:
         self._points = points
-        self._place = 0  # of the next one; within an image instances are sorted by it
+        self._position = 0  # of the next instance; within an image, instances are sorted by position
         self._columns: list[InstanceColumns] = []
-        self._columns_place: list[npt.NDArray[np.int64]] = []  # -1 where an instance was left to `add`
+        self._columns_position: list[npt.NDArray[np.int64]] = []  # -1 where `add` was called for the instance
 
-        self._single_place = array("q")
+        self._single_position = array("q")
         self._image = array("q")
         self._boxes = array("d")
         self._label: list[int] = []
@@ -37,15 +37,15 @@ class Instances:
         self._segmentation: list[Segmentation] = []
         self._keypoints: list[npt.NDArray[np.float64]] = []
 
-        self._given_boxes = array("d")
-        self._given_image = array("q")
-        self._given_place = array("q")
+        self._source_boxes = array("d")
+        self._source_image = array("q")
+        self._source_position = array("q")
 
-    def give(self, image: int, box: Box) -> None:
-        """Remember a box as it is given, before it is clipped or dropped: evidence for ``check_plausible``."""
-        self._given_boxes.extend(box)
-        self._given_image.append(image)
-        self._given_place.append(self._place)
+    def record_source_box(self, image: int, box: Box) -> None:
+        """Record a box as written in the source, before it is clipped or dropped, for ``check_plausible``."""
+        self._source_boxes.extend(box)
+        self._source_image.append(image)
+        self._source_position.append(self._position)
 
     def append(
         self,
@@ -58,8 +58,8 @@ class Instances:
         segmentation: Segmentation,
         keypoints: npt.NDArray[np.float64] | None,
     ) -> None:
-        """Add one; ``flags`` are iscrowd, ignore, difficult."""
-        self._single_place.append(self._place)
+        """Add one instance; ``flags`` are iscrowd, ignore, difficult."""
+        self._single_position.append(self._position)
         self._image.append(image)
         self._boxes.extend(box)
         self._label.append(int(label))
@@ -69,34 +69,34 @@ class Instances:
         self._segmentation.append(segmentation)
         if keypoints is not None:
             self._keypoints.append(keypoints)
-        self._place += 1
+        self._position += 1
 
     def extend(self, columns: InstanceColumns, regular: npt.NDArray[np.bool_], add: Callable[[int], object]) -> None:
-        """Add those that are ``regular``, bool [N]; call ``add`` for the number of each other one, image by image.
+        """Add the instances that are ``regular``, bool [N]; call ``add`` with the index of each other one, by image.
 
-        What ``add`` appends takes the place of that instance.
+        What ``add`` appends is stored at the position of that instance.
         """
         order = np.argsort(columns.image, kind="stable")
-        place = np.empty_like(order)
-        place[order] = np.arange(self._place, self._place + len(order))
-        end = self._place + len(order)
+        position = np.empty_like(order)
+        position[order] = np.arange(self._position, self._position + len(order))
+        end = self._position + len(order)
         for i in order[~regular[order]].tolist():
-            self._place = int(place[i])
+            self._position = int(position[i])
             add(i)
-        self._place = end
+        self._position = end
         self._columns.append(columns)
-        self._columns_place.append(np.where(regular, place, -1))
+        self._columns_position.append(np.where(regular, position, -1))
 
-    def given(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """float64 [M, 4] and int64 [M]: the boxes as they were given, and their images."""
-        places = np.concatenate([*self._columns_place, np.array(self._given_place, np.int64)])
-        boxes = np.concatenate([*(part.boxes_xywh for part in self._columns), _rows_of_four(self._given_boxes)])
-        image = np.concatenate([*(part.image for part in self._columns), np.array(self._given_image, np.int64)])
-        order = _in_order(image, places)
+    def source_boxes(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+        """float64 [M, 4] and int64 [M]: the boxes as written in the source, and the rows of their images."""
+        positions = np.concatenate([*self._columns_position, np.array(self._source_position, np.int64)])
+        boxes = np.concatenate([*(part.boxes_xywh for part in self._columns), _rows_of_four(self._source_boxes)])
+        image = np.concatenate([*(part.image for part in self._columns), np.array(self._source_image, np.int64)])
+        order = _in_order(image, positions)
         return boxes[order], image[order]
 
     def in_order(self) -> InstanceColumns:
-        """All that were added, by image."""
+        """All instances, sorted by image."""
         flags = np.array(self._flags, np.bool_).reshape(-1, 3)
         single = InstanceColumns(
             image=np.array(self._image, np.int64),
@@ -110,19 +110,19 @@ class Instances:
             segmentation=SegmentationColumn.from_list(self._segmentation),
             keypoints=np.array(self._keypoints, np.float64).reshape(len(self._label), self._points, 3),
         )
-        together = InstanceColumns.concatenate(
+        combined = InstanceColumns.concatenate(
             [*self._columns, *([single] if len(single) or not self._columns else [])]
         )
-        places = np.concatenate([*self._columns_place, np.array(self._single_place, np.int64)])
-        return together.take(_in_order(together.image, places))
+        positions = np.concatenate([*self._columns_position, np.array(self._single_position, np.int64)])
+        return combined.take(_in_order(combined.image, positions))
 
 
-def _in_order(image: npt.NDArray[np.int64], places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """int64: those that have a place, by image and within an image by place."""
-    there = np.flatnonzero(places >= 0)
-    if (np.diff(image[there]) >= 0).all() and (np.diff(places[there]) >= 0).all():
-        return there
-    return there[np.lexsort((places[there], image[there]))]
+def _in_order(image: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """int64: the instances with a position >= 0, sorted by image, and within an image by position."""
+    present = np.flatnonzero(positions >= 0)
+    if (np.diff(image[present]) >= 0).all() and (np.diff(positions[present]) >= 0).all():
+        return present
+    return present[np.lexsort((positions[present], image[present]))]
 
 
 def _rows_of_four(numbers: array[float]) -> npt.NDArray[np.float64]:

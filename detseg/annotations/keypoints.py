@@ -17,15 +17,15 @@ def check_keypoints(
     where: str,
     notes: RepairLog,
 ) -> npt.NDArray[np.float64]:
-    """float64 [P, 3] x, y, visibility of one instance in upright pixels; zeros for None.
+    """Check the keypoints of one instance: float64 [P, 3] x, y, visibility in upright pixels; zeros for None.
 
     Args:
         size_hw: upright height and width of the image.
-        where: what messages call the instance.
-        notes: gets those outside the image.
+        where: name of the instance in messages.
+        notes: log to which keypoints outside the image are added.
 
     Raises:
-        DataError: another number of points, numbers that are not finite, an unknown visibility.
+        DataError: a wrong number of points, numbers that are not finite, an unknown visibility.
     """
     shape = (len(schema.names), 3)
     if keypoints is None:
@@ -35,11 +35,11 @@ def check_keypoints(
         raise DataError(f"{where}: keypoints {points.tolist()} are not {shape[0]} points of finite x, y, visibility")
     if not np.isin(points[:, 2], (0, 1, 2)).all():
         raise DataError(
-            f"{where}: keypoint visibility {points[:, 2].tolist()}; known are 0 (not labelled), 1 (hidden) and 2 "
+            f"{where}: keypoint visibility {points[:, 2].tolist()}; allowed are 0 (not labelled), 1 (hidden) and 2 "
             "(visible)"
         )
     inside = ((points[:, :2] >= 0) & (points[:, :2] <= size_hw[::-1])).all(axis=1)
     for index in np.flatnonzero(~inside & (points[:, 2] > 0)).tolist():
-        what = f"{schema.names[index]} {points[index, :2].tolist()}"
-        notes.add("keypoint outside the image not trained on", f"{where} {what}")
+        keypoint = f"{schema.names[index]} {points[index, :2].tolist()}"
+        notes.add("keypoint outside the image not used in training", f"{where} {keypoint}")
     return points

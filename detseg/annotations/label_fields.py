@@ -1,4 +1,4 @@
-"""Tables with several label fields, brought to the same fields and classes."""
+"""Convert tables with several label fields to the same fields and classes."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 
-_WHOLE = re.compile(r"-?\d+")
+_INTEGER = re.compile(r"-?\d+")
 
 
 def in_order(names: set[str]) -> list[str]:
-    """Class names as a class map has them: whole numbers by their value, anything else as text."""
-    if all(map(_WHOLE.fullmatch, names)):
+    """Class names in the order of a class map: integers by value, otherwise alphabetically."""
+    if all(map(_INTEGER.fullmatch, names)):
         return sorted(names, key=lambda name: (int(name), name))
     return sorted(names)
 
 
 def with_fields(table: AnnotationTable, fields: Sequence[LabelField]) -> AnnotationTable:
-    """``table``, which has label fields, with ``fields`` instead: columns and classes are found by name.
+    """Replace the label fields of ``table`` by ``fields``; columns and classes are matched by name.
 
-    A field that the table lacks is -1 for all images.
+    A field that the table does not have is -1 for all images.
 
     Raises:
-        DataError: the table has a field or a class that ``fields`` lacks.
+        DataError: the table has a field or a class that is not in ``fields``.
     """
-    known = {field.name: field for field in fields}
+    target_fields = {field.name: field for field in fields}
     columns = {field.name: column for column, field in enumerate(table.label_fields)}
     unknown = [
-        *(name for name in columns if name not in known),
+        *(name for name in columns if name not in target_fields),
         *(
             f"{field.name}={name}"
             for field in table.label_fields
-            if field.name in known
+            if field.name in target_fields
             for name in field.class_map.names
-            if name not in known[field.name].class_map.names
+            if name not in target_fields[field.name].class_map.names
         ),
     ]
     if unknown:
         raise DataError(
             f"{table.source}: {', '.join(unknown)} is not known; known are "
-            f"{', '.join(f'{field.name} ({_shown(field)})' for field in fields)}; choose columns with --classes"
+            f"{', '.join(f'{field.name} ({_class_list(field)})' for field in fields)}; choose columns with --classes"
         )
     index = np.full((len(table), len(fields)), -1, np.int64)
     for column, field in enumerate(fields):
@@ -60,7 +60,7 @@ def with_fields(table: AnnotationTable, fields: Sequence[LabelField]) -> Annotat
 
 
 def same_fields(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[AnnotationTable]:
-    """The tables with the same label fields: those of all, the classes of each field by name.
+    """Convert all tables to the same label fields: the union of their fields, the classes of each matched by name.
 
     Raises:
         DataError: some tables have label fields and others none.
@@ -76,22 +76,22 @@ def same_fields(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[Ann
         )
     classes: dict[str, list[str]] = {}
     for field in (field for table in tables for field in table.label_fields):
-        known = classes.setdefault(field.name, list(field.class_map.names))
-        if set(known) != set(field.class_map.names):
-            classes[field.name] = in_order({*known, *field.class_map.names})
+        names = classes.setdefault(field.name, list(field.class_map.names))
+        if set(names) != set(field.class_map.names):
+            classes[field.name] = in_order({*names, *field.class_map.names})
     fields = tuple(LabelField(name, ClassMap.from_names(names)) for name, names in classes.items())
     for table in tables:
-        own = joined(table.label_fields).names
-        lacking = [name for name in joined(fields).names if name not in own]
-        if lacking:
-            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(lacking)}")
+        class_names = joined(table.label_fields).names
+        missing = [name for name in joined(fields).names if name not in class_names]
+        if missing:
+            notes.add("class list completed from the other files", f"{table.source} lacks {', '.join(missing)}")
     return [with_fields(table, fields) for table in tables]
 
 
 def _renumbered(index: npt.NDArray[np.int64], old: ClassMap, new: ClassMap) -> npt.NDArray[np.int64]:
-    to_index = np.array([*(new.label_of(name) - 1 for name in old.names), -1], np.int64)  # -1 picks the last
+    to_index = np.array([*(new.label_of(name) - 1 for name in old.names), -1], np.int64)  # -1 selects the last
     return to_index[index]
 
 
-def _shown(field: LabelField) -> str:
+def _class_list(field: LabelField) -> str:
     return ", ".join(field.class_map.names)

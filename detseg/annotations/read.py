@@ -1,4 +1,4 @@
-"""The one entry to all readers: a path in, a table out."""
+"""Read a data set of any supported format: the common entry point of all readers."""
 
 from __future__ import annotations
 
@@ -48,39 +48,39 @@ def read(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
 ) -> AnnotationTable:
-    """Read a labelled data set of any format that is known.
+    """Read a labelled data set of any supported format.
 
     Args:
         data: an annotation file, or the folder of a data set.
-        val_annotations: file or folder of the validation part; ``data`` is then the training part.
-        format: a name of ``layout.FORMATS``; None finds it by looking (and a given ``mask_values`` says "masks").
-        images: folder of the images if it is not where the data is; the only way to files outside ``data``.
-        mask_values: "instance", "class" or "binary", see ``read_mask_folders``; None guesses, with a note.
-        one_based: Pascal VOC's coordinates count pixels from 1.
-        classes: takes only these classes, in this order; names the values of masks.
-        bad_instances: "drop" counts and names instances that cannot be used, "error" refuses them.
+        val_annotations: file or folder of the validation split; ``data`` is then the training split.
+        format: one of ``layout.FORMATS``; None detects it ("masks" if ``mask_values`` is set).
+        images: image folder if it is not in ``data``; required for images outside ``data``.
+        mask_values: "instance", "class" or "binary", see ``read_mask_folders``; None detects it, with a note.
+        one_based: Pascal VOC coordinates count pixels from 1.
+        classes: read only these classes, in this order; also the names of mask values.
+        bad_instances: "drop" drops instances that cannot be used and logs them, "error" raises.
 
     Raises:
-        DataError: data that cannot be used; says what, where, and what to do.
-        OSError: a file or folder is not there or cannot be opened.
+        DataError: data that cannot be used; the message states what, where, and what to do.
+        OSError: a file or folder does not exist or cannot be opened.
     """
     if classes is not None and not classes:
-        raise DataError("no class is named in classes; leave it out to take all")
+        raise DataError("classes is an empty list; omit it to use all classes")
     if mask_values is not None:
         if format not in (None, "masks"):
             raise DataError(
-                f"mask values {mask_values} were given, but the format is {format}; leave one of the two out"
+                f"mask values {mask_values} were given, but the format is {format}; pass only one of the two"
             )
         format = "masks"
     if val_annotations is not None:
         tables, formats = [], set()
-        for part, path in (("train", data), ("val", val_annotations)):
+        for split, path in (("train", data), ("val", val_annotations)):
             layout = None if format == "masks" and images is not None else find_format(Path(path), format)
             table = _read(
                 Path(path), layout, images, mask_values, one_based, classes=classes, bad_instances=bad_instances
             )
-            names = np.full(len(table), part, dtype=np.dtypes.StringDType())
-            tables.append(replace(table, split=names))
+            splits = np.full(len(table), split, dtype=np.dtypes.StringDType())
+            tables.append(replace(table, split=splits))
             formats.add("masks" if layout is None else layout.format)
         return concatenate(tables, by_name=formats != {"coco"})
     layout = None if format == "masks" and images is not None else find_format(Path(data), format)
@@ -97,18 +97,18 @@ def _read(
     classes: Sequence[str] | None,
     bad_instances: str,
 ) -> AnnotationTable:
-    """One data set; without a layout ``images`` and masks in ``data``."""
+    """Read one data set; without a layout, images are in ``images`` and masks in ``data``."""
     if layout is None:
         assert images is not None
         return _masks_elsewhere(data, Path(images), mask_values, classes, bad_instances)
     if one_based and layout.format != "voc":
-        raise DataError(f"{data}: {layout.explanation}; only Pascal VOC may be one-based: leave --one-based out")
+        raise DataError(f"{data}: {layout.explanation}; only Pascal VOC may be one-based: omit --one-based")
     if images is not None and layout.format in ("masks", "folders"):
         raise DataError(
-            f"{data}: {layout.explanation}; the images of this format lie beside their annotations: leave --images "
-            "out, or pass --format masks if the masks are in this folder"
+            f"{data}: {layout.explanation}; in this format the images are next to their annotations: omit --images, "
+            "or pass --format masks if the masks are in this folder"
         )
-    place = layout.root / layout.file if layout.file else layout.root
+    source = layout.root / layout.file if layout.file else layout.root
     if layout.format == "coco":
         tables = [
             read_coco(layout.root / name, images, split=split, bad_instances=bad_instances, classes=classes)
@@ -122,17 +122,17 @@ def _read(
     elif layout.format == "folders":
         table = read_image_folder(layout.root, classes=classes)
     elif layout.format == "voc":
-        table = read_voc(place, images, one_based=one_based, classes=classes, bad_instances=bad_instances)
+        table = read_voc(source, images, one_based=one_based, classes=classes, bad_instances=bad_instances)
     else:
         reader = _READERS[layout.kind or layout.format]
-        table = reader(place, images, classes=classes, bad_instances=bad_instances)
+        table = reader(source, images, classes=classes, bad_instances=bad_instances)
     return replace(table, source=f"{data} ({layout.explanation})")
 
 
 def _masks_elsewhere(
     data: Path, images: Path, values: str | None, classes: Sequence[str] | None, bad_instances: str
 ) -> AnnotationTable:
-    """Masks in ``data`` (or in its folder of a usual name), images in a folder of the user's choice."""
+    """Read masks in ``data`` (or in its subfolder with a usual name) and images in another folder."""
     for folder in (images, data):
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder")

@@ -1,4 +1,4 @@
-"""The segmentation column of a table: polygons or RLE of every instance, packed into five flat arrays."""
+"""Store the segmentation column of a table: polygons or RLE of every instance, packed into flat arrays."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Polygons = list[npt.NDArray[np.float64]]
 """The rings of one instance, each float64 [V, 2] x, y in upright absolute pixels; their union is the mask."""
 
 Segmentation = Polygons | RLE | None
-"""Outline of one instance: rings, or a compressed RLE of the whole upright image, or nothing."""
+"""Outline of one instance: rings, or a compressed RLE of the whole upright image, or None."""
 
 AnyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class SegmentationColumn:
-    """Segmentations of N instances in flat arrays, so that workers share them without copying.
+    """Segmentations of N instances in flat arrays, so that worker processes share them without copying.
 
     Attributes:
-        points: [V, 2], all vertices of all rings: int32 in hundredths of a pixel where that is exact for all (COCO's
-            own files have two decimals, and half the memory is saved), else float64 in pixels.
+        points: [V, 2], all vertices of all rings: int32 in hundredths of a pixel if that is exact for all (COCO's own
+            files have two decimals, and this halves the memory), else float64 in pixels.
         ring_start: int64 [R + 1], ring r is ``points[ring_start[r]:ring_start[r + 1]]``.
-        rings: int64 [N + 1], instance i owns the rings ``rings[i]`` to ``rings[i + 1]``.
-        counts: uint8 [B], all compressed RLE counts one after the other.
-        counts_start: int64 [N + 1], instance i owns the bytes ``counts_start[i]`` to ``counts_start[i + 1]``.
-        rle_hw: int32 [N, 2], height and width of the RLE; zeros where there is none.
+        rings: int64 [N + 1], instance i has the rings ``rings[i]`` to ``rings[i + 1]``.
+        counts: uint8 [B], all compressed RLE counts, concatenated.
+        counts_start: int64 [N + 1], instance i has the bytes ``counts_start[i]`` to ``counts_start[i + 1]``.
+        rle_hw: int32 [N, 2], height and width of the RLE; zeros if there is none.
     """
 
     points: npt.NDArray[np.float64 | np.int32]
@@ -43,7 +43,7 @@ class SegmentationColumn:
 
     @classmethod
     def from_list(cls, segmentations: Sequence[Segmentation]) -> SegmentationColumn:
-        """Pack a list. Polygons must be float [V, 2] rings, RLEs compressed (``counts`` as bytes)."""
+        """Pack a list of segmentations. Polygons must be float [V, 2] rings, RLEs compressed (``counts`` as bytes)."""
         points: list[npt.NDArray[np.float64]] = []
         counts: list[bytes] = []
         rings = np.zeros(len(segmentations) + 1, np.int64)
@@ -68,7 +68,7 @@ class SegmentationColumn:
 
     @classmethod
     def concatenate(cls, columns: Sequence[SegmentationColumn]) -> SegmentationColumn:
-        """The instances of several columns one after the other."""
+        """Concatenate the instances of several columns, in order."""
         if len(columns) == 1:
             return columns[0]
 
@@ -118,7 +118,7 @@ class SegmentationColumn:
 
 
 def packed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64 | np.int32]:
-    """The column's form of float64 [V, 2] pixels: the smaller one if every number comes back from it exactly."""
+    """Pack float64 [V, 2] pixels: as int32 hundredths if that reproduces every number exactly, else unchanged."""
     with np.errstate(invalid="ignore", over="ignore"):
         hundredths = np.rint(points * 100)
         exact = (np.abs(hundredths) < 2**31) & (hundredths / 100 == points)
@@ -126,23 +126,23 @@ def packed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64 | np.int32
 
 
 def _joined(parts: Sequence[npt.NDArray[np.float64 | np.int32]]) -> npt.NDArray[np.float64 | np.int32]:
-    """Points of several columns one after the other; as float64 unless all are hundredths."""
+    """Concatenate the points of several columns; float64 unless all are int32 hundredths."""
     if any(part.dtype != np.int32 for part in parts):
         parts = [pixels(part) for part in parts]
     return np.concatenate([np.zeros((0, 2), parts[0].dtype if parts else np.int32), *parts])
 
 
 def pixels(points: npt.NDArray[np.float64 | np.int32]) -> npt.NDArray[np.float64]:
-    """float64 [V, 2] of the column's form."""
-    # a quotient is rounded once: 48556 / 100 is the very float64 that "485.56" is read as
+    """Unpack to float64 [V, 2] in pixels."""
+    # a quotient is rounded once: 48556 / 100 is exactly the float64 that "485.56" is parsed as
     return np.asarray(points / 100 if points.dtype == np.int32 else points, np.float64)
 
 
 def _slices(values: AnyArray, first: npt.NDArray[np.int64], last: npt.NDArray[np.int64]) -> AnyArray:
-    """``values[first[k]:last[k]]`` for all k, one after the other."""
+    """Concatenate ``values[first[k]:last[k]]`` for all k."""
     return np.concatenate([values[:0], *(values[a:b] for a, b in zip(first.tolist(), last.tolist(), strict=True))])
 
 
 def starts(lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Where each part begins, and the end."""
+    """Start offset of each part, and the total length."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Divide a table into train, val and test: the same parts from the same seed, never a group on both sides."""
+"""Split a table into train, val and test: reproducible from the seed, and a group is never in two splits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.groups import file_name, first_names, group_rows, noted, with_groups
+from detseg.annotations.groups import file_name, first_names, group_rows, with_groups, with_notes
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.runtime.seeds import derive_seed
@@ -16,12 +16,12 @@ from detseg.runtime.seeds import derive_seed
 Splits = dict[str, AnnotationTable]
 
 TEST_FROM = 100
-"""Records from which a test part is held out by default: below, 15 % are too few images to tell anything."""
+"""Records from which a test split is held out by default: below that, 15 % are too few images to be informative."""
 
 TEST = 0.15
-"""The fraction of that test part."""
+"""Default fraction of the test split."""
 
-_SPLIT, _SUBSET = 1, 2  # what a generator is for, so that two uses of one seed are unrelated
+_SPLIT, _SUBSET = 1, 2  # purpose of a generator, so that two uses of one seed are independent
 
 
 def split(
@@ -33,76 +33,76 @@ def split(
     by: str = "auto",
     groups: str | Path | None = None,
 ) -> Splits:
-    """Divide ``table`` into "train", "val" and perhaps "test"; every part has at least one image.
+    """Split ``table`` into "train", "val" and optionally "test"; every split has at least one image.
 
-    Parts keep the order of the table. A table of one image gives that image to every part, with a note.
+    Splits preserve the order of the table. If the table has one image, it is in every split, with a note.
 
     Args:
-        table: what a reader gave.
-        seed: the parts depend on it and on the table alone.
-        val: fraction for validation, above 0; not used where the source has its own.
-        test: fraction for a final test; None holds out 0.15 from 100 images up (of a source with its own train and
-            val: none but its own).
-        by: "source" takes the source's own parts (a source without val, or without a test that is asked for, has it
-            taken from train), "group" keeps groups together, "stratified" gives each part the same share of every
-            class and of images without any, "auto" the first of these that the table allows.
-        groups: what ``with_groups`` takes; "auto" then divides by it. None uses the table's own groups.
+        table: table of any reader.
+        seed: the splits depend only on it and on the table.
+        val: fraction for validation, above 0; not used if the source has a val split.
+        test: fraction for testing; None holds out 0.15 from 100 images up (if the source has train and val splits:
+            only its own test split, if any).
+        by: "source" uses the splits of the source (a missing val split, or a missing test split that is requested, is
+            taken from train), "group" keeps groups together, "stratified" puts the same share of every class and of
+            images without any class into each split, "auto" uses the first of these that the table allows.
+        groups: as in ``with_groups``; "auto" then splits by it. None uses the groups of the table.
 
     Raises:
-        DataError: fractions that leave nothing, no images, too few groups, or an option that contradicts another.
+        DataError: fractions that leave no images, an empty table, too few groups, or contradictory options.
     """
     if not len(table):
-        raise DataError(f"{table.source or 'the table'}: there are no images to divide; check the data folder")
+        raise DataError(f"{table.source or 'the table'}: there are no images to split; check the data folder")
     if not (0 < val < 1 and 0 <= (test or 0) < 1 and val + (test or 0) < 1):
         raise DataError(
-            f"val {val} and test {test} leave nothing to train on or to validate with; keep val above 0 and the sum "
+            f"val {val} and test {test} leave no images for training or validation; choose val above 0 and a sum "
             "below 1"
         )
     if groups is not None:
         if by not in ("auto", "group"):
-            raise DataError(f"groups {groups} were given, but the split is by {by}; leave one of the two out")
+            raise DataError(f"groups {groups} were given, but the split is by {by}; pass only one of the two")
         table, by = with_groups(table, groups), "group"
-    own = sorted(set(table.split.tolist()) - {""})
+    source_splits = sorted(set(table.split.tolist()) - {""})
     if by == "auto":
-        by = _pick(table, own)
-        if by != "source" and len(own) > 1:
-            table = noted(table, "source's own split not used, it has no train part", [", ".join(own)])
+        by = _choose_method(table, source_splits)
+        if by != "source" and len(source_splits) > 1:
+            table = with_notes(table, "splits of the source not used: train is missing", [", ".join(source_splits)])
     if by == "source":
-        return _by_source(table, own, seed, val, test)
+        return _by_source(table, source_splits, seed, val, test)
     if by not in ("group", "stratified"):
         raise DataError(f"split by {by!r} is not known; choose auto, stratified, group or source")
     if test is None:
         test = TEST if len(table) >= TEST_FROM else 0.0
-    return _divide(table, {"val": val, "test": test}, seed, by)
+    return _split_off(table, {"val": val, "test": test}, seed, by)
 
 
 def subset(table: AnnotationTable, n: int, seed: int = 0) -> AnnotationTable:
-    """``n`` images with about the class shares of ``table``, in its order; all of them if there are not more.
+    """Select ``n`` images with about the class shares of ``table``, in its order; all images if there are not more.
 
-    Of one seed, the smaller subset is part of the larger one, so that a learning curve adds images and swaps none.
+    For one seed, a smaller subset is contained in every larger one, so that a learning curve only adds images.
 
     Raises:
         DataError: ``n`` is below 1.
     """
     if n < 1:
-        raise DataError(f"a subset of {n} images cannot be trained on; ask for at least 1")
+        raise DataError(f"a subset of {n} images cannot be trained on; request at least 1")
     if n >= len(table):
         return table
     presence = class_presence(table)
     stratum = np.argmin(np.where(presence, presence.sum(axis=0), len(table) + 1), axis=1)  # its rarest class
     order = np.random.default_rng(derive_seed(seed, _SUBSET)).permutation(len(table))
-    place = np.zeros(len(table))
+    position = np.zeros(len(table))
     for label in np.unique(stratum):
         members = order[stratum[order] == label]
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    chosen = order[np.argsort(place[order], kind="stable")[:n]]
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = order[np.argsort(position[order], kind="stable")[:n]]
     return table.subset(np.sort(chosen))
 
 
 def class_presence(table: AnnotationTable) -> npt.NDArray[np.bool_]:
-    """bool [I, 1 + K]: column k says whether class k is in the image, column 0 that none is.
+    """bool [I, 1 + K]: column k states whether class k is in the image, column 0 whether there is no class.
 
-    The classes of an image are its own (classification), or else those of its instances that are trained on.
+    The classes of an image are its labels (classification), or else those of its training instances.
     """
     presence = np.zeros((len(table), 1 + len(table.class_map)), np.bool_)
     if table.has_class_index:
@@ -116,76 +116,78 @@ def class_presence(table: AnnotationTable) -> npt.NDArray[np.bool_]:
     return presence
 
 
-def _pick(table: AnnotationTable, own: list[str]) -> str:
-    if "train" in own and (len(own) > 1):
+def _choose_method(table: AnnotationTable, source_splits: list[str]) -> str:
+    if "train" in source_splits and (len(source_splits) > 1):
         return "source"
     return "group" if any(table.group.tolist()) else "stratified"
 
 
-def _by_source(table: AnnotationTable, own: list[str], seed: int, val: float, test: float | None) -> Splits:
-    if "train" not in own:
+def _by_source(table: AnnotationTable, source_splits: list[str], seed: int, val: float, test: float | None) -> Splits:
+    if "train" not in source_splits:
         raise DataError(
-            f"{table.source}: the source has no train part of its own (it has {', '.join(own) or 'none'}); "
-            "divide by stratified or group"
+            f"{table.source}: the source has no train split (it has {', '.join(source_splits) or 'none'}); "
+            "split by stratified or group"
         )
     names = table.split.tolist()
     outside = [row for row, name in enumerate(names) if name not in ("train", "val", "test")]
     if outside:
-        table = noted(table, "image in no part of the source's split left out", [file_name(table, r) for r in outside])
-    parts: Splits = {
-        name: table.subset([row for row, own_name in enumerate(names) if own_name == name])
+        table = with_notes(
+            table, "image in no split of the source left out", [file_name(table, row) for row in outside]
+        )
+    splits: Splits = {
+        name: table.subset([row for row, split_name in enumerate(names) if split_name == name])
         for name in ("train", "val", "test")
-        if name in own
+        if name in source_splits
     }
-    wanted = {"val": 0.0 if "val" in own else val, "test": 0.0 if "test" in own else test or 0.0}
-    if any(wanted.values()):
-        how = "group" if any(table.group.tolist()) else "stratified"
-        parts |= _divide(parts["train"], wanted, seed, how)
-    return {name: parts[name] for name in ("train", "val", "test") if name in parts}
+    fractions = {"val": 0.0 if "val" in source_splits else val, "test": 0.0 if "test" in source_splits else test or 0.0}
+    if any(fractions.values()):
+        by = "group" if any(table.group.tolist()) else "stratified"
+        splits |= _split_off(splits["train"], fractions, seed, by)
+    return {name: splits[name] for name in ("train", "val", "test") if name in splits}
 
 
-def _divide(table: AnnotationTable, wanted: dict[str, float], seed: int, by: str) -> Splits:
-    """Take the ``wanted`` fractions that are above 0 from ``table``; "train" is the rest."""
-    names = ["train", *(name for name, fraction in wanted.items() if fraction > 0)]
+def _split_off(table: AnnotationTable, fractions: dict[str, float], seed: int, by: str) -> Splits:
+    """Split off the ``fractions`` that are above 0 from ``table``; "train" is the rest."""
+    names = ["train", *(name for name, fraction in fractions.items() if fraction > 0)]
     if len(table) == 1:
-        only = noted(table, f"{', '.join(names)} are the same image, because there is only one", [file_name(table, 0)])
-        return dict.fromkeys(names, only)
+        message = f"{', '.join(names)} have the same image, because there is only one"
+        return dict.fromkeys(names, with_notes(table, message, [file_name(table, 0)]))
     units = group_rows(table) if by == "group" else [np.array([row]) for row in range(len(table))]
     if len(units) < len(names):
-        what = "groups" if by == "group" else "images"
+        unit_name = "groups" if by == "group" else "images"
         raise DataError(
-            f"{table.source}: {len(units)} {what} cannot be divided into {', '.join(names)}; "
-            f"add {what}, or ask for fewer parts"
+            f"{table.source}: {len(units)} {unit_name} cannot be split into {', '.join(names)}; "
+            f"add {unit_name}, or request fewer splits"
             + (f" (first images: {first_names([file_name(table, int(unit[0])) for unit in units])})")
         )
-    sizes = [max(1, round(wanted[name] * len(table))) for name in names[1:]]
+    sizes = [max(1, round(fractions[name] * len(table))) for name in names[1:]]
     sizes = [max(1, len(table) - sum(sizes)), *sizes]
-    if sum(sizes) > len(table):  # three images in three parts, whatever was asked for
+    if sum(sizes) > len(table):  # three images in three splits, for any fractions
         sizes[int(np.argmax(sizes))] -= sum(sizes) - len(table)
-    part_of = deal(units, class_presence(table), sizes, np.random.default_rng(derive_seed(seed, _SPLIT)))
+    split_of = assign_units(units, class_presence(table), sizes, np.random.default_rng(derive_seed(seed, _SPLIT)))
     return {
-        name: table.subset(np.sort(np.concatenate([units[u] for u in np.flatnonzero(part_of == part)])))
-        for part, name in enumerate(names)
+        name: table.subset(np.sort(np.concatenate([units[u] for u in np.flatnonzero(split_of == index)])))
+        for index, name in enumerate(names)
     }
 
 
-def deal(
+def assign_units(
     units: Sequence[npt.NDArray[np.int64]],
     presence: npt.NDArray[np.bool_],
     sizes: Sequence[int],
     generator: np.random.Generator,
 ) -> npt.NDArray[np.int64]:
-    """Deal units of images out to parts: the largest and those with the rarest class first, each to the part that
-    lacks its classes most and has room for it (after Sechidis et al., "On the stratification of multi-label data",
-    ECML 2011, with sizes that are kept exactly when every unit is one image).
+    """Assign units of images to splits: the largest units and those with the rarest class first, each to the split that
+    lacks its classes most and has enough capacity left (after Sechidis et al., "On the stratification of multi-label
+    data", ECML 2011; sizes are met exactly when every unit is one image).
 
     Args:
-        units: rows of images that stay together; at least as many units as parts.
+        units: rows of images that stay together; at least as many units as splits.
         presence: bool [I, C], the classes of each image.
-        sizes: images that each part should get; they sum to I.
+        sizes: target number of images of each split; they sum to I.
 
     Returns:
-        int64 [U]: the part of each unit; no part is empty.
+        int64 [U]: index of the split of each unit; no split is empty.
     """
     counts = np.array([presence[rows].sum(axis=0) for rows in units], np.float64)
     lengths = np.array([len(rows) for rows in units])
@@ -193,22 +195,22 @@ def deal(
     rarity = np.where(counts > 0, total, np.inf).min(axis=1)
     weight = 1 / np.maximum(total, 1) ** 2  # a share of a rare class counts as much as the same share of a common one
     need = np.outer(np.array(sizes) / len(presence), total)
-    room = np.array(sizes, np.float64)
-    part_of = np.zeros(len(units), np.int64)
+    capacity = np.array(sizes, np.float64)
+    split_of = np.zeros(len(units), np.int64)
     shuffled = generator.permutation(len(units))
     for unit in shuffled[np.lexsort((rarity[shuffled], -lengths[shuffled]))]:
-        fits = room >= lengths[unit]
+        fits = capacity >= lengths[unit]
         lack = np.round(need @ (counts[unit] * weight), 9)
         if fits.any():
-            part = int(np.lexsort((-room, -lack, ~fits))[0])
+            split = int(np.lexsort((-capacity, -lack, ~fits))[0])
         else:
-            part = int(np.argmax(room))
-        part_of[unit] = part
-        need[part] -= counts[unit]
-        room[part] -= lengths[unit]
-    for part in range(len(sizes)):
-        if not (part_of == part).any():  # large groups took all the room: one moves over
-            fullest = int(np.argmax(np.bincount(part_of, minlength=len(sizes))))
-            movable = np.flatnonzero(part_of == fullest)
-            part_of[movable[np.argmin(lengths[movable])]] = part
-    return part_of
+            split = int(np.argmax(capacity))
+        split_of[unit] = split
+        need[split] -= counts[unit]
+        capacity[split] -= lengths[unit]
+    for split in range(len(sizes)):
+        if not (split_of == split).any():  # large groups used all capacity: move the smallest unit of the fullest split
+            fullest = int(np.argmax(np.bincount(split_of, minlength=len(sizes))))
+            movable = np.flatnonzero(split_of == fullest)
+            split_of[movable[np.argmin(lengths[movable])]] = split
+    return split_of

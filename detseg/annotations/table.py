@@ -1,4 +1,4 @@
-"""The annotation table: everything that a data set says, in columns; no pixels, no torch."""
+"""Annotation table: all annotations of a data set in columns. No pixels, no torch."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Record:
 
     Attributes:
         record: row in the full table that all subsets come from; randomness depends on it.
-        image_id: the source's own id of the image.
-        path: file to open (of the archive or video if ``member`` or ``frame`` say so).
+        image_id: id of the image in the source.
+        path: file to open (the archive or video if ``member`` or ``frame`` is set).
         stored_hw: height and width as stored in the file; ``size_hw`` is upright.
         orientation: EXIF orientation 1..8 of the stored pixels.
-        class_index: int64 [T], one for each label field; -1 where there is none.
+        class_index: int64 [T], one for each label field; -1 if there is no label.
         boxes_xywh: float64 [N, 4].
         labels: int64 [N], 1..K.
         areas: float64 [N], square pixels of the upright original.
-        iscrowd, ignore: bool [N]. Neither is trained on; both are left out of the count of misses in evaluation.
-        difficult: bool [N]. Trained on, but left out of the count of misses in evaluation, as Pascal VOC has it.
-        segmentations: N of polygons, RLE or None.
+        iscrowd, ignore: bool [N]. Not used in training, and not counted as missed in evaluation.
+        difficult: bool [N]. Used in training, but not counted as missed in evaluation, as in Pascal VOC.
+        segmentations: list of N polygons, RLEs or None.
         keypoints: float64 [N, P, 3] x, y, visibility 0..2; None without a keypoint schema.
-        label_fields: the T fields of ``class_index`` where there are several; else empty.
+        label_fields: the T fields of ``class_index`` if there are several; else empty.
     """
 
     record: int
@@ -65,7 +65,7 @@ class Record:
         return len(self.labels)
 
     def class_names(self, class_map: ClassMap) -> list[str]:
-        """The classes of the whole image, as ``class_map`` (the table's) calls them; none in a detection set."""
+        """Class names of the whole image; ``class_map`` is the table's. Empty for detection data."""
         prefixes = [f"{field.name}=" for field in self.label_fields] or [""]
         maps = [field.class_map for field in self.label_fields] or [class_map]
         return [
@@ -76,7 +76,7 @@ class Record:
 
     @property
     def name(self) -> str:
-        """What a message calls this image: file name, and the member or frame inside it."""
+        """Name of the image in messages: file name, and the member or frame in that file."""
         inside = self.member or (f"frame {self.frame}" if self.frame >= 0 else "")
         return f"{self.path.name}:{inside}" if inside else self.path.name
 
@@ -88,15 +88,15 @@ class AnnotationTable:
     Columns of images ([I]); an image's instances are the rows ``start`` to ``stop`` of the instance columns:
         image_id int64, record int64, media str (path, relative to ``root`` with forward slashes), member str,
         frame int32 (-1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
-        stored_frame bool (the source's own coordinates are those of the stored pixels, not of the upright image),
-        group str ("" none), split str (the source's own: "train", "val", "test" or ""),
+        stored_frame bool (the source's coordinates are those of the stored pixels, not of the upright image),
+        group str ("" none), split str (the split in the source: "train", "val", "test" or ""),
         class_index int64 [I, T] (0..K-1 of its field, -1 none; T = 1 unless the set has several label fields),
         start int64, stop int64.
     Columns of instances ([N]), all in upright absolute pixels of the original:
         boxes_xywh float64 [N, 4], label int32 (1..K), area float64, iscrowd bool, ignore bool,
-        difficult bool, annotation_id int64 (the source's own, for messages only), segmentation,
+        difficult bool, annotation_id int64 (id in the source, for messages only), segmentation,
         keypoints float64 [N, P, 3] or None.
-    With several label fields (T > 1) ``label_fields`` has them, ``class_map`` is ``joined(label_fields)``, and there
+    With several label fields (T > 1) ``label_fields`` lists them, ``class_map`` is ``joined(label_fields)``, and there
     are no instances.
     """
 
@@ -134,7 +134,7 @@ class AnnotationTable:
         return len(self.image_id)
 
     def __getitem__(self, index: int) -> Record:
-        """The record in row ``index`` of this table (negative counts from the end); IndexError outside."""
+        """The record in row ``index`` of this table (negative: from the end); IndexError if out of range."""
         index = range(len(self))[index]
         rows = slice(int(self.start[index]), int(self.stop[index]))
         stored = (int(self.height[index]), int(self.width[index]))
@@ -181,37 +181,37 @@ class AnnotationTable:
         return self.stop - self.start
 
     def trained_rows(self) -> npt.NDArray[np.int64]:
-        """int64: rows of the instances that are trained on, in image order: all but crowds and ignored ones."""
+        """int64: rows of the training instances, in image order: all except crowds and ignored ones."""
         rows = self.instance_rows()
         return rows[~(self.iscrowd[rows] | self.ignore[rows])]
 
     @property
     def has_masks(self) -> bool:
-        """Whether every instance that is trained on has a segmentation, and there is at least one."""
+        """Whether every training instance has a segmentation, and there is at least one."""
         return self.has_boxes and bool(self.segmentation.present()[self.trained_rows()].all())
 
     @property
     def has_keypoints(self) -> bool:
-        """Whether an instance that is trained on has a labelled keypoint."""
+        """Whether any training instance has a labelled keypoint."""
         return self.keypoints is not None and bool((self.keypoints[self.trained_rows(), :, 2] > 0).any())
 
     @property
     def has_boxes(self) -> bool:
-        """Whether there is an instance that is trained on."""
+        """Whether there is any training instance."""
         return len(self.trained_rows()) > 0
 
     @property
     def has_class_index(self) -> bool:
-        """Whether images carry class labels of their own (classification)."""
+        """Whether images have class labels (classification)."""
         return len(self) > 0 and bool((self.class_index >= 0).any())
 
     @property
     def fields(self) -> tuple[LabelField, ...]:
-        """The T fields of ``class_index``; the one that is all has no name."""
+        """The T fields of ``class_index``; a single field has an empty name."""
         return self.label_fields or (LabelField("", self.class_map),)
 
     def image_labels(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Every class label that an image carries: int64 rows of this table, and labels in 1..K of ``class_map``."""
+        """All class labels of images: int64 rows of this table, and int64 labels 1..K of ``class_map``."""
         first = np.cumsum([1, *(len(field) for field in self.fields)])
         rows, columns = np.nonzero(self.class_index >= 0)
         return rows, self.class_index[rows, columns] + first[columns]

@@ -1,1 +1,1 @@
-"""Comparisons with a baseline: accuracy, starting weights, speed."""
+"""Compare with a baseline: accuracy, starting weights, speed."""

@@ -1,4 +1,4 @@
-"""This project against the torchvision baseline loop: the same images, backbone weights, epochs and batches, several seeds."""
+"""Compare with the torchvision baseline loop: same images, backbone weights, epochs and batches, several seeds."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from detseg.training.metrics_log import Row, read_rows
 
 
 def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Train both ways once a seed, one after the other, and print mean and range of AP and minutes.
+    """Train both implementations once per seed, one after the other, and print mean and range of AP and minutes.
 
-    Both are scored by the same evaluator on the same validation images after the last epoch, so that neither gains by
-    choosing among epochs. All seeds share one split. The last column is the honest one: minutes until the AP that the
-    baseline loop ends with, its training alone against everything of ours up to the epoch that first reaches it: reading
-    the data, computing features, each evaluation. Writes benchmark.json in the output folder.
+    Both are evaluated by the same evaluator on the same validation images after the last epoch, so that neither
+    benefits from selecting an epoch. All seeds share one split. The last column is the fairest one: minutes until the
+    final AP of the baseline loop. For the baseline only training counts; for detseg everything up to the first epoch
+    with this AP: reading the data, computing features, each evaluation. Writes benchmark.json in the output folder.
 
     Raises:
         DataError: options that cannot be compared.
     """
     if not config.data:
-        raise DataError("benchmark baseline without data; name a folder or annotation file of labelled images")
-    only = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
-    given = [name for name, value in only.items() if value is not None]
-    if given:
-        raise DataError(f"--{given[0]} {only[given[0]]}: it belongs to transfer, baseline has none; leave it out")
+        raise DataError("benchmark baseline without data; give a folder or annotation file of labelled images")
+    transfer_options = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
+    names = [name for name, value in transfer_options.items() if value is not None]
+    if names:
+        raise DataError(f"--{names[0]} {transfer_options[names[0]]}: an option of benchmark transfer only; omit it")
     if config.minutes is not None:
-        raise DataError(f"--minutes {config.minutes:g}: both ways train for the same epochs; give --epochs")
+        raise DataError(f"--minutes {config.minutes:g}: both implementations train for the same epochs; give --epochs")
     output = Path(config.output or "benchmark")
     if (output / "benchmark.json").exists():
-        raise DataError(f"{output} already holds a benchmark; name another --output")
+        raise DataError(f"{output} already contains a benchmark; give another --output")
     if (
         config.backbone
         or not (config.model or "").startswith("fasterrcnn_")
         or config.weights in (None, "coco", "imagenet")
     ):
         raise DataError(
-            "both ways need the same backbone and weights: give --model fasterrcnn_... (a torchvision backbone) and --weights "
-            "FILE, a classification state dict, or none"
+            "both implementations need the same backbone and weights: give --model fasterrcnn_... (a torchvision "
+            "backbone) and --weights FILE, a classification state dict, or none"
         )
     options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
     table, rows = load_table(config), []
     for seed in config.seeds or (0, 1, 2):
-        folder, began = output / f"detseg-{seed}", time.perf_counter()
+        folder, start = output / f"detseg-{seed}", time.perf_counter()
         run = fit(TrainConfig(**options | {"seed": seed, "output": str(folder), "split_file": _split_file(output)}))
-        wall = time.perf_counter() - began
+        wall_seconds = time.perf_counter() - start
         splits = read_split(table, folder / "split.json")
         epochs = read_rows(folder / "metrics.jsonl", run.config.epochs or 0)
         assert run.config.model is not None
@@ -76,36 +76,36 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         )
         baseline = metrics.scalars()
         seconds = sum(len(splits["train"]) / row["images_per_second"] for row in epochs)
-        rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(baseline["bbox_AP"], epochs, wall)))
+        rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(baseline["bbox_AP"], epochs, wall_seconds)))
         rows.append(_row("torchvision baseline", seed, baseline, baseline_seconds, baseline_seconds))
-        write_json(output / "benchmark.json", rows)  # each seed costs minutes: keep what there is
+        write_json(output / "benchmark.json", rows)  # each seed takes minutes: save the results so far
     print("\n".join(_table(rows)))
     return {"rows": rows}
 
 
 def _split_file(output: Path) -> str | None:
-    """The split of the first run, for the later ones."""
+    """Return the split file of the first run, for the later runs; None for the first run."""
     return next((str(path) for path in sorted(output.glob("detseg-*/split.json"))), None)
 
 
-def seconds_to(score: float | None, epochs: Sequence[Row], wall: float) -> float | None:
-    """Seconds of a run up to the end of its first epoch with at least this box AP; None if there is no such epoch.
+def seconds_to(score: float | None, epochs: Sequence[Row], wall_seconds: float) -> float | None:
+    """Return the seconds of a run until the end of the first epoch with at least this box AP; None without one.
 
     Args:
         epochs: rows of its metrics.jsonl.
-        wall: seconds of the whole run; what is not in an epoch counts as before the first.
+        wall_seconds: of the whole run; time outside of epochs counts as before the first epoch.
     """
-    done = wall - sum(row["seconds"] for row in epochs)
+    elapsed = wall_seconds - sum(row["seconds"] for row in epochs)
     for row in epochs:
-        done += row["seconds"]
+        elapsed += row["seconds"]
         if score is not None and row.get("bbox_AP", -1.0) >= score:
-            return done
+            return elapsed
     return None
 
 
-def _row(way: str, seed: int, numbers: Any, seconds: float, to_baseline: float | None) -> dict[str, Any]:
+def _row(implementation: str, seed: int, numbers: Any, seconds: float, to_baseline: float | None) -> dict[str, Any]:
     return {
-        "way": way,
+        "way": implementation,
         "seed": seed,
         "AP": numbers["bbox_AP"],
         "AP50": numbers["bbox_AP50"],
@@ -115,16 +115,18 @@ def _row(way: str, seed: int, numbers: Any, seconds: float, to_baseline: float |
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Mean and range over seeds."""
+    """Return header and rows of mean and range over seeds."""
 
-    def cell(way: str, name: str, digits: int) -> str:
-        values = [row[name] for row in rows if row["way"] == way]
+    def cell(implementation: str, name: str, digits: int) -> str:
+        values = [row[name] for row in rows if row["way"] == implementation]
         if None in values:
             return f"none for {values.count(None)} of {len(values)} seeds"
         mean, low, high = float(np.mean(values)), min(values), max(values)
         return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
-    ways = list(dict.fromkeys(row["way"] for row in rows))
+    implementations = list(dict.fromkeys(row["way"] for row in rows))
     columns = {"AP": 3, "AP50": 3, "minutes": 1, "minutes_to_baseline_AP": 2}
     header = ["", "AP", "AP50", "minutes of training", "minutes to the baseline loop's AP"]
-    return align([[way, *[cell(way, name, digits) for name, digits in columns.items()]] for way in ways], header)
+    return align(
+        [[name, *[cell(name, key, digits) for key, digits in columns.items()]] for name in implementations], header
+    )

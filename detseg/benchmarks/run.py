@@ -1,4 +1,4 @@
-"""Run the comparison that ``detseg benchmark`` names."""
+"""Run a comparison of ``detseg benchmark``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from detseg.options import BenchmarkConfig
 
 
 def run_benchmark(config: BenchmarkConfig) -> None:
-    """Compare accuracy with the baseline, starting weights at equal minutes, or speed part by part."""
+    """Compare accuracy with the baseline, starting weights at equal training times, or speed part by part."""
     if config.what == "transfer":
         from detseg.benchmarks.weights import transfer
 

@@ -1,4 +1,4 @@
-"""The baseline that this project is measured against: torchvision's detector and a baseline loop, as its users write it."""
+"""Train torchvision's detector in a typical torchvision loop: the baseline for the benchmarks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from detseg.models import read_state_dict
 
 
 class BaselineDataset(torch.utils.data.Dataset[Any]):
-    """Float images of the original size, boxes and labels; mirrored half of the time in training."""
+    """Float images of the original size, boxes and labels; flipped horizontally with probability 0.5 in training."""
 
     def __init__(self, table: AnnotationTable, train: bool) -> None:
         self.table, self.train = table, train
@@ -44,7 +44,7 @@ class BaselineDataset(torch.utils.data.Dataset[Any]):
 
 
 def baseline_detector(backbone_name: str, weights: str, num_classes: int, image_size: int) -> torch.nn.Module:
-    """Faster R-CNN by torchvision's own builders and defaults but for 128 boxes an image, which a CPU needs.
+    """Build Faster R-CNN with torchvision's builders and defaults, except 128 RoIs per image, as needed on a CPU.
 
     ``weights``: a classification state dict of ``backbone_name`` ("mobilenet_v2", "resnet18", ...), or "none".
     """
@@ -56,8 +56,8 @@ def baseline_detector(backbone_name: str, weights: str, num_classes: int, image_
         state = {name.removeprefix("features."): tensor.float() for name, tensor in read_state_dict(weights).items()}
         backbone.body.load_state_dict({name: state[name] for name in backbone.body.state_dict()})
     maps = len(backbone.fpn.inner_blocks) + 1  # and one more by pooling
-    single = maps == 5
-    sizes = ((32,), (64,), (128,), (256,), (512,)) if single else ((32, 64, 128, 256, 512),) * maps
+    five_maps = maps == 5
+    sizes = ((32,), (64,), (128,), (256,), (512,)) if five_maps else ((32, 64, 128, 256, 512),) * maps
     return FasterRCNN(
         backbone,
         num_classes,
@@ -82,8 +82,8 @@ def train_baseline(
     device: torch.device,
     lr_per_image: float = 0.004,
 ) -> tuple[Metrics, float]:
-    """Train with SGD (momentum 0.9, weight decay 1e-4), one-cycle with warm-up; metrics of the last epoch and seconds
-    of training."""
+    """Train with SGD (momentum 0.9, weight decay 1e-4) and a one-cycle schedule with warm-up. Returns the metrics of
+    the last epoch and the seconds of training."""
     torch.manual_seed(seed)
     model = baseline_detector(backbone_name, weights, train.class_map.num_classes, image_size).to(device)
     loader = DataLoader(BaselineDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
@@ -92,7 +92,7 @@ def train_baseline(
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader), pct_start=0.1)
     model.train()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for epoch in range(epochs):
         for images, targets in tqdm(loader, desc=f"baseline epoch {epoch}", disable=None, leave=False):
             moved = [{key: value.to(device) for key, value in target.items()} for target in targets]
@@ -101,6 +101,6 @@ def train_baseline(
             loss.backward()
             optimizer.step()
             schedule.step()
-    seconds = time.perf_counter() - began
-    scored = DataLoader(BaselineDataset(val, False), batch_size, collate_fn=collate_fn)
-    return evaluate(model, scored, device, evaluator=CocoEvaluator(val, iou_types=("bbox",))), seconds
+    seconds = time.perf_counter() - start
+    val_loader = DataLoader(BaselineDataset(val, False), batch_size, collate_fn=collate_fn)
+    return evaluate(model, val_loader, device, evaluator=CocoEvaluator(val, iou_types=("bbox",))), seconds

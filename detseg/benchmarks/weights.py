@@ -1,4 +1,4 @@
-"""How much starting weights help: the same images and the same minutes of training, from several starts."""
+"""Compare starting weights: the same images and the same minutes of training for each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
 from detseg.models.create import create_model
-from detseg.models.weights.bundled import stages_taken
+from detseg.models.weights.bundled import stages_to_load
 from detseg.options import BenchmarkConfig, TrainConfig, to_flags
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
@@ -36,7 +36,7 @@ METRICS = {
     "segment": {"bbox_AP": "box AP", "bbox_AP50": "box AP50", "segm_AP": "mask AP", "segm_AP50": "mask AP50"},
     "classify": {"accuracy": "accuracy"},
 }
-"""Task -> the numbers of metrics.jsonl that are compared, and their titles."""
+"""Task -> the compared keys of metrics.jsonl, and their titles."""
 
 _PREFIX = {"detect": "fasterrcnn_", "segment": "maskrcnn_", "classify": ""}
 _SET_BY_ARMS = (
@@ -51,12 +51,12 @@ _SET_BY_ARMS = (
     "resume",
 )
 _MAY_CHANGE = ("seeds", "budgets", "arms", "imagenet", "output", "workers")
-"""What a second call with the same output may say anew: which runs there are, and what changes no number of a run."""
+"""Options that a later call with the same output may change: the list of runs, and options that change no result."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to begin.
+    """One choice of starting weights and freezing.
 
     Attributes:
         model: name of the architecture.
@@ -71,7 +71,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Key:
-    """What identifies a run."""
+    """Identity of a run."""
 
     arm: str
     budget: float
@@ -83,13 +83,13 @@ class Key:
 
 
 def transfer(config: BenchmarkConfig) -> dict[str, Any]:
-    """Train every arm for every budget of minutes and every seed; print mean and range of what the last epochs score.
+    """Train every arm for every budget of minutes and every seed; print mean and range of the last epochs' metrics.
 
-    All runs share one split. Each is written to transfer.json when it ends, with transfer.md as a table; called again
-    with the same output, only what is missing is run, and what was interrupted goes on.
+    All runs share one split. Each is written to transfer.json when it ends, with transfer.md as a table. A later call
+    with the same output runs only the missing runs and resumes an interrupted one.
 
     Raises:
-        DataError: options that the arms set themselves, or an output that was begun with other options.
+        DataError: options that the arms set themselves, or an output that was started with other options.
     """
     check(config)
     output = Path(config.output or "transfer")
@@ -98,12 +98,12 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
     arms = pick_arms(config, task)
     common = common_options(config, task)
     file = output / "transfer.json"
-    for name, arm in arms.items():  # before anything is written, and not after minutes of another arm
+    for name, arm in arms.items():  # raises for bad weights before anything is written or trained
         create_model(arm.model, table.class_map, weights=arm.weights, label_fields=table.label_fields)
         print(f"arm {name}: {arm.model}, weights {arm.weights}, freeze {arm.freeze}")
-    lr = "its usual rate" if common["lr"] is None else f"lr {common['lr']:g}"
-    print(f"all: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
-    saved = _begin(file, config)
+    lr = "its default learning rate" if common["lr"] is None else f"lr {common['lr']:g}"
+    print(f"all arms: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
+    saved = _load_or_create(file, config)
     finished: list[dict[str, Any]] = saved["rows"]
     split_file = output / "split.json"
     if not split_file.exists():
@@ -113,7 +113,7 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
         Key(arm, budget, seed)
         for budget in config.budgets or BUDGETS
         for seed in config.seeds or SEEDS
-        for arm in arms  # innermost, so that an interrupted comparison has as many runs of each
+        for arm in arms  # innermost, so that an interrupted comparison has an equal number of runs of each arm
     ]
     missing = [key for key in keys if key not in {_key(row) for row in finished}]
     print(f"{len(missing)} of {len(keys)} runs to do, {sum(key.budget for key in missing):g} minutes of training")
@@ -128,31 +128,31 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
 
 
 def check(config: BenchmarkConfig) -> None:
-    """DataError for an option that the arms set themselves, or for budgets and seeds that cannot be."""
+    """Raise DataError for an option that the arms set themselves, or for invalid budgets and seeds."""
     for name in _SET_BY_ARMS:
         value = getattr(config, name)
         if value is not None:
             raise DataError(
-                f"--{name.replace('_', '-')} {value}: transfer sets it for each arm; leave it out (see --arms, "
+                f"--{name.replace('_', '-')} {value}: transfer sets it for each arm; omit it (see --arms, "
                 "--bundled, --imagenet and --budgets)"
             )
     if config.patience:
-        raise DataError(f"--patience {config.patience}: every arm trains for its whole budget; leave it out")
+        raise DataError(f"--patience {config.patience}: every arm trains for its whole budget; omit it")
     for budget in config.budgets or ():
         if not 0 < budget < math.inf:
-            raise DataError(f"--budgets {config.budgets}: {budget} is no number of minutes above 0")
+            raise DataError(f"--budgets {config.budgets}: {budget} is not a number of minutes above 0")
     for name, values in (("budgets", config.budgets), ("seeds", config.seeds)):
         if values is not None and (not values or len(set(values)) != len(values)):
-            raise DataError(f"--{name} {values}: name one or more, none twice")
+            raise DataError(f"--{name} {values}: give one or more, without duplicates")
     if config.seeds and min(config.seeds) < 0:
         raise DataError(f"--seeds {config.seeds}: they must be at least 0")
 
 
 def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
-    """The arms that are compared, by name.
+    """Return the arms to compare, by name.
 
     Raises:
-        DataError: an arm that is not known, or one of imagenet without its weights.
+        DataError: an unknown arm, or an imagenet arm without its weights.
     """
     prefix = _PREFIX[task]
     slim = "" if task == "classify" else "_fpn_slim"
@@ -162,43 +162,43 @@ def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
         "bundled frozen": Arm(large, config.bundled, "backbone"),
         "bundled fine-tuned": Arm(large, config.bundled, "none"),
     }
-    if stages_taken(config.bundled, task) is not None:
-        del arms["bundled frozen"]  # its later stages start from scratch and must learn
+    if stages_to_load(config.bundled, task) is not None:
+        del arms["bundled frozen"]  # its later stages are randomly initialized and must be trained
     imagenet = config.imagenet or ""
-    of_imagenet = {
+    imagenet_arms = {
         "imagenet frozen": Arm(small, imagenet, "backbone"),
         "imagenet fine-tuned": Arm(small, imagenet, "none"),
     }
     if config.imagenet:
-        arms |= of_imagenet
+        arms |= imagenet_arms
     names = class_names(config.arms)
     if names is None:
         return arms
     for name in names:
-        if name in of_imagenet and name not in arms:
-            raise DataError(f"--arms {name}: give its weights, --imagenet FILE (a state dict of MobileNetV2)")
+        if name in imagenet_arms and name not in arms:
+            raise DataError(f"--arms {name}: give its weights with --imagenet FILE (a state dict of MobileNetV2)")
         if name not in arms:
-            raise DataError(f"--arms {name}: there is no such arm; there are {', '.join({**arms, **of_imagenet})}")
+            raise DataError(f"--arms {name}: unknown arm; the arms are {', '.join({**arms, **imagenet_arms})}")
     if not names:
-        raise DataError(f"--arms {config.arms!r}: name one or more of {', '.join(arms)}")
+        raise DataError(f"--arms {config.arms!r}: give one or more of {', '.join(arms)}")
     return {name: arms[name] for name in names}
 
 
 def common_options(config: BenchmarkConfig, task: str) -> dict[str, Any]:
-    """The options of TrainConfig that all runs share; what is not given is set where arms would pick differently."""
+    """Return the TrainConfig options that all runs share; those that the arms would choose differently are set."""
     options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
     options |= {"task": task, "optimizer": config.optimizer or "adamw"}
     if config.lr is None and options["optimizer"] == "adamw":
         options["lr"] = 1e-3
-    if config.image_size is None:  # weights of a run bring its own size
+    if config.image_size is None:  # weights of a run contain its image size
         options["image_size"] = _image_size(task) if config.data else DEMO["image_size"]
-    if config.test is None:  # nothing is chosen by the validation images, which so are the test
+    if config.test is None:  # the validation split is not used for model selection, so it is the test split
         options["test"] = 0.0
     return options
 
 
 def _image_size(task: str) -> int:
-    """What the arms' networks are made for, on every machine."""
+    """Return the image size that the networks of the arms are designed for, on every machine."""
     if task == "classify":
         return CLASSIFIER_SIZE
     return architecture_of(f"{_PREFIX[task]}mobilenet_v3_large_fpn_slim").image_size[0]
@@ -207,19 +207,27 @@ def _image_size(task: str) -> int:
 def _task(config: BenchmarkConfig, table: AnnotationTable) -> str:
     task, _ = pick_task(config, table)
     if task not in METRICS:
-        raise DataError(f"{table.source}: transfer compares no {task}; choose --task {', '.join(METRICS)}")
+        raise DataError(f"{table.source}: transfer does not support {task}; choose --task {', '.join(METRICS)}")
     return task
 
 
 def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) -> dict[str, Any]:
-    """Train one arm; its row."""
+    """Train one arm; returns its row."""
     folder = output / key.folder
     if (folder / "last.safetensors").exists():  # interrupted
         run = fit(TrainConfig(resume=str(folder), device=common["device"]))
     else:
-        split_file = str(output / "split.json")  # of which a subset, if asked for, was taken before
-        own = {"minutes": key.budget, "seed": key.seed, "output": str(folder), "split_file": split_file, "subset": None}
-        run = fit(TrainConfig(**common | own | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze}))
+        split_file = str(output / "split.json")  # already reduced to the --subset
+        run_options = {
+            "minutes": key.budget,
+            "seed": key.seed,
+            "output": str(folder),
+            "split_file": split_file,
+            "subset": None,
+        }
+        run = fit(
+            TrainConfig(**common | run_options | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze})
+        )
     assert run.config.epochs is not None
     rows = read_rows(folder / "metrics.jsonl", run.config.epochs)
     return {
@@ -236,27 +244,27 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) ->
     }
 
 
-def _begin(file: Path, config: BenchmarkConfig) -> dict[str, Any]:
-    """What transfer.json holds: the options and commands of the calls, this one included, and the finished runs.
+def _load_or_create(file: Path, config: BenchmarkConfig) -> dict[str, Any]:
+    """Return the content of transfer.json: options, commands (with that of this call) and finished runs.
 
     Raises:
-        DataError: the earlier call had other options, whose runs could not be compared.
+        DataError: an earlier call had other options, so its runs cannot be compared.
     """
-    given = {
+    options = {
         item.name: getattr(config, item.name) for item in fields(config) if item.name not in ("output", *_SET_BY_ARMS)
     }
-    saved: dict[str, Any] = {"options": given, "commands": [], "rows": []}
+    saved: dict[str, Any] = {"options": options, "commands": [], "rows": []}
     if file.exists():
         saved = json.loads(file.read_text(encoding="utf-8"))
-    for name, value in given.items():
-        before = saved["options"].get(name)
-        kept = name in _MAY_CHANGE and not (name == "imagenet" and before and value)
-        if before != value and not kept:
+    for name, value in options.items():
+        saved_value = saved["options"].get(name)
+        may_change = name in _MAY_CHANGE and not (name == "imagenet" and saved_value and value)
+        if saved_value != value and not may_change:
             raise DataError(
-                f"{file} was begun with {name.replace('_', '-')} {before}, not {value}; give the same options, or "
-                "another --output"
+                f"{file} was started with {name.replace('_', '-')} {saved_value}, not {value}; give the same options "
+                "or another --output"
             )
-    saved["options"]["imagenet"] = saved["options"].get("imagenet") or given["imagenet"]
+    saved["options"]["imagenet"] = saved["options"].get("imagenet") or options["imagenet"]
     saved["commands"] = list(dict.fromkeys([*saved["commands"], command_of(config)]))
     write_json(file, saved)
     return saved
@@ -267,7 +275,7 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def _report(output: Path, saved: dict[str, Any], task: str) -> list[str]:
-    """Write transfer.md; its table for the terminal."""
+    """Write transfer.md; returns its table for the terminal."""
     rows = saved["rows"]
     if not rows:
         return ["no run has finished"]
@@ -276,8 +284,8 @@ def _report(output: Path, saved: dict[str, Any], task: str) -> list[str]:
     text = [
         "# Starting weights at equal budgets",
         "",
-        "Scores of the last epoch on the validation images, mean (min to max) over seeds. Minutes are those of "
-        "training and of the evaluation after each epoch.",
+        "Metrics of the last epoch on the validation split, mean (min to max) over seeds. Minutes include "
+        "training and the evaluation after each epoch.",
         "",
         *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)),
         "",
@@ -290,7 +298,7 @@ def _report(output: Path, saved: dict[str, Any], task: str) -> list[str]:
 
 
 def table_of(rows: Sequence[dict[str, Any]], task: str) -> tuple[list[str], list[list[str]]]:
-    """Header and cells: a row for each budget and arm, mean (min to max) over seeds."""
+    """Return header and cells: a row for each budget and arm, mean (min to max) over seeds."""
 
     def cell(group: Sequence[dict[str, Any]], name: str, digits: int) -> str:
         values = [row[name] for row in group if row[name] is not None]
@@ -315,6 +323,6 @@ def _order(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def command_of(config: BenchmarkConfig) -> str:
-    """The command line with these options."""
+    """Return the command line with these options."""
     positional = [config.what, *([config.data] if config.data else [])]
-    return shlex.join(["python", "tools/benchmark.py", *positional, *to_flags(config, besides=("what", "data"))])
+    return shlex.join(["python", "tools/benchmark.py", *positional, *to_flags(config, exclude=("what", "data"))])

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole, read with a check, rotated."""
+"""Write checkpoint files atomically, check them when they are read, and rotate them."""
 
 from detseg.checkpoints.checkpoint import load, load_checkpoint, save_checkpoint
 

@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, JSON in its header, written whole or not at all, and sealed. No pickle."""
+"""Save and load checkpoints: one safetensors file with a JSON header and a checksum, written atomically. No pickle."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from detseg.models.build import Model, ModelDescription, build_model
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come.
+    """Progress of a run.
 
     Attributes:
-        epoch: epochs completed.
-        step: optimizer updates done in the whole run, those that were left out included.
+        epoch: completed epochs.
+        step: optimizer updates in the whole run, including skipped ones.
         micro_batches: batches of the current epoch already consumed; 0 between epochs.
-        best: best validation number so far; None before the first.
-        best_epoch: epoch (from 0) that gave it.
+        best: best validation metric so far; None before the first.
+        best_epoch: epoch (from 0) of the best metric.
         epochs_without_improvement: epochs since then.
-        skipped: updates left out in a row because a number was not finite.
+        skipped: number of consecutive updates skipped because a number was not finite.
     """
 
     epoch: int = 0
@@ -49,20 +49,20 @@ class Checkpoint:
     """A checkpoint as read from its file.
 
     Attributes:
-        path: of the file.
-        model: description that the model is rebuilt from; a user's own dict for a user's own module.
+        path: path of the file.
+        model: description from which the model is rebuilt; a user-defined dict for a user-defined module.
         weights: state dict of the model.
-        optimizer: state by ``"<parameter>|<state>"``; empty in a checkpoint for use only.
-        position: how far the run had come.
+        optimizer: state by ``"<parameter>|<state>"``; empty in a checkpoint that is only for inference.
+        position: progress of the run.
         metrics: validation metrics of these weights; may be empty.
-        versions: library versions that wrote the file.
-        channels_last: whether the model computed in that memory format (the file's tensors are contiguous). It decides
-            the order of sums, so a reloaded model is given the same.
-        ema: state dict of the average; empty without one.
-        ema_updates: weights that the average has taken in.
-        sums: of the current epoch, up to ``position.micro_batches``, one for each process that trained the model.
-        scaler: of float16's loss; empty without it.
-        data: what the run was trained on; see ``annotations/fingerprint.py``. May be empty.
+        versions: versions of the libraries that wrote the file.
+        channels_last: whether the model was in channels-last memory format (the tensors of the file are contiguous).
+            The format determines the order of sums, so a reloaded model gets the same one.
+        ema: state dict of the moving average; empty without one.
+        ema_updates: number of updates averaged.
+        totals: totals of the current epoch up to ``position.micro_batches``, one for each process.
+        scaler: state of the float16 loss scaler; empty without it.
+        data: fingerprint of the training data; see ``annotations/fingerprint.py``. May be empty.
     """
 
     path: Path
@@ -96,20 +96,20 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor] | None = None,
     before_replacing: Callable[[], None] | None = None,
 ) -> None:
-    """Write ``model`` (and what a resumed run needs) to ``path``, atomically.
+    """Write ``model`` and the state needed to resume the run to ``path``, atomically.
 
     Args:
-        description: what the model is rebuilt from; by default ``model.description`` of this project's models. For a
-            module of your own pass any JSON-able dict that your ``build`` function understands.
-        optimizer: saved by parameter name; leave out for a checkpoint that is only used.
-        half: weights as float16, for a file of half the size that others start from.
-        ema, sums, precision, data: as in :class:`Checkpoint`.
-        tensors: more tensors under names of their own.
-        before_replacing: called when the new file is on disk beside the old one, which it then replaces.
+        description: description from which the model is rebuilt; default: ``model.description`` of this project's
+            models. For your own module pass any JSON-able dict that your ``build`` function accepts.
+        optimizer: saved by parameter name; None for a checkpoint that is only for inference.
+        half: save the weights as float16: half the file size, for pretrained weights.
+        ema, totals, precision, data: as in :class:`Checkpoint`.
+        tensors: additional tensors, stored under their own names.
+        before_replacing: called when the new file is on disk next to the old one, just before it replaces it.
 
-    The learning-rate schedule needs no state of its own: it is a function of ``position.step``.
+    The learning-rate schedule has no state: it is a function of ``position.step``.
     """
-    weights = {name: _halved(tensor) if half else tensor for name, tensor in model.state_dict().items()}
+    weights = {name: _to_half(tensor) if half else tensor for name, tensor in model.state_dict().items()}
     named = {f"model.{name}": tensor for name, tensor in weights.items()} | dict(tensors or {})
     if optimizer is not None:
         named |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(model, optimizer).items()}
@@ -124,7 +124,7 @@ def save_checkpoint(
         "channels_last": any(_is_channels_last(tensor) for tensor in model.state_dict().values()),
         "versions": {"torch": torch.__version__},
         "ema_updates": 0 if ema is None else ema.updates,
-        "totals": [asdict(one) for one in totals],
+        "totals": [asdict(process_totals) for process_totals in totals],
         "scaler": {} if precision is None else precision.state(),
         "data": dict(data or {}),
     }
@@ -136,7 +136,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
     Raises:
         OSError: the file is missing or cannot be opened.
-        DataError: it is not a checkpoint of this project, or of a newer schema; :class:`CorruptFileError` if it was one.
+        DataError: it is not a checkpoint of this project, or has a newer schema; :class:`CorruptFileError` if it is
+            corrupt.
     """
     header, tensors = read_tensor_file(path)
     with in_file(path):
@@ -144,20 +145,20 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) -> Checkpoint:
-    header = _current(header)
+    header = _upgraded_header(header)
     totals = msgspec.convert(header["totals"], tuple[EpochTotals, ...])
     if not totals:
-        raise DataError("its totals are of no process")
+        raise DataError("the list of totals is empty; it needs one entry for each process")
     return Checkpoint(
         path=path,
         model=header["model"],
-        weights=_under("model.", tensors),
-        optimizer=_under("optimizer.", tensors),
+        weights=_with_prefix("model.", tensors),
+        optimizer=_with_prefix("optimizer.", tensors),
         position=msgspec.convert(header["position"], Position),
         metrics=header["metrics"],
         versions=header["versions"],
         channels_last=header["channels_last"],
-        ema=_under("ema.", tensors),
+        ema=_with_prefix("ema.", tensors),
         ema_updates=header.get("ema_updates", 0),
         totals=totals,
         scaler=header.get("scaler", {}),
@@ -165,8 +166,8 @@ def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
     )
 
 
-def _current(header: dict[str, Any]) -> dict[str, Any]:
-    """A header of any schema under the names of schema 3."""
+def _upgraded_header(header: dict[str, Any]) -> dict[str, Any]:
+    """A header of any schema, with the key names of schema 3."""
     if header["schema"] >= 3:
         return header
     position = {"epochs_without_improvement" if name == "waited" else name: n for name, n in header["position"].items()}
@@ -174,11 +175,11 @@ def _current(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Module] | None = None) -> nn.Module:
-    """The model of a checkpoint, in eval mode on the CPU.
+    """Load the model of a checkpoint, in eval mode on the CPU.
 
     Args:
-        path: checkpoint file, or a run folder (its best.safetensors is taken).
-        build: for a module of your own: called with the saved description, returns the module to fill.
+        path: checkpoint file, or a run folder (its best.safetensors is loaded).
+        build: for your own module: called with the saved description, returns the module to load the weights into.
     """
     path = Path(path)
     checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
@@ -191,19 +192,20 @@ def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Modu
 
 
 def described_model(checkpoint: Checkpoint) -> Model:
-    """The model that a checkpoint describes, with random weights.
+    """Build the model that a checkpoint describes, randomly initialized.
 
     Raises:
-        DataError: its weights are not of this model. That is known before the memory for the model is taken.
+        DataError: the weights do not match this model; checked before memory for the model is allocated.
     """
     with in_file(checkpoint.path):
         description = ModelDescription.from_dict(checkpoint.model)
         with torch.device("meta"):
-            wanted = {name: tensor.shape for name, tensor in build_model(description).state_dict().items()}
-        found = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
-        wrong = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-        if wrong:
-            raise DataError(f"its weights are not those of its {description.arch}: {wrong[0]}; use another file")
+            model_shapes = {name: tensor.shape for name, tensor in build_model(description).state_dict().items()}
+        file_shapes = {name: tensor.shape for name, tensor in checkpoint.weights.items()}
+        names = {**model_shapes, **file_shapes}
+        mismatched = [name for name in names if model_shapes.get(name) != file_shapes.get(name)]
+        if mismatched:
+            raise DataError(f"the weights do not match the model {description.arch}: {mismatched[0]}; use another file")
         return build_model(description)
 
 
@@ -215,7 +217,7 @@ def restore(
     ema: Ema | None = None,
     precision: Precision | None = None,
 ) -> None:
-    """Put the saved state into a model, an optimizer, an average and a precision made as the run made them."""
+    """Load the saved state into a model, optimizer, EMA and precision that were created with the options of the run."""
     with in_file(checkpoint.path):
         model.load_state_dict(checkpoint.weights)
         load_optimizer_tensors(model, optimizer, checkpoint.optimizer)
@@ -229,9 +231,9 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.ndim == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _halved(tensor: Tensor) -> Tensor:
+def _to_half(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() else tensor

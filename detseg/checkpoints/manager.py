@@ -1,4 +1,4 @@
-"""The checkpoints of a run: when they are written, and what happens when one cannot be."""
+"""Manage the checkpoints of a run: when they are written, and what happens when writing fails."""
 
 from __future__ import annotations
 
@@ -20,30 +20,34 @@ from detseg.engine.train import EpochTotals
 from detseg.errors import DataError
 
 PAUSES = (1.0, 4.0, 10.0)
-"""Seconds before each new try to write the last checkpoint of a run."""
+"""Seconds to wait before each retry of writing the final checkpoint of a run."""
 
 
 @dataclass(frozen=True)
 class CheckpointInterval:
-    """How often: every ``steps`` updates, or when ``minutes`` have gone by."""
+    """Interval between checkpoints: ``steps`` optimizer updates, or ``minutes``; both 0: only after each epoch."""
 
     steps: int = 0
     minutes: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> CheckpointInterval:
-        """``500`` is steps, ``10m`` minutes, ``0`` only after each epoch; else DataError."""
-        found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)m", text.strip())
-        if not found:
-            raise DataError(f"--checkpoint-every {text}: give steps such as 500, or minutes such as 10m")
-        return cls(steps=int(found[1] or 0), minutes=float(found[2] or 0))
+        """Parse ``500`` (steps), ``10m`` (minutes) or ``0`` (only after each epoch).
+
+        Raises:
+            DataError: anything else.
+        """
+        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)m", text.strip())
+        if not match:
+            raise DataError(f"--checkpoint-every {text}: use steps such as 500, or minutes such as 10m")
+        return cls(steps=int(match[1] or 0), minutes=float(match[2] or 0))
 
 
 class CheckpointManager:
-    """Writes ``last.safetensors`` of a run and keeps the ones before it.
+    """Writes ``last.safetensors`` of a run and keeps the previous checkpoints.
 
-    A checkpoint that cannot be written (disk full, quota, I/O error) costs the run nothing: the last good one stays,
-    one line says so, and the next is tried when it is due. Only the one that ends the run is insisted on.
+    If a checkpoint cannot be written (disk full, quota, I/O error), the run continues: the last valid one stays, a
+    warning is printed, and the next one is written when it is due. Only the final checkpoint of a run is retried.
     """
 
     def __init__(
@@ -64,41 +68,42 @@ class CheckpointManager:
         self._saved_at = time.monotonic()
 
     def is_due(self, position: Position) -> bool:
-        """Whether a checkpoint is to be written in the middle of the epoch."""
+        """Whether a checkpoint should be written now, in the middle of an epoch."""
         if self.every.steps:
             return position.step % self.every.steps == 0
         return bool(self.every.minutes) and time.monotonic() - self._saved_at >= 60 * self.every.minutes
 
     def check(self, position: Position) -> None:
-        """Raise FloatingPointError if a weight is not finite: no loss need show that."""
+        """Raise FloatingPointError if a weight is not finite; the losses do not always show it."""
         if not is_finite(self.model):
             names = [name for name, tensor in self.model.state_dict().items() if not bool(tensor.isfinite().all())]
             raise FloatingPointError(
-                f"step {position.step}: {names[0]} is not finite, though no loss showed it; nothing was saved. "
-                f"Lower --lr, and go on from the last checkpoint with --resume {self.folder}"
+                f"step {position.step}: {names[0]} is not finite, although all losses were; nothing was saved. "
+                f"Lower --lr, and continue from the last checkpoint with --resume {self.folder}"
             )
 
-    def save(self, position: Position, totals: Sequence[EpochTotals], *, insist: bool = False) -> None:
-        """Write the state of the run; say so where that does not work.
+    def save(self, position: Position, totals: Sequence[EpochTotals], *, retry: bool = False) -> None:
+        """Write the state of the run; print a warning if that fails.
 
         Args:
-            sums: of each process.
-            insist: try a few times, then raise.
+            totals: totals of the current epoch, one for each process.
+            retry: retry a few times, then raise.
 
         Raises:
-            OSError: it cannot be written, with ``insist``.
-            FloatingPointError: a weight is not finite; the checkpoint before is left as it is.
+            OSError: the checkpoint cannot be written, with ``retry``.
+            FloatingPointError: a weight is not finite; the previous checkpoint is not changed.
         """
         self.check(position)
-        for pause in (*PAUSES, None) if insist else (None,):
+        for pause in (*PAUSES, None) if retry else (None,):
             try:
                 self._write(position, totals)
             except OSError as error:
-                if pause is None and insist:
+                if pause is None and retry:
                     raise
-                again = f"again in {pause:g} s" if pause else "the next one will be tried when it is due"
+                next_try = f"retrying in {pause:g} s" if pause else "the next one will be written when it is due"
                 tqdm.write(
-                    f"warning: step {position.step} was not saved ({error}); the last checkpoint is whole, {again}"
+                    f"warning: step {position.step} was not saved ({error}); the previous checkpoint is intact, "
+                    f"{next_try}"
                 )
                 time.sleep(pause or 0)
             else:

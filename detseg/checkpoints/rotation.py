@@ -1,4 +1,4 @@
-"""The last checkpoints of a run: the newest, and older ones for when it is corrupt."""
+"""Rotate the last checkpoints of a run: the newest, and older ones as a fallback if the newest is corrupt."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def checkpoint_path(folder: Path, age: int) -> Path:
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Make room for a new ``last``: each checkpoint_path becomes one older, at most ``keep`` are left with the new one.
+    """Make room for a new ``last``: rename each checkpoint to the next age; at most ``keep`` remain with the new one.
 
-    ``last`` itself stays in its place, so that there is one at any moment.
+    ``last`` itself is not removed, so that there is a checkpoint at any moment.
     """
     for age in range(keep - 2, 0, -1):
         if checkpoint_path(folder, age).is_file():
@@ -38,33 +38,33 @@ def rotate(folder: Path, keep: int) -> None:
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a line for each that is not.
+    """The newest valid checkpoint, and a warning for each that is corrupt.
 
-    One that cannot be read is set aside under its name with ``.damaged``, so that nothing takes it again.
+    A file that cannot be read is renamed to its name plus ``.damaged``, so that it is not loaded again.
 
     Returns:
-        None for a run that has none yet: it was stopped before its first, and begins anew.
+        None for a run without checkpoints: it was stopped before the first one, and starts from the beginning.
 
     Raises:
-        DataError: there are some, but none can be read.
+        DataError: there are checkpoints, but none can be read.
     """
-    lines: list[str] = []
+    warnings: list[str] = []
     files = [path for age in range(_oldest(folder) + 1) if (path := checkpoint_path(folder, age)).is_file()]
     for path in files:
         try:
-            return load_checkpoint(path), lines
+            return load_checkpoint(path), warnings
         except DataError as error:
-            aside = path.with_name(path.name + ".damaged")
-            path.replace(aside)
-            lines.append(f"warning: {error}; set aside as {aside.name}")
-    set_aside = sorted(folder.glob(f"{Path(LAST).stem}*.damaged"))
-    if files or set_aside:
-        names = ", ".join(path.name for path in set_aside)
+            new_path = path.with_name(path.name + ".damaged")
+            path.replace(new_path)
+            warnings.append(f"warning: {error}; renamed to {new_path.name}")
+    renamed = sorted(folder.glob(f"{Path(LAST).stem}*.damaged"))
+    if files or renamed:
+        names = ", ".join(path.name for path in renamed)
         raise DataError(
-            f"{folder}: no checkpoint of this run can be read ({names}); bring back a copy, or start a new run with "
+            f"{folder}: no checkpoint of this run can be read ({names}); restore a copy, or start a new run with "
             f"--weights {folder / 'best.safetensors'}"
         )
-    return None, lines
+    return None, warnings
 
 
 def _oldest(folder: Path) -> int:

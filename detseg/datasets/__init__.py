@@ -1,4 +1,4 @@
-"""Tables to batches. Augmentation is loaded when it is first asked for: albumentations takes seconds to import."""
+"""Build samples and batches from tables. Augmentation is imported on first use: albumentations needs seconds."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,10 +1,10 @@
-"""Random transforms of a sample: albumentations behind the guards that it needs. The only file that imports it.
+"""Apply random transforms to a sample: a wrapper around albumentations, and the only file that imports it.
 
-What the guards are for, measured on albumentations 2.0.8 (the last MIT release; unmaintained, so they stay):
-its workers repeat each other's random numbers; ``set_random_seed`` gives every transform the *same* stream, so that
-a flip and a blur of probability one half always come together; labels return as floats; boxes are dropped but masks
-are not; an empty mask array, a box 0.001 px outside and a box without width raise; turned boxes are loose; keypoints
-vanish; mirrors do not exchange left and right; the import asks the network for updates.
+It works around these problems of albumentations 2.0.8 (the last MIT release, unmaintained, so they will not be fixed):
+workers repeat each other's random numbers; ``set_random_seed`` gives every transform the *same* stream, so that a flip
+and a blur with probability one half always occur together; labels are returned as floats; boxes are dropped but masks
+are not; an empty mask array, a box 0.001 px outside and a box without width raise; rotated boxes are not tight;
+keypoints are lost; flips do not swap left and right; the import sends a network request for updates.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ Target = dict[str, Any]
 Image = npt.NDArray[np.uint8]
 
 INSTANCE_KEYS = ("boxes", "labels", "masks", "keypoints", "area", "iscrowd")
-"""Entries of a target whose row i is instance i; all others belong to the image and are passed on."""
+"""Entries of a target whose row i is instance i; all others belong to the image and are returned unchanged."""
 
-KNOWN_VERSION = "2.0.8"
+TESTED_VERSION = "2.0.8"
 
 
-class _EightPositions(A.D4):
-    """All eight positions of a square; of other images the four that make them lie or stand as ``landscape`` says.
+class _EightOrientations(A.D4):
+    """Rotate and flip: all eight variants of a square; else the four with the orientation that ``landscape`` specifies.
 
-    Images of one epoch then share their shape, and a batch is padded as little as if nothing had been turned.
+    All images of an epoch then have the same orientation, so rotation adds no padding to a batch.
     """
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -54,47 +54,47 @@ class _EightPositions(A.D4):
         return {"group_element": elements[int(self.random_generator.integers(4))]}
 
 
-# Transforms whose masks are moved pixel by pixel (nearest neighbour) and never looked at, so that eight masks can
-# travel as the bits of one uint8 plane. Exact types: a subclass may do anything.
-_MOVES_PIXELS: frozenset[type] = frozenset(
+# Transforms that move mask pixels (nearest neighbour) without using their values, so that eight masks can be processed
+# as the bits of one uint8 plane. Exact types: a subclass may do anything.
+_PIXEL_MOVING: frozenset[type] = frozenset(
     {
         A.Affine, A.AtLeastOneBBoxRandomCrop, A.BBoxSafeRandomCrop, A.CenterCrop, A.Crop, A.CropAndPad, A.D4,
         A.ElasticTransform, A.GridDistortion, A.HorizontalFlip, A.LongestMaxSize, A.NoOp, A.OpticalDistortion, A.Pad,
         A.PadIfNeeded, A.Perspective, A.PiecewiseAffine, A.RandomCrop, A.RandomCropFromBorders, A.RandomGridShuffle,
         A.RandomResizedCrop, A.RandomRotate90, A.RandomScale, A.RandomSizedBBoxSafeCrop, A.RandomSizedCrop, A.Resize,
         A.Rotate, A.SafeRotate, A.ShiftScaleRotate, A.SmallestMaxSize, A.SquareSymmetry, A.ThinPlateSpline,
-        A.TimeReverse, A.Transpose, A.VerticalFlip, _EightPositions,
+        A.TimeReverse, A.Transpose, A.VerticalFlip, _EightOrientations,
     }
 )  # fmt: skip
 _GROUPS: frozenset[type] = frozenset({A.Compose, A.OneOf, A.OneOrOther, A.RandomOrder, A.Sequential, A.SomeOf})
-_MIRRORS = frozenset({"HorizontalFlip", "TimeReverse", "VerticalFlip", "Transpose"})
-_MIRRORING_ELEMENTS = frozenset({"v", "h", "t", "hvt"})  # of D4 and its alias SquareSymmetry
+_FLIPS = frozenset({"HorizontalFlip", "TimeReverse", "VerticalFlip", "Transpose"})
+_FLIPPING_ELEMENTS = frozenset({"v", "h", "t", "hvt"})  # of D4 and its alias SquareSymmetry
 
 
 class Augment:
-    """Random transforms for one sample, a function of (sample, seed) and of nothing else.
+    """Random transforms for one sample; the result depends only on (sample, seed).
 
-    Instances that leave the frame, or of whose box one transform leaves less than ``min_visibility`` in it, are
-    removed with all that belongs to them. With masks the boxes are recomputed from them and an instance without a
-    mask pixel is removed; without masks a turned box is the box around the turned box (or around its inscribed
-    ellipse where the transform has ``rotate_method="ellipse"``, as the presets do).
+    An instance that is outside the image after a transform, or whose box a transform reduces to a fraction below
+    ``min_visibility``, is removed with all its entries. With masks, the boxes are recomputed from them and an instance
+    without a mask pixel is removed; without masks, a rotated box becomes the bounding box of the rotated box (or of its
+    inscribed ellipse if the transform has ``rotate_method="ellipse"``, as in the presets).
 
     Args:
         transforms: albumentations transforms in order, or an ``albumentations.Compose``, of which only the transforms
-            and ``p`` are used. No Normalize, no ToTensorV2: the model normalises, the dataset makes the tensors.
-        min_visibility: fraction in [0, 1] of a box that must stay in the frame. Default 0.1: less than a tenth of an
-            object can seldom be told apart, more than that should not become background.
+            and ``p`` are used. No Normalize, no ToTensorV2: the model normalises, the dataset creates the tensors.
+        min_visibility: fraction in [0, 1] of a box that must stay inside the image. Default 0.1: less than a tenth of
+            an object can seldom be recognised, more than that should not become background.
     """
 
     def __init__(
         self, transforms: Sequence[A.BasicTransform | BaseCompose] | A.Compose, *, min_visibility: float = 0.1
     ) -> None:
-        _warn_of_version(A.__version__)
+        _warn_if_untested(A.__version__)
         if isinstance(transforms, A.Compose):
             transforms = [A.Sequential(transforms.transforms, p=transforms.p)]
         self.transforms = list(transforms)
         self.min_visibility = min_visibility
-        self.packs_masks = all(_moves_pixels(transform) for transform in self.transforms)
+        self.packs_masks = all(_can_pack_masks(transform) for transform in self.transforms)
         self._composes: dict[tuple[bool, bool], A.Compose] = {}
 
     def __call__(
@@ -106,37 +106,37 @@ class Augment:
         swaps: Sequence[tuple[int, int]] = (),
         landscape: bool | None = None,
     ) -> tuple[Image, Target]:
-        """Transform one sample; the arguments are not changed.
+        """Transform one sample; the arguments are not modified.
 
         Args:
             image: uint8 [H, W, 3].
-            target: numpy arrays by the sample contract: boxes float32 [N, 4] xyxy, labels int64 [N], and where in use
+            target: numpy arrays in the sample format: boxes float32 [N, 4] xyxy, labels int64 [N], and if used
                 masks uint8 [N, H, W], keypoints float32 [N, P, 3], area, iscrowd; or no boxes (classification).
             seed: 32-bit seed; the same seed gives the same result in any process.
-            swaps: keypoint index pairs (left, right) that change places when the image is mirrored.
-            landscape: whether "aerial" leaves images wider than high, or the other way; None for either.
+            swaps: keypoint index pairs (left, right) that are swapped when the image is flipped.
+            landscape: whether "aerial" returns landscape images (True) or portrait images (False); None for either.
 
         Returns:
-            The new image uint8 [H', W', 3] and the new target, same keys, M <= N instances, boxes inside the frame.
+            The new image uint8 [H', W', 3] and the new target, same keys, M <= N instances, boxes inside the image.
 
         Raises:
-            DataError: the transforms return something else than a uint8 RGB image.
+            DataError: the transforms do not return a uint8 RGB image.
         """
         keypoints = target.get("keypoints")
         arguments: dict[str, Any] = {"image": image, "landscape": landscape}
         if "boxes" in target:
             arguments |= {"bboxes": clip_xyxy(target["boxes"], image.shape[:2]), "idx": np.arange(len(target["boxes"]))}
         if keypoints is not None:
-            seen = np.flatnonzero(keypoints[..., 2].reshape(-1) > 0)
-            arguments |= {"keypoints": _to_indices(keypoints.reshape(-1, 3)[seen, :2], image.shape[:2]), "point": seen}
+            rows = np.flatnonzero(keypoints[..., 2].reshape(-1) > 0)
+            arguments |= {"keypoints": _to_indices(keypoints.reshape(-1, 3)[rows, :2], image.shape[:2]), "point": rows}
         masks = target.get("masks")
         if masks is not None and len(masks):
             arguments["masks"] = pack_bits(masks) if self.packs_masks else masks
         compose = self._compose("boxes" in target, keypoints is not None)
-        # One stream for all transforms: set_random_seed would give each its own copy of the same numbers.
+        # One stream for all transforms: set_random_seed would give each a copy of the same numbers.
         compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         result = compose(**arguments)
-        image = _checked_image(result["image"])
+        image = _check_image(result["image"])
         if "boxes" not in target:
             return image, dict(target)
         moved = dict(target)
@@ -146,20 +146,20 @@ class Augment:
             moved["keypoints"] = _restore_keypoints(keypoints, result, swaps)
         if masks is not None:
             moved["masks"] = self._restore_masks(masks, result)
-            if not self.packs_masks:  # such transforms may move boxes and masks apart: the masks are right
+            if not self.packs_masks:  # such transforms may move boxes and masks differently: the masks are right
                 enough = np.maximum(1, self.min_visibility * mask_areas(masks))
                 keep = np.union1d(keep, np.flatnonzero(mask_areas(moved["masks"]) >= enough))
             boxes = masks_to_boxes(moved["masks"])[keep]
         solid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         keep, boxes = keep[solid], boxes[solid]
-        if not np.array_equal(keep, np.arange(len(target["boxes"]))):  # else all masks would be copied for nothing
+        if not np.array_equal(keep, np.arange(len(target["boxes"]))):  # else all masks would be copied needlessly
             moved |= {key: moved[key][keep] for key in INSTANCE_KEYS if key in moved}
         moved["area"] = _areas(target, keep, boxes, moved.get("masks"))
         moved["boxes"] = boxes
         return image, moved
 
     def _compose(self, boxes: bool, keypoints: bool) -> A.Compose:
-        """The Compose for samples with these entries; built once each."""
+        """The Compose for samples with these entries; each is built once."""
         if (boxes, keypoints) not in self._composes:
             box_params = A.BboxParams(
                 "pascal_voc",
@@ -169,7 +169,10 @@ class Augment:
                 filter_invalid_bboxes=True,
             )
             self._composes[boxes, keypoints] = A.Compose(
-                [*copy.deepcopy(self.transforms), A.NoOp()],  # without a geometric one albumentations warns of boxes
+                [
+                    *copy.deepcopy(self.transforms),
+                    A.NoOp(),
+                ],  # without a geometric transform albumentations warns about boxes
                 bbox_params=box_params if boxes else None,
                 keypoint_params=A.KeypointParams("xy", label_fields=["point"]) if keypoints else None,
                 mask_interpolation=cv2.INTER_NEAREST,
@@ -178,41 +181,41 @@ class Augment:
         return self._composes[boxes, keypoints]
 
     def _restore_masks(self, masks: npt.NDArray[np.uint8], result: Mapping[str, Any]) -> npt.NDArray[np.uint8]:
-        """uint8 [N, H', W'] in {0, 1}: all instances, before any is removed."""
+        """uint8 [N, H', W'] in {0, 1} of all instances, before any is removed."""
         if not len(masks):
             return np.zeros((0, *result["image"].shape[:2]), np.uint8)
         moved = np.asarray(result["masks"])
         return unpack_bits(moved.astype(np.uint8), len(masks)) if self.packs_masks else (moved > 0).astype(np.uint8)
 
 
-def _moves_pixels(transform: A.BasicTransform | BaseCompose) -> bool:
-    """Whether masks can pass ``transform`` as bit planes."""
+def _can_pack_masks(transform: A.BasicTransform | BaseCompose) -> bool:
+    """Whether ``transform`` can process masks as bit planes."""
     if isinstance(transform, BaseCompose):
-        return type(transform) in _GROUPS and all(_moves_pixels(child) for child in transform.transforms)
+        return type(transform) in _GROUPS and all(_can_pack_masks(child) for child in transform.transforms)
     if isinstance(transform, A.ImageOnlyTransform):
         return True
     return (
-        type(transform) in _MOVES_PIXELS
-        and getattr(transform, "fill_mask", 0) in (0, 0.0, None)  # another value is 8 masks' bits, not one's
+        type(transform) in _PIXEL_MOVING
+        and getattr(transform, "fill_mask", 0) in (0, 0.0, None)  # another value would set bits of 8 masks
         and getattr(transform, "area_for_downscale", None) != "image_mask"  # averages mask pixels
     )
 
 
-def _checked_image(image: Any) -> Image:
+def _check_image(image: Any) -> Image:
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
-        found = f"{image.dtype} {list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
+        actual = f"{image.dtype} {list(image.shape)}" if hasattr(image, "shape") else type(image).__name__
         raise DataError(
-            f"the augmentation returns {found}, not a uint8 [H, W, 3] image; leave out Normalize, ToFloat, ToTensorV2 "
-            "and ToGray with one channel: the model normalises and the dataset makes the tensors"
+            f"the augmentation returns {actual}, not a uint8 [H, W, 3] image; remove Normalize, ToFloat, ToTensorV2 "
+            "and ToGray with one channel: the model normalises and the dataset creates the tensors"
         )
     return np.ascontiguousarray(image)
 
 
 def _to_indices(points: npt.NDArray[np.float32], size_hw: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Points [M, 2] in pixels (the middle of the first one is 0.5) as albumentations counts: from 0 in that middle.
+    """Points [M, 2] in pixels (the centre of the first one is 0.5) in the coordinates of albumentations (0 is there).
 
-    It mirrors a point to W - 1 - x but a box to W - x; without this they would move apart by a pixel. Points less than
-    half a pixel from the border are put onto the middle of the border's pixels.
+    albumentations flips a point to W - 1 - x but a box to W - x; without this conversion they would differ by a pixel.
+    Points less than half a pixel from the border are moved to the centre of the border's pixels.
     """
     limit = np.array(size_hw[::-1], np.float32) - 1
     return np.clip(points - np.float32(0.5), 0, limit).astype(np.float32)
@@ -221,7 +224,7 @@ def _to_indices(points: npt.NDArray[np.float32], size_hw: tuple[int, int]) -> np
 def _restore_keypoints(
     keypoints: npt.NDArray[np.float32], result: Mapping[str, Any], swaps: Sequence[tuple[int, int]]
 ) -> npt.NDArray[np.float32]:
-    """float32 [N, P, 3]: what left the frame or got lost on the way is (0, 0, 0), mirrored pairs are exchanged."""
+    """float32 [N, P, 3]: points that are outside the image or lost become (0, 0, 0); flipped pairs are swapped."""
     moved: npt.NDArray[np.float32] = np.zeros(keypoints.shape, np.float32)
     points = moved.reshape(-1, 3)
     rows = np.rint(np.asarray(result["point"], np.float64)).astype(np.int64).reshape(-1)
@@ -229,11 +232,11 @@ def _restore_keypoints(
     points[rows, 2] = keypoints.reshape(-1, 3)[rows, 2]
     height, width = result["image"].shape[:2]
     points[(points[:, :2] > (width, height)).any(axis=1)] = 0
-    mirrors = sum(
-        name in _MIRRORS or str(parameters.get("group_element", "")) in _MIRRORING_ELEMENTS
+    flips = sum(
+        name in _FLIPS or str(parameters.get("group_element", "")) in _FLIPPING_ELEMENTS
         for name, parameters in result["applied_transforms"]
     )
-    if mirrors % 2:
+    if flips % 2:
         order = np.arange(keypoints.shape[1])
         for left, right in swaps:
             order[[left, right]] = order[[right, left]]
@@ -244,7 +247,7 @@ def _restore_keypoints(
 def _areas(
     target: Target, keep: npt.NDArray[np.int64], boxes: npt.NDArray[np.float32], masks: npt.NDArray[np.uint8] | None
 ) -> npt.NDArray[np.float32]:
-    """float32 [M] square pixels: of the masks, or else the part of the box that the object filled before."""
+    """float32 [M] square pixels: of the masks; without masks, of the boxes times the fraction each object filled."""
     if masks is not None:
         return mask_areas(masks)
     sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).astype(np.float64).prod(axis=1)
@@ -252,17 +255,17 @@ def _areas(
     return (filled[keep] * (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)).astype(np.float32)
 
 
-def _warn_of_version(version: str) -> None:
-    if version != KNOWN_VERSION:
+def _warn_if_untested(version: str) -> None:
+    if version != TESTED_VERSION:
         warnings.warn(
-            f"albumentations {version} is installed, detseg is tested with {KNOWN_VERSION}; if it is AlbumentationsX, "
-            f"its licence (AGPL) is another one. pip install albumentations=={KNOWN_VERSION}",
+            f"albumentations {version} is installed, but detseg is tested with {TESTED_VERSION}; AlbumentationsX has a "
+            f"different licence (AGPL). pip install albumentations=={TESTED_VERSION}",
             stacklevel=3,
         )
 
 
 class _RandomZoom(A.RandomResizedCrop):
-    """RandomResizedCrop back to the image's own size, whatever that is."""
+    """RandomResizedCrop to the size of the input image."""
 
     def __init__(self, scale: tuple[float, float], p: float = 1.0) -> None:
         super().__init__(size=(1, 1), scale=scale, p=p)
@@ -272,7 +275,7 @@ class _RandomZoom(A.RandomResizedCrop):
         return super().get_params_dependent_on_data(params, data)
 
 
-# The colour of what an affine transform moves in: ImageNet's mean, 0 after normalisation.
+# Fill colour of affine transforms: ImageNet's mean, 0 after normalisation.
 _FILL = (124, 116, 104)
 
 
@@ -281,13 +284,13 @@ def _flip(task: Task) -> list[A.BasicTransform]:
 
 
 def _light(task: Task) -> list[A.BasicTransform]:
-    """Mirror, a little brightness and contrast, a little size and place."""
+    """Horizontal flip, small changes of brightness and contrast, small changes of scale and position."""
     return [A.HorizontalFlip(p=0.5), *_small_changes(task)]
 
 
 def _aerial(task: Task) -> list[A.BasicTransform]:
-    """As light, and every one of an image's eight positions: for what is seen from above and has no upper side."""
-    return [_EightPositions(p=1.0), *_small_changes(task)]
+    """Like light, plus the eight rotations and flips of an image: for images from above, which have no up direction."""
+    return [_EightOrientations(p=1.0), *_small_changes(task)]
 
 
 def _small_changes(task: Task) -> list[A.BasicTransform]:
@@ -303,7 +306,7 @@ def _small_changes(task: Task) -> list[A.BasicTransform]:
 
 
 def _strong(task: Task) -> list[A.BasicTransform | BaseCompose]:
-    """Mirror, size, place and tilt, colours, blur or noise. Large-scale jitter's range, but for small data."""
+    """Flip, scale, shift, rotation, colours, blur or noise. Like large-scale jitter, but adapted to small data sets."""
     moves = [
         A.Affine(
             scale=(0.6, 1.4), translate_percent=(-0.1, 0.1), rotate=(-10, 10), keep_ratio=True, fill=_FILL,
@@ -328,26 +331,26 @@ _BUILDERS: dict[str, Callable[[Task], list[Any]]] = {
 }
 
 PRESETS = ("none", *_BUILDERS)
-"""Names that :func:`preset` knows, from nothing to much."""
+"""Names that :func:`preset` accepts, from weak to strong."""
 
 
-def fixed_views(name: str, task: Task, drawn: int) -> list[Augment | None]:
-    """What the views of an image are under preset ``name``: plain, mirrored, and ``drawn`` of the preset's own.
+def fixed_views(name: str, task: Task, sampled: int) -> list[Augment | None]:
+    """The fixed views of an image for preset ``name``: unchanged, flipped, and ``sampled`` random ones of the preset.
 
-    With "none" plain is the only one.
+    With "none" there is only the unchanged view.
     """
     augment = preset(name, task)
     if augment is None:
         return [None]
-    return [None, Augment([A.HorizontalFlip(p=1.0)]), *[augment] * drawn]
+    return [None, Augment([A.HorizontalFlip(p=1.0)]), *[augment] * sampled]
 
 
 def preset(name: str, task: Task) -> Augment | None:
-    """A ready :class:`Augment`; None for "none". Presets keep the size of the image, but for turns of "aerial".
+    """The :class:`Augment` of a preset; None for "none". Presets keep the image size, except for rotations of "aerial".
 
     Raises:
         DataError: a name that is not in :data:`PRESETS`.
     """
     if name not in PRESETS:
-        raise DataError(f"augmentation preset {name!r} is not known; known are {', '.join(PRESETS)}")
+        raise DataError(f"unknown augmentation preset {name!r}; available presets: {', '.join(PRESETS)}")
     return None if name == "none" else Augment(_BUILDERS[name](task))

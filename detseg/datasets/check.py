@@ -1,4 +1,4 @@
-"""The contract of a sample, checked at the border: every ``dataset[i]`` passes it."""
+"""Check the format of a sample; applied to every ``dataset[i]``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from detseg.errors import DataError
 def check_sample(
     image: Any, target: Mapping[str, Any], *, num_labels: int, where: str, field_sizes: tuple[int, ...] = ()
 ) -> None:
-    """Raise unless ``(image, target)`` keeps the contract.
+    """Raise unless ``(image, target)`` has the format of a sample.
 
     Args:
         image: must be uint8 [3, H, W].
         target: for detection ``boxes`` float32 [N, 4] with 0 <= x1 < x2 <= W, ``labels`` int64 [N] in 1..K,
-            ``area`` float32 [N], ``iscrowd`` uint8 [N] of zeros, ``image_id`` int64 []; where in use ``masks`` uint8
+            ``area`` float32 [N], ``iscrowd`` uint8 [N] of zeros, ``image_id`` int64 []; if used ``masks`` uint8
             [N, H, W] in {0, 1} and ``keypoints`` float32 [N, P, 3]. For classification ``class_index`` int64 [] in
             0..K-1, or [T] with -1 for fields without a class, and ``image_id``.
         num_labels: K.
-        where: what the message calls the sample; the image's name.
+        where: the sample's name in error messages.
         field_sizes: K of each of T label fields; ``class_index`` must then be [T].
 
     Raises:
-        DataError: names the entry, what it is and what it must be.
+        DataError: the message states the entry, its value and the requirement.
     """
     sizes = _check_tensor(where, "image", image, torch.uint8, (3, "H", "W"), {})
     if not image.numel():
-        raise DataError(f"{where}: the image has shape {list(image.shape)}, no pixels; remove it")
+        raise DataError(f"{where}: the image has shape {list(image.shape)} and no pixels; remove it")
     _check_tensor(where, "image_id", _entry(where, target, "image_id"), torch.int64, (), {})
     if "class_index" in target:
         _check_class_index(where, target["class_index"], field_sizes or (num_labels,))
@@ -41,16 +41,16 @@ def check_sample(
     _check_tensor(where, "area", _entry(where, target, "area"), torch.float32, ("N",), sizes)
     _check_tensor(where, "iscrowd", _entry(where, target, "iscrowd"), torch.uint8, ("N",), sizes)
     _check_boxes(where, boxes, image)
-    bad = torch.nonzero((labels < 1) | (labels > num_labels)).flatten().tolist()
-    if bad:
+    invalid = torch.nonzero((labels < 1) | (labels > num_labels)).flatten().tolist()
+    if invalid:
         raise DataError(
-            f"{where}: label {int(labels[bad[0]])} of instance {bad[0]} is outside 1..{num_labels}; "
+            f"{where}: label {int(labels[invalid[0]])} of instance {invalid[0]} is outside 1..{num_labels}; "
             "0 is background and never stored"
         )
     if not torch.isfinite(target["area"]).all() or (target["area"] < 0).any():
         raise DataError(f"{where}: areas {target['area'].tolist()[:5]} must be finite and not negative")
     if target["iscrowd"].any():
-        raise DataError(f"{where}: a crowd instance in a training sample; leave crowds out")
+        raise DataError(f"{where}: a crowd instance in a training sample; exclude crowd instances")
     if "masks" in target:
         _check_tensor(where, "masks", target["masks"], torch.uint8, ("N", "H", "W"), sizes)
         if target["masks"].numel() and int(target["masks"].max()) > 1:
@@ -68,32 +68,32 @@ def _entry(where: str, target: Mapping[str, Any], key: str) -> Any:
 def _check_tensor(
     where: str, key: str, value: Any, dtype: torch.dtype, shape: tuple[int | str, ...], sizes: dict[str, int]
 ) -> dict[str, int]:
-    """DataError unless ``value`` is a tensor of ``dtype`` and ``shape``; letters must mean one size throughout.
+    """DataError unless ``value`` is a tensor of ``dtype`` and ``shape``; a letter must have the same size everywhere.
 
     Returns:
-        ``sizes``, with the letters that were new.
+        ``sizes``, including new letters.
     """
-    wanted = f"{str(dtype).removeprefix('torch.')} [{', '.join(str(sizes.get(str(side), side)) for side in shape)}]"
+    expected = f"{str(dtype).removeprefix('torch.')} [{', '.join(str(sizes.get(str(side), side)) for side in shape)}]"
     if not isinstance(value, torch.Tensor):
-        raise DataError(f"{where}: {key} is a {type(value).__name__}; it must be a tensor, {wanted}")
-    found = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        raise DataError(f"{where}: {key} is a {type(value).__name__}; it must be a tensor, {expected}")
+    actual = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     if value.dtype != dtype or value.ndim != len(shape):
-        raise DataError(f"{where}: {key} is {found}; it must be {wanted}")
+        raise DataError(f"{where}: {key} is {actual}; it must be {expected}")
     for side, length in zip(shape, value.shape, strict=True):
         if (side if isinstance(side, int) else sizes.setdefault(side, length)) != length:
-            raise DataError(f"{where}: {key} is {found}; it must be {wanted}")
+            raise DataError(f"{where}: {key} is {actual}; it must be {expected}")
     return sizes
 
 
 def _check_boxes(where: str, boxes: torch.Tensor, image: torch.Tensor) -> None:
     height, width = image.shape[1:]
     limits = torch.tensor([width, height], dtype=torch.float32)
-    fine = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1) & (boxes[:, 2:] <= limits).all(1)
-    bad = torch.nonzero(~fine).flatten().tolist()  # NaN compares as false, so it is found here
-    if bad:
+    valid = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1) & (boxes[:, 2:] <= limits).all(1)
+    invalid = torch.nonzero(~valid).flatten().tolist()  # includes NaN, which compares as false
+    if invalid:
         raise DataError(
-            f"{where}: box {boxes[bad[0]].tolist()} of instance {bad[0]} is not 0 <= x1 < x2 <= {width}, "
-            f"0 <= y1 < y2 <= {height}; clip it or leave it out"
+            f"{where}: box {boxes[invalid[0]].tolist()} of instance {invalid[0]} is not 0 <= x1 < x2 <= {width}, "
+            f"0 <= y1 < y2 <= {height}; clip or remove it"
         )
 
 
@@ -102,10 +102,10 @@ def _check_keypoints(where: str, keypoints: Any, image: torch.Tensor, sizes: dic
     height, width = image.shape[1:]
     x, y, visibility = keypoints.unbind(-1)
     if not torch.isin(visibility, torch.tensor([0.0, 1.0, 2.0])).all():
-        raise DataError(f"{where}: keypoint visibility must be 0, 1 or 2, found {visibility.unique().tolist()[:5]}")
+        raise DataError(f"{where}: keypoint visibility must be 0, 1 or 2, not {visibility.unique().tolist()[:5]}")
     inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
     if not (inside | (visibility == 0)).all():
-        raise DataError(f"{where}: a keypoint lies outside the {width} x {height} image; give it visibility 0")
+        raise DataError(f"{where}: a keypoint is outside the {width} x {height} image; set its visibility to 0")
 
 
 def _check_class_index(where: str, class_index: Any, sizes: tuple[int, ...]) -> None:

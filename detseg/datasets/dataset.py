@@ -1,4 +1,4 @@
-"""Records to samples: decode, stand upright, resize once, rasterise, augment, check."""
+"""Build samples from records: decode, rotate upright, resize once, rasterize, augment, check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detseg.datasets.decoded_images import DecodedImages
 from detseg.datasets.sampler import SampleKey
 from detseg.errors import DataError
 from detseg.images import EncodedImage
-from detseg.masks import rasterise_all
+from detseg.masks import rasterize_all
 from detseg.orientation import orient_image
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.runtime.seeds import derive_seed
@@ -33,24 +33,24 @@ Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
 
 
 class Dataset(torch.utils.data.Dataset[Sample]):
-    """The samples of a table at a network's size. ``dataset[i]`` always keeps the contract, and is the same each time.
+    """The samples of a table at a network's input size. ``dataset[i]`` is checked and is the same at each call.
 
-    Crowd and ignored instances are left out: neither is trained on. An object so small that its mask has no pixel at
-    the network's size keeps the one pixel under the centre of its box, so that none is lost.
+    Crowd and ignored instances are excluded: they are not used for training. An object so small that its mask has no
+    pixel at the network's input size gets the pixel under the centre of its box, so that no object is lost.
 
     Args:
-        table: what to show; its ``record`` numbers seed the augmentation, so that subsets see the same images.
-        preprocessing: the model's; gives the size that images are brought to.
+        table: the records; their ``record`` numbers seed the augmentation, so that subsets get the same images.
+        preprocessing: the model's; defines the size that images are resized to.
         task: "detect" (boxes), "segment" (boxes around masks, and masks), "keypoints" (boxes and keypoints; an
-            instance without any has P points of visibility 0) or "classify" (``class_index``).
+            instance without keypoints has P points of visibility 0) or "classify" (``class_index``).
         augment: random transforms; None for evaluation.
         seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
-        decoded: keeps images that were decoded, for later epochs; made of the same table and preprocessing. The
-            samples are the same with and without.
+        decoded: cache of decoded images for later epochs, for the same table and preprocessing. The samples are the
+            same with and without it.
 
     Raises:
-        DataError: the table lacks what the task needs, the preprocessing does not fit it, or ``decoded`` is another
-            table's.
+        DataError: the table lacks data that the task needs, the preprocessing does not suit the task, or ``decoded``
+            belongs to another table.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         _check_task(table, preprocessing, task)
         if decoded is not None and (decoded.table is not table or decoded.preprocessing != preprocessing):
             raise DataError(
-                f"{table.source or 'the table'}: the decoded images are those of another table or preprocessing; "
-                "make them of the dataset's own"
+                f"{table.source or 'the table'}: the decoded images belong to another table or preprocessing; "
+                "create them with those of the dataset"
             )
         self.table = table
         self.preprocessing = preprocessing
@@ -80,7 +80,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         return len(self.table)
 
     def geometry(self, index: int) -> Geometry:
-        """Where the network's pixels of sample ``index`` lie in its upright original (before any augmentation)."""
+        """Mapping from the network's pixels of sample ``index`` to its upright original (before any augmentation)."""
         record = self.table[index]
         return self.preprocessing.geometry(record.size_hw, record.orientation)
 
@@ -88,7 +88,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         """The sample of a row (epoch 0), or of a :class:`SampleKey`.
 
         Raises:
-            DataError: the image cannot be decoded or is not what the table says; names the file.
+            DataError: the image cannot be decoded or differs from the table; the message contains the file name.
             OSError: the file cannot be opened.
             IndexError: no such row.
         """
@@ -110,9 +110,9 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     def _image(self, index: int, record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
         """uint8 [h, w, 3] at the network's size, before any augmentation."""
-        kept = None if self.decoded is None else self.decoded.get(index)
-        if kept is not None:
-            return kept if self.augment is None else kept.copy()  # a transform may write into what it is given
+        cached = None if self.decoded is None else self.decoded.get(index)
+        if cached is not None:
+            return cached if self.augment is None else cached.copy()  # a transform may modify its input in place
         image = self.preprocessing.apply(_image(record, geometry), geometry)
         if self.decoded is not None:
             self.decoded.put(index, image)
@@ -134,17 +134,17 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             "iscrowd": np.zeros(len(rows), np.uint8),
         }
         if self.task == "segment":
-            # every instance has one: looked at when the dataset was built
+            # every instance has one: checked when the dataset was created
             outlines = [outline for row in rows if (outline := record.segmentations[row]) is not None]
-            masks, inside, areas = rasterise_all(outlines, from_hw, to_hw)
+            masks, mask_boxes, areas = rasterize_all(outlines, from_hw, to_hw)
             for i in np.flatnonzero(areas == 0):
                 x, y = (boxes[i, :2] + boxes[i, 2:]) / 2
                 column, row = min(int(x), to_hw[1] - 1), min(int(y), to_hw[0] - 1)
                 masks[i, row, column] = areas[i] = 1
-                inside[i] = column, row, column + 1, row + 1
-            target |= {"masks": masks, "boxes": inside, "area": areas}
+                mask_boxes[i] = column, row, column + 1, row + 1
+            target |= {"masks": masks, "boxes": mask_boxes, "area": areas}
         if self.task == "keypoints":
-            assert record.keypoints is not None  # looked at when the dataset was built
+            assert record.keypoints is not None  # checked when the dataset was created
             target["keypoints"] = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw)
         return target
 
@@ -154,9 +154,9 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         image: npt.NDArray[np.uint8],
         target: dict[str, npt.NDArray[Any]],
         record: Record,
-        draw: tuple[int, int],
+        epoch_and_occurrence: tuple[int, int],
     ) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]:
-        epoch, occurrence = draw
+        epoch, occurrence = epoch_and_occurrence
         schema = self.table.keypoint_schema
         try:
             return augment(
@@ -177,62 +177,64 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
     """DataError unless ``table`` has what ``task`` needs."""
     source = table.source or "the table"
     if task not in TASKS:
-        raise DataError(f"task {task!r} is not known; known are {', '.join(TASKS)}")
+        raise DataError(f"unknown task {task!r}; available tasks: {', '.join(TASKS)}")
     if task == "classify":
         single = table.class_index.shape[1] == 1
         rows = np.flatnonzero((table.class_index < 0).all(axis=1)) if single else np.zeros(0, np.int64)
         if len(rows):
             raise DataError(
                 f"{source}: {len(rows)} of {len(table)} images have no class, the first is {table[int(rows[0])].name}; "
-                "give them one or leave them out"
+                "add a class or remove the images"
             )
         return
     if preprocessing.crop:
-        raise DataError(f"task {task}: preprocessing crops to {preprocessing.crop} px, which would cut objects; set 0")
+        raise DataError(
+            f"task {task}: preprocessing crops to {preprocessing.crop} px, which would cut objects; set crop to 0"
+        )
     if task == "keypoints" and table.keypoints is None:
-        raise DataError(f"{source}: there are no keypoints; use task detect or give the instances some")
+        raise DataError(f"{source}: there are no keypoints; use task detect or annotate keypoints")
     if task == "segment":
         trained = table.trained_rows()
-        lacking = trained[~table.segmentation.present()[trained]]
-        if len(lacking):
+        without_mask = trained[~table.segmentation.present()[trained]]
+        if len(without_mask):
             raise DataError(
-                f"{source}: {len(lacking)} of {len(trained)} instances have no mask, the first is annotation "
-                f"{table.annotation_id[lacking[0]]}; use task detect or give them masks"
+                f"{source}: {len(without_mask)} of {len(trained)} instances have no mask, the first is annotation "
+                f"{table.annotation_id[without_mask[0]]}; use task detect or annotate masks"
             )
 
 
 def _image(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3]: the upright image, perhaps decoded smaller, but not smaller than the network wants it."""
+    """uint8 [H, W, 3]: the upright image, possibly decoded at reduced size, but not below the network's input size."""
     if record.member or record.frame >= 0:
-        raise DataError(f"{record.name}: images inside archives and videos are not read; extract them to files")
+        raise DataError(f"{record.name}: images inside archives and videos are not supported; extract them to files")
     where = str(record.path)
     encoded = EncodedImage(record.path, name=where)
     stored_hw = encoded.header.size_hw
     if stored_hw != record.stored_hw:
         raise DataError(
-            f"{where}: the file is {stored_hw[1]} x {stored_hw[0]} pixels, the table says {record.stored_hw[1]} x "
-            f"{record.stored_hw[0]}; it changed since it was read, read the annotations again"
+            f"{where}: the file is {stored_hw[1]} x {stored_hw[0]} pixels, but the annotations specify "
+            f"{record.stored_hw[1]} x {record.stored_hw[0]}; the file was changed, so read the annotations again"
         )
     height, width = geometry.resized_hw
-    needed = (height, width) if record.orientation < 5 else (width, height)
-    # The table's orientation rules, not the file's: the annotations were turned by it.
-    pixels = encoded.decode(upright=False, min_hw=needed)
+    min_hw = (height, width) if record.orientation < 5 else (width, height)
+    # Use the table's orientation, not the file's: the annotations were rotated by it.
+    pixels = encoded.decode(upright=False, min_hw=min_hw)
     return orient_image(pixels, record.orientation)
 
 
 def _channels_first(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """uint8 [H, W, 3] -> [3, H, W], contiguous; eight times faster than a transposed copy."""
     planes = np.empty((3, *image.shape[:2]), np.uint8)
-    cv2.split(image, list(planes))  # into them: they have the size and type that it would make
+    cv2.split(image, list(planes))  # writes into them: they have the right size and dtype
     return planes
 
 
 def _scaled_boxes(
     boxes_xywh: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
 ) -> npt.NDArray[np.float32]:
-    """float32 [N, 4] xyxy inside the frame, each with some width and height.
+    """float32 [N, 4] xyxy inside the image, each with positive width and height.
 
-    A box that float32 would round to nothing keeps the smallest size that it can hold.
+    A box whose size float32 would round to 0 gets the smallest size that float32 can represent.
     """
     boxes = clip_xyxy(scale_xyxy(xywh_to_xyxy(boxes_xywh), from_hw, to_hw), to_hw).astype(np.float32)
     ends = np.array([to_hw[1], to_hw[0]], np.float32)

@@ -1,4 +1,4 @@
-"""The same samples for Keras 3. Keras is imported when it is asked for; its backend is chosen by ``KERAS_BACKEND``."""
+"""Provide samples to Keras 3. Keras is imported on first use; ``KERAS_BACKEND`` selects its backend."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def keras_dataset(
     """A ``keras.utils.PyDataset`` of a classification dataset, for ``model.fit`` and ``model.evaluate``.
 
     A batch is ``(images, class_index)``: float32 [B, H, W, 3] in [0, 1] (or [B, 3, H, W]) and int64 [B] in 0..K-1,
-    for ``sparse_categorical_crossentropy``. What is in a batch is as in ``data_loader``: a function of (seed, epoch).
-    The epoch counts up at Keras's ``on_epoch_end``: after each pass, and after Keras's look at a batch when it builds a
-    model. ``fit(shuffle=False)`` also keeps the order of the batches.
+    for ``sparse_categorical_crossentropy``. As in ``data_loader``, the content of a batch is a function of (seed,
+    epoch). The epoch is incremented in Keras's ``on_epoch_end``: after each pass, and after Keras reads a batch to
+    build a model. ``fit(shuffle=False)`` also keeps the order of the batches.
 
     Raises:
-        DataError: keras is missing, or the samples are not for classification, or not all of one size.
+        DataError: keras is missing, or the samples are not for classification or differ in size.
     """
     try:
         import keras
     except ImportError as error:
         raise DataError(
-            f"keras could not be imported ({error}); pip install 'detseg[keras]', and set KERAS_BACKEND=torch in the "
-            "environment before anything imports keras"
+            f"keras could not be imported ({error}); pip install 'detseg[keras]' and set the environment variable "
+            "KERAS_BACKEND=torch before keras is imported"
         ) from error
     if dataset.task != "classify" or (isinstance(dataset, Dataset) and dataset.table.label_fields):
-        raise DataError("Keras is fed with one class an image; build the dataset with task='classify' and one label")
+        raise DataError("Keras needs one class per image; create the dataset with task='classify' and one label")
     if not (dataset.preprocessing.crop or dataset.preprocessing.stretch):
-        raise DataError("Keras needs images of one size; set a crop in the preprocessing")
+        raise DataError("Keras needs images of equal size; set a crop in the preprocessing")
     if batch_size < 1:
         raise DataError(f"batch size {batch_size}; it must be at least 1")
 
     class Batches(keras.utils.PyDataset):
-        """Batches by number; the last one may be smaller."""
+        """Batches by index; the last one may be smaller."""
 
         def __init__(self) -> None:
             super().__init__()

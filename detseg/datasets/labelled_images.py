@@ -1,4 +1,4 @@
-"""Anybody's ``(image, class)`` dataset, such as torchvision's CIFAR10 and ImageFolder, as samples of this project."""
+"""Wrap any ``(image, class)`` dataset, such as torchvision's CIFAR10 and ImageFolder, for classification."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIF_ORIENTATION = 0x0112
 
 
 class ImageSource(Protocol):
-    """What is asked of the dataset: ``len`` and an index from 0 (torchvision's classes, a ``Subset``, a list)."""
+    """A dataset with ``len`` and integer indices from 0 (torchvision's datasets, a ``Subset``, a list)."""
 
     def __len__(self) -> int: ...
 
@@ -33,21 +33,21 @@ class ImageSource(Protocol):
 
 
 class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
-    """The samples of a dataset whose items are ``(image, class_index)``, at a network's size. For classification.
+    """Classification samples of a dataset whose items are ``(image, class_index)``, at a network's input size.
 
     An image is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
-    or float in [0, 1] as ``ToTensor`` makes it. It must not be normalised: the models do that. A PIL image with an EXIF
-    orientation is stood upright if the preprocessing says so. ``image_id`` is the index.
+    or float in [0, 1] as ``ToTensor`` returns it. It must not be normalised: the models do that. A PIL image with an
+    EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the index.
 
     Args:
-        source: the dataset; give it no random transforms, so that evaluation sees every image as it is.
+        source: the dataset; without random transforms, so that evaluation gets every image unchanged.
         preprocessing: the model's.
-        classes: the K class names; None for those of the source (its ``classes``, or those of what a ``Subset`` is of).
+        classes: the K class names; None for those of the source (its ``classes``, or those of a ``Subset``'s dataset).
         augment: random transforms for training; a function of (seed, epoch, index, occurrence).
         seed: the run's seed, >= 0.
 
     Raises:
-        DataError: the source names no classes.
+        DataError: the source has no class names.
     """
 
     task = "classify"
@@ -77,16 +77,16 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
         ``class_index`` int64 [] in 0..K-1 and ``image_id``.
 
         Raises:
-            DataError: the item is of another form; names it.
+            DataError: the item has an unexpected type or value; the message contains its index.
             IndexError: no such item.
         """
         index, epoch, occurrence = key if isinstance(key, SampleKey) else SampleKey(int(key))
         if not 0 <= index < len(self):
-            raise IndexError(f"{self._name} has {len(self)} items, no item {index}")
+            raise IndexError(f"{self._name} has {len(self)} items, so index {index} does not exist")
         where = f"{self._name}[{index}]"
         item = self.source[index]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
-            raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return both")
+            raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return a pair")
         original, orientation = _pixels(item[0], where)
         if self.preprocessing.apply_exif:
             original = orient_image(original, orientation)
@@ -101,28 +101,28 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
 
 
 def _classes_of(source: Any) -> Sequence[str]:
-    inner = source
-    while inner is not None:
-        names = getattr(inner, "classes", None)
+    dataset = source
+    while dataset is not None:
+        names = getattr(dataset, "classes", None)
         if names is not None:
             return [str(name) for name in names]
-        inner = getattr(inner, "dataset", None)
-    raise DataError(f"{type(source).__name__} has no classes; name them: LabelledImages(..., classes=[...])")
+        dataset = getattr(dataset, "dataset", None)
+    raise DataError(f"{type(source).__name__} has no classes; specify them: LabelledImages(..., classes=[...])")
 
 
 def _class_index(value: Any, where: str) -> int:
     number = np.asarray(value)
     if number.size != 1 or not np.issubdtype(number.dtype, np.integer):
-        raise DataError(f"{where}: the class is {value!r}; an integer from 0 is needed")
+        raise DataError(f"{where}: the class is {value!r}; it must be an integer from 0")
     return int(number.reshape(-1)[0])
 
 
 def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
-    """uint8 [H, W, 3] RGB as stored, and the EXIF orientation 1..8 that it has."""
+    """uint8 [H, W, 3] RGB as stored, and its EXIF orientation 1..8."""
     orientation = 1
     if hasattr(image, "getexif"):  # a PIL image
-        found = image.getexif().get(EXIF_ORIENTATION, 1)
-        orientation = found if found in range(1, 9) else 1
+        value = image.getexif().get(EXIF_ORIENTATION, 1)
+        orientation = value if value in range(1, 9) else 1
         image = np.asarray(image.convert("RGB"))
     elif isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
@@ -131,15 +131,15 @@ def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
         lowest, highest = float(array.min()), float(array.max())
         if not (lowest >= 0 and highest <= 1):  # so that NaN fails too
             raise DataError(
-                f"{where}: values from {lowest:.4g} to {highest:.4g}; floats must lie in [0, 1]: give the dataset "
-                "no Normalize, the model does that"
+                f"{where}: values from {lowest:.4g} to {highest:.4g}; floats must be in [0, 1]: remove "
+                "Normalize from the dataset, the model normalises"
             )
         array = np.rint(array * 255).astype(np.uint8)
     if array.ndim == 2:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
         raise DataError(
-            f"{where}: the image is a {type(image).__name__} of {array.dtype} {list(array.shape)}; give a PIL "
+            f"{where}: the image is a {type(image).__name__} of {array.dtype} {list(array.shape)}; use a PIL "
             "image, uint8 [H, W, 3], or a tensor [3, H, W]"
         )
     return np.broadcast_to(array, (*array.shape[:2], 3)).copy() if array.shape[2] == 1 else array, orientation

@@ -1,4 +1,4 @@
-"""Samples to batches: lists, never stacked, the same with any number of workers."""
+"""Load batches of samples: tuples, never stacked, independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from detseg.datasets.views import Views
 from detseg.errors import DataError
 from detseg.runtime.signals import SIGNALS
 
+HAS_SIGNAL_MASK = hasattr(signal, "pthread_sigmask")
+"""False on Windows."""
+
 
 def collate_fn(batch: Sequence[tuple[Any, ...]]) -> tuple[tuple[Any, ...], ...]:
     """``[(image, target), ...]`` -> ``((image, ...), (target, ...))``. Images differ in size, so nothing is stacked."""
@@ -36,20 +39,20 @@ def data_loader(
     world: int = 1,
     pin: bool = False,
 ) -> torch.utils.data.DataLoader[Any]:
-    """A DataLoader whose batches depend on (dataset, batch size, seed, epoch) alone.
+    """A DataLoader whose batches depend only on (dataset, batch size, seed, epoch).
 
     Args:
-        dataset: a :class:`Dataset`, :class:`LabelledImages`, :class:`RenderedScenes` or :class:`Views`, asked with
-            :class:`SampleKey` so that it knows the epoch; or anybody's dataset of ``(image, target)``, which is asked
-            with integers and draws its own random numbers.
+        dataset: a :class:`Dataset`, :class:`LabelledImages`, :class:`RenderedScenes` or :class:`Views`, indexed with
+            :class:`SampleKey`, which includes the epoch; or any other dataset of ``(image, target)``, which is indexed
+            with integers and uses its own random numbers.
         batch_size: images per batch; the last batch may be smaller.
-        shuffle: shuffle anew in every epoch; tell the epoch by ``loader.sampler.set_epoch(epoch)``.
+        shuffle: reshuffle in every epoch; set the epoch with ``loader.sampler.set_epoch(epoch)``.
         seed: the run's seed; the order depends on (seed, epoch).
-        workers: processes that load; 0 loads in this process. They stay alive between epochs.
-        rank, world: this process among those that share the data: each gets whole batches by their number. Shuffled
-            (for training) all get the same number of full ones, else every image goes to exactly one process.
-        pin: put batches into page-locked memory, from which a GPU copies while it computes; only with a GPU.
-        context: how workers start ("fork", "spawn", "forkserver"); None for the platform's default.
+        workers: number of loader processes; 0 loads in this process. They stay alive between epochs.
+        rank, world: rank of this process and world size: processes share the data in whole batches. With ``shuffle``
+            (training) all get the same number of full batches, else every image is in exactly one process.
+        pin: copy batches to page-locked memory, so that transfers to a GPU overlap with computation; only with a GPU.
+        context: start method of workers ("fork", "spawn", "forkserver"); None for the platform's default.
     """
     shard = Shard(rank, world, batch_size, even=shuffle) if world > 1 else None
     images = len(dataset)  # type: ignore[arg-type]
@@ -58,11 +61,13 @@ def data_loader(
             f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
             "or the number of processes"
         )
-    kind = EpochSampler if isinstance(dataset, (Dataset, LabelledImages, RenderedScenes, Views)) else IndexSampler
+    sampler_class = (
+        EpochSampler if isinstance(dataset, (Dataset, LabelledImages, RenderedScenes, Views)) else IndexSampler
+    )
     return Loader(
         dataset,
         batch_size,
-        sampler=kind(images, seed=seed, shuffle=shuffle, shard=shard),
+        sampler=sampler_class(images, seed=seed, shuffle=shuffle, shard=shard),
         collate_fn=collate_fn,
         num_workers=workers,
         worker_init_fn=_start_worker,
@@ -73,20 +78,23 @@ def data_loader(
 
 
 class Loader(torch.utils.data.DataLoader[Any]):
-    """A DataLoader whose workers hear no SIGINT or SIGTERM, from their first moment on."""
+    """A DataLoader whose workers ignore SIGINT and SIGTERM from their start."""
 
     def __iter__(self) -> Any:
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a new process has its parent's mask
+        if not HAS_SIGNAL_MASK:
+            return super().__iter__()
+        old_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a new process inherits its parent's mask
         try:
             return super().__iter__()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old_mask)
 
 
 def _start_worker(worker: int) -> None:
-    """One thread per worker, and no reaction to signals: the main process ends the workers when it has finished."""
+    """Use one thread per worker and ignore signals: the main process stops the workers when it finishes."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    if HAS_SIGNAL_MASK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

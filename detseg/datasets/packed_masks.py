@@ -1,4 +1,4 @@
-"""Targets in little memory, for those that are kept for a whole run."""
+"""Store targets in little memory, for caching them during a whole run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Target = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class PackedTarget:
-    """A target whose masks are bits, each of the window that holds it: an eighth of a byte per pixel of an object.
+    """A target whose masks are stored as bits of their bounding windows: an eighth of a byte per pixel of an object.
 
     Attributes:
         others: the target without its masks.
-        size_hw: of the masks; None if the target has none.
+        size_hw: height and width of the masks; None if the target has none.
         windows: int32 [N, 4]: first and one past the last row, then column, of each mask.
-        bits: of each mask's window, row by row.
+        bits: the packed bits of each mask's window, row by row.
     """
 
     others: Target
@@ -28,8 +28,8 @@ class PackedTarget:
     bits: tuple[npt.NDArray[np.uint8], ...] = ()
 
     @classmethod
-    def of(cls, target: Target) -> PackedTarget:
-        """``target`` with copies of its tensors, which a worker may share."""
+    def pack(cls, target: Target) -> PackedTarget:
+        """Pack ``target``; its tensors, which may be in memory shared with a worker, are copied."""
         others = {name: value.clone() for name, value in target.items() if name != "masks"}
         if "masks" not in target:
             return cls(others)
@@ -41,8 +41,8 @@ class PackedTarget:
         )
         return cls(others, (masks.shape[1], masks.shape[2]), windows, bits)
 
-    def target(self) -> Target:
-        """As it was."""
+    def unpack(self) -> Target:
+        """The original target, as copies."""
         target = {name: value.clone() for name, value in self.others.items()}
         if self.size_hw is None or self.windows is None:
             return target
@@ -55,7 +55,7 @@ class PackedTarget:
 
     @property
     def nbytes(self) -> int:
-        """Memory of the arrays."""
+        """Memory of the arrays in bytes."""
         return sum(value.nbytes for value in self.others.values()) + sum(bits.nbytes for bits in self.bits)
 
 

@@ -1,4 +1,4 @@
-"""Rendered scenes as samples: as many as are asked for, none of them twice."""
+"""Provide rendered scenes as samples, each of them only once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from detseg.synthetic.scenes import SHAPE_FAMILIES, draw_scene
 
 
 class RenderedScenes(torch.utils.data.Dataset[Sample]):
-    """``length`` scenes an epoch, for instance segmentation; each epoch has other ones.
+    """``length`` new scenes per epoch, for instance segmentation.
 
     A sample is a function of (seed, epoch, index). The classes are the shape families.
 
     Args:
-        length: scenes in one epoch.
+        length: scenes per epoch.
         size_hw: height and width of every image.
         seed: the run's seed, >= 0.
     """
@@ -37,10 +37,10 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
         return self.length
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The sample of an index (epoch 0), or of a :class:`SampleKey`; keys as :class:`Dataset`'s for "segment"."""
+        """The sample of an index (epoch 0) or a :class:`SampleKey`; same entries as :class:`Dataset` for "segment"."""
         index, epoch, _ = key if isinstance(key, SampleKey) else SampleKey(int(key))
         if not 0 <= index < self.length:
-            raise IndexError(f"there are {self.length} scenes an epoch, no scene {index}")
+            raise IndexError(f"scene {index} does not exist; there are {self.length} scenes per epoch")
         scene = draw_scene(derive_seed(self.seed, epoch, index), self.size_hw)
         target = {
             "boxes": masks_to_boxes(scene.masks),

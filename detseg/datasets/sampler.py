@@ -1,4 +1,4 @@
-"""The order of samples: a function of (seed, epoch), carried to the workers by what the sampler yields."""
+"""Define the order of samples as a function of (seed, epoch); the sampler's keys pass the epoch to the workers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from detseg.runtime.seeds import derive_seed
 
 
 class SampleKey(NamedTuple):
-    """What a :class:`~detseg.datasets.dataset.Dataset` is asked for: which sample, and which draw of its augmentation.
+    """Index of a :class:`~detseg.datasets.dataset.Dataset`: which sample, and which random augmentation of it.
 
-    Workers outlive epochs and hold copies of the dataset, so the epoch must travel with every request.
+    Workers stay alive between epochs and have copies of the dataset, so the epoch must be part of every index.
 
     Attributes:
         index: row in the dataset's table.
         epoch: 0, 1, ...
-        occurrence: how often this row was drawn before in this epoch; 0 unless a sampler repeats.
+        occurrence: how often this row was sampled before in this epoch; 0 unless a sampler repeats rows.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: int  # type: ignore[assignment]  # hides tuple.index, which is not needed here
     epoch: int = 0
     occurrence: int = 0
 
 
 class Shard(NamedTuple):
-    """The share of one of several processes: whole batches, by their number, none twice.
+    """The batches of one of several processes: disjoint whole batches, assigned by batch number.
 
     Attributes:
-        rank, world: this process, and how many there are.
-        batch_size: images of a batch.
-        even: every process gets as many full batches as the others, for training; what is left over at the end of an
-            epoch's order is not seen in that epoch. Else every image is in exactly one share, for evaluation.
+        rank, world: rank of this process and world size.
+        batch_size: images per batch.
+        even: every process gets the same number of full batches, for training; the remaining samples at the end of an
+            epoch's order are not used in that epoch. Else every image is in exactly one process, for evaluation.
     """
 
     rank: int
@@ -42,7 +42,8 @@ class Shard(NamedTuple):
     batch_size: int
     even: bool
 
-    def of(self, order: list[int]) -> list[int]:
+    def select(self, order: list[int]) -> list[int]:
+        """The rows of ``order`` that this process loads."""
         size = self.batch_size
         batches = [order[begin : begin + size] for begin in range(0, len(order), size)]
         if self.even:
@@ -51,16 +52,16 @@ class Shard(NamedTuple):
 
 
 class EpochSampler(torch.utils.data.Sampler[SampleKey]):
-    """All n samples once an epoch, in order or shuffled by (seed, epoch).
+    """All n samples once per epoch, in order or shuffled by (seed, epoch).
 
-    ``train_one_epoch`` calls :meth:`set_epoch`; who iterates a loader by hand calls it himself, or sees epoch 0 again.
+    ``train_one_epoch`` calls :meth:`set_epoch`; in your own loop call it yourself, else epoch 0 is repeated.
 
     Args:
         n: number of samples.
         seed: the run's seed, >= 0.
-        shuffle: shuffle anew in every epoch.
-        epoch: the epoch to begin with; resuming in epoch 7 gives the order of epoch 7.
-        shard: of several processes, which share of the batches this one gets.
+        shuffle: reshuffle in every epoch.
+        epoch: the first epoch; resuming in epoch 7 returns the order of epoch 7.
+        shard: the batches of this process, if there are several.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
         self.skip = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
-        """Which epoch the next iteration is, and how many of its samples are left out at its begin: they are done."""
+        """Set the epoch of the next iteration, and how many samples at its start are skipped (already processed)."""
         self.epoch, self.skip = epoch, skip
 
     def order(self) -> list[int]:
@@ -80,19 +81,19 @@ class EpochSampler(torch.utils.data.Sampler[SampleKey]):
             return list(range(self.n))
         return np.random.default_rng(derive_seed(self.seed, self.epoch)).permutation(self.n).tolist()
 
-    def own(self) -> list[int]:
+    def rank_order(self) -> list[int]:
         """The rows of this process in this epoch's order."""
-        return self.order() if self.shard is None else self.shard.of(self.order())
+        return self.order() if self.shard is None else self.shard.select(self.order())
 
     def __iter__(self) -> Iterator[SampleKey]:
-        return (SampleKey(index, self.epoch) for index in self.own()[self.skip :])
+        return (SampleKey(index, self.epoch) for index in self.rank_order()[self.skip :])
 
     def __len__(self) -> int:
-        return self.n if self.shard is None else len(self.shard.of(list(range(self.n))))
+        return self.n if self.shard is None else len(self.shard.select(list(range(self.n))))
 
 
 class IndexSampler(EpochSampler):
-    """The same order as plain integers, for datasets that know no :class:`SampleKey`."""
+    """The same order as plain integers, for datasets that do not accept a :class:`SampleKey`."""
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
-        return iter(self.own()[self.skip :])
+        return iter(self.rank_order()[self.skip :])

@@ -1,4 +1,4 @@
-"""Each image in a few fixed views, so that what a frozen network makes of them can be computed once and kept."""
+"""Show each image in a few fixed views, so that the features of a frozen network can be computed once and cached."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from detseg.datasets.augment import Augment
 
 VIEW_SEED = 0
-"""Views are the same in every run, whatever its seed, so that runs can share what was computed for them."""
+"""Views are the same in every run, whatever its seed, so that runs can share cached features."""
 
 
 class ViewKey(NamedTuple):
     """One view of one record.
 
     Attributes:
-        record: row in the full table, which subsets keep.
-        view: number of the view.
+        record: row in the full table; subsets keep it.
+        view: index of the view.
     """
 
     record: int
@@ -33,14 +33,17 @@ class ViewKey(NamedTuple):
 
 
 class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
-    """The samples of a table, each time in one of a few fixed views.
+    """The samples of a table, each in one of a few fixed views.
 
-    View v of a record is a function of (v, record); which one is shown, of (seed, epoch, record, occurrence).
+    View v of a record is a function of (v, record); the choice of v is a function of (seed, epoch, record, occurrence).
 
     Args:
-        table, preprocessing, task: as of :class:`Dataset`.
-        views: what each view does; None shows the image as it is.
+        table, preprocessing, task: as in :class:`Dataset`.
+        views: the transforms of each view; None for the unchanged image.
         seed: the run's seed, >= 0.
+
+    Attributes:
+        cached: views that are not loaded, because the caller has them.
     """
 
     def __init__(
@@ -54,8 +57,8 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
     ) -> None:
         self.views = tuple(views)
         self.table, self.preprocessing, self.task, self.seed = table, preprocessing, task, seed
-        self.kept: Collection[ViewKey] = ()
-        self._of_view = [
+        self.cached: Collection[ViewKey] = ()
+        self._datasets = [
             Dataset(table, preprocessing, task=task, augment=augment, seed=VIEW_SEED) for augment in self.views
         ]
 
@@ -63,22 +66,22 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
         return len(self.table)
 
     def __getitem__(self, key: int | SampleKey) -> Sample | tuple[ViewKey, None]:
-        """The sample of a row (epoch 0), or of a :class:`SampleKey`; errors as of :class:`Dataset`.
+        """The sample of a row (epoch 0), or of a :class:`SampleKey`; errors as in :class:`Dataset`.
 
-        Of a view in :attr:`kept` only its place, with None for the target: whoever keeps it has both.
+        For a view in :attr:`cached`, its key and None: the caller has the image and the target.
         """
         key = key if isinstance(key, SampleKey) else SampleKey(int(key))
-        place = self.place(key)
-        return (place, None) if place in self.kept else self.sample(key.index, place.view)
+        view_key = self.view_key(key)
+        return (view_key, None) if view_key in self.cached else self.sample(key.index, view_key.view)
 
-    def place(self, key: SampleKey) -> ViewKey:
-        """Which view of which record a key shows."""
+    def view_key(self, key: SampleKey) -> ViewKey:
+        """The record and view of a sample key."""
         record = int(self.table.record[key.index])
         return ViewKey(record, derive_seed(self.seed, key.epoch, record, key.occurrence) % len(self.views))
 
     def sample(self, index: int, view: int) -> Sample:
         """View ``view`` of row ``index``."""
-        return self._of_view[view][SampleKey(index, epoch=view)]
+        return self._datasets[view][SampleKey(index, epoch=view)]
 
     def subset(self, rows: Sequence[int]) -> Views:
         """The same views of some rows."""
@@ -87,17 +90,17 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
 
 
 class EveryView(torch.utils.data.Dataset[Sample]):
-    """All views of all rows, one after the other: item i is view ``i % V`` of row ``i // V``."""
+    """All views of all rows in order: item i is view ``i % V`` of row ``i // V``."""
 
     def __init__(self, views: Views) -> None:
-        self.of = views
+        self.views = views
 
     def __len__(self) -> int:
-        return len(self.of) * len(self.of.views)
+        return len(self.views) * len(self.views.views)
 
-    def place(self, item: int) -> ViewKey:
-        """Which view of which record item ``item`` is."""
-        return ViewKey(int(self.of.table.record[item // len(self.of.views)]), item % len(self.of.views))
+    def view_key(self, item: int) -> ViewKey:
+        """The record and view of item ``item``."""
+        return ViewKey(int(self.views.table.record[item // len(self.views.views)]), item % len(self.views.views))
 
     def __getitem__(self, item: int) -> Sample:
-        return self.of.sample(item // len(self.of.views), item % len(self.of.views))
+        return self.views.sample(item // len(self.views.views), item % len(self.views.views))

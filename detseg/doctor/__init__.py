@@ -1,4 +1,4 @@
-"""What is wrong with a data set, and what is in it. Reads files and tables, loads no torch."""
+"""Check a data set for problems, and summarize its contents. Reads files and tables; does not load torch."""
 
 from __future__ import annotations
 

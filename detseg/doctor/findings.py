@@ -1,4 +1,4 @@
-"""One thing that a check found."""
+"""One problem found by a check."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is broken or suspicious.
+    """A problem or a suspicious value.
 
     Attributes:
-        check: the kind, a short phrase that is the same for all findings of one check.
-        place: image or instance, so that it can be found in the source.
-        message: what is wrong, with the value, and what to do.
+        check: the kind of problem, a short phrase that is equal for all findings of one check.
+        place: image or instance, to locate it in the source.
+        message: the problem, with the value, and the remedy.
     """
 
     check: str
@@ -20,5 +20,5 @@ class Finding:
     message: str
 
     def line(self) -> str:
-        """``kind: message``; the message names the place."""
+        """``check: message``; the message contains the place."""
         return f"{self.check}: {self.message}"

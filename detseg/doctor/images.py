@@ -1,4 +1,4 @@
-"""Decode every image once, and name those that cannot be used."""
+"""Decode every image once, and report those that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,42 +14,41 @@ from detseg.errors import DataError
 from detseg.images import decode_image
 
 THREADS = 4
-"""Decoders release the interpreter; each thread holds one whole image."""
+"""Decoders release the GIL; each thread holds one full image in memory."""
 
 
 def inspect_images(table: AnnotationTable) -> list[Finding]:
-    """Decode all images in full, with a progress bar on a terminal; the broken ones and those of another size than the
-    table says, in the order of the table; then images that are in two parts of the source's own split. Never raises
-    for a bad image.
+    """Decode all images in full, with a progress bar on a terminal.
 
-    Images that are no file of their own (members of archives, frames of videos, images of a dataset object) are left
-    to their readers. A file that several records name is decoded once.
+    Returns corrupt images and images whose size differs from the table, in the order of the table, then images that
+    are in two splits of the source. Never raises for a bad image. Images that are not separate files (members of
+    archives, frames of videos, images of a dataset object) are not checked. A file of several records is decoded once.
     """
-    records = {record.path: record for record in reversed(list(_files(table)))}
+    records = {record.path: record for record in reversed(list(_file_records(table)))}
     ordered = list(reversed(records.values()))
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(tqdm(pool.map(_inspect, ordered), "decoding images", total=len(ordered), disable=None))
-    return [*(finding for finding in results if finding is not None), *_shared(table)]
+    return [*(finding for finding in results if finding is not None), *_in_two_splits(table)]
 
 
-def _files(table: AnnotationTable) -> list[Record]:
-    plain = [
+def _file_records(table: AnnotationTable) -> list[Record]:
+    rows = [
         row
         for row in range(len(table))
         if str(table.media[row]) and not str(table.member[row]) and int(table.frame[row]) < 0
     ]
-    return [table[row] for row in plain]
+    return [table[row] for row in rows]
 
 
-def _shared(table: AnnotationTable) -> list[Finding]:
-    parts = {name: table.subset(np.flatnonzero(table.split == name)) for name in sorted(set(table.split.tolist()))}
+def _in_two_splits(table: AnnotationTable) -> list[Finding]:
+    splits = {name: table.subset(np.flatnonzero(table.split == name)) for name in sorted(set(table.split.tolist()))}
     return [
         Finding(
-            "same image in two parts",
+            "same image in two splits",
             first,
-            f"{first} = {second}: what is trained on would be scored, too, and look better than it is: remove one",
+            f"{first} = {second}: an image used for training is also evaluated, so scores are too high: remove one",
         )
-        for first, second in shared_content(parts)
+        for first, second in shared_content(splits)
     ]
 
 
@@ -58,15 +57,15 @@ def _inspect(record: Record) -> Finding | None:
     try:
         height, width = decode_image(record.path, upright=False).shape[:2]
     except FileNotFoundError:
-        return Finding("missing image", name, f"{name}: no such file; bring it back, or remove its annotations")
+        return Finding("missing image", name, f"{name}: no such file; restore it, or remove its annotations")
     except (DataError, OSError) as error:
-        return Finding("broken image", name, str(error))
+        return Finding("corrupt image", name, str(error))
     if (height, width) == record.stored_hw:
         return None
-    stated = f"{record.stored_hw[1]} x {record.stored_hw[0]}"
+    annotated = f"{record.stored_hw[1]} x {record.stored_hw[0]}"
     return Finding(
         "wrong size",
         name,
-        f"{name}: the file is {width} x {height} pixels (width x height), its annotations say {stated}; "
-        "correct them, or bring back the image that was annotated",
+        f"{name}: the file is {width} x {height} pixels (width x height), its annotations specify {annotated}; "
+        "correct them, or restore the image that was annotated",
     )

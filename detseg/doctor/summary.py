@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers."""
+"""Summarize a data set in numbers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from detseg.doctor.findings import Finding
 from detseg.doctor.table import inspect_table
 
 SMALL, MEDIUM = 32**2, 96**2
-"""COCO's bounds in square pixels of the original image: small is below the first, large above the second."""
+"""COCO's area limits in square pixels of the original image: small is below the first, large above the second."""
 
 SHOWN = 50
-"""Findings that are printed; all are in ``to_dict``."""
+"""Maximum number of findings that are printed; all are in ``to_dict``."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Least, middle and greatest of some numbers; None for no numbers."""
+    """Minimum, median and maximum of an array."""
 
     min: float
     median: float
@@ -31,7 +31,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Spread | None:
-        """The spread of an array, or None if it is empty."""
+        """The spread of an array; None if it is empty."""
         return cls(float(values.min()), float(np.median(values)), float(values.max())) if len(values) else None
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassCount:
-    """One class: its instances, crowds included, and the images that have one that is trained on."""
+    """One class: number of instances, crowds included, and of images with a training instance."""
 
     name: str
     instances: int
@@ -49,7 +49,7 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class FieldCount:
-    """One of several label fields: its classes, and the images with and without a label for it."""
+    """One of several label fields: number of classes, and of images with and without a label for it."""
 
     name: str
     classes: int
@@ -59,21 +59,21 @@ class FieldCount:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set holds, and what was found to be wrong.
+    """Contents and problems of a data set.
 
     Attributes:
-        source: where it came from and in which format.
-        images: number of images; ``splits``: how many of them in each part of the source's own split, "" for none.
-        negatives: images without a class, or without any object but crowds and ignored ones.
-        instances, crowds, ignored: numbers of objects; ``crowds`` and ``ignored`` are among ``instances``.
-        has_masks: whether every object that is trained on has an outline; ``outlined``: objects that have one.
+        source: path and format of the data.
+        images: number of images; ``splits``: number of images in each split of the source, "" for none.
+        negatives: images without a class, or without training instances.
+        instances, crowds, ignored: numbers of instances; ``crowds`` and ``ignored`` are included in ``instances``.
+        has_masks: whether every training instance has a mask; ``outlined``: number of instances with a mask.
         classes: in the order of the labels; with several label fields those of each, as ``colour=red``.
-        label_fields: the fields, where images have several labels; else empty.
+        label_fields: the fields if images have several labels; else empty.
         width, height: of the upright images in pixels.
-        objects_per_image: crowds included.
-        small, medium, large: objects by COCO's area bounds of 32 x 32 and 96 x 96 pixels.
-        notes: what the reader repaired or left out, a line a kind.
-        findings: what is broken or suspicious.
+        objects_per_image: instances per image, crowds included.
+        small, medium, large: instances by COCO's area limits of 32 x 32 and 96 x 96 pixels.
+        notes: what the reader repaired or skipped, one line per kind.
+        findings: problems and suspicious values.
     """
 
     source: str
@@ -97,45 +97,47 @@ class Summary:
     findings: tuple[Finding, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """The summary as JSON-serializable values."""
         return asdict(self)
 
     def lines(self) -> list[str]:
         """The summary for a terminal."""
-        parts = ", ".join(f"{count} {split or 'in no part'}" for split, count in self.splits.items())
+        splits = ", ".join(f"{count} {split or 'without a split'}" for split, count in self.splits.items())
         lines = [
             f"data: {self.source}",
             f"images: {self.images}"
-            + (f" ({parts})" if any(self.splits) else "")
-            + (f", {self.negatives} without any object or class" if self.negatives else ""),
+            + (f" ({splits})" if any(self.splits) else "")
+            + (f", {self.negatives} without instances or classes" if self.negatives else ""),
         ]
         if self.width and self.height:
             lines.append(f"image size in pixels: width {self.width}; height {self.height}")
         if self.instances and self.objects_per_image:
-            special = [f"{n} {what}" for n, what in ((self.crowds, "crowds"), (self.ignored, "ignored")) if n]
+            special = [
+                f"{count} {kind}" for count, kind in ((self.crowds, "crowds"), (self.ignored, "ignored")) if count
+            ]
             lines += [
-                f"objects: {self.instances}, {self._masks()}" + (f" ({', '.join(special)})" if special else ""),
-                f"objects per image: {self.objects_per_image}",
-                f"object size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
+                f"instances: {self.instances}, {self._masks()}" + (f" ({', '.join(special)})" if special else ""),
+                f"instances per image: {self.objects_per_image}",
+                f"instance size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
             ]
         lines += self._class_lines()
         lines += [f"note: {line}" for line in self.notes]
         lines += [f"problem: {finding.line()}" for finding in self.findings[:SHOWN]]
         if len(self.findings) > SHOWN:
-            lines.append(f"problem: {len(self.findings) - SHOWN} more, all of them in summary.json")
+            lines.append(f"problem: {len(self.findings) - SHOWN} more, all are listed in summary.json")
         return lines if self.findings else [*lines, "problems: none found"]
 
     def _masks(self) -> str:
         if self.has_masks or not self.outlined:
             return "with masks" if self.has_masks else "without masks"
-        return f"{self.outlined} of them with a mask"
+        return f"{self.outlined} of them with masks"
 
     def _class_lines(self) -> list[str]:
         width = max([len("class"), *(len(count.name) for count in self.classes)])
-        with_objects = self.instances > 0
-        head = f"  {'class':{width}}" + (f"{'objects':>10}" if with_objects else "") + f"{'images':>10}"
+        with_instances = self.instances > 0
+        head = f"  {'class':{width}}" + (f"{'instances':>10}" if with_instances else "") + f"{'images':>10}"
         rows = [
-            f"  {count.name:{width}}" + (f"{count.instances:>10}" if with_objects else "") + f"{count.images:>10}"
+            f"  {count.name:{width}}" + (f"{count.instances:>10}" if with_instances else "") + f"{count.images:>10}"
             for count in self.classes
         ]
         fields = [
@@ -147,11 +149,11 @@ class Summary:
 
 
 def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary:
-    """Count what ``table`` holds.
+    """Summarize ``table``.
 
     Args:
         table: any table.
-        findings: of checks that opened files (``inspect_images``); those of the columns alone are added here.
+        findings: of checks that read files (``inspect_images``); those of ``inspect_table`` are added here.
     """
     rows = table.instance_rows()
     labels, areas = table.label[rows], table.area[rows]

@@ -1,4 +1,4 @@
-"""The loop: train and evaluate. Everything it works on comes as an argument."""
+"""Train and evaluate: the loops. Everything they use is passed as an argument."""
 
 from typing import Any
 

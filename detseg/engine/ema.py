@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights: steadier than the last step's, and often better."""
+"""Exponential moving average (EMA) of a model's weights: less noisy than the last step's weights, and often better."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 
 class Ema:
-    """The average, kept beside the raw weights.
+    """Exponential moving average, stored next to the raw weights.
 
     After update n (from 1) the average of weight w becomes ``d * average + (1 - d) * w`` with
-    ``d = min(decay, (1 + n) / (10 + n))``, so that the random start is soon forgotten (as in TensorFlow's
+    ``d = min(decay, (1 + n) / (10 + n))``, so that the random initialization is soon forgotten (as in TensorFlow's
     ``ExponentialMovingAverage`` with ``num_updates``).
-    Buffers (norm statistics) and whole numbers are copied. Weights that are not finite are never taken in.
+    Buffers (norm statistics) and integers are copied. Weights that are not finite are never added.
 
     Attributes:
         weights: state dict of the average.
-        updates: how many weights were taken in.
+        updates: number of updates averaged so far.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -29,19 +29,19 @@ class Ema:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of ``model`` after one more update, if all of them are finite."""
+        """Add the weights of ``model`` after one more optimizer update, if all of them are finite."""
         if not is_finite(model):
             return
         self.updates += 1
-        share = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        new_weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
         for name, tensor in model.state_dict().items():
             if name in self._averaged:
-                self.weights[name].lerp_(tensor, share)
+                self.weights[name].lerp_(tensor, new_weight)
             else:
                 self.weights[name].copy_(tensor)
 
     def restore(self, weights: Mapping[str, Tensor], updates: int) -> None:
-        """Go on from a saved average."""
+        """Continue from a saved average."""
         for name, tensor in self.weights.items():
             tensor.copy_(weights[name])
         self.updates = updates
@@ -51,5 +51,5 @@ class Ema:
 def is_finite(model: nn.Module) -> bool:
     """Whether every parameter and buffer of ``model`` is finite."""
     tensors = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point() and tensor.numel()]
-    largest = torch._foreach_norm(tensors, float("inf"))  # NaN and inf come through a maximum of absolute values
-    return bool(torch.stack([value.float() for value in largest]).isfinite().all())
+    maxima = torch._foreach_norm(tensors, float("inf"))  # the maximum of absolute values propagates NaN and inf
+    return bool(torch.stack([maximum.float() for maximum in maxima]).isfinite().all())

@@ -1,4 +1,4 @@
-"""Which evaluator scores what: by the task of a model, or by what a dataset holds."""
+"""Choose the evaluator for the task of a model, or for a dataset."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ AnyEvaluator = CocoEvaluator | ClassificationEvaluator | FieldEvaluator
 def make_evaluator(
     table: AnnotationTable, task: str, preprocessing: Preprocessing, *, max_dets: int | None = None
 ) -> AnyEvaluator:
-    """The evaluator of a task ("detect", "segment", "keypoints", "classify") on the images of ``table``.
+    """Create the evaluator of a task ("detect", "segment", "keypoints", "classify") for the images of ``table``.
 
-    The ground truth is the table's own, in original pixels; ``preprocessing`` brings a network's outputs there.
+    The ground truth is that of the table, in original pixels; ``preprocessing`` maps network outputs back to them.
     """
     if task == "classify":
         return FieldEvaluator(table.label_fields) if table.label_fields else ClassificationEvaluator(table.class_map)
@@ -31,20 +31,20 @@ def make_evaluator(
     return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
 
 
-def evaluator_of(dataset: Any) -> AnyEvaluator:
-    """The evaluator that a dataset implies.
+def evaluator_for_dataset(dataset: Any) -> AnyEvaluator:
+    """Create the evaluator for a dataset.
 
-    One of this project's datasets knows its table and task, or its classes. From anybody's
-    ``dataset[i] -> (image, target)`` (which must not augment) the ground truth is read sample by sample: box AP, and mask AP
-    if its targets have masks, else OKS AP if they have keypoints.
+    This project's datasets have a table and a task, or classes. For any other dataset (``dataset[i] -> (image,
+    target)``, which must not augment) the ground truth is read sample by sample: box AP, and also mask AP if the
+    targets have masks, else OKS AP if they have keypoints.
     """
     if isinstance(dataset, Dataset):
         return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
     if isinstance(dataset, LabelledImages):
         return ClassificationEvaluator(dataset.class_map)
-    if isinstance(dataset, RenderedScenes):  # drawn at the size that the network sees
+    if isinstance(dataset, RenderedScenes):  # rendered at the input size of the network
         table = table_from_dataset(dataset, dataset.class_map)
         return make_evaluator(table, dataset.task, Preprocessing(min_size=min(dataset.size_hw), max_size=0))
     table = table_from_dataset(dataset)
-    kinds = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
-    return CocoEvaluator(table, iou_types=("bbox", *kinds))
+    more_types = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
+    return CocoEvaluator(table, iou_types=("bbox", *more_types))

@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: caught before they reach a weight, named, and kept to be looked at."""
+"""Detect losses and gradients that are not finite before they change a weight, and report their images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Target = dict[str, Any]
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass was given."""
+    """Input of one forward pass."""
 
     images: Sequence[Tensor]
     targets: Sequence[Target]
@@ -26,8 +26,8 @@ class NotFinite(FloatingPointError):
     """A loss or gradient is not finite. The weights and norm statistics are those before the update.
 
     Attributes:
-        batches: of the update.
-        values: the numbers by name, such as {"loss": inf, "loss_mask": inf, ...}.
+        batches: batches of the update.
+        values: loss terms (or the gradient norm) by name, such as {"loss": inf, "loss_mask": inf, ...}.
     """
 
     def __init__(self, message: str, batches: Sequence[Batch], values: dict[str, float]) -> None:
@@ -36,7 +36,7 @@ class NotFinite(FloatingPointError):
 
 
 def norm_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Buffers that a forward pass in training mode moves, each with a copy of what it holds now."""
+    """Buffers that a forward pass in training mode changes, each with a copy of its current value."""
     return [
         (buffer, buffer.clone())
         for module in model.modules()
@@ -46,10 +46,10 @@ def norm_statistics(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
 
 
 @torch.no_grad()
-def put_back(statistics: list[tuple[Tensor, Tensor]]) -> None:
-    """Undo what forward passes did to the buffers since :func:`norm_statistics`."""
-    for buffer, before in statistics:
-        buffer.copy_(before)
+def restore_norm_statistics(statistics: list[tuple[Tensor, Tensor]]) -> None:
+    """Restore the buffers to their values at the time of :func:`norm_statistics`."""
+    for buffer, saved in statistics:
+        buffer.copy_(saved)
 
 
 def message(
@@ -59,12 +59,12 @@ def message(
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> str:
-    """What happened, on which images, and what to do."""
+    """Error message: which values are not finite, on which images, and the remedy."""
     terms = ", ".join(f"{name} {value}" for name, value in values.items())
     ids = [int(target["image_id"]) for batch in batches for target in batch.targets if "image_id" in target]
     shown = ", ".join(names.get(image_id, f"image_id {image_id}") for image_id in ids) or "unknown (no image_id)"
     return (
         f"epoch {epoch}, step {batches[-1].index}: not finite ({terms}) on images {shown}; "
         f"the learning rate is {optimizer.param_groups[-1]['lr']:.2g}. The weights were not updated. "
-        "Lower --lr or --clip-norm, or look at these images with tools/inspect_data.py"
+        "Lower --lr or --clip-norm, or check these images with tools/inspect_data.py"
     )

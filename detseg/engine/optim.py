@@ -1,4 +1,4 @@
-"""Optimizers with layer groups, and their state by parameter name."""
+"""Build optimizers with parameter groups; save and load their state by parameter name."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ def build_optimizer(
     head_lr_mult: float = 1.0,
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over the trainable parameters of ``model``, in up to six groups.
+    """Build SGD or AdamW over the trainable parameters of ``model``, in up to six groups.
 
-    Parameters of the backbone learn at ``lr * backbone_lr_mult``, those of the last layers at ``lr * head_lr_mult``, the rest at ``lr``.
-    The model says which they are (``is_backbone_parameter``, ``is_last_parameter``); of another the backbone is all whose name
-    has a part "backbone", and no layer is the last. Weights of norm layers and all biases do not decay.
+    The learning rate is ``lr * backbone_lr_mult`` for the backbone, ``lr * head_lr_mult`` for the last layers and
+    ``lr`` for the rest. The model defines these parts (``is_backbone_parameter``, ``is_last_parameter``). For a model
+    without these methods, the backbone is every parameter whose dotted name contains "backbone", and there are no last
+    layers. Weights of norm layers and all biases have no weight decay.
 
     Args:
-        momentum: of SGD.
-        beta2: of AdamW: how slowly its mean of squared gradients forgets, over about 1 / (1 - beta2) updates.
+        momentum: momentum of SGD.
+        beta2: of AdamW: decay rate of the mean of squared gradients, over about 1 / (1 - beta2) updates.
 
     Raises:
-        DataError: unknown optimizer, or nothing is left to train.
+        DataError: unknown optimizer, or every parameter is frozen.
     """
     if name not in OPTIMIZERS:
-        raise DataError(f"optimizer {name!r} is not known; known are {', '.join(OPTIMIZERS)}")
-    factors = {"backbone": backbone_lr_mult, "last layers": head_lr_mult, "heads": 1.0}
-    groups: dict[tuple[str, bool], list[Tensor]] = {(part, decays): [] for part in factors for decays in (True, False)}
+        raise DataError(f"unknown optimizer {name!r}; choose one of {', '.join(OPTIMIZERS)}")
+    lr_mults = {"backbone": backbone_lr_mult, "last layers": head_lr_mult, "heads": 1.0}
+    groups: dict[tuple[str, bool], list[Tensor]] = {(part, decay): [] for part in lr_mults for decay in (True, False)}
     for parameter_name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[_part(model, parameter_name), parameter.ndim > 1].append(parameter)
+            groups[_model_part(model, parameter_name), parameter.ndim > 1].append(parameter)
     if not any(groups.values()):
         raise DataError("every parameter is frozen, so there is nothing to train; choose a lower --freeze")
     settings = [
         {
             "params": parameters,
-            "lr": lr * factors[part],
-            "weight_decay": weight_decay if decays else 0.0,
-            "name": part if decays else f"{part}, no decay",
+            "lr": lr * lr_mults[part],
+            "weight_decay": weight_decay if decay else 0.0,
+            "name": part if decay else f"{part}, no decay",
         }
-        for (part, decays), parameters in groups.items()
+        for (part, decay), parameters in groups.items()
         if parameters
     ]
     if name == "sgd":
@@ -61,7 +62,7 @@ def build_optimizer(
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as ``"<parameter name>|<state name>" -> tensor`` (numbers become 0-dim tensors)."""
+    """The optimizer state as ``"<parameter name>|<state name>" -> tensor`` (numbers become 0-dim tensors)."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         f"{names[id(parameter)]}|{key}": value if isinstance(value, Tensor) else torch.tensor(value)
@@ -72,10 +73,10 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 
 
 def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo :func:`optimizer_tensors` on an optimizer built with the same settings over the same model.
+    """Load the state of :func:`optimizer_tensors` into an optimizer built with the same settings for the same model.
 
     Raises:
-        DataError: the state names a parameter that this optimizer does not train, or lacks one that it does.
+        DataError: the state has a parameter that this optimizer does not train, or lacks one that it trains.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     states: dict[str, dict[str, Tensor]] = {}
@@ -86,29 +87,29 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
     state_dict["state"] = {}
     parameters = {names[id(parameter)]: parameter for group in optimizer.param_groups for parameter in group["params"]}
     ordered = list(parameters)
-    different = sorted(set(states) ^ set(ordered)) if states else []
-    if different:
+    mismatched = sorted(set(states) ^ set(ordered)) if states else []
+    if mismatched:
         raise DataError(
-            f"the saved optimizer state and this model differ in {len(different)} trained parameters, first "
-            f"{different[0]}; resume with the --freeze and --model that the run began with"
+            f"the saved optimizer state and this model differ in {len(mismatched)} trained parameters, first "
+            f"{mismatched[0]}; resume with the --freeze and --model that the run was started with"
         )
     state_dict["state"] = {
-        index: {key: _laid_out(value, parameters[name]) for key, value in states[name].items()}
+        index: {key: _with_layout_of(parameters[name], value) for key, value in states[name].items()}
         for index, name in enumerate(ordered)
         if name in states
     }
     optimizer.load_state_dict(state_dict)
 
 
-def _laid_out(value: Tensor, parameter: Tensor) -> Tensor:
-    """``value`` in the memory format of its parameter: fused kernels pair the numbers by their place in memory."""
+def _with_layout_of(parameter: Tensor, value: Tensor) -> Tensor:
+    """``value`` in the memory format of its parameter: fused kernels pair elements by their position in memory."""
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
-def _part(model: nn.Module, parameter_name: str) -> str:
+def _model_part(model: nn.Module, parameter_name: str) -> str:
     """ "backbone", "last layers" or "heads"."""
-    backbone, last = (getattr(model, f"is_{part}_parameter", None) for part in ("backbone", "last"))
-    if callable(last) and last(parameter_name):
+    is_backbone, is_last = (getattr(model, f"is_{part}_parameter", None) for part in ("backbone", "last"))
+    if callable(is_last) and is_last(parameter_name):
         return "last layers"
-    inside = backbone(parameter_name) if callable(backbone) else "backbone" in parameter_name.split(".")
+    inside = is_backbone(parameter_name) if callable(is_backbone) else "backbone" in parameter_name.split(".")
     return "backbone" if inside else "heads"

@@ -1,4 +1,4 @@
-"""Mixed precision: what is computed in 16 bits, and the scaling that float16 needs."""
+"""Mixed precision: autocast to 16 bits, and the loss scaling that float16 needs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from torch import Tensor
 
 Name = Literal["fp32", "bf16", "fp16"]
 
-OVERFLOWS = 30
-"""In a row, that are taken for a scale that is still too high: so many halvings reach 1/16384 from 65536."""
+MAX_OVERFLOWS = 30
+"""Consecutive overflows that are explained by a loss scale that is still too high: 30 halvings reach 1/16384 from
+65536."""
 
 
 class Precision:
-    """How a step computes: "fp32"; "bf16"; or "fp16", whose loss is scaled so that small gradients do not vanish.
+    """Precision of a training step: "fp32", "bf16", or "fp16" with loss scaling, so that small gradients do not vanish.
 
-    Weights, optimizer and norm statistics stay float32 (Micikevicius et al. 2018, "Mixed Precision Training").
+    Weights, optimizer state and norm statistics stay float32 (Micikevicius et al. 2018, "Mixed Precision Training").
     """
 
     def __init__(self, name: Name, device: torch.device) -> None:
@@ -26,7 +27,7 @@ class Precision:
         self._overflows = 0
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Around the forward pass."""
+        """Context manager for the forward pass."""
         dtype = torch.float16 if self.name == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype, enabled=self.name != "fp32")
 
@@ -34,12 +35,12 @@ class Precision:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Before the gradients are looked at."""
+        """Unscale the gradients; call it before they are clipped or checked."""
         if self.scaler is not None:
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The update; with "fp16" left out where a scaled gradient overflowed, and the scale is lowered."""
+        """Update the weights; with "fp16", the update is skipped and the scale lowered if a gradient overflowed."""
         if self.scaler is None:
             optimizer.step()
             return
@@ -50,11 +51,11 @@ class Precision:
 
     @property
     def may_overflow(self) -> bool:
-        """Whether a gradient that is not finite is part of the method: the scale is tried out, but not for ever."""
-        return self.scaler is not None and self._overflows < OVERFLOWS
+        """Whether a gradient that is not finite is expected, because the loss scale is still being adjusted."""
+        return self.scaler is not None and self._overflows < MAX_OVERFLOWS
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint; numbers only."""
+        """State for a checkpoint; numbers only."""
         return {} if self.scaler is None else dict(self.scaler.state_dict())
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules in closed form: the rate of a step depends on the step's number alone."""
+"""Learning-rate schedules in closed form: the rate of a step depends only on the step number."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SCHEDULES = ("constant", "step", "multistep", "exponential", "cosine")
 
 @dataclass(frozen=True)
 class Schedule:
-    """Factor on the base rate.
+    """Multiplier of the base learning rate.
 
     Attributes:
         name: "constant"; "step": times ``gamma`` every ``every`` steps; "multistep": times ``gamma`` at each of
             ``milestones``; "exponential": ``gamma ** (step / every)``; "cosine": half a cosine from 1 to ``floor``.
-        total_steps: updates in the whole run.
-        warmup_steps: linear rise from 1/1000 to 1 at the beginning, multiplied with the rest.
-        every: steps of one period (usually an epoch or several).
+        total_steps: optimizer updates in the whole run.
+        warmup_steps: length of the linear warmup from 1/1000 to 1, which is multiplied with the schedule.
+        every: period in steps (usually one or several epochs).
         milestones: step numbers, ascending.
-        gamma: factor in (0, 1].
-        floor: last factor of the cosine.
+        gamma: decay factor in (0, 1].
+        floor: final multiplier of the cosine.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULES:
-            raise DataError(f"schedule {self.name!r} is not known; known are {', '.join(SCHEDULES)}")
+            raise DataError(f"unknown schedule {self.name!r}; choose one of {', '.join(SCHEDULES)}")
 
     def factor(self, step: int) -> float:
-        """Factor on the base rate at update ``step`` (from 0)."""
-        warm = min(1.0, 1e-3 + (1 - 1e-3) * step / self.warmup_steps) if self.warmup_steps else 1.0
-        return warm * self._decay(step)
+        """Multiplier of the base learning rate at update ``step`` (from 0)."""
+        warmup = min(1.0, 1e-3 + (1 - 1e-3) * step / self.warmup_steps) if self.warmup_steps else 1.0
+        return warmup * self._decay(step)
 
     def _decay(self, step: int) -> float:
         if self.name == "step":
@@ -53,12 +53,12 @@ class Schedule:
             return self.gamma ** (step / self.every)
         if self.name == "cosine":
             after_warmup = max(1, self.total_steps - self.warmup_steps)
-            done = min(1.0, max(0, step - self.warmup_steps) / after_warmup)
-            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * done))
+            progress = min(1.0, max(0, step - self.warmup_steps) / after_warmup)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return 1.0
 
     def attach(self, optimizer: torch.optim.Optimizer, step: int = 0) -> torch.optim.lr_scheduler.LambdaLR:
-        """A torch scheduler that stands before update ``step``; call its ``step()`` after every update."""
+        """Create a torch scheduler positioned before update ``step``; call its ``step()`` after every update."""
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         return torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor, last_epoch=step - 1)

@@ -1,4 +1,4 @@
-"""One pass over the training data. The loop is meant to be read."""
+"""Train for one epoch: one pass over the training data, in a loop that is easy to read."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from detseg.runtime.signals import StopRequest
 
 @dataclass(frozen=True)
 class EpochStats:
-    """What one epoch of training was.
+    """Statistics of one training epoch.
 
     Attributes:
         losses: mean over images of the total ("loss") and of each term ("loss_mask", ...).
-        steps: optimizer updates done.
-        images: images seen.
+        steps: number of optimizer updates.
+        images: number of images processed.
         seconds: wall time.
     """
 
@@ -42,10 +42,10 @@ class Step:
     """One optimizer update.
 
     Attributes:
-        batches: batches of the epoch consumed so far, this update's included.
-        images: images of this update.
+        batches: batches of the epoch consumed so far, including those of this update.
+        images: number of images in this update.
         losses: mean over these images of the total and of each term.
-        updated: False if the update was left out because a number was not finite.
+        updated: False if the update was skipped because a number was not finite.
     """
 
     batches: int
@@ -56,12 +56,12 @@ class Step:
 
 @dataclass
 class EpochTotals:
-    """Running sums of one epoch; what a checkpoint in the middle of an epoch keeps of its steps.
+    """Running totals of one epoch, saved in a checkpoint that is written in the middle of an epoch.
 
     Attributes:
         losses: sum over images of the total and of each term.
-        images, steps: images seen and updates done.
-        seconds: wall time, of all processes that worked on this epoch.
+        images, steps: number of images processed and of optimizer updates.
+        seconds: wall time, including that before the run was resumed.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class EpochTotals:
 
     @classmethod
     def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
-        """Those of several processes together; steps are the same for all."""
+        """Combine the totals of several processes; the number of steps is the same in each."""
         total = cls(steps=parts[0].steps, seconds=max(part.seconds for part in parts))
         for part in parts:
             total.images += part.images
@@ -88,7 +88,7 @@ class EpochTotals:
         return total
 
     def stats(self) -> EpochStats:
-        """Means over images."""
+        """Convert sums to means over images."""
         means = {name: value / self.images for name, value in self.losses.items()} if self.images else {}
         return EpochStats(means, self.steps, self.images, self.seconds)
 
@@ -108,23 +108,24 @@ def train_one_epoch(
     """Train ``model`` for one epoch.
 
     Args:
-        model: in training mode ``model(images, targets)`` gives a dict of losses, one scalar tensor each: this
-            project's models, torchvision's detectors, or your own.
+        model: in training mode ``model(images, targets)`` returns a dict of losses, one scalar tensor each: this
+            project's models, torchvision's detectors, or your own model.
         data_loader: yields ``(images, targets)``: lists of [3, H, W] tensors and of dicts.
-        epoch: number of this epoch, from 0.
-        print_freq: print a line every so many steps instead of showing a progress bar.
-        scheduler: stepped after every update. Without one the first epoch warms up linearly over at most 1000 steps,
-            as torchvision's reference script does.
-        clip_norm: limit of the gradient's total L2 norm; None for no limit.
-        seed: run seed. Before each step the global generators are set from (seed, rank 0, step), so that a step draws
-            the same numbers however the run got there. None leaves them alone.
+        epoch: epoch number, from 0.
+        print_freq: print a line every ``print_freq`` steps instead of showing a progress bar.
+        scheduler: stepped after every update. Without one, the first epoch has a linear warmup over at most 1000 steps,
+            as in torchvision's reference script.
+        clip_norm: maximum total L2 norm of the gradients; None for no limit.
+        seed: run seed. Before each step the global generators are seeded by (seed, rank 0, step), so that a step uses
+            the same random numbers in a resumed run. None: the generators are not seeded.
 
     Raises:
-        FloatingPointError: the loss is not finite. Raised before the update, naming the loss terms and the images.
+        FloatingPointError: the loss is not finite. Raised before the update; the message lists the loss terms and the
+            images.
     """
     if scheduler is None and epoch == 0:
         scheduler = _reference_warmup(optimizer, len(data_loader))
-    totals, began = EpochTotals(), time.perf_counter()
+    totals, start_time = EpochTotals(), time.perf_counter()
     steps = train_steps(
         model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed
     )
@@ -134,13 +135,13 @@ def train_one_epoch(
     )  # fmt: skip
     for step in progress:
         totals.add(step)
-        speed = totals.images / (time.perf_counter() - began)
+        speed = totals.images / (time.perf_counter() - start_time)
         lr = optimizer.param_groups[-1]["lr"]
         progress.set_postfix_str(f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
         if print_freq and ((step.batches - 1) % print_freq == 0 or step.batches == len(data_loader)):
             terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
             print(f"epoch {epoch} [{step.batches}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
-    totals.seconds = time.perf_counter() - began
+    totals.seconds = time.perf_counter() - start_time
     return totals.stats()
 
 
@@ -164,41 +165,41 @@ def train_steps(
     stop_request: StopRequest | None = None,
     processes: Processes | None = None,
 ) -> Iterator[Step]:
-    """The updates of one epoch, one after the other.
+    """Yield the updates of one epoch, one by one.
 
-    At each yield the update is complete (weights, schedule, average), so what stands there can be saved, and a run that
-    goes on from it with ``start=step.batches`` draws the same numbers and ends with the same bits.
+    At each yield the update is complete (weights, schedule, average), so the state can be saved there. A run resumed
+    from it with ``start=step.batches`` uses the same random numbers and ends with bit-identical weights.
 
     Args:
         start: batches of this epoch that are already done. They are not loaded: the order is a function of (seed,
-            epoch), and the sampler begins behind them.
+            epoch), and the sampler starts after them.
         accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
-        skip_nonfinite: updates in a row that may be left out because a number is not finite.
-        skipped: how many were left out in a row before ``start``.
-        names: image_id -> what messages call the image.
-        stop_request: where a request to leave is looked for.
-        processes: those that train this model together; ``model`` is then their shared one. They leave out updates and
-            leave the run together, whichever of them has the reason.
+        skip_nonfinite: number of consecutive updates that may be skipped because a number is not finite.
+        skipped: number of consecutive updates skipped just before ``start``.
+        names: image_id -> name of the image in messages.
+        stop_request: checked while waiting for data and between updates.
+        processes: processes that train this model together; ``model`` is then wrapped for data parallelism. If one of
+            them has to skip an update or stop, all of them do.
 
     Raises:
-        NotFinite: a loss or gradient is not finite, once more than ``skip_nonfinite`` times in a row.
-        Interrupted: while waiting for data or between two updates. Nothing of the update that was begun remains.
-        DataError: ``start`` with a loader whose sampler cannot begin in the middle.
+        NotFinite: a loss or gradient is not finite, in more than ``skip_nonfinite`` consecutive updates.
+        Interrupted: raised while waiting for data or between two updates. A started update is undone.
+        DataError: ``start`` with a loader whose sampler cannot start in the middle of an epoch.
     """
     device = torch.device(device)
     precision = precision or Precision("fp32", device)
     processes, stop_request = processes or Processes(), stop_request or StopRequest()
     update = Update(model, optimizer, device, epoch, precision, processes, stop_request, names or {})
     done, total = start, len(data_loader)
-    _begin_at(data_loader, epoch, start)
-    loaded = stop_request.waiting(iter(data_loader) if start < total else iter(()), processes.world == 1)
+    _start_at(data_loader, epoch, start)
+    batches = stop_request.interruptible(iter(data_loader) if start < total else iter(()), processes.world == 1)
     model.train()
     while done < total:
         end = min(done + accumulate, total)
         update.begin()
         try:
             for index in range(done, end):
-                images, targets = next(loaded)
+                images, targets = next(batches)
                 if seed is not None:
                     torch.manual_seed(derive_seed(seed, processes.rank, epoch * total + index))
                 update.add(Batch(images, targets, index), end - done, last=index == end - 1)
@@ -208,9 +209,9 @@ def train_steps(
             skipped += 1
             if skipped > skip_nonfinite:
                 raise
-            tqdm.write(f"left out, {skipped} in a row: {fault}")
+            tqdm.write(f"update skipped ({skipped} in a row): {fault}")
             for _ in range(end - fault.batches[-1].index - 1):
-                next(loaded)  # the rest of the update that is left out
+                next(batches)  # the remaining batches of the skipped update
             step = Step(end, update.images, fault.values, updated=False)
         except BaseException:
             update.restore_statistics()
@@ -225,8 +226,8 @@ def train_steps(
         yield step
 
 
-def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
-    """Tell the sampler the epoch, and how many of its samples are done."""
+def _start_at(data_loader: Any, epoch: int, start: int) -> None:
+    """Set the epoch of the sampler, and the number of samples to skip."""
     sampler = data_loader.sampler
     if start == 0:
         if hasattr(sampler, "set_epoch"):
@@ -234,8 +235,8 @@ def _begin_at(data_loader: Any, epoch: int, start: int) -> None:
         return
     if not hasattr(sampler, "skip"):
         raise DataError(
-            f"the loader's {type(sampler).__name__} cannot begin at batch {start}; use this project's data_loader, "
-            "or begin the epoch anew"
+            f"the loader's {type(sampler).__name__} cannot start at batch {start}; use this project's data_loader, "
+            "or restart the epoch"
         )
     sampler.set_epoch(epoch, skip=start * data_loader.batch_size)
 

@@ -1,4 +1,4 @@
-"""One optimizer update: gradients of its batches, a check that they are finite, and a way back."""
+"""One optimizer update: accumulate gradients, check that they are finite, apply or undo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from detseg.engine.ema import Ema
-from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, put_back
+from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, restore_norm_statistics
 from detseg.engine.precision import Precision
 from detseg.runtime.processes import Processes
 from detseg.runtime.signals import Interrupted, StopRequest
@@ -21,10 +21,10 @@ Target = dict[str, Any]
 
 
 class Update:
-    """The update of a model from one or more batches. Begun anew for each: begin, add, check_gradients, apply.
+    """Update of a model from one or more batches. Call order for each update: begin, add, check_gradients, apply.
 
     Attributes:
-        batches: of this update so far.
+        batches: batches of the current update so far.
     """
 
     def __init__(
@@ -40,55 +40,55 @@ class Update:
     ) -> None:
         self.model, self.optimizer, self.device, self.epoch = model, optimizer, device, epoch
         self.precision, self.processes, self.stop_request, self.names = precision, processes, stop_request, names
-        self.raw = getattr(model, "module", model) if processes.world > 1 else model
+        self.unwrapped_model = getattr(model, "module", model) if processes.world > 1 else model
         self.trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.batches: list[Batch] = []
-        self._sums: dict[str, float] = {}
+        self._loss_sums: dict[str, float] = {}
         self._statistics: list[tuple[Tensor, Tensor]] = []
 
     @property
     def images(self) -> int:
-        """Images of this update so far."""
+        """Number of images in this update so far."""
         return sum(len(batch.images) for batch in self.batches)
 
     def means(self) -> dict[str, float]:
-        """Means over the images of the total ("loss") and of each term."""
-        return {name: value / self.images for name, value in self._sums.items()}
+        """Mean over images of the total loss ("loss") and of each term."""
+        return {name: value / self.images for name, value in self._loss_sums.items()}
 
     def begin(self) -> None:
-        """Start an update: no gradients, and a copy of the norm statistics to go back to."""
+        """Start an update: clear the gradients, and copy the norm statistics so that they can be restored."""
         self._statistics = norm_statistics(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        self.batches, self._sums = [], {}
+        self.batches, self._loss_sums = [], {}
 
     def add(self, batch: Batch, count: int, *, last: bool) -> None:
         """Add the gradients of a batch.
 
         Args:
-            count: batches of this update, whose gradients are averaged.
-            last: this is the last of them, after which the processes average their gradients.
+            count: number of batches in this update, over which gradients are averaged.
+            last: whether this is the last of them, after which the processes average their gradients.
 
         Raises:
             NotFinite: the loss is not finite, in any process.
-            Interrupted: another process was asked to leave.
+            Interrupted: a process received a stop signal (several processes only).
         """
         self.batches.append(batch)
-        together = last or self.processes.world == 1
-        with nullcontext() if together else self.model.no_sync():  # type: ignore[operator]
+        synchronize = last or self.processes.world == 1
+        with nullcontext() if synchronize else self.model.no_sync():  # type: ignore[operator]
             values, loss = forward(self.model, batch, self.device, self.precision)
-            asked = bool(self.stop_request.asked)
-            faulty, leaving = self.processes.any([not math.isfinite(values["loss"]), asked])
-            if leaving and self.processes.world > 1:
-                raise Interrupted(self.stop_request.asked or signal.SIGTERM)
-            if not faulty:
+            stop_requested = bool(self.stop_request.signal_number)
+            not_finite, stopping = self.processes.any([not math.isfinite(values["loss"]), stop_requested])
+            if stopping and self.processes.world > 1:
+                raise Interrupted(self.stop_request.signal_number or signal.SIGTERM)
+            if not not_finite:
                 self.precision.backward(loss if count == 1 else loss / count)
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value * len(batch.images)
-        if faulty:
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value * len(batch.images)
+        if not_finite:
             raise NotFinite(self._message(values, [batch]), self.batches, values)
 
     def check_gradients(self, clip_norm: float | None) -> None:
-        """Limit the total L2 norm of the gradients to ``clip_norm``; None for no limit.
+        """Clip the gradients to a total L2 norm of ``clip_norm`` (None for no limit), and check that it is finite.
 
         Raises:
             NotFinite: the norm is not finite, and mixed precision does not explain it.
@@ -101,19 +101,19 @@ class Update:
             raise NotFinite(self._message(values, self.batches), self.batches, values)
 
     def apply(self, ema: Ema | None) -> None:
-        """Update the weights, and the average of them."""
+        """Update the weights and their moving average."""
         self.precision.step(self.optimizer)
         if ema is not None:
-            ema.update(self.raw)
+            ema.update(self.unwrapped_model)
 
     def undo(self) -> None:
-        """Go back to what stood before the update; the weights have not changed yet."""
+        """Restore the state before the update; the weights have not changed yet."""
         self.restore_statistics()
         self.optimizer.zero_grad(set_to_none=True)
 
     def restore_statistics(self) -> None:
-        """Put back the norm statistics of before the update."""
-        put_back(self._statistics)
+        """Restore the norm statistics from before the update."""
+        restore_norm_statistics(self._statistics)
 
     def _message(self, values: dict[str, float], batches: Sequence[Batch]) -> str:
         return message(values, batches, self.names, self.optimizer, self.epoch)
@@ -122,7 +122,7 @@ class Update:
 def forward(
     model: torch.nn.Module, batch: Batch, device: torch.device, precision: Precision
 ) -> tuple[dict[str, float], Tensor]:
-    """The loss of a batch and its terms as numbers, and the loss to go back from."""
+    """Run the forward pass; return the loss and its terms as numbers, and the loss tensor for the backward pass."""
     images, targets = to_device(batch.images, batch.targets, device)
     with precision.autocast():
         losses = model(images, targets)
@@ -133,16 +133,16 @@ def forward(
 def to_device(
     images: Sequence[Tensor], targets: Sequence[Target], device: torch.device
 ) -> tuple[list[Tensor], list[Target]]:
-    """Images and every tensor of the targets on ``device``; other values of a target are passed as they are.
+    """Move the images and every tensor of the targets to ``device``; other values of a target are unchanged.
 
-    Copies from a loader's pinned memory to a GPU do not wait for each other; what the GPU computes waits for them.
+    Copies from a loader's pinned memory to a GPU are asynchronous; computations on the GPU wait for them.
     """
-    ahead = device.type == "cuda"
+    non_blocking = device.type == "cuda"
     moved = [
         {
-            key: value.to(device, non_blocking=ahead) if isinstance(value, Tensor) else value
+            key: value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value
             for key, value in target.items()
         }
         for target in targets
     ]
-    return [image.to(device, non_blocking=ahead) for image in images], moved
+    return [image.to(device, non_blocking=non_blocking) for image in images], moved

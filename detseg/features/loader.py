@@ -1,4 +1,4 @@
-"""Batches of features in the place of images: what is frozen runs once for each view, not in every step."""
+"""Load batches of cached features instead of images: frozen layers run once for each view, not in every step."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from detseg.runtime.signals import StopRequest
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
-def _features_of(model: Model, image: Tensor, level: str) -> FrozenFeatures:
-    """Of one image, run by itself."""
+def _single_image_features(model: Model, image: Tensor, level: str) -> FrozenFeatures:
+    """Compute the features of one image as a batch of one."""
     device = next(model.parameters()).device
     return model.frozen_features([image.to(device)], level, alone=True)[0]
 
@@ -37,32 +37,32 @@ def fill(
     *,
     workers: int = 0,
     share: tuple[int, int] = (0, 1),
-    found_only: bool = False,
+    cached_only: bool = False,
     stop_request: StopRequest | None = None,
 ) -> None:
-    """Keep the features of every view of every row, until the store is full.
+    """Store the features of every view of every row, until the store is full.
 
     Args:
-        model: whose frozen parts make them, each image by itself.
-        share: (i, n) for the i-th of n processes that fill a folder together: each n-th item from the i-th on.
-        found_only: take what is in the folder, and compute nothing.
-        stop_request: where a request to leave is looked for.
+        model: its frozen layers compute the features, one image at a time.
+        share: (i, n) for process i of n processes that fill a folder together: every n-th item, starting at i.
+        cached_only: load the features that are in the folder, and compute nothing.
+        stop_request: checked between images.
 
     Raises:
-        Interrupted: there was one.
-        DataError: a number is too large for the store's dtype; names the image.
+        Interrupted: a stop was requested.
+        DataError: a number is too large for the store's dtype; the message contains the image.
     """
     every = EveryView(views)
     items = range(share[0], len(every), share[1])
     loader = data_loader(torch.utils.data.Subset(every, items), 1, workers=workers)
     stop_request = stop_request or StopRequest()
-    loaded = stop_request.waiting(iter(loader))
-    progress = tqdm(loaded, desc="features of frozen parts", total=len(items), unit="image", disable=None, leave=False)
+    batches = stop_request.interruptible(iter(loader))
+    progress = tqdm(batches, desc="caching features", total=len(items), unit="image", disable=None, leave=False)
     model.keep_frozen()
     for item, ((image,), (target,)) in zip(items, progress, strict=True):
-        compute = partial(_features_of, model, image, level)
+        compute = partial(_single_image_features, model, image, level)
         try:
-            store.keep(every.place(item), image, target, None if found_only else compute)
+            store.add(every.view_key(item), image, target, None if cached_only else compute)
         except DataError as error:
             raise DataError(f"{views.table[item // len(views.views)].name}: {error}") from error
         if store.full:
@@ -72,11 +72,11 @@ def fill(
 class FeatureLoader:
     """The batches of :func:`~detseg.datasets.loader.data_loader` over views, with features instead of images.
 
-    What the store keeps is taken from it; the others are loaded, by worker processes if there are any, run through the
-    frozen parts and rounded as the store would. So the batches are the same whatever the store holds.
+    Features in the store are reused. Other images are loaded (by workers, if there are any), passed through the frozen
+    layers and rounded as in the store. So the batches do not depend on the content of the store.
 
     Attributes:
-        dataset, sampler, batch_size: as of a DataLoader.
+        dataset, sampler, batch_size: as in a DataLoader.
     """
 
     def __init__(
@@ -92,10 +92,10 @@ class FeatureLoader:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Shuffled by (seed, epoch); the other arguments are those of ``data_loader``."""
+        """Create a loader shuffled by (seed, epoch); the other arguments are those of ``data_loader``."""
         self.store, self.dataset, self.batch_size = store, views, batch_size
         self._model, self._level = model, level
-        views.kept = store.places
+        views.cached = store.keys
         complete = len(store) == len(views) * len(views.views)
         self._loader = data_loader(
             views, batch_size, shuffle=True, seed=seed, workers=0 if complete else workers, rank=rank, world=world
@@ -106,34 +106,34 @@ class FeatureLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for firsts, targets in self._loader:
-            yield collate_fn([self._sample(*pair) for pair in zip(firsts, targets, strict=True)])  # type: ignore[misc]
+        for inputs, targets in self._loader:
+            yield collate_fn([self._sample(*pair) for pair in zip(inputs, targets, strict=True)])  # type: ignore[misc]
 
     def first_batch(self) -> Batch:
-        """A batch to measure with: the first rows, as epoch 0 shows them."""
+        """A batch for measurements: the first rows, in their views of epoch 0."""
         samples = [self._sample(*self.dataset[index]) for index in range(min(self.batch_size, len(self.dataset)))]
         return collate_fn(samples)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def _sample(self, first: ViewKey | Tensor, target: Target | None) -> Sample:
-        if isinstance(first, ViewKey):
-            return self.store.sample(first)
+    def _sample(self, image: ViewKey | Tensor, target: Target | None) -> Sample:
+        if isinstance(image, ViewKey):
+            return self.store.sample(image)
         assert target is not None
-        return self.store.rounded(_features_of(self._model, first, self._level)), target
+        return self.store.rounded(_single_image_features(self._model, image, self._level)), target
 
 
 class EvaluationFeatures:
-    """The batches of an evaluation's loader, with features instead of images from the second pass on.
+    """The batches of an evaluation loader, with features instead of images from the second pass on.
 
-    They are those of the first pass: float32, of images of a batch run together as for predictions, so that what is
-    found is the same to the bit. Batches over the limit are loaded and run each time.
+    The features are those of the first pass: float32, computed for whole batches as in prediction, so that the
+    detections are bit-identical. Batches over the memory limit are loaded and computed each time.
     """
 
     def __init__(self, model: Model, loader: torch.utils.data.DataLoader[Any], level: str, limit: int) -> None:
-        """``limit``: bytes of features that are kept at most."""
+        """Create an empty cache of at most ``limit`` bytes of features."""
         self.dataset, self.sampler, self.batch_size = loader.dataset, loader.sampler, loader.batch_size
         self._model, self._loader, self._level, self._limit = model, loader, level, limit
-        self._kept: list[tuple[tuple[FrozenFeatures, ...], tuple[PackedTarget, ...]]] = []
+        self._cached: list[tuple[tuple[FrozenFeatures, ...], tuple[PackedTarget, ...]]] = []
         self._nbytes = 0
         self._full = False
 
@@ -141,16 +141,16 @@ class EvaluationFeatures:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for features, packed in self._kept:
-            yield features, tuple(target.target() for target in packed)
-        done = len(self._kept)
-        if done == len(self._loader):
+        for features, packed in self._cached:
+            yield features, tuple(target.unpack() for target in packed)
+        cached_batches = len(self._cached)
+        if cached_batches == len(self._loader):
             return
-        self.sampler.set_epoch(0, skip=done * (self.batch_size or 1))  # type: ignore[attr-defined]
+        self.sampler.set_epoch(0, skip=cached_batches * (self.batch_size or 1))  # type: ignore[attr-defined]
         try:
             for images, targets in self._loader:
                 features = self._features(images)
-                self._keep(features, targets)
+                self._add(features, targets)
                 yield features, targets
         finally:
             self.sampler.set_epoch(0)  # type: ignore[attr-defined]
@@ -161,10 +161,10 @@ class EvaluationFeatures:
         images, _ = to_device(images, [], device)
         return tuple(self._model.frozen_features(images, self._level, alone=False))
 
-    def _keep(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> None:
-        self._full = self._full or self._nbytes + sum(one.nbytes for one in features) > self._limit
+    def _add(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> None:
+        self._full = self._full or self._nbytes + sum(image.nbytes for image in features) > self._limit
         if self._full:
             return
-        copies = tuple(one.to("cpu").with_maps(torch.float32) for one in features)
-        self._nbytes += sum(one.nbytes for one in copies)
-        self._kept.append((copies, tuple(PackedTarget.of(target) for target in targets)))
+        copies = tuple(image.to("cpu").with_maps(torch.float32) for image in features)
+        self._nbytes += sum(copy.nbytes for copy in copies)
+        self._cached.append((copies, tuple(PackedTarget.pack(target) for target in targets)))

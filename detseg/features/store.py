@@ -1,4 +1,4 @@
-"""Where features of frozen parts are kept: in memory, or in a folder that runs share."""
+"""Store features of frozen layers: in memory, or in a folder that is shared by runs."""
 
 from __future__ import annotations
 
@@ -24,34 +24,35 @@ Sample = tuple[FrozenFeatures, Target]
 
 
 class FeatureStore:
-    """Features and targets by their :class:`ViewKey`, as many as fit below a limit; none is ever dropped for another.
+    """Features and targets by :class:`ViewKey`, up to a memory limit; nothing is ever evicted.
 
-    In a folder each has a file of its own, named by what it was computed from: the frozen weights and settings
-    (``source``), and the very pixels that the network was given. So nothing in it can be out of date, two runs can use
-    it at once (a file is put in its place whole, and both would write the same), and a corrupt one is written anew.
+    In a folder, the features of each image are one file. Its name is a checksum of what the features depend on: the
+    frozen weights and settings (``source``), and the input pixels of the network. So a file can never be out of date,
+    two runs can use the folder at the same time (files are written atomically, and both would write the same content),
+    and a corrupt file is written again.
 
     Attributes:
-        nbytes: features kept so far.
-        full: whether one was left out for the limit, or for a full disk; from then on all are.
-        found: files that were there already.
-        corrupt: files that were not as they were written.
+        nbytes: bytes of the features stored so far.
+        full: whether features were not stored because of the limit or a full disk; after that nothing more is stored.
+        reused: number of files that existed already.
+        corrupt: number of files whose checksum did not match.
     """
 
     def __init__(self, *, dtype: torch.dtype, limit: int, source: str = "", folder: Path | None = None) -> None:
-        """Begin with nothing.
+        """Create an empty store.
 
         Args:
-            dtype: of the maps; float16, or float32.
-            limit: bytes of features that are kept at most; in a folder with those of other runs that are in it.
-            source: of :func:`source_of`.
-            folder: None for memory.
+            dtype: dtype of the feature maps; float16 or float32.
+            limit: maximum bytes of features; in a folder, including those of other runs.
+            source: checksum from :func:`source_checksum`.
+            folder: None to store in memory.
         """
         self.dtype, self.limit, self.source = dtype, limit, source
         self.folder = None if folder is None else folder / source[:16]
         self.nbytes = 0
         self.full = False
-        self.found = self.corrupt = 0
-        self._taken = 0 if folder is None else _size_of(folder)
+        self.reused = self.corrupt = 0
+        self._used_bytes = 0 if folder is None else _folder_bytes(folder)
         self._features: dict[ViewKey, FrozenFeatures | Path] = {}
         self._targets: dict[ViewKey, PackedTarget] = {}
 
@@ -59,26 +60,27 @@ class FeatureStore:
         return len(self._features)
 
     @property
-    def places(self) -> frozenset[ViewKey]:
-        """What is kept."""
+    def keys(self) -> frozenset[ViewKey]:
+        """Keys of the stored views."""
         return frozenset(self._features)
 
-    def keep(self, place: ViewKey, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
-        """Keep the features of ``image``: those in the folder if a whole file of them is there, else computed ones,
-        unless they are over the limit. Without ``compute`` only those that are there.
+    def add(self, key: ViewKey, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
+        """Add the features of ``image``: from a valid file in the folder, else computed, unless over the limit.
+
+        Without ``compute``, only features from the folder are added.
 
         Raises:
             DataError: a number is too large for ``dtype``.
         """
-        path = None if self.folder is None else self.folder / f"{key_of(image)}.safetensors"
-        kept: FrozenFeatures | Path | None = path if path is not None and self._found(path) else None
-        if kept is None and compute is not None:
-            kept = self._taken_in(self.rounded(compute()), path)
-        if kept is not None:
-            self._features[place], self._targets[place] = kept, PackedTarget.of(target)
+        path = None if self.folder is None else self.folder / f"{image_checksum(image)}.safetensors"
+        stored: FrozenFeatures | Path | None = path if path is not None and self._reuse_file(path) else None
+        if stored is None and compute is not None:
+            stored = self._store(self.rounded(compute()), path)
+        if stored is not None:
+            self._features[key], self._targets[key] = stored, PackedTarget.pack(target)
 
-    def _found(self, path: Path) -> bool:
-        """Whether there is a whole file."""
+    def _reuse_file(self, path: Path) -> bool:
+        """Whether there is a valid file, which is then counted."""
         if not path.is_file():
             return False
         try:
@@ -87,22 +89,22 @@ class FeatureStore:
             self.corrupt += 1
             return False
         self.nbytes += sum(tensor.nbytes for tensor in tensors.values())
-        self.found += 1
+        self.reused += 1
         return True
 
-    def _taken_in(self, features: FrozenFeatures, path: Path | None) -> FrozenFeatures | Path | None:
-        """The features, or the file that now holds them; None where there is no room."""
-        no_room = self.full or self._taken + features.nbytes > self.limit
-        if no_room or (path is not None and not _written(path, features)):
+    def _store(self, features: FrozenFeatures, path: Path | None) -> FrozenFeatures | Path | None:
+        """The features, or the path of the file that was written; None if there is no space."""
+        over_limit = self.full or self._used_bytes + features.nbytes > self.limit
+        if over_limit or (path is not None and not _write_if_space(path, features)):
             self.full = True
             return None
-        self._taken += features.nbytes
+        self._used_bytes += features.nbytes
         self.nbytes += features.nbytes
         return path or features
 
     def rounded(self, features: FrozenFeatures) -> FrozenFeatures:
-        """``features`` on the CPU as they come back from here; what is not kept is rounded too, so that the limit
-        changes no number.
+        """``features`` on the CPU, rounded as in the store; also for features that are not stored, so that the limit
+        does not change the results.
 
         Raises:
             DataError: a number is too large for ``dtype``.
@@ -110,45 +112,45 @@ class FeatureStore:
         features.check_fits(self.dtype)
         return features.to("cpu").with_maps(self.dtype)
 
-    def sample(self, place: ViewKey) -> Sample:
-        """What is kept for ``place``.
+    def sample(self, key: ViewKey) -> Sample:
+        """Features and target of ``key``.
 
         Raises:
-            OSError: its file was removed meanwhile.
+            OSError: the file was removed in the meantime.
         """
-        features = self._features[place]
+        features = self._features[key]
         if isinstance(features, Path):
             features = _read(features)
-        return features, self._targets[place].target()
+        return features, self._targets[key].unpack()
 
 
-def key_of(image: Tensor) -> str:
+def image_checksum(image: Tensor) -> str:
     """The sha256 of an image's shape and pixels."""
     digest = hashlib.sha256(f"{tuple(image.shape)} {image.dtype}".encode())
     digest.update(image.contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def source_of(model: Model, level: str, dtype: torch.dtype, device: torch.device) -> str:
-    """The sha256 of all that features depend on but the image: frozen weights, architecture, libraries, device."""
-    described = model.description.to_dict()
-    described["class_map"] = None  # of the heads
+def source_checksum(model: Model, level: str, dtype: torch.dtype, device: torch.device) -> str:
+    """The sha256 of what features depend on besides the image: frozen weights, architecture, libraries, device."""
+    description = model.description.to_dict()
+    description["class_map"] = None  # only affects the heads
     versions = f"torch {torch.__version__} on {device.type}"
-    header = {"model": described, "frozen": model.frozen_modules, "level": level, "dtype": str(dtype), "by": versions}
+    header = {"model": description, "frozen": model.frozen_modules, "level": level, "dtype": str(dtype), "by": versions}
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for module in model.frozen_modules:
-        _add(digest, module, model.get_submodule(module))
+        _update_digest(digest, module, model.get_submodule(module))
     return digest.hexdigest()
 
 
-def _add(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
+def _update_digest(digest: hashlib._Hash, name: str, module: nn.Module) -> None:
     for key, tensor in module.state_dict().items():
         digest.update(f"{name}.{key} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
-def _written(path: Path, features: FrozenFeatures) -> bool:
-    """Whether there was room for the file of ``features``."""
+def _write_if_space(path: Path, features: FrozenFeatures) -> bool:
+    """Write the file of ``features``; return whether there was space on the disk."""
     header = {"level": features.level, "size_hw": features.size_hw}
     try:
         write_tensor_file(path, {"features": header}, features.tensors())
@@ -160,19 +162,19 @@ def _written(path: Path, features: FrozenFeatures) -> bool:
 
 
 def _read(path: Path) -> FrozenFeatures:
-    """A file that was looked through when the run began, now memory-mapped."""
+    """Memory-map a file that was checked at the start of the run."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: features of this run were removed; go on with --resume, which makes them anew"
+            f"{path}: cached features of this run were removed; continue with --resume, which computes them again"
         )
     with safetensors.safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["detseg"])["features"]
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     return FrozenFeatures.from_tensors(header["level"], tuple(header["size_hw"]), tensors)
 
 
-def _size_of(folder: Path) -> int:
-    """Bytes of all files of features in ``folder``."""
+def _folder_bytes(folder: Path) -> int:
+    """Bytes of all feature files in ``folder``."""
     if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file; --cache-dir takes a folder")
+        raise DataError(f"{folder} is a file; --cache-dir must be a folder")
     return sum(path.stat().st_size for path in folder.glob("*/*.safetensors"))

@@ -33,7 +33,7 @@ def evaluate_table(
     workers: int,
     max_dets: int | None = None,
 ) -> tuple[Metrics, AnyEvaluator]:
-    """Metrics of one of this project's models on all images of ``table``, and the evaluator with its predictions."""
+    """Metrics of a detseg model on all images of ``table``, and the evaluator with the predictions."""
     task, preprocessing = model.description.task, model.description.preprocessing
     loader = data_loader(Dataset(table, preprocessing, task=task), batch_size, workers=workers)
     evaluator = make_evaluator(table, task, preprocessing, max_dets=max_dets)
@@ -41,7 +41,7 @@ def evaluate_table(
 
 
 def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:
-    """metrics.json, and predictions.json in COCO results form for detectors, in ``folder``."""
+    """Write metrics.json to ``folder``, and for detectors predictions.json in COCO results format."""
     write_json(folder / "metrics.json", metrics.to_dict())
     if isinstance(evaluator, CocoEvaluator):
         write_json(folder / "predictions.json", evaluator.results())
@@ -50,10 +50,10 @@ def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) ->
 def match_classes(
     table: AnnotationTable, class_map: ClassMap, label_fields: Sequence[LabelField] = ()
 ) -> AnnotationTable:
-    """``table`` with its labels renumbered to the model's classes, matched by name; label fields too.
+    """``table`` with labels (or label fields) renumbered to the classes of the model, matched by name.
 
     Raises:
-        DataError: the data has a class or a label field that the model does not know.
+        DataError: the data has a class or a label field that the model does not have.
     """
     if table.label_fields and label_fields:
         return with_fields(table, label_fields)
@@ -62,13 +62,13 @@ def match_classes(
     unknown = [name for name in table.class_map.names if name not in class_map.names]
     if unknown:
         raise DataError(
-            f"{table.source}: class {', '.join(map(repr, unknown))} is not known to the model, which has "
-            f"{', '.join(map(repr, class_map.names))}; choose classes with --classes"
+            f"{table.source}: class {', '.join(map(repr, unknown))} is not a class of the model, which has "
+            f"{', '.join(map(repr, class_map.names))}; select classes with --classes"
         )
     to_label = np.array([0, *(class_map.label_of(name) for name in table.class_map.names)])
     ids = dict(zip(table.class_map.names, table.class_map.category_ids, strict=True))
-    spare = max([*ids.values(), *class_map.category_ids], default=0)
-    category_ids = [ids.get(name, spare + 1 + i) for i, name in enumerate(class_map.names)]
+    largest_id = max([*ids.values(), *class_map.category_ids], default=0)
+    category_ids = [ids.get(name, largest_id + 1 + i) for i, name in enumerate(class_map.names)]
     index = table.class_index
     return replace(
         table,
@@ -79,10 +79,10 @@ def match_classes(
 
 
 def check_keypoints(table: AnnotationTable, description: ModelDescription) -> None:
-    """DataError unless ``table`` has the keypoints that the model finds, in the same order."""
-    why = difference(description.keypoints, table.keypoint_schema) if description.keypoints else ""
-    if why:
+    """DataError unless ``table`` has the keypoints of the model, in the same order."""
+    mismatch = difference(description.keypoints, table.keypoint_schema) if description.keypoints else ""
+    if mismatch:
         raise DataError(
-            f"{table.source}: the model's keypoints are not those of the data ({why}); evaluate on data with "
-            f"{', '.join(description.keypoints.names if description.keypoints else ())}"
+            f"{table.source}: the keypoints of the model differ from those of the data ({mismatch}); evaluate on data "
+            f"with {', '.join(description.keypoints.names if description.keypoints else ())}"
         )

@@ -1,4 +1,4 @@
-"""A trained model and its preprocessing as one callable: image in, prediction out."""
+"""Predict images with a trained model, including preprocessing and postprocessing."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ Image = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
 
 
 class Predictor:
-    """``Predictor(run)(image)`` gives a :class:`Prediction`, or a :class:`ClassPrediction` from a classifier
-    (:class:`FieldPredictions` from one with several label fields).
+    """``Predictor(run)(image)`` returns a :class:`Prediction`; for a classifier a :class:`ClassPrediction`, or with
+    several label fields :class:`FieldPredictions`.
 
     Args:
-        run: run folder (its best checkpoint is taken), checkpoint file, or one of this project's models, which is put
-            into eval mode.
-        device: "cuda", "cpu", ...; None for CUDA if there is one.
+        run: run folder (its best checkpoint is loaded), checkpoint file, or a detseg model, which is set to eval mode.
+        device: "cuda", "cpu", ...; None for CUDA if available, else the CPU.
 
     Attributes:
-        class_map: the K classes; ``class_map.name_of(label)`` gives a name.
-        label_fields: of a classifier that gives several classes an image; else empty.
+        class_map: the K classes; ``class_map.name_of(label)`` returns a class name.
+        label_fields: the label fields of a classifier with several classes per image; else empty.
         task: "detect", "segment", "keypoints" or "classify".
-        keypoints: what the model's keypoints are; None if it finds none.
+        keypoints: the keypoint schema of the model; None without keypoints.
     """
 
     def __init__(self, run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None = None) -> None:
@@ -50,7 +49,7 @@ class Predictor:
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
     def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
-        """Predict one image, in the pixels of the upright original.
+        """Predict one image, in pixels of the upright original image.
 
         Raises:
             OSError: the file is missing.
@@ -59,7 +58,7 @@ class Predictor:
         return self.many([image])[0]
 
     def many(self, images: Sequence[Image]) -> list[Prediction | ClassPrediction | FieldPredictions]:
-        """Predict several images at once. No image changes the result of another."""
+        """Predict several images as one batch. The result of an image does not depend on the other images."""
         if not len(images):
             return []
         prepared = [self.prepare(image) for image in images]
@@ -72,7 +71,7 @@ class Predictor:
         ]
 
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
-        """Network input uint8 [h, w, 3] of one image, and where it lies in the original."""
+        """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
         if isinstance(image, np.ndarray):
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise DataError(
@@ -89,12 +88,12 @@ class Predictor:
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
-    """``device``, or CUDA if there is one, or the CPU. DataError for a device that is not here."""
+    """``device``; if None, CUDA if available, else the CPU. DataError if the device is not available."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        selected = torch.device(device)
+        torch.empty(0, device=selected)
     except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device {str(device)!r} cannot be used here ({error}); use cpu or leave it out") from error
-    return chosen
+        raise DataError(f"device {str(device)!r} is not available ({error}); use cpu or omit the option") from error
+    return selected

@@ -14,18 +14,18 @@ from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 def to_results(
     prediction: Prediction | ClassPrediction | FieldPredictions, class_map: ClassMap
 ) -> list[dict[str, Any]]:
-    """One dict for each detection in COCO's results form, without the image id; upright pixels. A classifier gives one
-    class, with several label fields one for each ``field``."""
+    """One dict per detection in COCO results format, without the image id, in upright pixels. For a classifier, one
+    dict per image, or one per label field."""
     if isinstance(prediction, FieldPredictions):
         return [
             {
                 "field": name,
                 "category_id": class_map.category_id_of(label),
                 "category": class_map.name_of(label).removeprefix(f"{name}="),
-                "score": float(one.probabilities.max()),
-                "probabilities": [float(value) for value in one.probabilities],
+                "score": float(field.probabilities.max()),
+                "probabilities": [float(value) for value in field.probabilities],
             }
-            for (name, one), label in zip(prediction.fields.items(), prediction.labels(), strict=True)
+            for (name, field), label in zip(prediction.fields.items(), prediction.labels(), strict=True)
         ]
     if isinstance(prediction, ClassPrediction):
         index = prediction.class_index

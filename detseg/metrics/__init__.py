@@ -1,4 +1,4 @@
-"""How good predictions are: COCO AP for detectors, accuracy for classifiers. No torch."""
+"""Evaluation metrics: COCO AP for detectors, accuracy for classifiers. Does not import torch."""
 
 from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from detseg.metrics.coco import CocoEvaluator

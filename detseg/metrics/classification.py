@@ -1,4 +1,4 @@
-"""How often a classifier is right: overall, by class, and which classes it takes for which."""
+"""Accuracy of a classifier: overall, per class, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ TOP = 5
 
 @dataclass(frozen=True)
 class ClassificationMetrics:
-    """Counts of right and wrong answers.
+    """Counts of correct and wrong predictions.
 
     Attributes:
         class_names: K names, by class_index.
-        confusion: int64 [K, K], row = ground truth, column = answer.
-        top5_hits: images whose true class is among the five most probable; None if K is at most 5.
-        notes: what a reader of the numbers should know.
+        confusion: int64 [K, K], row = ground truth, column = prediction.
+        top5_hits: number of images whose true class is among the five most probable; None if K is at most 5.
+        notes: remarks on the numbers, for example skipped predictions.
     """
 
     class_names: tuple[str, ...]
@@ -40,17 +40,17 @@ class ClassificationMetrics:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of images that are right; None without images."""
+        """Fraction of images with a correct prediction; None without images."""
         return int(self.confusion.trace()) / self.images if self.images else None
 
     @property
     def top5(self) -> float | None:
-        """Share of images whose class is among the five most probable; None without images or with K <= 5."""
+        """Fraction of images whose true class is among the five most probable; None without images or if K <= 5."""
         return None if self.top5_hits is None or not self.images else self.top5_hits / self.images
 
     @property
     def per_class(self) -> dict[str, float | None]:
-        """Share of each class's images that are right (recall) by name; None for a class without images."""
+        """Fraction of the images of each class with a correct prediction (recall); None for a class without images."""
         totals, hits = self.confusion.sum(axis=1).tolist(), self.confusion.diagonal().tolist()
         return {
             name: hit / total if total else None
@@ -59,21 +59,21 @@ class ClassificationMetrics:
 
     @property
     def balanced_accuracy(self) -> float | None:
-        """Mean of ``per_class`` over the classes that have images."""
+        """Mean of ``per_class`` over the classes with images."""
         defined = [value for value in self.per_class.values() if value is not None]
         return sum(defined) / len(defined) if defined else None
 
     def best(self) -> float:
-        """Accuracy: the number that picks the best checkpoint; 0.0 without images."""
+        """Accuracy: the number that selects the best checkpoint; 0.0 without images."""
         return self.accuracy or 0.0
 
     def scalars(self) -> dict[str, float | None]:
-        """The single numbers by name."""
+        """Scalar metrics by name."""
         top5 = {} if self.top5_hits is None else {"top5_accuracy": self.top5}
         return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy, **top5}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; None where a number is not defined."""
+        """All metrics as a JSON-able dict; None where a metric is not defined."""
         totals = self.confusion.sum(axis=1).tolist()
         return {
             **self.scalars(),
@@ -87,33 +87,33 @@ class ClassificationMetrics:
         }
 
     def lines(self) -> list[str]:
-        """An aligned table; each class with its images, its accuracy and what it is most often taken for."""
+        """An aligned table: number of images, accuracy and most frequent confusion of each class."""
         width = max([len("balanced accuracy"), *(len(name) for name in self.class_names)])
         lines = [f"{self.images} images"]
         lines += [
             f"{name.replace('_', ' '):<{width}}  {_cell(value)}".rstrip() for name, value in self.scalars().items()
         ]
-        lines += ["", f"{'class':<{width}}  images  accuracy  most often taken for"]
+        lines += ["", f"{'class':<{width}}  images  accuracy  most often confused with"]
         for row, (name, value) in enumerate(self.per_class.items()):
-            wrong = self.confusion[row].copy()
-            total = int(wrong.sum())
-            wrong[row] = 0
-            other = int(wrong.argmax())
-            mistaken = f"{self.class_names[other]} ({wrong[other]})" if wrong[other] else ""
-            lines.append(f"{name:<{width}}  {total:>6}  {_cell(value):>8}  {mistaken}".rstrip())
+            errors = self.confusion[row].copy()
+            total = int(errors.sum())
+            errors[row] = 0
+            other = int(errors.argmax())
+            confusion = f"{self.class_names[other]} ({errors[other]})" if errors[other] else ""
+            lines.append(f"{name:<{width}}  {total:>6}  {_cell(value):>8}  {confusion}".rstrip())
         return lines + [f"note: {note}" for note in self.notes]
 
 
 class ClassificationEvaluator:
-    """Scores one class per image, collected batch by batch.
+    """Evaluates one class per image, collected batch by batch.
 
-    An image that comes again (samplers of distributed runs repeat some) is only counted: the first answer stands.
+    A repeated image (samplers of distributed runs repeat some) is not evaluated again: its first prediction is used.
 
     Args:
         class_map: the K classes.
 
     Attributes:
-        repeats: number of answers that were left out because their image came before.
+        repeats: number of predictions that were ignored because their image was already evaluated.
     """
 
     def __init__(self, class_map: ClassMap) -> None:
@@ -121,7 +121,7 @@ class ClassificationEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Remove all predictions."""
         self._confusion = np.zeros((len(self.class_map), len(self.class_map)), np.int64)
         self._top5_hits = 0
         self._seen: set[int] = set()
@@ -136,14 +136,14 @@ class ClassificationEvaluator:
 
         Args:
             targets: one dict per image with ``image_id`` and ``class_index`` (0..K-1), ints or tensors of one number.
-            outputs: one answer per image.
+            outputs: one prediction per image.
 
         Raises:
-            DataError: a class outside 0..K-1, several class labels per image, another number of probabilities than K,
-                or one that is not finite.
+            DataError: a class outside 0..K-1, several class labels for one image, a number of probabilities other than
+                K, or a probability that is not finite.
         """
         if len(targets) != len(outputs):
-            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; pass one output per image")
         for target, output in zip(targets, outputs, strict=True):
             image_id, ground_truth = int(to_numpy(target["image_id"]).reshape(-1)[0]), to_numpy(target["class_index"])
             probabilities = np.asarray(output.probabilities)
@@ -157,27 +157,27 @@ class ClassificationEvaluator:
             self._top5_hits += int(row in np.argsort(-probabilities, kind="stable")[:TOP])
 
     def to_bytes(self) -> bytes:
-        """All answers, for the evaluator of another process; see :meth:`add_bytes`."""
+        """All predictions, for the evaluator of another process; see :meth:`add_bytes`."""
         return msgspec.msgpack.encode((self._confusion.tobytes(), self._top5_hits, sorted(self._seen), self.repeats))
 
     def add_bytes(self, content: bytes) -> None:
-        """Add what another process collected with an evaluator of the same classes.
+        """Add the predictions that another process collected with an evaluator of the same classes.
 
         Raises:
-            DataError: both have seen an image, whose answers cannot be told apart any more.
+            DataError: both evaluators have the same image; its predictions cannot be separated afterwards.
         """
         confusion, hits, seen, repeats = msgspec.msgpack.decode(content, type=tuple[bytes, int, list[int], int])
-        both = sorted(self._seen & set(seen))
-        if both:
-            raise DataError(f"image {both[0]} was scored by two processes; give each image to one of them")
+        duplicates = sorted(self._seen & set(seen))
+        if duplicates:
+            raise DataError(f"image {duplicates[0]} was evaluated by two processes; assign each image to one process")
         self._confusion += np.frombuffer(confusion, np.int64).reshape(self._confusion.shape)
         self._top5_hits += hits
         self._seen |= set(seen)
         self.repeats += repeats
 
     def compute(self) -> ClassificationMetrics:
-        """The numbers of everything so far."""
-        notes = [f"{self.repeats} answers left out: their image came before"] if self.repeats else []
+        """Compute the metrics of all predictions so far."""
+        notes = [f"{self.repeats} predictions ignored: repeated images"] if self.repeats else []
         hits = self._top5_hits if len(self.class_map) > TOP else None
         return ClassificationMetrics(self.class_map.names, self._confusion.copy(), hits, tuple(notes))
 
@@ -185,13 +185,13 @@ class ClassificationEvaluator:
         classes = len(self.class_map)
         if ground_truth.size != 1 or not 0 <= int(ground_truth.reshape(-1)[0]) < classes:
             raise DataError(
-                f"image {image_id}: class_index is {ground_truth.tolist()}, one of 0..{classes - 1} is needed; leave images "
-                "without a class out of the evaluation"
+                f"image {image_id}: class_index is {ground_truth.tolist()}, but must be one of 0..{classes - 1}; "
+                "exclude images without a class from the evaluation"
             )
         if probabilities.shape != (classes,) or not np.isfinite(probabilities).all():
             raise DataError(
-                f"image {image_id}: the answer has shape {list(probabilities.shape)} or numbers that are not finite; "
-                f"{classes} probabilities are needed"
+                f"image {image_id}: the prediction has shape {list(probabilities.shape)} or numbers that are not "
+                f"finite; {classes} finite probabilities are needed"
             )
 
 

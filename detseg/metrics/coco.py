@@ -1,4 +1,4 @@
-"""COCO AP of boxes, masks and keypoints, collected batch by batch."""
+"""Compute COCO AP of boxes, masks and keypoints from predictions that are added batch by batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from detseg.metrics.scoring import (
     limit_notes,
     match,
     per_class,
-    summarise,
+    summarize,
 )
 from detseg.metrics.serialization import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
@@ -31,22 +31,22 @@ from detseg.structures import Prediction
 
 
 class CocoEvaluator:
-    """Scores predictions against all images of a ground truth, as COCO does.
+    """Evaluates predictions against all images of a ground truth, as COCO does.
 
-    An image that no ``update`` brings counts as one where nothing was found; compare ``images_seen`` with the number of
-    images that went through the model. An image that comes again (samplers of distributed runs repeat some to fill up
-    the last batch) is only counted: the first prediction stands.
+    An image without an ``update`` counts as an image without detections; compare ``images_seen`` with the number of
+    images that the model processed. A repeated image (samplers of distributed runs repeat some to fill the last batch)
+    is not evaluated again: its first prediction is used.
 
     Args:
-        ground truth: a table, whose ignored instances count as crowds, or a GroundTruth.
-        iou_types: some of "bbox", "segm", "keypoints".
+        ground_truth: a table, whose ignored instances count as crowds, or a GroundTruth.
+        iou_types: one or more of "bbox", "segm", "keypoints".
         geometry: image id -> Geometry; needed for outputs in network pixels.
-        max_dets: how many detections of a class are looked at in an image, best first. None: COCO's own limit (100; 20
+        max_dets: maximum number of detections per class and image, by descending score. None: COCO's limit (100; 20
             for keypoints), or the largest number of objects of one class in one image if that is larger.
 
     Attributes:
-        images_seen: number of different images that were updated.
-        repeats: number of predictions that were left out because their image came before.
+        images_seen: number of different images that were added.
+        repeats: number of predictions that were ignored because their image was already added.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class CocoEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all predictions."""
+        """Remove all predictions."""
         self._predictions: dict[int, Prediction] = {}
         self.repeats = 0
 
@@ -79,22 +79,22 @@ class CocoEvaluator:
         """Add a batch.
 
         Args:
-            targets: one dict per image; only ``image_id`` (int, or a tensor of one number) is looked at.
-            outputs: what the model gave for each: RawPrediction, Prediction, or torchvision's dict of tensors.
+            targets: one dict per image; only ``image_id`` (int, or a tensor of one number) is used.
+            outputs: output of the model for each image: RawPrediction, Prediction, or torchvision's dict of tensors.
 
         Raises:
-            DataError: an image that the ground truth does not have, or an output that cannot be scored: numbers that
-                are not finite, a label outside 1..K, masks or keypoints missing that ``iou_types`` asks for.
+            DataError: an image that is not in the ground truth, or an output that cannot be evaluated: numbers that
+                are not finite, a label outside 1..K, or no masks or keypoints although ``iou_types`` needs them.
         """
         if len(targets) != len(outputs):
-            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; pass one output per image")
         ids = [int(to_numpy(target["image_id"]).reshape(-1)[0]) for target in targets]
         unknown = sorted({image_id for image_id in ids if image_id not in self.ground_truth.sizes})
         if unknown:
             raise DataError(
                 f"image ids {', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''} are not in the "
-                f"ground truth {self.ground_truth.source}, which has {len(self.ground_truth.sizes)} images; evaluate on the images "
-                "that it was made from (pycocotools: Results do not correspond to current coco set)"
+                f"ground truth {self.ground_truth.source}, which has {len(self.ground_truth.sizes)} images; evaluate "
+                "on the images of this ground truth (pycocotools: Results do not correspond to current coco set)"
             )
         for image_id, output in zip(ids, outputs, strict=True):
             if image_id in self._predictions:
@@ -107,13 +107,13 @@ class CocoEvaluator:
         return pack_predictions(self._predictions.items())
 
     def add_bytes(self, content: bytes) -> None:
-        """Add what another process collected with an evaluator of the same ground truth."""
+        """Add the predictions that another process collected with an evaluator of the same ground truth."""
         for image_id, prediction in unpack_predictions(content):
             if image_id in self._predictions:
                 self.repeats += 1
             else:
                 self._predictions[image_id] = prediction
-        # in the order of the ground truth, as if one process had seen them all
+        # in the order of the ground truth, as if a single process had evaluated all images
         self._predictions = {
             image_id: self._predictions[image_id]
             for image_id in self.ground_truth.sizes
@@ -121,33 +121,30 @@ class CocoEvaluator:
         }
 
     def compute(self) -> CocoMetrics:
-        """Score everything so far against all images of the ground truth; nothing is printed or changed."""
+        """Evaluate all predictions so far against all images of the ground truth; nothing is printed or changed."""
         stats: dict[str, Stats] = {}
         classes: dict[str, dict[str, Stats]] = {}
         limits: dict[str, int] = {}
         for iou_type in self.iou_types:
             evaluation = self._evaluation(iou_type)
-            stats[iou_type] = summarise(evaluation, iou_type)
+            stats[iou_type] = summarize(evaluation, iou_type)
             classes[iou_type] = per_class(self.ground_truth, evaluation)
             limits[iou_type] = self._limit(iou_type)
         notes = self.ground_truth.notes.lines()
         for iou_type in self.iou_types:
             notes += limit_notes(self.ground_truth, iou_type, limits[iou_type])
         if self.repeats:
-            notes.append(f"{self.repeats} predictions left out: their image came before")
-        if self.images_seen < len(self.ground_truth.sizes):
-            notes.append(
-                f"{len(self.ground_truth.sizes) - self.images_seen} of {len(self.ground_truth.sizes)} images have no predictions"
-            )
-        return CocoMetrics(
-            stats, classes, self.ground_truth.counts(), len(self.ground_truth.sizes), limits, tuple(notes)
-        )
+            notes.append(f"{self.repeats} predictions ignored: repeated images")
+        images = len(self.ground_truth.sizes)
+        if self.images_seen < images:
+            notes.append(f"{images - self.images_seen} of {images} images have no predictions")
+        return CocoMetrics(stats, classes, self.ground_truth.counts(), images, limits, tuple(notes))
 
     def results(self) -> list[dict[str, Any]]:
-        """All predictions in COCO's results form, with the data set's own ids and in its own frame.
+        """All predictions in COCO's results format, with the ids and in the pixel frame of the data set.
 
-        Each has ``image_id``, ``category_id``, ``bbox`` (x, y, width, height, not rounded), ``score``, and where the
-        model gives them ``segmentation`` (RLE with text counts) and ``keypoints`` (x, y, score, ...).
+        Each has ``image_id``, ``category_id``, ``bbox`` (x, y, width, height, not rounded), ``score``, and if the model
+        predicts them ``segmentation`` (RLE with counts as text) and ``keypoints`` (x, y, score, ...).
         """
         results = []
         for image_id, prediction in self._predictions.items():
@@ -169,11 +166,11 @@ class CocoEvaluator:
         return results
 
     def _checked(self, image_id: int, output: Output) -> Prediction:
-        lookup = self._geometry
+        geometry_of = self._geometry
         prediction = as_prediction(
             output,
             self.ground_truth.sizes[image_id],
-            geometry=None if lookup is None else lambda: lookup(image_id),
+            geometry=None if geometry_of is None else lambda: geometry_of(image_id),
             num_labels=len(self.ground_truth.class_names),
             where=f"image {image_id}",
             masks="segm" in self.iou_types,
@@ -184,7 +181,7 @@ class CocoEvaluator:
         ):
             if iou_type in self.iou_types and values is None:
                 raise DataError(
-                    f"image {image_id}: the output has no {name}; evaluate a model that gives them, or bbox"
+                    f"image {image_id}: the output has no {name}; evaluate a model that predicts them, or bbox"
                 )
         return prediction
 
@@ -194,7 +191,7 @@ class CocoEvaluator:
         return max(DEFAULT_MAX_DETS[iou_type], self.ground_truth.most_of_a_class)
 
     def _evaluation(self, iou_type: IouType) -> Any:
-        """The engine's ``COCOeval`` after accumulation: its ``eval`` arrays, and the matches of every image."""
+        """hotcoco's ``COCOeval`` after accumulation: its ``eval`` arrays, and the matches of every image."""
         if iou_type not in self._index:
             self._index[iou_type] = gt_index(self.ground_truth, iou_type)
         return match(
@@ -202,9 +199,9 @@ class CocoEvaluator:
         )
 
     def _detections(self, iou_type: IouType) -> list[dict[str, Any]]:
-        """All predictions as COCO annotations in the ground truth's numbers.
+        """All predictions as COCO annotations with the renumbered ids of the ground truth.
 
-        A detection's area is that of what is scored (box, mask, extent of keypoints), as in torchvision's reference.
+        The area of a detection is that of its box, mask or extent of keypoints, as in torchvision's reference.
         """
         detections: list[dict[str, Any]] = []
         for image_id in sorted(self._predictions):
@@ -212,7 +209,7 @@ class CocoEvaluator:
             boxes = _boxes_xywh(prediction)
             areas = [width * height for _, _, width, height in boxes]
             if iou_type == "segm" and prediction.rles:
-                # one by one: given a list of more than 255, pycocotools 2.0.11 overflows
+                # one by one: pycocotools 2.0.11 overflows for a list of more than 255
                 areas = [float(coco_mask.area(rle)) for rle in prediction.rles]
             if iou_type == "keypoints" and prediction.keypoints is not None and len(prediction):
                 extents = np.ptp(prediction.keypoints[..., :2].astype(np.float64), axis=1)
@@ -235,6 +232,6 @@ class CocoEvaluator:
 
 
 def _boxes_xywh(prediction: Prediction) -> list[list[float]]:
-    """M boxes as x, y, width, height; the difference is taken in float64, so that widths are exact."""
+    """M boxes as x, y, width, height; the difference is computed in float64, so that widths are exact."""
     boxes: list[list[float]] = xyxy_to_xywh(prediction.boxes.astype(np.float64)).tolist()
     return boxes

@@ -1,4 +1,4 @@
-"""COCO's numbers: for JSON, for the terminal, for picking a checkpoint."""
+"""Hold COCO metrics, and format them for JSON, the terminal and the choice of the best checkpoint."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ TITLES = {
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """COCO's evaluation of one set of predictions.
+    """COCO metrics of one set of predictions.
 
     Attributes:
-        stats: by iou type ("bbox", "segm", "keypoints"), COCO's numbers in [0, 1] by name: AP (mean over IoU 0.50 to
+        stats: by IoU type ("bbox", "segm", "keypoints"), COCO metrics in [0, 1] by name: AP (mean over IoU 0.50 to
             0.95), AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium, AR_large; for
             keypoints AR, AR50, AR75 and no small sizes. None where there is no ground truth.
-        per_class: by iou type and class name, AP and AP50.
+        per_class: AP and AP50 by IoU type and class name.
         objects: number of ground truth objects by class name, without crowds.
         images: number of images of the ground truth.
-        max_dets: by iou type, how many detections of a class were looked at in an image.
-        notes: what a reader of the numbers should know.
+        max_dets: by IoU type, the maximum number of detections per class and image.
+        notes: remarks on the numbers, for example skipped predictions.
     """
 
     stats: dict[str, Stats]
@@ -37,7 +37,7 @@ class CocoMetrics:
     notes: tuple[str, ...] = ()
 
     def best(self) -> float:
-        """Mask AP if there is one, else OKS AP, else box AP: the number that picks the best checkpoint, in [0, 1].
+        """Mask AP if there is one, else OKS AP, else box AP: the number that selects the best checkpoint, in [0, 1].
 
         0.0 where it is not defined because there is no ground truth.
         """
@@ -45,12 +45,12 @@ class CocoMetrics:
         return self.stats[name]["AP"] or 0.0
 
     def scalars(self) -> Stats:
-        """All numbers in one flat dict: ``bbox_AP``, ``segm_AP50``, ..."""
+        """All metrics in one flat dict: ``bbox_AP``, ``segm_AP50``, ..."""
         return {f"{iou_type}_{name}": value for iou_type, stats in self.stats.items() for name, value in stats.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: ``{"bbox": {"AP": ..., "per_class": {"cat": {"AP": ..., "AP50": ..., "objects": 12}}}, ...}``."""
-        kinds: dict[str, Any] = {
+        """JSON-able: ``{"bbox": {"AP": ..., "per_class": {"cat": {"AP": ..., "AP50": ..., "objects": 12}}}, ...}``."""
+        by_iou_type: dict[str, Any] = {
             iou_type: {
                 **stats,
                 "max_dets": self.max_dets[iou_type],
@@ -60,10 +60,10 @@ class CocoMetrics:
             }
             for iou_type, stats in self.stats.items()
         }
-        return {**kinds, "images": self.images, "objects": sum(self.objects.values()), "notes": list(self.notes)}
+        return {**by_iou_type, "images": self.images, "objects": sum(self.objects.values()), "notes": list(self.notes)}
 
     def lines(self) -> list[str]:
-        """COCO's summary and a table of classes, aligned; a number that is not defined is left empty."""
+        """COCO's summary and an aligned table of classes; a metric that is not defined is empty."""
         lines = []
         for iou_type, stats in self.stats.items():
             lines.append(f"{TITLES[iou_type]}: {self.images} images, {sum(self.objects.values())} objects")
@@ -73,13 +73,13 @@ class CocoMetrics:
         return lines + [f"note: {note}" for note in self.notes]
 
     def _class_table(self) -> list[str]:
-        kinds = list(self.stats)
+        iou_types = list(self.stats)
         width = max(len("class"), *(len(name) for name in self.objects))
-        prefixes = [f"{kind} " if len(kinds) > 1 else "" for kind in kinds]
+        prefixes = [f"{iou_type} " if len(iou_types) > 1 else "" for iou_type in iou_types]
         titles = [f"{prefix}{name}" for prefix in prefixes for name in ("AP", "AP50")]
         lines = [f"{'class':<{width}}  objects" + "".join(f"  {title:>9}" for title in titles)]
         for name, count in self.objects.items():
-            values = [self.per_class[kind][name][column] for kind in kinds for column in ("AP", "AP50")]
+            values = [self.per_class[iou_type][name][column] for iou_type in iou_types for column in ("AP", "AP50")]
             cells = "".join(f"  {_cell(value):>{max(9, len(t))}}" for value, t in zip(values, titles, strict=True))
             lines.append(f"{name:<{width}}  {count:>7}{cells}".rstrip())
         return lines
@@ -88,12 +88,12 @@ class CocoMetrics:
 def _summary_line(name: str, value: float | None, max_dets: int) -> str:
     measure, size = name[:2], [*name.split("_"), "all"][1]
     number = name.split("_")[0][2:]
-    # AR1, AR10, AR100 count detections, AP50, AP75, AR50, AR75 (keypoints) are overlaps.
+    # The number in AR1, AR10, AR100 is a limit of detections; in AP50, AP75, AR50, AR75 (keypoints) it is an IoU.
     is_limit = measure == "AR" and number and number not in ("50", "75")
     overlap = f"0.{number}" if number and not is_limit else "0.50:0.95"
-    what = "Average Precision  (AP)" if measure == "AP" else "Average Recall     (AR)"
+    title = "Average Precision  (AP)" if measure == "AP" else "Average Recall     (AR)"
     top = number if is_limit else str(max_dets)
-    return f" {what} @[ IoU={overlap:<9} | area={size:>6} | maxDets={top:>3} ] = {_cell(value)}".rstrip()
+    return f" {title} @[ IoU={overlap:<9} | area={size:>6} | maxDets={top:>3} ] = {_cell(value)}".rstrip()
 
 
 def _cell(value: float | None) -> str:

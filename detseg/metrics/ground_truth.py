@@ -1,4 +1,4 @@
-"""The ground truth that predictions are scored against, in COCO's terms but with numbers of our own."""
+"""Hold the ground truth of an evaluation, and convert it to a COCO dictionary with consecutive ids."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class GroundTruthInstance:
     """One annotated object.
 
     Attributes:
-        image_id: the data set's own id of its image.
+        image_id: id of its image in the data set.
         label: 1..K.
         box: x, y, width, height in pixels.
-        area: square pixels; decides which size range the object belongs to.
-        iscrowd: never a miss, and any number of detections inside it are no mistakes. ``ignore`` and ``difficult`` of
-            a table count the same way: COCO's own evaluation knows no other kind of ignored region.
-        outline: "segmentation" as COCO's JSON has it (flat rings, or RLE with text counts); None if there is none.
+        area: square pixels; determines the size range of the object.
+        iscrowd: the object is never counted as missed, and detections inside it are not counted as errors. ``ignore``
+            and ``difficult`` of a table are treated the same way: COCO's evaluation has no other ignored regions.
+        segmentation: as in COCO's JSON (flat polygon rings, or RLE with counts as text); None if there is none.
         keypoints: x, y, visibility, x, y, ...; None if there are none.
-        num_keypoints: number of labelled ones; an object with 0 is ignored in keypoint evaluation, as in COCO.
+        num_keypoints: number of labelled keypoints; an object with 0 is ignored in keypoint evaluation, as in COCO.
     """
 
     image_id: int
@@ -40,28 +40,28 @@ class GroundTruthInstance:
     box: tuple[float, float, float, float]
     area: float
     iscrowd: bool = False
-    outline: Any = None
+    segmentation: Any = None
     keypoints: tuple[float, ...] | None = None
     num_keypoints: int = 0
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """All images and objects that predictions are scored against.
+    """All images and objects of an evaluation.
 
-    Whatever ids the source uses, :meth:`dataset` numbers annotations 1..N (id 0 or repeated ids make pycocotools count
-    found objects as missed), and images and categories by the rank of their own ids, which keeps COCO's order of ties.
+    :meth:`dataset` replaces the ids of the source: annotations are numbered 1..N (with id 0 or repeated ids pycocotools
+    counts detected objects as missed), images and categories by the rank of their ids, which keeps COCO's tie order.
 
     Attributes:
-        source: what messages call it.
-        sizes: own image id -> (height, width); None where the source does not say.
-        instances: the objects, in the source's order.
+        source: name in messages.
+        sizes: image id -> (height, width); None if the source does not contain the size.
+        instances: the objects, in the order of the source.
         class_names: K different names, by label.
-        category_ids: K own ids, by label.
-        sigmas: OKS falloffs of the P keypoints; empty where there are none.
-        stored: own image id -> (stored size, EXIF orientation) of images whose source uses the frame of the stored
-            pixels; everything else here is upright.
-        notes: what was left out.
+        category_ids: K category ids of the source, by label.
+        sigmas: OKS sigmas of the P keypoints; empty without keypoints.
+        stored: image id -> (stored size, EXIF orientation) of images whose source uses the frame of the stored pixels;
+            all other values here are for upright images.
+        notes: log of skipped annotations.
     """
 
     source: str
@@ -75,9 +75,9 @@ class GroundTruth:
 
     @classmethod
     def from_table(cls, table: AnnotationTable) -> GroundTruth:
-        """The ground truth of a table (never of a dataset that transforms its samples), in upright pixels.
+        """Create the ground truth of a table (never of a dataset that transforms its samples), in upright pixels.
 
-        An ignored or crowd instance without a segmentation stands for its box in mask evaluation.
+        In mask evaluation, an ignored or crowd instance without a segmentation is replaced by its filled box.
         """
         schema = table.keypoint_schema
         instances = []
@@ -85,7 +85,7 @@ class GroundTruth:
             for i in range(len(record)):
                 ignored = bool(record.iscrowd[i] or record.ignore[i] or record.difficult[i])
                 box = tuple(record.boxes_xywh[i].tolist())
-                outline = to_json(record.segmentations[i])
+                segmentation = to_json(record.segmentations[i])
                 points = None if record.keypoints is None else record.keypoints[i]
                 instances.append(
                     GroundTruthInstance(
@@ -94,7 +94,7 @@ class GroundTruth:
                         box,
                         float(record.areas[i]),
                         ignored,
-                        box_outline(box) if outline is None and ignored else outline,
+                        box_polygon(box) if segmentation is None and ignored else segmentation,
                         None if points is None else tuple(points.ravel().tolist()),
                         0 if points is None else int((points[:, 2] > 0).sum()),
                     )
@@ -112,18 +112,18 @@ class GroundTruth:
 
     @cached_property
     def number_of_image(self) -> dict[int, int]:
-        """Own image id -> its number in :meth:`dataset`."""
+        """Image id of the source -> id in :meth:`dataset`."""
         return {image_id: number for number, image_id in enumerate(sorted(self.sizes), 1)}
 
     @cached_property
     def number_of_label(self) -> dict[int, int]:
-        """Label 1..K -> its category number in :meth:`dataset`."""
+        """Label 1..K -> category id in :meth:`dataset`."""
         ranked = sorted(range(len(self.category_ids)), key=lambda index: self.category_ids[index])
         return {index + 1: number for number, index in enumerate(ranked, 1)}
 
     @cached_property
     def label_of_category(self) -> dict[int, int]:
-        """Own category id -> label 1..K."""
+        """Category id of the source -> label 1..K."""
         return {category_id: label for label, category_id in enumerate(self.category_ids, 1)}
 
     @cached_property
@@ -132,19 +132,19 @@ class GroundTruth:
         return max(self.per_class_and_image().values(), default=0)
 
     def per_class_and_image(self) -> Counter[tuple[int, int]]:
-        """(own image id, label) -> number of objects, without crowds."""
+        """(image id of the source, label) -> number of objects, without crowds."""
         return Counter((i.image_id, i.label) for i in self.instances if not i.iscrowd)
 
     def counts(self) -> dict[str, int]:
         """Number of objects by class name, without crowds."""
-        found = Counter(instance.label for instance in self.instances if not instance.iscrowd)
-        return {name: found[label] for label, name in enumerate(self.class_names, 1)}
+        by_label = Counter(instance.label for instance in self.instances if not instance.iscrowd)
+        return {name: by_label[label] for label, name in enumerate(self.class_names, 1)}
 
     def dataset(self, iou_type: str) -> dict[str, Any]:
-        """The ground truth as a COCO dictionary in our numbers, with what evaluation of ``iou_type`` needs.
+        """The ground truth as a COCO dictionary with consecutive ids and the fields that ``iou_type`` needs.
 
         Raises:
-            DataError: an object has no outline (segm), or keypoints and OKS falloffs do not match (keypoints).
+            DataError: an object has no segmentation (segm), or keypoints and OKS sigmas do not match (keypoints).
         """
         annotations = []
         for number, instance in enumerate(self.instances, 1):
@@ -157,12 +157,12 @@ class GroundTruth:
                 "iscrowd": int(instance.iscrowd),
             }
             if iou_type == "segm":
-                if instance.outline is None:
+                if instance.segmentation is None:
                     raise DataError(
                         f"{self.source}: object {number} (image {instance.image_id}) has no segmentation; evaluate "
-                        "boxes instead (bbox), or give it an outline"
+                        "boxes instead (bbox), or add a segmentation"
                     )
-                value["segmentation"] = instance.outline
+                value["segmentation"] = instance.segmentation
             if iou_type == "keypoints":
                 value["keypoints"] = list(self._keypoints(instance, number))
                 value["num_keypoints"] = instance.num_keypoints
@@ -175,36 +175,37 @@ class GroundTruth:
         if not self.sigmas or len(instance.keypoints) != 3 * len(self.sigmas):
             raise DataError(
                 f"{self.source}: object {number} (image {instance.image_id}) has {len(instance.keypoints)} keypoint "
-                f"numbers and {len(self.sigmas)} OKS falloffs (sigmas) are known; three numbers and one falloff are "
-                f"needed for each keypoint (COCO defines falloffs only for its own {len(COCO_SIGMAS)}): for other sets "
-                'write "sigmas" beside "keypoints" in the categories of the file, 0.05 for each as runs do, or your own'
+                f"numbers, and there are {len(self.sigmas)} OKS sigmas; each keypoint needs three numbers and a sigma "
+                f"(COCO defines sigmas only for its own {len(COCO_SIGMAS)} keypoints): for other keypoints add "
+                '"sigmas" next to "keypoints" in the categories of the file, 0.05 each (the default of training runs), '
+                "or your own values"
             )
         return instance.keypoints
 
     def images(self) -> list[dict[str, Any]]:
-        """COCO's images in our numbers; a size that the source does not give is 0."""
+        """COCO's images with consecutive ids; the size is 0 if the source does not contain it."""
         sizes = ((number, self.sizes[image_id] or (0, 0)) for image_id, number in self.number_of_image.items())
         return [{"id": number, "height": height, "width": width} for number, (height, width) in sizes]
 
     def categories(self) -> list[dict[str, Any]]:
-        """COCO's categories in our numbers."""
+        """COCO's categories with consecutive ids."""
         numbers = sorted((number, self.class_names[label - 1]) for label, number in self.number_of_label.items())
         return [{"id": number, "name": name} for number, name in numbers]
 
 
 def to_json(segmentation: Segmentation) -> Any:
-    """Rings as flat lists of numbers, RLE with text counts: how COCO's JSON writes outlines. None stays None."""
+    """The segmentation as in COCO's JSON: rings as flat lists of numbers, or RLE with text counts; None stays None."""
     if isinstance(segmentation, dict):
         return {"size": list(segmentation["size"]), "counts": segmentation["counts"].decode("ascii")}
     return None if segmentation is None else [ring.ravel().tolist() for ring in segmentation]
 
 
-def box_outline(box: Sequence[float]) -> list[list[float]]:
-    """The rectangle that pycocotools takes for a box without an outline, in its order of corners."""
+def box_polygon(box: Sequence[float]) -> list[list[float]]:
+    """The rectangle that pycocotools uses for a box without a segmentation, in its order of corners."""
     x, y, w, h = box
     return [[x, y, x, y + h, x + w, y + h, x + w, y]]
 
 
-def oks_sigmas(points: int, given: Sequence[float] = ()) -> tuple[float, ...]:
-    """The OKS falloff of each keypoint: those given, else COCO's if there are as many points; else empty."""
-    return tuple(given) or (COCO_SIGMAS if points == len(COCO_SIGMAS) else ())
+def oks_sigmas(points: int, sigmas: Sequence[float] = ()) -> tuple[float, ...]:
+    """The OKS sigma of each keypoint: ``sigmas``, else COCO's if there are 17 points, else empty."""
+    return tuple(sigmas) or (COCO_SIGMAS if points == len(COCO_SIGMAS) else ())

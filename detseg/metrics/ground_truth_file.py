@@ -1,4 +1,4 @@
-"""COCO annotation files of anybody as ground truth, and the guards that their outlines need."""
+"""Read untrusted COCO annotation files as ground truth, and validate their segmentations."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 def read_ground_truth(
     path: str | os.PathLike[str], *, iou_type: str = "segm", sigmas: Sequence[float] = ()
 ) -> GroundTruth:
-    """The ground truth of a COCO annotation file, taken as pycocotools takes it: nothing is clipped or dropped for its shape.
+    """Read the ground truth of a COCO annotation file as pycocotools does: no object is clipped or dropped.
 
-    The file's own ``area`` and ``iscrowd`` are used; a missing area is computed. Annotations of images or categories
-    that the file does not list are left out with a note, and so is the key ``ignore``, which COCO's evaluation does
-    not look at.
+    ``area`` and ``iscrowd`` of the file are used; a missing area is computed. Annotations of images or categories that
+    the file does not list are skipped with a note, and so is the key ``ignore``, which COCO's evaluation ignores.
 
     Args:
         path: COCO JSON.
-        iou_type: what will be scored; corrupt segmentations only matter to "segm".
-        sigmas: OKS falloffs, needed to score other keypoints than COCO's 17 where no category of the file has the key
-            ``sigmas``.
+        iou_type: IoU type of the evaluation; corrupt segmentations are an error only for "segm".
+        sigmas: OKS sigmas, needed for keypoints other than COCO's 17 if no category of the file has the key ``sigmas``.
 
     Raises:
-        DataError: the file is not COCO JSON, an id of an image or category appears twice, or an outline or number
-            cannot be used; the message says where.
+        DataError: the file is not COCO JSON, an id of an image or category appears twice, or a segmentation or number
+            cannot be used; the message contains the location.
     """
     path = Path(path)
     file = read_json(path, _File, "a COCO annotation file with images, annotations and categories")
-    _refuse_twice([image.id for image in file.images], "image id", path)
-    _refuse_twice([category.id for category in file.categories], "category id", path)
+    _check_unique([image.id for image in file.images], "image id", path)
+    _check_unique([category.id for category in file.categories], "category id", path)
     sizes = {image.id: _size(image) for image in file.images}
     names = {image.id: image.file_name or f"image {image.id}" for image in file.images}
     labels: dict[int, int] = {category.id: label for label, category in enumerate(file.categories, 1)}
@@ -51,14 +49,14 @@ def read_ground_truth(
     notes = RepairLog()
     ids = Counter(annotation.id for annotation in file.annotations if isinstance(annotation.id, int))
     for number in [number for number, count in ids.items() if number == 0 or count > 1]:
-        notes.add("annotation id is 0 or repeated, renumbered (pycocotools would take found for missed)", str(number))
+        notes.add("annotation id is 0 or repeated, renumbered (pycocotools would count it as missed)", str(number))
     instances = []
     for row, annotation in enumerate(file.annotations):
         where = f"{path.name}, annotation {row if annotation.id is None else annotation.id}"
         if annotation.image_id not in sizes:
-            notes.add("annotation left out: its image is not listed", f"{where} (image {annotation.image_id})")
+            notes.add("annotation skipped: its image is not listed", f"{where} (image {annotation.image_id})")
         elif annotation.category_id not in labels:
-            notes.add("annotation left out: its category is not listed", f"{where} ({annotation.category_id})")
+            notes.add("annotation skipped: its category is not listed", f"{where} ({annotation.category_id})")
         else:
             where = f"{where} ({names[annotation.image_id]})"
             if annotation.ignore and not annotation.iscrowd:
@@ -69,57 +67,57 @@ def read_ground_truth(
         path.name,
         sizes,
         tuple(instances),
-        _distinct([category.name or str(category.id) for category in file.categories], list(labels)),
+        _unique_names([category.name or str(category.id) for category in file.categories], list(labels)),
         tuple(labels),
         oks_sigmas(points, sigmas or next((c.sigmas for c in file.categories if c.sigmas), ())),
         notes=notes,
     )
 
 
-def read_json(path: Path, kind: Any, what: str) -> Any:
-    """The content of a JSON file, checked against ``kind``. NaN and Infinity are refused: JSON has none.
+def read_json(path: Path, kind: Any, expected: str) -> Any:
+    """Read a JSON file and check it against the type ``kind``. NaN and Infinity are rejected: they are not JSON.
 
     Raises:
-        DataError: names the file, what is wrong and its path inside (``$.annotations[17].bbox[2]``).
+        DataError: contains the file, the error and its JSON path (``$.annotations[17].bbox[2]``).
     """
     try:
         return msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=kind)
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {error}; expected {what}") from None
+        raise DataError(f"{path}: {error}; expected {expected}") from None
     except RecursionError:
-        raise DataError(f"{path}: brackets are nested too deeply; expected {what}") from None
+        raise DataError(f"{path}: brackets are nested too deeply; expected {expected}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not JSON: {error}; write it again (NaN and Infinity are no JSON either)") from None
+        raise DataError(f"{path} is not JSON: {error}; write it again (NaN and Infinity are not valid JSON)") from None
 
 
-def check_outline(outline: Any, size_hw: Size | None, where: str) -> Segmentation:
-    """COCO's ``segmentation`` of a file as rings or RLE that native code can be trusted with; ``[]`` is none.
+def check_segmentation(segmentation: Any, size_hw: Size | None, where: str) -> Segmentation:
+    """Validate COCO's ``segmentation`` of a file: rings or RLE that are safe for native code; ``[]`` becomes None.
 
     Raises:
-        DataError: it is corrupt, or the size of the image is not known.
+        DataError: it is corrupt, or the size of the image is unknown.
     """
-    if outline is None or outline == []:
+    if segmentation is None or segmentation == []:
         return None
     if size_hw is None:
         raise DataError(f"{where}: masks need the size of the image; add height and width to the images of the file")
-    if isinstance(outline, dict):
-        size, counts = outline.get("size"), outline.get("counts")
-        if rle_size(outline) is None or not (
-            isinstance(counts, str) or (isinstance(counts, list) and _numbers(counts))
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if rle_size(segmentation) is None or not (
+            isinstance(counts, str) or (isinstance(counts, list) and _fit_float64(counts))
         ):
             raise DataError(
-                f"{where}: the segmentation has the keys {', '.join(outline)}; RLE has size [height, width] and counts "
-                "(a text or a list of whole numbers)"
+                f"{where}: the segmentation has the keys {', '.join(segmentation)}; RLE has size [height, width] and "
+                "counts (a string or a list of integers)"
             )
         return check_rle({"size": size, "counts": counts}, size_hw, where)
-    if isinstance(outline, list) and all(isinstance(ring, list) and _numbers(ring) for ring in outline):
-        return check_polygons(outline, size_hw, where)
-    raise DataError(f"{where}: the segmentation is neither a list of rings of numbers nor RLE; correct or remove it")
+    if isinstance(segmentation, list) and all(isinstance(ring, list) and _fit_float64(ring) for ring in segmentation):
+        return check_polygons(segmentation, size_hw, where)
+    raise DataError(f"{where}: the segmentation is neither a list of polygon rings nor RLE; correct or remove it")
 
 
-def rle_size(outline: Any) -> Size | None:
-    """Height and width that an RLE of a file claims; None if it is no RLE with a size."""
-    size = outline.get("size") if isinstance(outline, dict) else None
+def rle_size(segmentation: Any) -> Size | None:
+    """Height and width stored in an RLE of a file; None if it is not an RLE with a size."""
+    size = segmentation.get("size") if isinstance(segmentation, dict) else None
     if not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
         return None
     return size[0], size[1]
@@ -159,19 +157,19 @@ class _File(msgspec.Struct):
 
 
 def _instance(
-    annotation: _Annotation, label: int, size: Size | None, outlines: bool, where: str
+    annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str
 ) -> GroundTruthInstance:
-    needed = outlines or annotation.bbox is None or (annotation.area is None and size is not None)
-    checked = check_outline(annotation.segmentation, size, where) if needed else None
+    needed = with_masks or annotation.bbox is None or (annotation.area is None and size is not None)
+    segmentation = check_segmentation(annotation.segmentation, size, where) if needed else None
     box, area = annotation.bbox, annotation.area
-    if box is None and checked is not None:
-        box = list(segmentation_box(checked))
+    if box is None and segmentation is not None:
+        box = list(segmentation_box(segmentation))
     if box is None or len(box) != 4:
         raise DataError(f"{where}: the box is {box}; four numbers are needed: x, y, width, height")
     if area is None:
-        area = box[2] * box[3] if checked is None or size is None else segmentation_area(checked, size)
+        area = box[2] * box[3] if segmentation is None or size is None else segmentation_area(segmentation, size)
     if not math.isfinite(area) or not math.isfinite(box[2] * box[3]):
-        raise DataError(f"{where}: box {box} with area {area} is too large to compute with; correct it")
+        raise DataError(f"{where}: box {box} with area {area} is too large; correct it")
     keypoints = annotation.keypoints
     labelled = annotation.num_keypoints
     if labelled is None:
@@ -182,7 +180,7 @@ def _instance(
         (box[0], box[1], box[2], box[3]),
         area,
         bool(annotation.iscrowd),
-        to_json(checked),
+        to_json(segmentation),
         None if keypoints is None else tuple(keypoints),
         labelled,
     )
@@ -194,18 +192,18 @@ def _size(image: _Image) -> Size | None:
     return image.height, image.width
 
 
-def _numbers(values: list[Any]) -> bool:
-    """Whether these are numbers that fit into float64; JSON's whole numbers have no limit."""
+def _fit_float64(values: list[Any]) -> bool:
+    """Whether all values are numbers that fit into float64; integers in JSON have no limit."""
     return all(type(value) in (int, float) and -1e18 < value < 1e18 for value in values)
 
 
-def _refuse_twice(ids: Iterable[int], what: str, path: Path) -> None:
-    twice = [str(value) for value, count in Counter(ids).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: {what} {', '.join(twice[:5])} appears more than once; give each its own id")
+def _check_unique(ids: Iterable[int], name: str, path: Path) -> None:
+    duplicates = [str(value) for value, count in Counter(ids).items() if count > 1]
+    if duplicates:
+        raise DataError(f"{path}: {name} {', '.join(duplicates[:5])} appears more than once; use unique ids")
 
 
-def _distinct(names: list[str | int], ids: list[int]) -> tuple[str, ...]:
+def _unique_names(names: list[str | int], ids: list[int]) -> tuple[str, ...]:
     texts = [str(name) for name in names]
     return tuple(
         f"{name} (id {number})" if texts.count(name) > 1 else name for name, number in zip(texts, ids, strict=True)

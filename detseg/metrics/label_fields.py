@@ -1,4 +1,4 @@
-"""How often a classifier with several label fields is right: field by field, and on average."""
+"""Accuracy of a classifier with several label fields: per field, and the mean."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from detseg.structures import FieldPredictions
 
 @dataclass(frozen=True)
 class FieldMetrics:
-    """Counts of right and wrong answers for several label fields.
+    """Counts of correct and wrong predictions for several label fields.
 
     Attributes:
-        fields: name of the field -> its numbers, of the images that have a label for it.
-        unlabelled: name of the field -> images without a label for it, which are not scored there.
+        fields: name of the field -> its metrics, over the images that have a label for it.
+        unlabelled: name of the field -> number of images without a label for it, which are not evaluated for it.
     """
 
     fields: dict[str, ClassificationMetrics]
@@ -29,22 +29,22 @@ class FieldMetrics:
 
     @property
     def accuracy(self) -> float | None:
-        """Mean over the fields that have a labelled image; None if none has."""
+        """Mean over the fields that have labelled images; None if there are none."""
         defined = [metrics.accuracy for metrics in self.fields.values() if metrics.accuracy is not None]
         return sum(defined) / len(defined) if defined else None
 
     def best(self) -> float:
-        """Mean accuracy: the number that picks the best checkpoint; 0.0 without labelled images."""
+        """Mean accuracy: the number that selects the best checkpoint; 0.0 without labelled images."""
         return self.accuracy or 0.0
 
     def scalars(self) -> dict[str, float | None]:
-        """The single numbers by name: ``accuracy`` is the mean, the others end in ``_<field>``."""
+        """Scalar metrics by name: ``accuracy`` is the mean, the others end in ``_<field>``."""
         return {"accuracy": self.accuracy} | {
             f"{key}_{name}": value for name, metrics in self.fields.items() for key, value in metrics.scalars().items()
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; None where a number is not defined."""
+        """All metrics as a JSON-able dict; None where a metric is not defined."""
         return {
             "accuracy": self.accuracy,
             "fields": {
@@ -54,25 +54,25 @@ class FieldMetrics:
         }
 
     def lines(self) -> list[str]:
-        """The mean, then the table of each field."""
+        """The mean accuracy, then the table of each field."""
         mean = "" if self.accuracy is None else f"  {self.accuracy:.3f}"
         lines = [f"mean accuracy of {len(self.fields)} label fields{mean}"]
         for name, metrics in self.fields.items():
-            without = f" ({self.unlabelled[name]} more have no label for it)" if self.unlabelled[name] else ""
+            unlabelled = f" ({self.unlabelled[name]} more have no label for it)" if self.unlabelled[name] else ""
             first, *rest = metrics.lines()
-            lines += ["", f"{name}: {first}{without}", *(f"  {line}".rstrip() for line in rest)]
+            lines += ["", f"{name}: {first}{unlabelled}", *(f"  {line}".rstrip() for line in rest)]
         return lines
 
 
 class FieldEvaluator:
-    """Scores one class for each label field of an image, collected batch by batch; a label of -1 is not scored.
+    """Evaluates one class for each label field of an image, batch by batch; a label of -1 is not evaluated.
 
     Args:
         fields: the T fields.
 
     Attributes:
         evaluators: name of the field -> its evaluator.
-        unlabelled: name of the field -> images without a label for it.
+        unlabelled: name of the field -> number of images without a label for it.
     """
 
     def __init__(self, fields: Sequence[LabelField]) -> None:
@@ -80,7 +80,7 @@ class FieldEvaluator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all answers."""
+        """Remove all predictions."""
         for evaluator in self.evaluators.values():
             evaluator.reset()
         self.unlabelled = dict.fromkeys(self.evaluators, 0)
@@ -95,29 +95,33 @@ class FieldEvaluator:
 
         Args:
             targets: one dict per image with ``image_id`` and ``class_index`` [T], 0..K-1 of each field or -1.
-            outputs: one answer per image, with the same fields.
+            outputs: one prediction per image, with the same fields.
 
         Raises:
-            DataError: other fields or classes than these, or probabilities that are not finite.
+            DataError: different fields or classes, or probabilities that are not finite.
         """
         if len(targets) != len(outputs):
-            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; give one output per image")
+            raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; pass one output per image")
         for target, output in zip(targets, outputs, strict=True):
             ground_truth = to_numpy(target["class_index"]).reshape(-1)
             if len(ground_truth) != len(self.evaluators) or list(output.fields) != list(self.evaluators):
                 raise DataError(
-                    f"image {int(to_numpy(target['image_id']).reshape(-1)[0])}: {len(ground_truth)} labels and answers for "
-                    f"{', '.join(output.fields)}, but the label fields are {', '.join(self.evaluators)}"
+                    f"image {int(to_numpy(target['image_id']).reshape(-1)[0])}: {len(ground_truth)} labels and "
+                    f"predictions for {', '.join(output.fields)}, but the label fields are {', '.join(self.evaluators)}"
                 )
             self._add(target["image_id"], ground_truth.tolist(), output)
 
     def to_bytes(self) -> bytes:
-        """All answers, for the evaluator of another process; see :meth:`add_bytes`."""
+        """All predictions, for the evaluator of another process; see :meth:`add_bytes`."""
         fields = {name: evaluator.to_bytes() for name, evaluator in self.evaluators.items()}
         return msgspec.msgpack.encode((fields, self.unlabelled, sorted(self._seen)))
 
     def add_bytes(self, content: bytes) -> None:
-        """Add what another process collected with an evaluator of the same fields; errors as of one field."""
+        """Add the predictions that another process collected with an evaluator of the same fields.
+
+        Raises:
+            DataError: as :meth:`ClassificationEvaluator.add_bytes`.
+        """
         kind = tuple[dict[str, bytes], dict[str, int], list[int]]
         fields, unlabelled, seen = msgspec.msgpack.decode(content, type=kind)
         for name, evaluator in self.evaluators.items():
@@ -126,9 +130,9 @@ class FieldEvaluator:
         self._seen |= set(seen)
 
     def compute(self) -> FieldMetrics:
-        """The numbers of everything so far."""
-        numbers = {name: evaluator.compute() for name, evaluator in self.evaluators.items()}
-        return FieldMetrics(numbers, dict(self.unlabelled))
+        """Compute the metrics of all predictions so far."""
+        fields = {name: evaluator.compute() for name, evaluator in self.evaluators.items()}
+        return FieldMetrics(fields, dict(self.unlabelled))
 
     def _add(self, image_id: Any, ground_truth: list[int], output: FieldPredictions) -> None:
         repeated = int(to_numpy(image_id).reshape(-1)[0]) in self._seen

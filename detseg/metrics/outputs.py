@@ -1,4 +1,4 @@
-"""What models of all kinds give for an image, as one :class:`Prediction` that an evaluator can trust."""
+"""Convert the outputs of different models to a checked :class:`Prediction` for an evaluator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detseg.preprocess import Geometry
 from detseg.structures import Prediction, RawPrediction
 
 Output = RawPrediction | Prediction | Mapping[str, Any]
-"""One image's output: network pixels, original pixels, or torchvision's dict of tensors."""
+"""Output of a model for one image: in network pixels, in original pixels, or torchvision's dict of tensors."""
 
 
 def as_prediction(
@@ -26,24 +26,24 @@ def as_prediction(
     where: str,
     masks: bool = True,
 ) -> Prediction:
-    """A checked prediction in original upright pixels; the output itself is not changed.
+    """Convert ``output`` to a checked prediction in original upright pixels; ``output`` is not changed.
 
     Args:
         output: a RawPrediction; a Prediction; or torchvision's dict with ``boxes`` float [M, 4] xyxy, ``labels`` int
             [M], ``scores`` float [M], and if present ``masks`` float or bool [M, 1, H, W] or [M, H, W] (1 above 0.5)
-            and ``keypoints`` float [M, P, 3], in the pixels of the image that the data set gives.
-        size_hw: height and width of the upright original, None if nobody knows.
-        geometry: gives the geometry of the image; only a RawPrediction needs it.
+            and ``keypoints`` float [M, P, 3], in the pixels of the image that the dataset returns.
+        size_hw: height and width of the upright original, None if unknown.
+        geometry: returns the geometry of the image; only needed for a RawPrediction.
         num_labels: K.
-        where: beginning of the message, such as "image 17".
-        masks: whether masks are wanted at all; turning them into run lengths costs time.
+        where: start of the error message, such as "image 17".
+        masks: whether masks are needed; converting them to RLE takes time.
 
     Raises:
-        DataError: lengths that differ, numbers that are not finite, a label outside 1..K, a mask of another size.
+        DataError: different lengths, numbers that are not finite, a label outside 1..K, a mask of a different size.
     """
     if isinstance(output, RawPrediction):
         if geometry is None:
-            raise DataError(f"{where}: the output is in network pixels; give the evaluator a geometry to undo them")
+            raise DataError(f"{where}: the output is in network pixels; pass geometry to the evaluator")
         _check(output, num_labels, where)
         prediction = finish(output, geometry())
     elif isinstance(output, Prediction):
@@ -54,17 +54,17 @@ def as_prediction(
     if size_hw is not None and prediction.size_hw != tuple(size_hw):
         raise DataError(
             f"{where}: the prediction is {prediction.size_hw[0]} x {prediction.size_hw[1]} pixels (height x width), "
-            f"the ground truth {size_hw[0]} x {size_hw[1]}; predict in the original, upright size"
+            f"but the ground truth is {size_hw[0]} x {size_hw[1]}; predict in the original, upright size"
         )
     return prediction
 
 
 def to_numpy(value: Any) -> npt.NDArray[Any]:
-    """Anything array-like, tensors of any device and type included, as a numpy array."""
+    """Convert anything array-like, including tensors of any device and dtype, to a numpy array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if value.is_floating_point():
-            value = value.float()  # numpy has no bfloat16
+            value = value.float()  # numpy does not support bfloat16
     return np.asarray(value)
 
 
@@ -101,11 +101,11 @@ def _check(prediction: RawPrediction | Prediction, num_labels: int, where: str) 
         if (values := getattr(prediction, name, None)) is not None
     }
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{where}: the output's parts differ in length: {lengths}; row i must be one object in each")
+        raise DataError(f"{where}: the output's fields differ in length: {lengths}; row i of each must be one object")
     check_finite(prediction, where)
     outside = prediction.labels[(prediction.labels < 1) | (prediction.labels > num_labels)]
     if len(outside):
         raise DataError(
-            f"{where}: label {int(outside[0])} is predicted, labels are 1..{num_labels}; the model has other classes "
-            "than the data"
+            f"{where}: label {int(outside[0])} is predicted, but labels are 1..{num_labels}; the model and the data "
+            "have different classes"
         )

@@ -1,4 +1,4 @@
-"""The reference implementation itself, for whoever must reproduce a published number with all its quirks."""
+"""Run pycocotools, the reference implementation, to reproduce published numbers including its quirks."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def run_pycocotools(
     max_dets: int,
     sigmas: Sequence[float],
 ) -> Any:
-    """Evaluate two files by pycocotools, with the annotation ids that the file has.
+    """Evaluate two files with pycocotools, using the annotation ids of the file.
 
-    The files must have been checked before: pycocotools crashes on outlines that are not finite. Its best-known quirk
-    is that an object with annotation id 0 counts as missed even when it was found (cocoapi #507).
+    The files must be validated before: pycocotools crashes on polygons that are not finite. Its best-known quirk is
+    that an object with annotation id 0 counts as missed even if it was detected (cocoapi #507).
 
     Returns:
-        An object with ``eval`` and ``params.max_dets``, as the evaluation engine's.
+        An object with ``eval`` and ``params.max_dets``, as hotcoco's ``COCOeval``.
     """
     results = json.loads(Path(predictions).read_text(encoding="utf-8-sig"))
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports its progress there
         gt = COCO(str(ground_truth))
-        found = gt.loadRes(results["annotations"] if isinstance(results, dict) else results)
-        evaluation = COCOeval(gt, found, iou_type)
+        detections = gt.loadRes(results["annotations"] if isinstance(results, dict) else results)
+        evaluation = COCOeval(gt, detections, iou_type)
         evaluation.params.maxDets = list(limits(iou_type, max_dets))
         if iou_type == "keypoints":
             evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)

@@ -1,4 +1,4 @@
-"""Anybody's results file against anybody's ground truth file: COCO's numbers without a model."""
+"""Evaluate an untrusted COCO results file against a ground truth file: COCO metrics without a model."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
-from detseg.metrics.ground_truth import GroundTruth, box_outline, to_json
-from detseg.metrics.ground_truth_file import Id, check_outline, read_ground_truth, read_json, rle_size
+from detseg.metrics.ground_truth import GroundTruth, box_polygon, to_json
+from detseg.metrics.ground_truth_file import Id, check_segmentation, read_ground_truth, read_json, rle_size
 from detseg.metrics.reference import run_pycocotools
 from detseg.metrics.scoring import (
     DEFAULT_MAX_DETS,
@@ -25,7 +25,7 @@ from detseg.metrics.scoring import (
     limit_notes,
     match,
     per_class,
-    summarise,
+    summarize,
 )
 
 
@@ -38,58 +38,59 @@ def evaluate_files(
     sigmas: Sequence[float] = (),
     reference: bool = False,
 ) -> CocoMetrics:
-    """Score a COCO results file; the same numbers as pycocotools gives for the same two files.
+    """Evaluate a COCO results file; returns the same numbers as pycocotools for the same two files.
 
-    They differ where pycocotools counts found objects as missed: annotations with id 0 or with repeated ids.
+    They differ where pycocotools counts detected objects as missed: annotations with id 0 or with repeated ids.
 
     Args:
         ground_truth: COCO annotation file.
         predictions: JSON list of results with image_id, category_id, score and bbox (x, y, width, height),
-            segmentation or keypoints; or an object that holds such a list as ``annotations``.
-        iou_type: "bbox", "segm" or "keypoints"; None: by what the results have (segmentation, then keypoints).
-        max_dets: how many detections of a class are looked at in an image; None: COCO's own (100; 20 for keypoints).
-        sigmas: OKS falloffs, needed for other keypoints than COCO's 17.
-        reference: let pycocotools itself compute, with the file's own ids and all its quirks. Slow.
+            segmentation or keypoints; or an object with such a list under ``annotations``.
+        iou_type: "bbox", "segm" or "keypoints"; None: chosen by the fields of the results (segmentation, then
+            keypoints, then boxes).
+        max_dets: maximum number of detections per class and image; None: COCO's limit (100; 20 for keypoints).
+        sigmas: OKS sigmas, needed for keypoints other than COCO's 17.
+        reference: compute with pycocotools, with the ids of the file and all its quirks. Slow.
 
     Raises:
-        DataError: a file that is not what it should be, an image that the ground truth does not have, an outline that
-            native code must not see. The message says where.
+        DataError: a file of the wrong format, an image that is not in the ground truth, or a segmentation that is
+            unsafe for native code. The message contains the location.
         OSError: a file cannot be read.
     """
     path = Path(predictions)
     content = read_json(path, list[_Result] | _Results, "a list of COCO results")
     results: list[_Result] = content.annotations if isinstance(content, _Results) else content
-    kind = check_iou_types([iou_type or _guess(results)])[0]
+    kind = check_iou_types([iou_type or _guess_iou_type(results)])[0]
     limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
     gt = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
     _check_images(results, gt, path)
     notes = gt.notes.lines()
-    known = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
-    if len(known) < len(results):
+    usable = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
+    if len(usable) < len(results):
         ids = sorted({result.category_id for result in results} - set(gt.label_of_category))
         notes.append(
-            f"{len(results) - len(known)} results left out: the ground truth has no category {_some(ids)} "
+            f"{len(results) - len(usable)} results skipped: the ground truth has no category {_first_five(ids)} "
             f"({len(ids)} such ids)"
         )
     if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
-        notes.append("results have boxes beside masks: their size range is that of the box, as in pycocotools")
+        notes.append("results have both boxes and masks: their size range is that of the box, as in pycocotools")
     if kind == "keypoints" and any(result.bbox for result in results):
-        notes.append("results have boxes beside keypoints: their size range is that of the box, as in pycocotools")
-    if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in known):
-        notes.append("results without a segmentation are scored as filled boxes, as in pycocotools")
+        notes.append("results have both boxes and keypoints: their size range is that of the box, as in pycocotools")
+    if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in usable):
+        notes.append("results without a segmentation are evaluated as filled boxes, as in pycocotools")
     notes += limit_notes(gt, kind, limit)
     index = gt_index(gt, kind)
     detections = [
         _detection(result, gt, kind, number, f"{path.name}, result {row}")
-        for number, (row, result) in enumerate(known, 1)
+        for number, (row, result) in enumerate(usable, 1)
     ]
     if reference and results:  # pycocotools cannot read an empty list
-        notes.append("computed by pycocotools with the ids of the file, its quirks included")
+        notes.append("computed by pycocotools with the ids of the file, including its quirks")
         evaluation = run_pycocotools(ground_truth, path, kind, limit, gt.sigmas)
     else:
         evaluation = match(gt, index, detections, kind, limit)
     return CocoMetrics(
-        {kind: summarise(evaluation, kind)},
+        {kind: summarize(evaluation, kind)},
         {kind: per_class(gt, evaluation)},
         gt.counts(),
         len(gt.sizes),
@@ -111,7 +112,7 @@ class _Results(msgspec.Struct):
     annotations: list[_Result]
 
 
-def _guess(results: list[_Result]) -> IouType:
+def _guess_iou_type(results: list[_Result]) -> IouType:
     if results and results[0].segmentation:
         return "segm"
     return "keypoints" if results and results[0].keypoints else "bbox"
@@ -121,13 +122,13 @@ def _check_images(results: list[_Result], gt: GroundTruth, path: Path) -> None:
     unknown = sorted({result.image_id for result in results} - set(gt.sizes))
     if unknown:
         raise DataError(
-            f"{path}: {len(unknown)} image ids are not in {gt.source}: {_some(unknown)}; results and ground truth "
-            "belong to different sets (pycocotools: Results do not correspond to current coco set)"
+            f"{path}: {len(unknown)} image ids are not in {gt.source}: {_first_five(unknown)}; results and "
+            "ground truth are from different data sets (pycocotools: Results do not correspond to current coco set)"
         )
 
 
-def _detection(result: _Result, gt: GroundTruth, kind: IouType, number: int, where: str) -> dict[str, Any]:
-    """One result as a COCO annotation in the ground truth's numbers; box and area as in pycocotools' ``loadRes``."""
+def _detection(result: _Result, gt: GroundTruth, iou_type: IouType, number: int, where: str) -> dict[str, Any]:
+    """One result as a COCO annotation with the renumbered ids; box and area as in pycocotools' ``loadRes``."""
     where = f"{where} (image {result.image_id})"
     size_hw = gt.sizes[result.image_id]
     detection: dict[str, Any] = {
@@ -136,18 +137,18 @@ def _detection(result: _Result, gt: GroundTruth, kind: IouType, number: int, whe
         "category_id": gt.number_of_label[gt.label_of_category[result.category_id]],
         "score": result.score,
     }
-    outline = None
-    if kind == "segm" or not (result.bbox or result.keypoints):
-        given = result.segmentation
-        if given is None and result.bbox:
-            given = box_outline(_four(result.bbox, where))
+    segmentation = None
+    if iou_type == "segm" or not (result.bbox or result.keypoints):
+        raw_segmentation = result.segmentation
+        if raw_segmentation is None and result.bbox:
+            raw_segmentation = box_polygon(_checked_box(result.bbox, where))
         if size_hw is None:
-            size_hw = rle_size(given)  # run lengths know the size of their image
-        outline = check_outline(given, size_hw, where)
-        if outline is None:
-            raise DataError(f"{where}: neither box nor segmentation; a result needs what is scored ({kind})")
-        detection["segmentation"] = to_json(outline)
-    if kind == "keypoints":
+            size_hw = rle_size(raw_segmentation)  # an RLE contains the size of its image
+        segmentation = check_segmentation(raw_segmentation, size_hw, where)
+        if segmentation is None:
+            raise DataError(f"{where}: neither box nor segmentation; a result needs what is evaluated ({iou_type})")
+        detection["segmentation"] = to_json(segmentation)
+    if iou_type == "keypoints":
         if not result.keypoints or len(result.keypoints) != 3 * len(gt.sigmas):
             raise DataError(
                 f"{where}: {len(result.keypoints or ())} keypoint numbers; the ground truth has {len(gt.sigmas)} "
@@ -155,25 +156,25 @@ def _detection(result: _Result, gt: GroundTruth, kind: IouType, number: int, whe
             )
         detection["keypoints"] = result.keypoints
     if result.bbox:
-        box = _four(result.bbox, where)
+        box = _checked_box(result.bbox, where)
         area = box[2] * box[3]
-    elif outline is not None and size_hw is not None:
-        rle = segmentation_to_rle(outline, size_hw)
+    elif segmentation is not None and size_hw is not None:
+        rle = segmentation_to_rle(segmentation, size_hw)
         box, area = list(segmentation_box(rle)), float(coco_mask.area(rle))
     else:
         xs, ys = (result.keypoints or [])[0::3], (result.keypoints or [])[1::3]
         box = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
         area = box[2] * box[3]
     if not math.isfinite(area):
-        raise DataError(f"{where}: box {box} is too large to compute with; correct it")
+        raise DataError(f"{where}: box {box} is too large; correct it")
     return {**detection, "bbox": box, "area": area}
 
 
-def _four(box: list[float], where: str) -> list[float]:
+def _checked_box(box: list[float], where: str) -> list[float]:
     if len(box) != 4:
         raise DataError(f"{where}: the box has {len(box)} numbers; four are needed: x, y, width, height")
     return box
 
 
-def _some(ids: list[int]) -> str:
+def _first_five(ids: list[int]) -> str:
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -1,4 +1,4 @@
-"""The one place that calls the evaluation engine: hotcoco, which equals pycocotools bit for bit."""
+"""Match detections and compute AP with hotcoco, whose results are bit-identical to those of pycocotools."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from detseg.metrics.ground_truth import GroundTruth
 IouType = Literal["bbox", "segm", "keypoints"]
 IOU_TYPES: tuple[IouType, ...] = ("bbox", "segm", "keypoints")
 DEFAULT_MAX_DETS = {"bbox": 100, "segm": 100, "keypoints": 20}
-"""COCO's own limits: so many detections of a class are looked at in an image, best first."""
+"""COCO's limits: maximum number of detections per class and image, by descending score."""
 
 
 def check_iou_types(iou_types: Sequence[str]) -> tuple[IouType, ...]:
-    """The same names, known and none twice; DataError otherwise."""
+    """The same names in a fixed order, after a check.
+
+    Raises:
+        DataError: no name, an unknown name, or a name that appears twice.
+    """
     unknown = [name for name in iou_types if name not in IOU_TYPES]
     if unknown or not iou_types or len(set(iou_types)) != len(iou_types):
-        raise DataError(f"iou types {', '.join(iou_types) or 'none'}; choose some of {', '.join(IOU_TYPES)}")
+        raise DataError(
+            f"IoU types {', '.join(iou_types) or 'none'}; choose one or more of {', '.join(IOU_TYPES)}, each once"
+        )
     return tuple(name for name in IOU_TYPES if name in iou_types)
 
 
 def gt_index(ground_truth: GroundTruth, iou_type: IouType) -> Any:
-    """The engine's view of the ground truth; build it once and score many times."""
+    """hotcoco's index of the ground truth; build it once and evaluate many times."""
     return hotcoco.COCO(ground_truth.dataset(iou_type))
 
 
@@ -37,21 +43,21 @@ def match(
     """Match detections with the ground truth and accumulate precision and recall.
 
     Args:
-        ground truth: the ground truth.
+        ground_truth: the ground truth.
         index: its :func:`gt_index`.
-        detections: COCO annotations with ``bbox``, ``area``, ``score`` and what ``iou_type`` needs, image and category
-            in the numbers of ``ground truth``, ids 1..M. Their order decides between equal scores.
-        iou_type: what overlap means.
-        max_dets: largest number of detections of a class looked at in an image.
+        detections: COCO annotations with ``bbox``, ``area``, ``score`` and the fields that ``iou_type`` needs, image
+            and category ids as renumbered by ``ground_truth``, ids 1..M. Their order breaks ties of equal scores.
+        iou_type: definition of the overlap.
+        max_dets: maximum number of detections per class and image.
 
     Returns:
         ``hotcoco.COCOeval`` after ``accumulate``: ``eval["precision"]`` float64 [T, R, K, A, M] and so on, -1 where
         there is no ground truth; ``eval_imgs`` holds the matches of every image.
     """
-    found = hotcoco.COCO(
+    predictions = hotcoco.COCO(
         {"images": ground_truth.images(), "annotations": detections, "categories": ground_truth.categories()}
     )
-    evaluation = hotcoco.COCOeval(index, found, iou_type)
+    evaluation = hotcoco.COCOeval(index, predictions, iou_type)
     evaluation.params.max_dets = list(limits(iou_type, max_dets))
     if iou_type == "keypoints":
         evaluation.params.kpt_oks_sigmas = list(ground_truth.sigmas)
@@ -61,33 +67,34 @@ def match(
 
 
 def limits(iou_type: str, max_dets: int) -> tuple[int, ...]:
-    """COCO's ``maxDets``: 1, 10 and the largest for boxes and masks, the largest alone for keypoints."""
+    """COCO's ``maxDets``: 1, 10 and ``max_dets`` for boxes and masks, only ``max_dets`` for keypoints."""
     if max_dets < 1:
-        raise DataError(f"max_dets is {max_dets}; at least 1 detection must be looked at")
+        raise DataError(f"max_dets is {max_dets}, but must be at least 1")
     return (max_dets,) if iou_type == "keypoints" else (1, min(10, max_dets), max_dets)
 
 
 def limit_notes(ground_truth: GroundTruth, iou_type: IouType, max_dets: int) -> list[str]:
-    """What a reader should know about the limit: that it is not COCO's own, or that it cuts off objects."""
+    """Notes on the limit: that it differs from COCO's, or that some images have more objects than the limit."""
     notes = []
     if max_dets != DEFAULT_MAX_DETS[iou_type]:
         notes.append(
-            f"up to {max_dets} detections of a class in an image count for {iou_type} instead of COCO's "
+            f"up to {max_dets} detections per class and image are evaluated for {iou_type}, instead of COCO's limit of "
             f"{DEFAULT_MAX_DETS[iou_type]}"
         )
     crowded = {image_id for (image_id, _), count in ground_truth.per_class_and_image().items() if count > max_dets}
     if crowded:
         notes.append(
-            f"{len(crowded)} images have more than {max_dets} objects of one class (up to {ground_truth.most_of_a_class}), so "
-            f"AP of {iou_type} cannot reach 1; pass --max-dets {ground_truth.most_of_a_class}"
+            f"{len(crowded)} images have more than {max_dets} objects of one class (up to "
+            f"{ground_truth.most_of_a_class}), so AP of {iou_type} cannot reach 1; pass --max-dets "
+            f"{ground_truth.most_of_a_class}"
         )
     return notes
 
 
-def summarise(evaluation: Any, iou_type: IouType) -> dict[str, float | None]:
-    """COCO's 12 numbers (10 for keypoints) by name, None where there is no ground truth.
+def summarize(evaluation: Any, iou_type: IouType) -> dict[str, float | None]:
+    """COCO's 12 metrics (10 for keypoints) by name, None where there is no ground truth.
 
-    The means are those of pycocotools' ``summarize``, over the entries that are defined.
+    The means are computed over the defined entries, as in pycocotools' ``summarize``.
     """
     precision, recall = _arrays(evaluation)
     sizes = ("medium", "large") if iou_type == "keypoints" else ("small", "medium", "large")

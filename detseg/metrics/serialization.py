@@ -1,4 +1,4 @@
-"""Predictions as bytes, for another process to score: msgpack, which cannot hold code."""
+"""Serialize predictions for another process: msgpack, which cannot contain code."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class _Image(msgspec.Struct, array_like=True):
 
 
 def pack_predictions(predictions: Iterable[tuple[int, Prediction]]) -> bytes:
-    """(image id, prediction) of some images."""
+    """Serialize pairs (image id, prediction)."""
     return msgspec.msgpack.encode([_packed(image_id, prediction) for image_id, prediction in predictions])
 
 
 def unpack_predictions(content: bytes) -> list[tuple[int, Prediction]]:
-    """Undo :func:`pack_predictions`, to the bit."""
+    """Deserialize the bytes of :func:`pack_predictions`; the predictions are bit-identical."""
     return [(image.image_id, _unpacked(image)) for image in msgspec.msgpack.decode(content, type=list[_Image])]
 
 
@@ -49,8 +49,8 @@ def _unpacked(image: _Image) -> Prediction:
         rles = [{"size": [height, width], "counts": counts} for height, width, counts in image.rles]
     keypoints = None
     if image.keypoints is not None:
-        points, numbers = image.keypoints
-        keypoints = np.frombuffer(numbers, np.float32).reshape(-1, points, 3)
+        points, content = image.keypoints
+        keypoints = np.frombuffer(content, np.float32).reshape(-1, points, 3)
     return Prediction(
         image.size_hw,
         np.frombuffer(image.boxes, np.float32).reshape(-1, 4),

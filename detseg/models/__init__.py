@@ -1,4 +1,4 @@
-"""The networks: how they are named, built, filled with weights and frozen, and what goes in and comes out."""
+"""Models: names, construction, starting weights, freezing, inputs and outputs."""
 
 from typing import Any
 

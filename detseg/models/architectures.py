@@ -1,4 +1,4 @@
-"""Every model that can be built, by name."""
+"""Define every model that can be built, by name."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ Family = Literal["rcnn", "retinanet", "fcos", "ssdlite"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a name stands for.
+    """Settings of one architecture.
 
     Attributes:
-        task: what it gives.
-        backbone: a name of ``BACKBONES``.
-        coco: its published COCO weights; None if there are none. A Mask or Keypoint R-CNN may have those of the Faster
-            R-CNN of the same backbone: then its mask or keypoint head starts from scratch.
-        coco_eps: eps of the norm layers under these weights.
+        task: the task that it is built for.
+        backbone: a key of ``BACKBONES``.
+        coco: its published COCO weights; None if there are none. A Mask or Keypoint R-CNN may use those of the Faster
+            R-CNN with the same backbone: its mask or keypoint head is then randomly initialized.
+        coco_eps: eps of the norm layers for these weights.
         improved: torchvision's "v2": BatchNorm in backbone, neck and heads, deeper RPN and heads (Li et al. 2021,
             "Benchmarking Detection Transfer Learning with Vision Transformers").
-        anchor_sizes: anchor sides in pixels of each map; empty where they cannot be chosen.
-        image_size: shorter side, and limit of the longer side, that torchvision trains it with.
+        anchor_sizes: anchor sides in pixels of each feature map; empty if they are not configurable.
+        image_size: shorter side, and limit of the longer side, in torchvision's training.
         rpn_pre_nms_top_n, rpn_post_nms_top_n, rpn_score_threshold: as in ModelDescription.
-        family: of detectors: two stages ("rcnn"), or one.
+        family: kind of detector: two-stage ("rcnn") or one of the one-stage kinds.
         score_threshold, nms_threshold, topk_candidates: as in ModelDescription.
-        neck_channels: channels of the FPN's maps and of the mask head; 256 in every published model. The published
-            keypoint head has 512, a slim one as many as the FPN.
+        neck_channels: channels of the FPN maps and of the mask head; 256 in every published model. The published
+            keypoint head has 512, a slim one has as many as the FPN.
         head_channels: width of the box head's two layers; 1024 in every published model.
     """
 
@@ -58,8 +58,8 @@ class Architecture:
 
 
 _SMALL = (2000, 300)
-"""Proposals after NMS for backbones that are chosen for speed: 300 in eval mode (Ren et al. 2015), because a box head over
-torchvision's 1000 costs as much as such a backbone."""
+"""Proposals after NMS for small, fast backbones: 300 in eval mode (Ren et al. 2015), because running the box head on
+torchvision's 1000 proposals costs as much as such a backbone."""
 
 _V3_ANCHORS = ((32, 64, 128, 256, 512),) * 3
 
@@ -71,7 +71,7 @@ _SLIM: dict[str, Any] = {
     "neck_channels": 96,
     "head_channels": 256,
 }
-"""Everything narrow, and maps from stride 4 on: a few million parameters, for small images on small machines."""
+"""Few channels everywhere, and maps from stride 4: a few million parameters, for small images on small machines."""
 
 
 def _rcnn(task: Task) -> dict[str, Architecture]:
@@ -114,7 +114,7 @@ _ONE_STAGE_SLIM: dict[str, Any] = {"image_size": (320, 533), "neck_channels": 96
 
 
 def octaves(sizes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-    """RetinaNet's three anchor sides of each map, a third of an octave apart, where only the first is given."""
+    """Return RetinaNet's three anchor sides of each map, a third of an octave apart; unchanged if a map has several."""
     if any(len(level) != 1 for level in sizes):
         return sizes
     return tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for (side,) in sizes)
@@ -129,7 +129,8 @@ def _retinanet(backbone: str, **settings: Any) -> Architecture:
 
 
 def _fcos(backbone: str, **settings: Any) -> Architecture:
-    """FCOS scores are square roots of products, and torchvision's threshold of 0.2 would cut AP's curve short."""
+    """Keep the default score threshold: FCOS scores are square roots of products, so torchvision's 0.2 would truncate
+    the precision-recall curve of AP."""
     return Architecture("detect", backbone, **{"family": "fcos", "anchor_sizes": (), "nms_threshold": 0.6, **settings})
 
 
@@ -150,7 +151,7 @@ _ONE_STAGE: dict[str, Architecture] = {
     "retinanet_resnet50_fpn": _retinanet(
         "resnet50",
         coco=detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
-        coco_eps=0.0,  # as the R-CNNs of that time
+        coco_eps=0.0,  # like the R-CNN weights of the same period
     ),
     "retinanet_resnet50_fpn_v2": _retinanet(
         "resnet50", coco=detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1, improved=True

@@ -1,4 +1,4 @@
-"""The feature extractors: which torchvision network, its stages, and the maps that an FPN takes from it."""
+"""Describe the backbones: which torchvision network, its stages, and the feature maps that the FPN uses."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ NormLayer = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One feature extractor.
+    """Description of one backbone network.
 
     Attributes:
         build: torchvision's builder of the whole classification network.
-        imagenet: its published ImageNet weights. V1 throughout: the V2 recipes (label smoothing, long schedules) score
-            higher on ImageNet but give features that transfer worse while frozen.
+        imagenet: its published ImageNet weights. Always V1: the V2 recipes (label smoothing, long schedules) score
+            higher on ImageNet, but their features transfer worse while frozen.
         norm_eps: eps of the norm layers that these weights were trained with.
-        stages: names of the backbone's modules, stage by stage from input to output; the first two go down to stride 4.
-        prefix: what stands before these names in a classification state dict.
+        stages: names of the backbone's modules, stage by stage from input to output; the first two end at stride 4.
+        prefix: prefix of these names in a classification state dict.
         head: name of the classification head.
-        levels: ``module name -> channels`` of the maps that the FPN takes; empty if there is no detector on this backbone.
-        strides: their strides in pixels.
-        mean, std: of the images that its weights were trained with, for RGB in [0, 1].
-        crop: side in pixels of the image that it classifies.
-        crop_share: that side as a share of the image's shorter side.
-        fixed_crop: it classifies images of no other side.
-        gives_maps: ``build(levels=...)`` makes a module that gives the maps of these levels itself.
+        levels: ``module name -> channels`` of the feature maps that the FPN uses; empty if no detector uses this
+            backbone.
+        strides: strides of these maps in pixels.
+        mean, std: of the images that the weights were trained on, for RGB in [0, 1].
+        crop: side in pixels of the square crop that the classifier uses.
+        crop_share: ``crop`` divided by the shorter side of the resized image.
+        fixed_crop: whether the network accepts images of this size only.
+        returns_maps: whether ``build(levels=...)`` builds a module that itself returns the maps of these levels.
     """
 
     build: Callable[..., nn.Module]
@@ -54,15 +55,19 @@ class BackboneSpec:
     crop: int = 224
     crop_share: float = 224 / 256
     fixed_crop: bool = False
-    gives_maps: bool = False
+    returns_maps: bool = False
 
 
 class BackboneWithFpn(nn.Module):
-    """A backbone that gives its maps by name, and an FPN over them: children and maps as torchvision's BackboneWithFPN."""
+    """A backbone that returns its maps by name, and an FPN on top: the same children and outputs as in
+    torchvision's BackboneWithFPN.
 
-    def __init__(self, spec: nn.Module, fpn: FeaturePyramidNetwork, channels: int) -> None:
+    State-dict keys are torchvision's: "backbone.body" for the backbone, "backbone.fpn" for the FPN.
+    """
+
+    def __init__(self, backbone: nn.Module, fpn: FeaturePyramidNetwork, channels: int) -> None:
         super().__init__()
-        self.body = spec
+        self.body = backbone
         self.fpn = fpn
         self.out_channels = channels
 
@@ -72,7 +77,7 @@ class BackboneWithFpn(nn.Module):
 
 
 def norm_layer(norm: str, eps: float) -> NormLayer:
-    """The norm layer of a description: "frozen" or "batch"."""
+    """Return the norm layer class for ``norm``, "frozen" or "batch", with ``eps`` set."""
     return partial(FrozenBatchNorm2d if norm == "frozen" else nn.BatchNorm2d, eps=eps)
 
 
@@ -85,14 +90,14 @@ def build_backbone(
     first_level: int = 0,
     extra_blocks: ExtraFPNBlock | None = None,
 ) -> nn.Module:
-    """Backbone and FPN with random weights; children ``body`` and ``fpn``, state-dict keys as torchvision's.
+    """Build backbone and FPN with random weights; torchvision's state-dict keys (backbone.body, backbone.fpn).
 
     Args:
-        first_level: the first of the backbone's maps that the FPN takes; one-stage detectors leave out the finest.
-        extra_blocks: makes coarser maps from the FPN's last; None for one more by pooling, as R-CNNs have.
+        first_level: index of the first backbone map that the FPN uses; one-stage detectors skip the finest map.
+        extra_blocks: computes coarser maps from the FPN's last one; None for one more by pooling, as in R-CNNs.
     """
     levels = dict(list(spec.levels.items())[first_level:])
-    if spec.gives_maps:
+    if spec.returns_maps:
         blocks = extra_blocks or LastLevelMaxPool()
         fpn = FeaturePyramidNetwork(list(levels.values()), channels, extra_blocks=blocks, norm_layer=fpn_norm)
         return BackboneWithFpn(spec.build(norm_layer=norm, levels=tuple(levels)), fpn, channels)
@@ -108,7 +113,7 @@ def build_backbone(
 
 
 def _resnet(build: Callable[..., nn.Module], imagenet: Any, width: int) -> BackboneSpec:
-    """``width``: channels of layer1; each later layer doubles them."""
+    """Describe a ResNet. ``width``: channels of layer1; each later layer doubles them."""
     return BackboneSpec(
         build,
         imagenet,
@@ -130,7 +135,8 @@ def _mobilenet(
     levels: dict[str, int],
     strides: tuple[int, ...],
 ) -> BackboneSpec:
-    """``starts``: index of the first module of each stage, as torchvision divides them, and the end of the last."""
+    """Describe a MobileNet. ``starts``: index of the first module of each stage, in torchvision's division, and the end
+    of the last stage."""
     stages = tuple(tuple(str(index) for index in range(*ends)) for ends in pairwise(starts))
     return BackboneSpec(
         build, imagenet, norm_eps, stages, prefix="features.", head="classifier", levels=levels, strides=strides
@@ -143,7 +149,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     "resnet50": _resnet(models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1, 256),
     "resnet101": _resnet(models.resnet101, models.ResNet101_Weights.IMAGENET1K_V1, 256),
     # The last block of each stride, as for ResNets: small objects need the map of stride 4. The 1x1 convolution to 1280
-    # channels (module 18) serves ImageNet's head and is left out of detectors.
+    # channels (module 18) belongs to ImageNet's head and is not part of detectors.
     "mobilenet_v2": _mobilenet(
         models.mobilenet_v2,
         models.MobileNet_V2_Weights.IMAGENET1K_V1,
@@ -161,8 +167,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         levels={"13": 160, "16": 960},
         strides=(32, 32),
     ),
-    # The same network with the last map of each stride, for detectors that need no published COCO weights; the last one
-    # is what classifiers pool, so that weights of a detector hold all of a classifier's backbone
+    # The same network with the last map of each stride, for detectors without published COCO weights; classifiers
+    # pool the last map, so a detector's weights contain the whole backbone of a classifier
     "mobilenet_v3_large_fine": _mobilenet(
         models.mobilenet_v3_large,
         models.MobileNet_V3_Large_Weights.IMAGENET1K_V1,

@@ -1,4 +1,4 @@
-"""What detectors and classifiers have in common: named parts, and freezing that lasts."""
+"""Base class of detectors and classifiers: named parts, and freezing that survives ``train()``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from detseg.models.description import ModelDescription
 from detseg.preprocess import Preprocessing
 
 LAST_STRIDE = 32
-"""Pixels of the image for each pixel of the last backbone map, in all backbones."""
+"""Stride of the last backbone map in pixels, in all backbones."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the table of parts.
+    """One row of the part table.
 
     Attributes:
         name: "stem", "backbone", "neck", "rpn", "box head", "mask head", "keypoint head" or "head".
-        parameters: how many numbers in it.
-        trainable: how many of them learn.
+        parameters: number of parameter elements.
+        trainable: number of trainable ones.
     """
 
     name: str
@@ -32,20 +32,21 @@ class Part:
     trainable: int
 
     def line(self) -> str:
-        """``  backbone            10.8 M  frozen``"""
+        """Return one line of text, such as ``  backbone            10.8 M  frozen``."""
         state = "trainable" if self.trainable == self.parameters else "partly trainable" if self.trainable else "frozen"
         return f"  {self.name:13}  {self.parameters / 1e6:6.2f} M  {state}"
 
 
 class FreezableModel(nn.Module, ABC):
-    """A model with named parts, of which the first ones can be frozen for good.
+    """A model with named parts, of which the first ones can be frozen permanently.
 
-    Frozen means: no gradients, norm statistics fixed (eval mode), whatever ``train()`` is called on this model, its
-    parents or its children: the frozen modules are put back to eval mode before every forward pass in training.
+    Frozen means: no gradients and fixed norm statistics (eval mode), even if ``train()`` is called on this model, its
+    parents or its children: the frozen modules are set back to eval mode before every forward pass in training.
 
     Attributes:
-        norm_eval: the backbone's norm layers use and keep their statistics in training too, while their weights and biases
-            learn. Right for a pretrained backbone and batches of a few images, whose own statistics are noise.
+        norm_eval: the backbone's norm layers use their stored statistics in training too and do not update them; their
+            weights and biases stay trainable. Useful for a pretrained backbone and batches of a few images, whose
+            batch statistics are noise.
     """
 
     description: ModelDescription
@@ -64,14 +65,14 @@ class FreezableModel(nn.Module, ABC):
 
     @abstractmethod
     def parts(self) -> dict[str, tuple[str, ...]]:
-        """Part name -> names of its modules, in the order of the computation. Together they hold every parameter."""
+        """Return part name -> names of its modules, in order of computation. Together they contain every parameter."""
 
     @abstractmethod
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
-        """Names of the modules of each backbone stage, from input to output."""
+        """Return the names of the modules of each backbone stage, from input to output."""
 
     def set_frozen(self, modules: Iterable[str]) -> None:
-        """Freeze these modules and wake all others."""
+        """Freeze these modules and make all others trainable."""
         self.frozen_modules = tuple(modules)
         self.requires_grad_(True)
         for name in self.frozen_modules:
@@ -84,26 +85,26 @@ class FreezableModel(nn.Module, ABC):
         return all(module in self.frozen_modules for part in parts for module in names[part])
 
     def levels(self) -> tuple[str, ...]:
-        """Where features of an image can be taken and kept: behind which parts all is frozen, the last first."""
+        """Return the feature levels that can be cached, the last first: all parts before them are frozen."""
         return ()
 
     def part_of(self, name: str) -> str:
-        """The part that a parameter or buffer belongs to, by its name in the state dict."""
+        """Return the part of a parameter or buffer, by its name in the state dict."""
         for part, modules in self.parts().items():
             if any(name.startswith(f"{module}.") for module in modules):
                 return part
         raise KeyError(name)
 
     def is_backbone_parameter(self, name: str) -> bool:
-        """Whether a parameter belongs to the stem or the backbone, by its name; layer groups of optimizers ask."""
+        """Return whether this parameter belongs to the stem or the backbone; for optimizer parameter groups."""
         return self.part_of(name) in ("stem", "backbone")
 
     @abstractmethod
     def last_layers(self) -> tuple[str, ...]:
-        """Names of the modules that give classes, boxes, masks or keypoints, some of which start from scratch."""
+        """Return the names of the output layers for classes, boxes, masks and keypoints, often randomly initialized."""
 
     def is_last_parameter(self, name: str) -> bool:
-        """Whether a parameter belongs to the last layers, by its name; layer groups of optimizers ask."""
+        """Return whether this parameter belongs to the output layers; for optimizer parameter groups."""
         return any(name.startswith(f"{module}.") for module in self.last_layers())
 
     def train(self, mode: bool = True) -> FreezableModel:
@@ -112,7 +113,7 @@ class FreezableModel(nn.Module, ABC):
         return self
 
     def keep_frozen(self) -> None:
-        """Put into eval mode what is frozen, and norm layers under ``norm_eval``, so that their statistics stay."""
+        """Set frozen modules, and norm layers under ``norm_eval``, to eval mode, which fixes their statistics."""
         for name in self.frozen_modules:
             self.get_submodule(name).eval()
         if self.norm_eval:
@@ -123,26 +124,26 @@ class FreezableModel(nn.Module, ABC):
                             module.eval()
 
     def check_norms_can_learn(self, images: Sequence[Tensor]) -> None:
-        """BatchNorm that learns needs more than one value, which one tiny image does not leave on the last map.
+        """Check that BatchNorm in training gets more than one value per channel; one tiny image leaves a single one.
 
         Raises:
-            DataError: a batch of one image of at most 32 x 32 pixels, and a backbone that learns its norm statistics.
+            DataError: a batch of one image of at most 32 x 32 pixels, and a backbone whose norm statistics are updated.
         """
         single = len(images) == 1 and max(images[0].shape[1:]) <= LAST_STRIDE
         fixed = self.norm_eval or self.is_frozen("stem", "backbone")
         if single and self.description.norm == "batch" and not fixed:
             height, width = images[0].shape[1:]
             raise DataError(
-                f"a batch of one image of {width} x {height} pixels leaves BatchNorm a single value to learn from; "
-                f"use images over {LAST_STRIDE} pixels, two images a batch, or --freeze backbone"
+                f"a batch of one image of {width} x {height} pixels leaves BatchNorm a single value per channel; "
+                f"use images larger than {LAST_STRIDE} pixels, at least two images per batch, or --freeze backbone"
             )
 
     def _add_normalisation(self) -> None:
-        """Buffers ``mean`` and ``std`` [3, 1, 1]: they move with the model and stay out of its state dict."""
+        """Add buffers ``mean`` and ``std`` [3, 1, 1], which move with the model but are not in its state dict."""
         for name, values in (("mean", self.preprocessing.mean), ("std", self.preprocessing.std)):
             self.register_buffer(name, Tensor(values).view(3, 1, 1), persistent=False)
 
     def normalise(self, image: Tensor) -> Tensor:
-        """uint8 or float32 [0, 1] [3, H, W] -> float32 with the mean and standard deviation of the training data."""
+        """Convert uint8 or float32 [0, 1] [3, H, W] to float32, normalised with the model's ``mean`` and ``std``."""
         scaled = image if image.is_floating_point() else image.float() / 255
         return (scaled - self.mean) / self.std

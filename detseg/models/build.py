@@ -1,4 +1,4 @@
-"""From a name to a description, and from a description to a model with random weights. Nothing is downloaded."""
+"""Create a description from a model name, and a randomly initialized model from a description, without downloads."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ __all__ = ["MODELS", "Model", "ModelDescription", "build_model", "describe"]
 Model = Detector | OneStageDetector | Classifier
 
 KEYPOINT_LAYERS = 8
-"""Convolutions of the published keypoint head: together they see all of a box."""
+"""Number of convolutions in the published keypoint head; their receptive field covers the whole box."""
 SMALLEST_CLASSIFIER_SIZE = 33
-"""From 33 pixels on the last map has more than one pixel, which BatchNorm needs for a batch of one image."""
+"""From 33 pixels the last map has more than one pixel, which BatchNorm needs for a batch of one image."""
 
 
 def describe(
@@ -55,26 +55,26 @@ def describe(
     keypoints: KeypointSchema | None = None,
     label_fields: tuple[LabelField, ...] = (),
 ) -> ModelDescription:
-    """The description of a new model that will be filled with ``weights``.
+    """Return the description of a new model that will be initialized with ``weights``.
 
     Args:
-        arch: a name of ``MODELS``.
-        weights: "coco", "imagenet", "bundled", "none" or a file; decides the norm layers, and, when it is a checkpoint
-            of this project, the anchors (for a model with the same RPN) and the default of ``image_size`` (for the
-            same ``arch``).
-        image_size: length of the shorter side in pixels (of the square crop for classifiers); None for what
-            torchvision trains this architecture with: 800 (at most 1333), 320 (at most 640; SSDLite: of the square
-            that an image is stretched to), or 224.
-        rois_per_image: has no meaning for one-stage detectors.
-        mask_rois_per_image: as in ModelDescription; for models with masks.
-        anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's own. For RetinaNet a single
-            side stands for the three of its octave.
-        label_fields: of a classifier that gives a class for each of them; ``class_map`` is then their ``joined`` one.
-        keypoints: the points that a model for keypoints finds, such as ``table.keypoint_schema``; other models take
-            none.
+        arch: a key of ``MODELS``, or a family and a timm backbone, such as "fasterrcnn_timm:convnext_atto".
+        weights: "coco", "imagenet", "bundled", "none" or a file; determines the norm layers and, for a checkpoint of
+            this project, the anchors (if the RPN is the same) and the default of ``image_size`` (if ``arch`` is the
+            same).
+        image_size: length of the shorter side in pixels (for classifiers: of the square crop); None for the size of
+            torchvision's training: 800 (at most 1333), 320 (at most 640; SSDLite: the square that an image is
+            stretched to), or 224.
+        rois_per_image: ignored by one-stage detectors.
+        mask_rois_per_image: as in ModelDescription; only for models with masks.
+        anchor_sizes: anchor sides in pixels for each FPN map; None for the architecture's default. For RetinaNet a
+            single side is expanded to the three of its octave.
+        label_fields: for a classifier that predicts one class per field; ``class_map`` is then their ``joined`` one.
+        keypoints: keypoint schema of a keypoint model, such as ``table.keypoint_schema``; None for other models.
 
     Raises:
-        DataError: the architecture is not known, or has no such weights or size, or keypoints are missing or too many.
+        DataError: the architecture is unknown or does not support these weights or this size, or keypoints are missing
+            or not supported.
         OSError: the weights file cannot be opened.
     """
     architecture = architecture_of(arch)
@@ -82,7 +82,9 @@ def describe(
         raise DataError(no_coco_weights(arch))
     if anchor_sizes is not None:
         if not architecture.anchor_sizes:
-            raise DataError(f"{arch}: it has no anchor sizes to choose, but {anchor_sizes} are given; leave them out")
+            raise DataError(
+                f"{arch}: its anchor sizes are not configurable, but {anchor_sizes} are given; remove anchor_sizes"
+            )
         anchor_sizes = octaves(anchor_sizes) if architecture.family == "retinanet" else anchor_sizes
     norm, norm_eps = _norm(architecture, weights)
     description = ModelDescription(
@@ -96,7 +98,7 @@ def describe(
         rois_per_image=rois_per_image,
         mask_rois_per_image=mask_rois_per_image,
         rpn_pre_nms_top_n=architecture.rpn_pre_nms_top_n,
-        rpn_post_nms_top_n=_room_for(detections_per_image, architecture.rpn_post_nms_top_n),
+        rpn_post_nms_top_n=_proposals_for(detections_per_image, architecture.rpn_post_nms_top_n),
         rpn_score_threshold=architecture.rpn_score_threshold,
         score_threshold=architecture.score_threshold,
         nms_threshold=architecture.nms_threshold,
@@ -110,7 +112,7 @@ def describe(
     if saved is None:
         return description
     description = replace(description, norm=saved.norm, norm_eps=saved.norm_eps)
-    if saved.arch == arch or _takes_rpn(architecture, MODELS.get(saved.arch)):
+    if saved.arch == arch or _has_same_rpn(architecture, MODELS.get(saved.arch)):
         description = replace(
             description, anchor_sizes=anchor_sizes or saved.anchor_sizes, anchor_ratios=saved.anchor_ratios
         )
@@ -119,17 +121,17 @@ def describe(
     return replace(description, preprocessing=saved.preprocessing if image_size is None else description.preprocessing)
 
 
-def _takes_rpn(architecture: Architecture, saved: Architecture | None) -> bool:
-    """Whether the RPN (or the one-stage head) of a saved architecture fits, and means its anchors."""
-    same = ("family", "backbone", "neck_channels", "improved")
-    return saved is not None and all(getattr(saved, name) == getattr(architecture, name) for name in same)
+def _has_same_rpn(architecture: Architecture, saved: Architecture | None) -> bool:
+    """Return whether the RPN (or one-stage head) of a saved architecture is the same, so that its anchors apply."""
+    fields = ("family", "backbone", "neck_channels", "improved")
+    return saved is not None and all(getattr(saved, name) == getattr(architecture, name) for name in fields)
 
 
 def build_model(description: ModelDescription) -> Model:
-    """The model that ``description`` tells, with random weights, in training mode, nothing frozen.
+    """Build the model of ``description``, with random weights, in training mode, nothing frozen.
 
     Raises:
-        DataError: the architecture is not known, or its number of FPN maps is not that of the anchor sizes.
+        DataError: the architecture is unknown, or the number of anchor sizes differs from the number of FPN maps.
     """
     architecture = architecture_of(description.arch)
     spec = backbone_spec(architecture)
@@ -146,32 +148,34 @@ def build_model(description: ModelDescription) -> Model:
 
 
 def torchvision_rcnn(description: ModelDescription) -> Any:
-    """torchvision's own ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN`` of a description; nothing is changed in it."""
+    """Build torchvision's unmodified ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN`` for a description."""
     return _rcnn(architecture_of(description.arch), description)
 
 
 def architecture_of(arch: str) -> Architecture:
-    """The architecture of a name; DataError with all names if there is none, or none with this timm backbone."""
+    """Return the architecture with this name; DataError with all names if it, or its timm backbone, does not exist."""
     architecture = MODELS.get(arch) or timm_architecture(arch)
     if architecture is not None:
         return architecture
     if arch == OWN:
-        raise DataError("a module of your own is built by you: load(path, build=...), see OwnClassifier.from_saved")
+        raise DataError(
+            "a custom module must be built by your code: load(path, build=...), see OwnClassifier.from_saved"
+        )
     if arch in FAMILIES:
         raise DataError(f"model {arch!r} needs a backbone, such as --backbone {PREFIX}convnext_atto")
     raise DataError(
-        f"model {arch!r} is not known; known are {', '.join(MODELS)}, and "
+        f"model {arch!r} is unknown; known models are {', '.join(MODELS)}, and "
         f"{', '.join(FAMILIES)} with --backbone {PREFIX}NAME"
     )
 
 
 def no_coco_weights(arch: str) -> str:
-    """What to say when COCO weights are asked for and do not exist."""
+    """Return the error message for an architecture without published COCO weights."""
     task = architecture_of(arch).task
     others = [name for name, other in MODELS.items() if other.coco is not None and other.task == task]
-    kind = "the whole network but its last layer" if task == "classify" else "the backbone only"
-    instead = f"; of its kind {', '.join(others)} have them" if others else ""
-    return f"{arch} has no published COCO weights{instead}. It can start from imagenet ({kind}), none, or a file"
+    parts = "all layers except the last" if task == "classify" else "the backbone only"
+    alternatives = f"; models for this task that have them: {', '.join(others)}" if others else ""
+    return f"{arch} has no published COCO weights{alternatives}. Use --weights imagenet ({parts}), none, or a file"
 
 
 def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
@@ -213,7 +217,7 @@ def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
 
 
 def _slim_heads(architecture: Architecture, description: ModelDescription) -> dict[str, Any]:
-    """The published heads with fewer channels."""
+    """Build the published heads with fewer channels."""
     neck, head = architecture.neck_channels, architecture.head_channels
     num_classes = description.class_map.num_classes
     heads = {"box_head": TwoMLPHead(neck * 7 * 7, head), "box_predictor": FastRCNNPredictor(head, num_classes)}
@@ -230,17 +234,17 @@ def _anchors(architecture: Architecture, description: ModelDescription) -> Ancho
     sizes = description.anchor_sizes or architecture.anchor_sizes
     if len(sizes) != len(architecture.anchor_sizes) or len({len(level) for level in sizes}) != 1:
         raise DataError(
-            f"{description.arch}: anchor sizes {sizes} do not fit its {len(architecture.anchor_sizes)} FPN maps; "
-            f"give each the same number of sizes, such as {architecture.anchor_sizes}"
+            f"{description.arch}: anchor sizes {sizes} do not match its {len(architecture.anchor_sizes)} FPN maps; "
+            f"give every map the same number of sizes, such as {architecture.anchor_sizes}"
         )
     return AnchorGenerator(sizes, (description.anchor_ratios,) * len(sizes))
 
 
 def _fix_scales(roi_heads: Any, strides: tuple[int, ...]) -> None:
-    """Give the RoI poolers a fast backward, and tell them the strides of the FPN maps.
+    """Replace the RoI poolers by ones with a fast backward pass, and set the strides of the FPN maps.
 
-    Left alone, torchvision's pooler guesses them from the first images that it sees and keeps the guess for ever, and
-    for images much smaller than their padding the guess is wrong: one 20 x 20 image spoils all later ones.
+    By default torchvision's pooler infers them from the first images that it gets and never updates them. For images
+    much smaller than their padding the result is wrong: one 20 x 20 image makes all later ones wrong.
     """
     levels = [int(math.log2(stride)) for stride in strides]
     for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"):
@@ -256,7 +260,7 @@ def _preprocessing(architecture: Architecture, image_size: int | None) -> Prepro
         spec = backbone_spec(architecture)
         crop = spec.crop if image_size is None else image_size
         if spec.fixed_crop and crop != spec.crop:
-            raise DataError(f"image size {crop}: {architecture.backbone} takes images of {spec.crop} pixels only")
+            raise DataError(f"image size {crop}: {architecture.backbone} accepts images of {spec.crop} pixels only")
         if crop < SMALLEST_CLASSIFIER_SIZE:
             raise DataError(
                 f"image size {crop} is too small for a network of stride 32; give at least "
@@ -274,17 +278,17 @@ def _preprocessing(architecture: Architecture, image_size: int | None) -> Prepro
     return Preprocessing(min_size=smallest, max_size=largest, mean=spec.mean, std=spec.std)
 
 
-def _room_for(detections: int, proposals: tuple[int, int]) -> tuple[int, int]:
-    """At least three proposals in eval mode for each detection that may be wanted."""
+def _proposals_for(detections: int, proposals: tuple[int, int]) -> tuple[int, int]:
+    """Return the numbers of proposals in training and eval mode, in eval mode at least three per detection."""
     return proposals[0], max(proposals[1], 3 * detections)
 
 
 def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
-    """The norm layers that the weights were trained with.
+    """Return the kind and eps of the norm layers that the weights were trained with.
 
-    Detectors with pretrained weights freeze them, as torchvision does, because a batch of two images is too small to
-    learn statistics from; its "v2" models and SSDLite have BatchNorm that learns. So have classifiers, whose batches
-    are larger.
+    Detectors with pretrained weights freeze the norm layers, as torchvision does, because a batch of two images is too
+    small to estimate statistics; its "v2" models and SSDLite use trainable BatchNorm, and so do classifiers, whose
+    batches are larger.
     """
     spec = backbone_spec(architecture)
     if architecture.task == "classify":
@@ -301,16 +305,16 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
 
 
 def _norm_of_file(architecture: Architecture, state: dict[str, Tensor]) -> tuple[Norm, float]:
-    """Norm layers that a state dict without description was most likely trained with, as torchvision builds them."""
+    """Return the norm layers that torchvision most likely used for a state dict without a description."""
     if not any(name.startswith("backbone.") for name in state):
         return "frozen", backbone_spec(architecture).norm_eps  # a classification network
     if any(name.endswith("num_batches_tracked") for name in state):
-        return "batch", 1e-5  # built without pretrained weights: BatchNorm that learned
+        return "batch", 1e-5  # built without pretrained weights: trainable BatchNorm
     return "frozen", architecture.coco_eps
 
 
 def _has_reduced_tail(weights: str) -> bool:
-    """Whether SSDLite is built with the reduced tail of MobileNetV3, as torchvision does for these weights."""
+    """Return whether torchvision builds SSDLite with the reduced tail of MobileNetV3 for these weights."""
     if weights in ("coco", "imagenet", "none"):
         return weights != "imagenet"
     return is_reduced_tail(read_state_dict(weights))

@@ -1,4 +1,4 @@
-"""Image classification under the detectors' contract."""
+"""Image classifier with the same interface as the detectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detseg.models.backbones import BackboneSpec
 from detseg.models.base import FreezableModel
 from detseg.models.description import ModelDescription
 from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
-from detseg.models.input_checks import Target, check_images, name_of
+from detseg.models.input_checks import Target, check_images, image_name
 from detseg.models.padding import size_of
 from detseg.structures import ClassPrediction, FieldPredictions
 
@@ -21,19 +21,19 @@ Losses = dict[str, Tensor]
 
 
 class Classifier(FreezableModel):
-    """A torchvision classification network. Its children and state-dict keys are that network's own.
+    """A torchvision classification network with unchanged children and state-dict keys.
 
-    Called in training mode it gives ``{"loss_classifier": cross entropy}``, in eval mode one :class:`ClassPrediction`
-    per image. With several label fields it gives one ``loss_<field>`` each, and :class:`FieldPredictions`: the rows of
-    the last layer are then the linear heads of the fields, one after the other.
+    In training mode it returns ``{"loss_classifier": cross entropy}``, in eval mode one :class:`ClassPrediction` per
+    image. With several label fields it returns one ``loss_<field>`` per field, and :class:`FieldPredictions`: the last
+    layer then holds the rows of all fields' linear heads, one field after the other.
 
-    :meth:`pooled_features` and :meth:`head` are its two halves: with a frozen backbone the features of an image depend on
-    that image alone (it is run by itself, without gradients) and can be computed once and kept
+    :meth:`pooled_features` and :meth:`head` are its two halves. With a frozen backbone the features of an image depend
+    only on that image (it is processed alone, without gradients), so they can be computed once and cached
     (:meth:`frozen_features`).
     """
 
     def __init__(self, network: nn.Module, spec: BackboneSpec, description: ModelDescription) -> None:
-        """``network``: as torchvision builds it, with K outputs: one for each class of ``description.class_map``."""
+        """``network``: a torchvision network with K outputs, one for each class of ``description.class_map``."""
         super().__init__(description)
         self._fields = description.label_fields
         self._field_sizes = [len(field) for field in self._fields] or [len(description.class_map)]
@@ -55,16 +55,16 @@ class Classifier(FreezableModel):
     def forward(
         self, images: Sequence[Image], targets: Sequence[Target] | None = None
     ) -> Losses | list[ClassPrediction] | list[FieldPredictions]:
-        """The loss in training mode, predictions in eval mode.
+        """Compute the loss in training mode, predictions in eval mode.
 
         Args:
-            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the backbone is frozen. Or what
-                :meth:`frozen_features` gave for them, while the backbone is frozen.
-            targets: needed in training mode: class_index int64 [] in 0..K-1; with T label fields [T], each in its own
-                0..K-1, or -1 for none, which adds nothing to the loss of that field.
+            images: uint8 or float32 in [0, 1], each [3, H, W], of equal size unless the backbone is frozen. Or the
+                :meth:`frozen_features` of the images, if the backbone is frozen.
+            targets: required in training mode: class_index int64 [] in 0..K-1; with T label fields [T], each in 0..K-1
+                of its field, or -1 for no label, which adds nothing to the loss of that field.
 
         Raises:
-            DataError: an image or target that breaks this contract.
+            DataError: an image or target violates this contract.
         """
         check_images(images, targets)
         if not self.training:
@@ -76,8 +76,8 @@ class Classifier(FreezableModel):
         if not self._fields:
             return {"loss_classifier": functional.cross_entropy(logits, class_index[:, 0])}
         return {
-            f"loss_{field.name}": _mean_over_labelled(part, class_index[:, column])
-            for column, (field, part) in enumerate(zip(self._fields, self._by_field(logits), strict=True))
+            f"loss_{field.name}": _mean_over_labelled(field_logits, class_index[:, column])
+            for column, (field, field_logits) in enumerate(zip(self._fields, self._by_field(logits), strict=True))
         }
 
     def levels(self) -> tuple[str, ...]:
@@ -87,13 +87,13 @@ class Classifier(FreezableModel):
     def frozen_features(
         self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
     ) -> list[FrozenFeatures]:
-        """What the frozen backbone makes of each image; given back in its place, it gives the same bits.
+        """Compute the frozen backbone's features of each image; used instead of the image, they give bit-equal outputs.
 
-        In training mode, and where sizes differ, each image is run by itself; else all together, as for predictions.
+        In training mode, and if sizes differ, images are processed one by one; else in one batch, as in prediction.
 
         Args:
             level: "pooled", the only one.
-            alone: run each by itself; None for training mode.
+            alone: process images one by one; None: only in training mode.
         """
         alone = self.training if alone is None else alone
         groups = [[image] for image in images] if alone else [images]
@@ -105,10 +105,10 @@ class Classifier(FreezableModel):
         ]
 
     def pooled_features(self, images: Sequence[Image]) -> Tensor:
-        """float32 [N, D]: the last backbone map of each image, averaged over the image."""
+        """Return float32 [N, D]: the last backbone map of each image, averaged over all its pixels."""
         tensors, features = split_inputs(images, self.levels(), self.description.arch)
         if features:
-            return torch.cat([as_float(one.maps)["pooled"] for one in features])
+            return torch.cat([as_float(image_features.maps)["pooled"] for image_features in features])
         return self._pooled_images(tensors)
 
     def _pooled_images(self, images: Sequence[Tensor]) -> Tensor:
@@ -119,15 +119,17 @@ class Classifier(FreezableModel):
         if not self.training and len(sizes) > 1:
             return torch.cat([self._pooled(self.normalise(image)[None]) for image in images])
         if len(sizes) > 1:
-            raise DataError(f"images of a batch are of sizes {sorted(sizes)}; training needs one size, set a crop")
+            raise DataError(
+                f"images of a batch have sizes {sorted(sizes)}; training needs images of equal size: set a crop"
+            )
         if self.training:
             self.check_norms_can_learn(images)
         return self._pooled(torch.stack([self.normalise(image) for image in images]))
 
     def head(self, features: Tensor) -> Tensor:
-        """float32 [N, D] -> logits [N, K]; drops features out in training mode where the architecture does.
+        """Map float32 [N, D] to logits [N, K]; with dropout in training mode if the architecture has it.
 
-        With several label fields the K columns are those of ``joined(label_fields)``.
+        With several label fields the K columns are the classes of ``joined(label_fields)``.
         """
         return self.get_submodule(self._spec.head)(features)
 
@@ -135,48 +137,48 @@ class Classifier(FreezableModel):
         for name, child in self.named_children():
             if name != self._spec.head:
                 batch = child(batch)
-        # timm's networks, and a user's own, end in a vector
+        # networks of timm and of users return a vector
         return batch if batch.ndim == 2 else functional.adaptive_avg_pool2d(batch, 1).flatten(1)
 
     def _by_field(self, logits: Tensor) -> tuple[Tensor, ...]:
-        """Logits [N, K] of each field."""
+        """Split logits by field, each [N, K of the field]."""
         return torch.split(logits, self._field_sizes, dim=1)
 
     def _predictions(self, logits: Tensor) -> list[ClassPrediction] | list[FieldPredictions]:
-        parts = [part.softmax(dim=1).cpu().numpy() for part in self._by_field(logits)]
+        probabilities = [field_logits.softmax(dim=1).cpu().numpy() for field_logits in self._by_field(logits)]
         if not self._fields:
-            return [ClassPrediction(row) for row in parts[0]]
+            return [ClassPrediction(row) for row in probabilities[0]]
         names = [field.name for field in self._fields]
         return [
             FieldPredictions({name: ClassPrediction(row) for name, row in zip(names, rows, strict=True)})
-            for rows in zip(*parts, strict=True)
+            for rows in zip(*probabilities, strict=True)
         ]
 
     def _class_indices(self, images: Sequence[Image], targets: Sequence[Target] | None) -> Tensor:
-        """int64 [N, T] of the targets, checked."""
+        """Return the targets' class indices, int64 [N, T], after checking them."""
         if targets is None or len(targets) != len(images):
-            given = "no targets" if targets is None else f"{len(targets)} targets"
-            raise DataError(f"{len(images)} images but {given}; training needs one target per image")
+            count = "no targets" if targets is None else f"{len(targets)} targets"
+            raise DataError(f"{len(images)} images but {count}; training needs one target per image")
         shape = [len(self._fields)] if self._fields else []
         for target in targets:
             value = target.get("class_index")
             if not isinstance(value, Tensor) or list(value.shape) != shape or value.dtype != torch.int64:
-                raise DataError(f"{name_of(target)}: class_index is {value!r}; an int64 tensor {shape} is needed")
+                raise DataError(f"{image_name(target)}: class_index is {value!r}; an int64 tensor {shape} is required")
         indices = torch.stack([target["class_index"] for target in targets]).reshape(len(targets), -1)
         sizes = torch.tensor(self._field_sizes, device=indices.device)
-        good = (indices >= (-1 if self._fields else 0)) & (indices < sizes)
-        if not bool(good.all()):
-            row, column = (int(place[0]) for place in torch.nonzero(~good, as_tuple=True))
+        valid = (indices >= (-1 if self._fields else 0)) & (indices < sizes)
+        if not bool(valid.all()):
+            row, column = (int(index[0]) for index in torch.nonzero(~valid, as_tuple=True))
             field = f" of {self._fields[column].name}" if self._fields else ""
-            remedy = "none is -1" if self._fields else "leave images without a class out of the training data"
+            remedy = "use -1 for no label" if self._fields else "remove images without a class from the training data"
             raise DataError(
-                f"{name_of(targets[row])}: class_index {int(indices[row, column])}{field} is outside "
+                f"{image_name(targets[row])}: class_index {int(indices[row, column])}{field} is outside "
                 f"0..{self._field_sizes[column] - 1}; {remedy}"
             )
         return indices
 
 
 def _mean_over_labelled(logits: Tensor, class_index: Tensor) -> Tensor:
-    """Cross entropy of the rows that have a class (not -1), averaged over them; 0 with gradients of 0 if none has."""
+    """Return the mean cross entropy of the rows with a class (not -1); 0, with gradients of 0, if there are none."""
     total = functional.cross_entropy(logits, class_index, ignore_index=-1, reduction="sum")
     return total / (class_index >= 0).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""From a name to a model that is ready to train: built, filled with weights, frozen."""
+"""Create a model that is ready to train: build it, load starting weights, freeze parts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from detseg.models.timm_backbone import architecture_name
 from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
 
-BOTH_FREEZES = "--freeze and --trainable-layers say the same thing in two ways; give one of them"
+BOTH_FREEZES = "--freeze and --trainable-layers both select the frozen layers; give one of them"
 
 
 @dataclass(frozen=True)
 class Created:
-    """A new model and what is known about it.
+    """A new model and a report about it.
 
     Attributes:
         model: ready for an optimizer, in training mode, on the CPU.
-        report: which weights were loaded and which start from random numbers.
-        lines: both as a table for the terminal.
+        report: which weights were loaded and which are randomly initialized.
+        lines: the report and the part table as text for the terminal.
     """
 
     model: Model
@@ -52,23 +52,23 @@ def create_model(
     label_fields: Sequence[LabelField] = (),
     class_transfer: Mapping[str, str] | None = None,
 ) -> Created:
-    """Build ``arch`` for ``classes``, load ``weights``, freeze.
+    """Build ``arch`` for ``classes``, load ``weights``, and freeze parts.
 
     Args:
-        arch: a name such as "maskrcnn_resnet50_fpn"; an unknown one is a DataError that lists all.
+        arch: a name such as "maskrcnn_resnet50_fpn"; for an unknown name a DataError lists all.
         classes: the user's K classes.
-        backbone: "timm:convnext_atto" and the like, for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
-        weights: "coco", "imagenet", "none" or a file (see ``models/weights.py``); None for COCO weights if there are
-            any of this architecture, else ImageNet's.
+        backbone: such as "timm:convnext_atto", for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
+        weights: "coco", "imagenet", "bundled", "none" or a file (see ``models/weights/load.py``); None for COCO
+            weights if they are published for this architecture, else ImageNet weights.
         freeze_level: "none", "stem", "backbone", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
-        norm_eval: the backbone's norm layers keep their statistics while their weights learn.
-        image_size: length of the shorter side in pixels; None for what the weights were trained with.
+        norm_eval: keep the statistics of the backbone's norm layers fixed while their weights are trained.
+        image_size: length of the shorter side in pixels; None for the size that the weights were trained with.
         anchor_sizes: one anchor side in pixels for each FPN map (RetinaNet adds two, a third of an octave apart); None
-            for the architecture's own.
-        keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; other models take none.
-        label_fields: those of a table whose images have several labels; ``classes`` is then its class map.
-        class_transfer: such as ``{"worker": "person", "bolt": ""}``: which class of the weights a class takes its rows of
-            the last layers from ("" for none), where that is not the one of the same name.
+            for the architecture's default.
+        keypoints: ``table.keypoint_schema``, for a Keypoint R-CNN; None for other models.
+        label_fields: fields of a table whose images have several labels; ``classes`` is then its class map.
+        class_transfer: such as ``{"worker": "person", "bolt": ""}``: for each class, the pretrained class whose rows
+            of the output layers initialize it ("" for none), if it is not the class of the same name.
     """
     arch = architecture_name(arch, backbone)
     weights = weights or published_weights(arch)
@@ -92,10 +92,10 @@ def create_model(
 
 
 def with_backbone(config: TrainConfig) -> TrainConfig:
-    """The same, with --model and --backbone as one name.
+    """Return ``config`` with --model and --backbone merged into one model name.
 
     Raises:
-        DataError: a backbone without a model, or one that this model does not take.
+        DataError: a backbone without a model, or one that this model does not support.
     """
     if config.backbone is None:
         return config
@@ -105,7 +105,7 @@ def with_backbone(config: TrainConfig) -> TrainConfig:
 
 
 def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | None, *, norm_eval: bool = False) -> None:
-    """Freeze up to a level, or all but so many backbone layers, nothing if neither is given; fix norm statistics or not.
+    """Freeze up to a level, or all but the last backbone layers, or nothing if both are None; set ``norm_eval``.
 
     Raises:
         DataError: both are given.
@@ -120,5 +120,5 @@ def freeze_as(model: Model, freeze_level: str | None, trainable_layers: int | No
 
 
 def published_weights(arch: str) -> str:
-    """ "coco" for an architecture that has such weights, else "imagenet"."""
+    """Return "coco" if COCO weights are published for the architecture, else "imagenet"."""
     return "coco" if architecture_of(arch).coco is not None else "imagenet"

@@ -1,4 +1,4 @@
-"""Everything that a model is rebuilt from, without its weights: one value, saved as JSON in the checkpoint."""
+"""Describe a model completely except for its weights: one value, saved as JSON in the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,36 +18,38 @@ Norm = Literal["frozen", "batch"]
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """A model but for its weights. The same state dict under another ``norm`` or ``norm_eps`` is another function.
+    """Everything about a model except its weights. The same state dict with a different ``norm`` or ``norm_eps`` is a
+    different function.
 
     Attributes:
-        arch: a name of ``MODELS``.
-        task: what the model gives: boxes, boxes and masks, boxes and keypoints, or a class.
+        arch: a key of ``MODELS``, or a family and a timm backbone.
+        task: what the model predicts: boxes, boxes and masks, boxes and keypoints, or a class.
         class_map: the K classes.
         preprocessing: size, crop and normalisation of the input.
-        norm: "frozen" (FrozenBatchNorm2d: constants, right for batches of two) or "batch" (BatchNorm2d: learns).
+        norm: "frozen" (FrozenBatchNorm2d: constants, suited to batches of two) or "batch" (BatchNorm2d: trainable).
         norm_eps: added to the variance in every norm layer; 0.0 for torchvision's ResNet-50 COCO_V1 weights.
         anchor_sizes: anchor sides in pixels of each FPN level, e.g. ``((16,), (32,), ...)``; None for the
-            architecture's own.
+            architecture's default.
         anchor_ratios: height / width of the anchors.
-        rois_per_image: boxes sampled per image for the loss of the heads. torchvision samples 512; 128 halves a
-            training step on a CPU (Fast R-CNN, Girshick 2015, sampled 64) and small sets gain nothing from more.
-        mask_rois_per_image: most of these boxes whose masks are in the loss of a mask head; None for all that match an
-            object, as in torchvision. Several boxes of one object teach nearly the same mask.
+        rois_per_image: boxes sampled per image for the loss of the heads. torchvision samples 512; 128 halves the
+            time of a training step on a CPU (Fast R-CNN, Girshick 2015, sampled 64), and small data sets gain nothing
+            from more.
+        mask_rois_per_image: maximum number of these boxes in the mask loss; None for all that match an object, as in
+            torchvision. Several boxes of one object have nearly the same mask target.
         rpn_batch_size_per_image: anchors sampled per image for the loss of the RPN. torchvision's 256: they cost
             nothing, because the RPN computes all anchors anyway.
-        rpn_pre_nms_top_n: proposals of each level that go into NMS, in training and in eval mode.
-        rpn_post_nms_top_n: proposals of an image that come out of it, in training and in eval mode.
+        rpn_pre_nms_top_n: proposals of each level before NMS, in training and in eval mode.
+        rpn_post_nms_top_n: proposals of an image after NMS, in training and in eval mode.
         rpn_score_threshold: objectness below which a proposal is dropped.
-        score_threshold: score below which a detection is dropped. Low, because AP wants the whole curve.
+        score_threshold: score below which a detection is dropped. Low, because AP uses the whole PR curve.
         nms_threshold: IoU above which the lower of two detections of one class is dropped.
-        detections_per_image: most detections an image.
-        topk_candidates: boxes that go into NMS in a one-stage detector: of each map, in SSD of each class.
+        detections_per_image: maximum number of detections per image.
+        topk_candidates: boxes before NMS in a one-stage detector: per map, in SSD per class.
         reduced_tail: MobileNetV3 with half the channels in its last stage (Howard et al. 2019, table 6), as torchvision
             builds SSDLite for its COCO weights and from scratch, but not for ImageNet weights.
-        keypoints: the P keypoints of a model that finds them; None for all other models.
-        label_fields: of a classifier that gives several classes an image, one for each field; ``class_map`` is then
-            ``joined(label_fields)``. Empty: one class, of ``class_map``.
+        keypoints: schema of the P keypoints of a keypoint model; None for all other models.
+        label_fields: for a classifier that predicts several classes per image, one per field; ``class_map`` is then
+            ``joined(label_fields)``. Empty: one class, from ``class_map``.
     """
 
     arch: str
@@ -74,7 +76,7 @@ class ModelDescription:
 
     def __post_init__(self) -> None:
         if not len(self.class_map):
-            raise DataError(f"{self.arch}: there is no class to learn; the data set needs at least one")
+            raise DataError(f"{self.arch}: no class to train on; the data set needs at least one")
         if self.label_fields and (self.task != "classify" or self.class_map != joined(self.label_fields)):
             names = ", ".join(field.name for field in self.label_fields)
             raise DataError(
@@ -83,7 +85,7 @@ class ModelDescription:
         if (self.task == "keypoints") != (self.keypoints is not None and len(self.keypoints.names) > 0):
             raise DataError(
                 f"{self.arch}: the task is {self.task}, the keypoints are {self.keypoints and self.keypoints.names}; a "
-                "model for keypoints needs their schema (keypoints=table.keypoint_schema), no other model takes one"
+                "keypoint model needs their schema (keypoints=table.keypoint_schema), no other model accepts one"
             )
         for name in ("rois_per_image", "rpn_batch_size_per_image", "detections_per_image", "topk_candidates"):
             if getattr(self, name) < 1:
@@ -95,11 +97,12 @@ class ModelDescription:
             )
         if self.norm not in ("frozen", "batch") or self.norm_eps < 0:
             raise DataError(
-                f"{self.arch}: norm {self.norm!r} with eps {self.norm_eps} is not known; frozen and batch are"
+                f"{self.arch}: norm {self.norm!r} with eps {self.norm_eps} is not supported; use frozen or batch, "
+                "and eps >= 0"
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; undone by :meth:`from_dict`."""
+        """Return a JSON-serializable dict; the inverse of :meth:`from_dict`."""
         return {
             **asdict(self),
             "class_map": self.class_map.to_dict(),
@@ -109,28 +112,32 @@ class ModelDescription:
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> ModelDescription:
-        """A description as read from JSON (which turns tuples into lists).
+        """Return the description from a dict that was read from JSON (where tuples are lists).
 
         Raises:
-            DataError: a key is not known or missing: the file is of another version, or not a description.
+            DataError: a key is unknown or missing: the dict is from another version, or is not a description.
         """
-        known = {item.name for item in fields(cls)}
+        field_names = {field.name for field in fields(cls)}
         required = {"arch", "task", "class_map", "preprocessing", "norm", "norm_eps"}
-        wrong = sorted((set(value) - known) | (required - set(value)))
-        if wrong:
-            raise DataError(f"model description: key {wrong[0]!r} is unknown or missing; it is of another version")
-        _schema(value.get("keypoints"))  # says more about what is wrong than the types below
+        wrong_keys = sorted((set(value) - field_names) | (required - set(value)))
+        if wrong_keys:
+            raise DataError(
+                f"model description: key {wrong_keys[0]!r} is unknown or missing; it is from another version of detseg"
+            )
+        _schema(value.get("keypoints"))  # its errors are more specific than those of the type check below
         try:
             return msgspec.convert(value, cls)
         except msgspec.ValidationError as error:
-            raise DataError(f"model description: {error}; it is of another version") from error
+            raise DataError(f"model description: {error}; it is from another version of detseg") from error
 
 
 def _schema(value: Any) -> KeypointSchema | None:
     try:
         return None if value is None else KeypointSchema(**{key: _tuples(item) for key, item in value.items()})
     except (AttributeError, TypeError) as error:
-        raise DataError(f"model description: keypoints {value}: {error}; it is of another version") from error
+        raise DataError(
+            f"model description: keypoints {value}: {error}; it is from another version of detseg"
+        ) from error
 
 
 def _tuples(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Faster, Mask and Keypoint R-CNN: torchvision's modules, fed with images that are already of the network's size."""
+"""Faster, Mask and Keypoint R-CNN: torchvision's modules without its resizing; the input images are already resized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detseg.models.description import ModelDescription
 from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.fpn_detector import FpnDetector
 from detseg.models.input_checks import Target, check_images, check_targets
-from detseg.models.outputs import frame_of, raw_prediction
+from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
@@ -24,28 +24,28 @@ Losses = dict[str, Tensor]
 class Detector(FpnDetector):
     """A two-stage detector. Its state dict has the keys of torchvision's detector of the same name.
 
-    Called in training mode it gives losses: "loss_classifier", "loss_box_reg", "loss_objectness" and
-    "loss_rpn_box_reg" (not with a frozen RPN), with a mask head "loss_mask", with a keypoint head "loss_keypoint"; the
-    same keys for every batch, also one without any instance or labelled keypoint. Called in eval mode it gives one
-    :class:`RawPrediction` per image.
+    In training mode it returns losses: "loss_classifier", "loss_box_reg", "loss_objectness" and "loss_rpn_box_reg" (the
+    last two not with a frozen RPN), with a mask head "loss_mask", with a keypoint head "loss_keypoint"; the same keys
+    for every batch, even without any instance or labelled keypoint. In eval mode it returns one :class:`RawPrediction`
+    per image.
 
-    What is frozen is computed image by image, so that it depends on the image alone and can be computed once and kept
-    (:meth:`frozen_features`); the first trainable part gets the batch. With everything trainable, or only the stem
-    frozen, the images are padded to the largest of the batch as torchvision does.
+    Frozen parts are computed image by image, so their outputs depend only on the image and can be computed once and
+    cached (:meth:`frozen_features`); the first trainable part gets the batch. If everything is trainable, or only the
+    stem is frozen, the images are padded to the largest of the batch as in torchvision.
 
-    Random numbers: training draws anchors and RoIs from torch's global generator; the caller seeds it.
+    Random numbers: training samples anchors and RoIs with torch's global generator; the caller seeds it.
 
     Attributes:
         backbone, rpn, roi_heads: torchvision's modules.
-        description: what the model is rebuilt from.
+        description: everything needed to rebuild the model, except the weights.
     """
 
-    # Any: torchvision's modules come without types
+    # Any: torchvision's modules have no type annotations
     rpn: Any
     roi_heads: Any
 
     def __init__(self, network: Any, spec: BackboneSpec, description: ModelDescription) -> None:
-        """``network``: torchvision's ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN``; its ``transform`` is left."""
+        """``network``: torchvision's ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN``; ``transform`` is not used."""
         super().__init__(description)
         self.backbone = network.backbone
         self.rpn = network.rpn
@@ -61,7 +61,7 @@ class Detector(FpnDetector):
 
     @property
     def num_keypoints(self) -> int:
-        """P; 0 for a model that finds no keypoints."""
+        """Number of keypoints P; 0 for a model without keypoints."""
         return 0 if self.description.keypoints is None else len(self.description.keypoints.names)
 
     def parts(self) -> dict[str, tuple[str, ...]]:
@@ -86,17 +86,17 @@ class Detector(FpnDetector):
         return self._stages
 
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
-        """Losses in training mode, predictions in eval mode.
+        """Compute losses in training mode, predictions in eval mode.
 
         Args:
-            images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. Or what
-                :meth:`frozen_features` gave for them, while the backbone is frozen.
-            targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K, masks uint8 [N, H, W] for
-                a mask head, keypoints float32 [N, P, 3] (x, y, visibility; 0 is not labelled and not learned from) for
-                a keypoint head; N = 0 is a negative image.
+            images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. Or the
+                :meth:`frozen_features` of the images, if the backbone is frozen.
+            targets: required in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K, masks uint8 [N, H, W]
+                for a mask head, keypoints float32 [N, P, 3] (x, y, visibility; 0: not labelled, no loss) for a
+                keypoint head; N = 0 is a negative image.
 
         Raises:
-            DataError: an image or target that breaks this contract, by its image_id.
+            DataError: an image or target violates this contract; the message contains its image_id.
         """
         check_images(images, targets)
         tensors, features = split_inputs(images, self.levels(), self.description.arch)
@@ -115,27 +115,29 @@ class Detector(FpnDetector):
     def frozen_features(
         self, images: Sequence[Tensor], level: str | None = None, *, alone: bool | None = None
     ) -> list[FrozenFeatures]:
-        """With a frozen RPN, features of images run by themselves hold its proposals, by eval-mode settings."""
+        """As in the base class; with a frozen RPN and ``alone`` they include its proposals, with eval-mode settings."""
         alone = self.training if alone is None else alone
-        found = super().frozen_features(images, level, alone=alone)
+        features = super().frozen_features(images, level, alone=alone)
         if not (alone and self.is_frozen("rpn")):
-            return found
-        return [replace(one, proposals=self._frozen_proposals(one)) for one in found]
+            return features
+        return [replace(image, proposals=self._frozen_proposals(image)) for image in features]
 
     @torch.no_grad()
     def _frozen_proposals(self, features: FrozenFeatures) -> Tensor:
-        """The RPN's proposals float32 [P, 4] xyxy for one image, by eval-mode settings; for a frozen RPN."""
+        """Return the frozen RPN's proposals float32 [P, 4] xyxy for one image, with eval-mode settings."""
         maps = as_float(features.maps)
         maps = maps if features.level == "neck" else self._neck(maps)
-        proposals: Tensor = self.rpn(frame_of([features.size_hw]), maps, None)[0][0]
+        proposals: Tensor = self.rpn(image_list_of([features.size_hw]), maps, None)[0][0]
         return proposals
 
     def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
-        """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
+        """Compute the losses of a batch from the :meth:`frozen_features` of its images."""
         proposals = None
         if self.is_frozen("rpn"):
-            proposals = [self._frozen_proposals(one) if one.proposals is None else one.proposals for one in features]
-        return self._losses(self._neck_of(features), proposals, [one.size_hw for one in features], targets)
+            proposals = [
+                self._frozen_proposals(image) if image.proposals is None else image.proposals for image in features
+            ]
+        return self._losses(self._neck_of(features), proposals, [image.size_hw for image in features], targets)
 
     def _losses(
         self,
@@ -144,23 +146,23 @@ class Detector(FpnDetector):
         sizes_hw: Sequence[SizeHW],
         targets: Sequence[Target],
     ) -> Losses:
-        """``proposals``: of a frozen RPN, which then has no loss; None to ask it."""
+        """``proposals``: those of a frozen RPN, which has no loss; None to run the RPN."""
         rpn_losses: Losses = {}
         if proposals is None:
-            proposals, rpn_losses = self.rpn(frame_of(sizes_hw), maps, list(targets))
-        proposals = [_at_least_one(*image) for image in zip(proposals, sizes_hw, targets, strict=True)]
+            proposals, rpn_losses = self.rpn(image_list_of(sizes_hw), maps, list(targets))
+        proposals = [_with_fallback(*image) for image in zip(proposals, sizes_hw, targets, strict=True)]
         _, head_losses = self.roi_heads(maps, proposals, list(sizes_hw), list(targets))
         return {**head_losses, **rpn_losses}
 
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
-        """Predictions from FPN maps [N, 256, h, w] of N images of equal padded size."""
-        proposals, _ = self.rpn(frame_of(sizes_hw), maps, None)
+        """Compute predictions from FPN maps [N, 256, h, w] of N images of equal padded size."""
+        proposals, _ = self.rpn(image_list_of(sizes_hw), maps, None)
         detections, _ = self.roi_heads(maps, proposals, list(sizes_hw), None)
         return [raw_prediction(detection) for detection in detections]
 
 
-def _at_least_one(proposals: Tensor, size_hw: SizeHW, target: Target) -> Tensor:
-    """The whole image as the one proposal of a negative image that has none: a mean over no RoI would be NaN."""
+def _with_fallback(proposals: Tensor, size_hw: SizeHW, target: Target) -> Tensor:
+    """Use the whole image as the proposal of a negative image without any: a mean over zero RoIs would be NaN."""
     if len(proposals) or len(target["boxes"]):
         return proposals
     return proposals.new_tensor([[0, 0, size_hw[1], size_hw[0]]])

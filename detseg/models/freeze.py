@@ -1,4 +1,4 @@
-"""Which parts learn."""
+"""Freeze parts of a model, and report which parts are trainable."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from detseg.models.base import FreezableModel, Part
 from detseg.old_names import freeze_level as current_freeze_level
 
 LEVELS = ("none", "stem", "backbone", "neck", "rpn")
-"""Each level freezes what the one before it does, and one part more. The stem is everything down to stride 4 (conv1,
-bn1 and layer1 of a ResNet, which torchvision freezes by default too; the first two stages of a MobileNet), the backbone all
-stages, the neck the FPN."""
+"""Each level freezes one part more than the level before it. The stem is everything up to stride 4 (conv1, bn1 and
+layer1 of a ResNet, which torchvision also freezes by default; the first two stages of a MobileNet), the backbone is all
+stages, the neck is the FPN."""
 
 
 def freeze(model: FreezableModel, level: str) -> None:
-    """Freeze the parts up to ``level`` and wake the others. Lasts through ``model.train()``.
+    """Freeze the parts up to ``level`` and make the others trainable. ``model.train()`` does not undo it.
 
-    A frozen part gets no gradients and keeps its norm statistics. A frozen RPN proposes by its eval-mode settings and
-    has no loss. A classifier has the levels none, stem and backbone (all but its head).
+    A frozen part gets no gradients and its norm statistics are fixed. A frozen RPN uses its eval-mode settings and has
+    no loss. A classifier has the levels none, stem and backbone (everything except its head).
 
     Raises:
-        DataError: the level is not known, or the model has no such part.
+        DataError: the level is unknown, or the model has no such part.
     """
     level = current_freeze_level(level)
     parts = model.parts()
-    known = [name for name in LEVELS if name == "none" or name in parts]
-    if level not in known:
+    levels = [name for name in LEVELS if name == "none" or name in parts]
+    if level not in levels:
         raise DataError(
-            f"freeze level {level!r} is not known for {model.description.arch}; known are {', '.join(known)}"
+            f"freeze level {level!r} does not exist for {model.description.arch}; known levels: {', '.join(levels)}"
         )
-    frozen = known[1 : known.index(level) + 1]
+    frozen = levels[1 : levels.index(level) + 1]
     model.set_frozen(module for part in frozen for module in parts[part])
 
 
@@ -36,10 +36,11 @@ def set_trainable_layers(model: FreezableModel, layers: int) -> None:
     """Freeze all but the last ``layers`` stages of the backbone, as torchvision's ``trainable_backbone_layers``.
 
     ResNets have 5 (layer4, layer3, layer2, layer1, then conv1 with bn1), MobileNets 5 or 6. Norm statistics of
-    frozen stages are fixed, which torchvision leaves to FrozenBatchNorm2d. Everything after the backbone learns.
+    frozen stages are fixed; torchvision relies on FrozenBatchNorm2d for that. Everything after the backbone is
+    trainable.
 
     Raises:
-        DataError: ``layers`` is negative or more than there are.
+        DataError: ``layers`` is negative or larger than the number of stages.
     """
     stages = model.backbone_stages()
     if not 0 <= layers <= len(stages):
@@ -48,10 +49,10 @@ def set_trainable_layers(model: FreezableModel, layers: int) -> None:
 
 
 def part_table(model: FreezableModel) -> list[Part]:
-    """One row for each part, in the order of the computation: parameters, and how many of them learn."""
+    """Return one row for each part, in order of computation: number of parameters and of trainable ones."""
     totals = {name: [0, 0] for name in model.parts()}
     for name, parameter in model.named_parameters():
-        counts = totals[model.part_of(name)]  # each once, although one module of a part may lie inside another
+        counts = totals[model.part_of(name)]  # each parameter once, although modules of a part may be nested
         counts[0] += parameter.numel()
         counts[1] += parameter.numel() if parameter.requires_grad else 0
     return [Part(name, parameters, trainable) for name, (parameters, trainable) in totals.items()]

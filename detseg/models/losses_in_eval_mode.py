@@ -1,4 +1,4 @@
-"""A validation loss from models that only give losses in training mode."""
+"""Compute a validation loss with models that return losses only in training mode."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from torch.nn.modules.batchnorm import _NormBase
 
 @contextmanager
 def losses_in_eval_mode(model: nn.Module, *, gradients: bool = False) -> Iterator[nn.Module]:
-    """Inside, ``model(images, targets)`` gives losses as in training, but nothing in the model changes.
+    """Context manager in which ``model(images, targets)`` returns losses as in training, without changing the model.
 
-    Norm layers use their stored statistics, dropout lets everything pass, no gradients are computed unless
-    ``gradients``. On leaving, every module has the mode that it had before, also after an error. Works for this
-    project's models and for torchvision's detectors.
+    Norm layers use their stored statistics, dropout is disabled, and gradients are computed only with ``gradients``. At
+    the end, also after an error, every module is set back to its previous mode. Works for this project's models and for
+    torchvision's detectors.
 
-    Detectors draw random anchors and RoIs from torch's global generator: the caller seeds it, for numbers that can be
-    compared, and restores it.
+    Detectors sample anchors and RoIs with torch's global generator: for comparable numbers the caller seeds it before
+    and restores it afterwards.
     """
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.train()
         for module in model.modules():
-            # Containers choose between losses and predictions by their mode; norm layers and dropout are leaves. (An
-            # attention layer applies dropout itself, and timm's norm layers hold their activation.)
+            # The mode of a container selects losses or predictions; norm layers and dropout have no children. (But
+            # attention layers apply dropout themselves, and timm's norm layers contain their activation.)
             if not any(True for _ in module.children()) or isinstance(module, (nn.MultiheadAttention, _NormBase)):
                 module.training = False
         with torch.set_grad_enabled(gradients):

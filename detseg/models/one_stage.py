@@ -1,4 +1,4 @@
-"""SSDLite, RetinaNet and FCOS: torchvision's modules, fed with images that are already of the network's size."""
+"""SSDLite, RetinaNet and FCOS: torchvision's modules without its resizing; the input images are already resized."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detseg.models.description import ModelDescription
 from detseg.models.features import FrozenFeatures, Image, split_inputs
 from detseg.models.fpn_detector import FpnDetector
 from detseg.models.input_checks import Target, check_images, check_targets
-from detseg.models.outputs import frame_of, raw_prediction
+from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
@@ -26,43 +26,43 @@ LOSS_NAMES = {
     "bbox_regression": "loss_box_reg",
     "bbox_ctrness": "loss_centerness",
 }
-"""torchvision's names of the losses, and ours, which are those of the two-stage detectors."""
+"""torchvision's loss name -> ours, which is the name used by the two-stage detectors."""
 
 
 class OneStageDetector(FpnDetector):
     """A detector without proposals. Its state dict has the keys of torchvision's detector of the same name.
 
-    Called in training mode it gives the losses "loss_classifier" and "loss_box_reg", with FCOS also "loss_centerness";
-    the same keys for every batch, also one without any instance (from which SSDLite learns nothing: its negatives are
-    mined three to each positive of the image). Called in eval mode it gives one :class:`RawPrediction` per image.
+    In training mode it returns the losses "loss_classifier" and "loss_box_reg", with FCOS also "loss_centerness"; the
+    same keys for every batch, even without any instance (where all losses of SSDLite are 0: it samples three negatives
+    per positive of an image). In eval mode it returns one :class:`RawPrediction` per image.
 
-    Labels are 1..K. The heads have K + 1 rows as torchvision's, so that published weights fit; row 0 is the background
-    in SSD's softmax, and never a target in the other two, whose detections of it are left out.
+    Labels are 1..K. The heads have K + 1 rows like torchvision's, so that published weights fit; row 0 is the
+    background in SSD's softmax; in the other two it is never a target, and its detections are discarded.
 
-    What is frozen is computed image by image, so that it depends on the image alone and can be computed once and kept
-    (:meth:`frozen_features`); the first trainable part gets the batch.
+    Frozen parts are computed image by image, so their outputs depend only on the image and can be computed once and
+    cached (:meth:`frozen_features`); the first trainable part gets the batch.
 
     Attributes:
         backbone, head: torchvision's modules. The neck is ``backbone.fpn``, in SSDLite ``backbone.extra``.
-        description: what the model is rebuilt from.
+        description: everything needed to rebuild the model, except the weights.
     """
 
-    # Any: torchvision's modules come without types
+    # Any: torchvision's modules have no type annotations
     head: Any
 
     def __init__(self, network: Any, stages: Stages, description: ModelDescription) -> None:
         """Wrap a network.
 
         Args:
-            network: a torchvision ``SSD``, ``RetinaNet`` or ``FCOS``, whose ``transform`` is left behind.
+            network: a torchvision ``SSD``, ``RetinaNet`` or ``FCOS``, whose ``transform`` is not used.
             stages: names of the backbone's modules, stage by stage from input to output.
         """
         super().__init__(description)
         self.backbone = network.backbone
         self.head = network.head
-        # Matching, losses and NMS are methods of torchvision's network. In a tuple it is no child of this module, so
-        # that parameters are named once, as torchvision names them.
-        self._rules = (network,)
+        # Matching, losses and NMS are methods of torchvision's network. In a tuple it is not a child of this module, so
+        # every parameter has one name, the same as in torchvision.
+        self._network = (network,)
         self._is_ssd = isinstance(network, SSD)
         self._stages = stages
         self._add_normalisation()
@@ -70,7 +70,7 @@ class OneStageDetector(FpnDetector):
     @property
     def network(self) -> Any:
         """torchvision's network around :attr:`backbone` and :attr:`head`, for its anchors, losses and NMS."""
-        return self._rules[0]
+        return self._network[0]
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         return {
@@ -90,16 +90,17 @@ class OneStageDetector(FpnDetector):
         return self._stages
 
     def forward(self, images: Sequence[Image], targets: Sequence[Target] | None = None) -> Losses | list[RawPrediction]:
-        """Losses in training mode, predictions in eval mode.
+        """Compute losses in training mode, predictions in eval mode.
 
         Args:
             images: uint8 or float32 in [0, 1], each [3, H, W], already resized; any sizes from 1 x 1 pixel. (SSDLite's
-                default boxes are shares of the image, so it wants all of one size, the one of its preprocessing.) Or
-                what :meth:`frozen_features` gave for them, while the backbone is frozen.
-            targets: needed in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K; N = 0 is a negative image.
+                default boxes are relative to the image size, so all images must have the size of its preprocessing.)
+                Or the :meth:`frozen_features` of the images, if the backbone is frozen.
+            targets: required in training mode: boxes float32 [N, 4], labels int64 [N] in 1..K; N = 0 is a negative
+                image.
 
         Raises:
-            DataError: an image or target that breaks this contract, by its image_id.
+            DataError: an image or target violates this contract; the message contains its image_id.
         """
         check_images(images, targets)
         tensors, features = split_inputs(images, self.levels(), self.description.arch)
@@ -110,14 +111,14 @@ class OneStageDetector(FpnDetector):
         self.keep_frozen()
         if self.levels():
             return self.losses_from_features(features or self.frozen_features(tensors), targets)
-        if not self._is_ssd:  # whose norm layers look after themselves
+        if not self._is_ssd:  # SSDLite's norm layers handle this case themselves
             self.check_norms_can_learn(tensors)
         maps = self._neck(self._backbone(self._batch(tensors)))
         return self._losses(maps, [size_of(image) for image in tensors], targets)
 
     def losses_from_features(self, features: Sequence[FrozenFeatures], targets: Sequence[Target]) -> Losses:
-        """The losses of a batch, from what :meth:`frozen_features` gave for each of its images."""
-        return self._losses(self._neck_of(features), [one.size_hw for one in features], targets)
+        """Compute the losses of a batch from the :meth:`frozen_features` of its images."""
+        return self._losses(self._neck_of(features), [image.size_hw for image in features], targets)
 
     def _backbone(self, batch: Tensor) -> FeatureMaps:
         if not self._is_ssd:
@@ -145,13 +146,13 @@ class OneStageDetector(FpnDetector):
             losses = self.network.compute_loss(list(targets), outputs, anchors, counts)
         else:
             losses = self.network.compute_loss(list(targets), outputs, anchors)
-        return {name: losses[theirs] for theirs, name in LOSS_NAMES.items() if theirs in losses}
+        return {name: losses[original] for original, name in LOSS_NAMES.items() if original in losses}
 
     def _head(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
-        """What the head says [N, A, ...] of all A anchors, each image's anchors [A, 4], and how many each map has."""
+        """Return the head's outputs [N, A, ...] for A anchors, the anchors [A, 4] of each image, and counts per map."""
         features = list(maps.values())
         outputs = self.head(features)
-        anchors = self.network.anchor_generator(frame_of(sizes_hw), features)
+        anchors = self.network.anchor_generator(image_list_of(sizes_hw), features)
         per_location = self.network.anchor_generator.num_anchors_per_location()
         counts = [
             feature.shape[2] * feature.shape[3] * count for feature, count in zip(features, per_location, strict=True)
@@ -159,7 +160,7 @@ class OneStageDetector(FpnDetector):
         return outputs, anchors, counts
 
     def _ssd_matches(self, anchors: Tensor, target: Target) -> Tensor:
-        """int64 [A]: the instance that each anchor stands for, -1 for background (``SSD.forward`` does the same)."""
+        """Return int64 [A]: the instance that each anchor is matched to, -1 for background, as in ``SSD.forward``."""
         if not len(target["boxes"]):
             return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
         return self.network.proposal_matcher(box_iou(target["boxes"], anchors))
@@ -170,7 +171,7 @@ class OneStageDetector(FpnDetector):
         if self._is_ssd:
             detections = self.network.postprocess_detections(outputs, anchors, list(sizes_hw))
         else:
-            outputs["cls_logits"][..., 0] = -torch.inf  # no label 0: it would take places of real detections
+            outputs["cls_logits"][..., 0] = -torch.inf  # exclude label 0, which would replace real detections
             by_map = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
             anchors_by_map = [list(boxes.split(counts)) for boxes in anchors]
             detections = self.network.postprocess_detections(by_map, anchors_by_map, list(sizes_hw))

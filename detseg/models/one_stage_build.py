@@ -1,4 +1,4 @@
-"""One-stage detectors from their description, and where other files keep their weights."""
+"""Build one-stage detectors from their description, and convert tensor names of other weight files."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from detseg.models.description import ModelDescription
 from detseg.models.one_stage import OneStageDetector
 
 SSD_MOMENTUM = 0.03
-"""Momentum of SSDLite's norm statistics, torchvision's."""
+"""Momentum of SSDLite's norm statistics, as in torchvision."""
 
 SPLIT_BLOCK = 13
-"""The block of MobileNetV3 whose expansion ends the first part of SSDLite's backbone: its first map is taken there."""
+"""The block of MobileNetV3 whose expansion is the end of the first part of SSDLite's backbone, and its first map."""
 
 
 def build_one_stage(architecture: Architecture, description: ModelDescription) -> OneStageDetector:
-    """The one-stage detector that ``description`` tells, with torchvision's random weights.
+    """Build the one-stage detector of ``description``, with torchvision's random initialization.
 
     Raises:
-        DataError: its anchor sizes do not fit the maps.
+        DataError: the number of anchor sizes differs from the number of maps.
     """
     spec = BACKBONES[architecture.backbone]
     if architecture.family == "ssdlite":
@@ -47,8 +47,9 @@ def build_one_stage(architecture: Architecture, description: ModelDescription) -
 def _retinanet(architecture: Architecture, spec: BackboneSpec, description: ModelDescription) -> Any:
     anchors = AnchorGenerator(*_anchor_settings(architecture, description))
     backbone = _backbone(architecture, spec, description)
-    # Without norms, four layers that start at a deviation of 0.01 all but silence the signal. Published weights are
-    # past that, but a head from scratch learned nothing in the few steps that small data gives.
+    # Without norm layers, four layers initialized with a standard deviation of 0.01 reduce the signal to almost zero.
+    # Published weights are trained already, but a randomly initialized head learned nothing in the few steps that a
+    # small data set allows.
     norms = architecture.improved or architecture.coco is None
     head = RetinaNetHead(
         architecture.neck_channels,
@@ -82,7 +83,7 @@ def _fcos(architecture: Architecture, spec: BackboneSpec, description: ModelDesc
 
 
 def _backbone(architecture: Architecture, spec: BackboneSpec, description: ModelDescription) -> Any:
-    """Backbone and FPN from stride 8 on (the finest map would have most of the anchors), and two coarser maps."""
+    """Build backbone and FPN from stride 8 (the finest map would have most of the anchors), and two coarser maps."""
     channels = architecture.neck_channels
     last = list(spec.levels.values())[-1] if architecture.improved else channels
     return build_backbone(
@@ -97,20 +98,20 @@ def _backbone(architecture: Architecture, spec: BackboneSpec, description: Model
 def _anchor_settings(
     architecture: Architecture, description: ModelDescription
 ) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[float, ...], ...]]:
-    own = architecture.anchor_sizes
-    sizes = description.anchor_sizes or own
-    if len(sizes) != len(own) or len({len(level) for level in sizes}) != 1:
+    default_sizes = architecture.anchor_sizes
+    sizes = description.anchor_sizes or default_sizes
+    if len(sizes) != len(default_sizes) or len({len(level) for level in sizes}) != 1:
         raise DataError(
-            f"{description.arch}: anchor sizes {sizes} do not fit its {len(own)} maps; give each the same number of "
-            f"sizes, such as {own}"
+            f"{description.arch}: anchor sizes {sizes} do not match its {len(default_sizes)} maps; give every map the "
+            f"same number of sizes, such as {default_sizes}"
         )
     return sizes, (description.anchor_ratios,) * len(sizes)
 
 
 class SteadyBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d that trusts its stored statistics where a batch leaves it a single value a channel.
+    """BatchNorm2d that uses its stored statistics if a batch has a single value per channel.
 
-    SSDLite's last map has one pixel, so a batch of one image, such as the last of an epoch, would stop a run.
+    SSDLite's last map has one pixel, so a batch of one image, such as the last of an epoch, would raise an error.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ def _ssdlite(spec: BackboneSpec, description: ModelDescription) -> Any:
         norm = partial(SteadyBatchNorm2d, eps=description.norm_eps, momentum=SSD_MOMENTUM)
     network: Any = spec.build(weights=None, norm_layer=norm, reduced_tail=description.reduced_tail)
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):  # as torchvision starts a backbone from scratch
+        if isinstance(layer, nn.Conv2d):  # torchvision's random initialization
             nn.init.normal_(layer.weight, std=0.03)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -150,7 +151,7 @@ def _ssdlite(spec: BackboneSpec, description: ModelDescription) -> Any:
 
 
 def _ssd_stages(spec: BackboneSpec) -> Stages:
-    """The backbone's stages under SSDLite's names, which hold block 13 in two pieces."""
+    """Return the backbone's stages with SSDLite's module names, which divide block 13 into two modules."""
     return tuple(tuple(name for index in stage for name in _ssd_modules(int(index))) for stage in spec.stages)
 
 
@@ -160,13 +161,13 @@ def _ssd_modules(index: int) -> tuple[str, ...]:
 
 
 def is_reduced_tail(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is of an SSDLite with MobileNetV3's reduced tail; its backbone then ends in 480 channels."""
+    """Return whether a state dict is from an SSDLite with MobileNetV3's reduced tail: its last map has 480 channels."""
     last = state.get("backbone.features.1.3.0.weight")
     return last is not None and last.shape[0] == 480
 
 
 def ssd_name(name: str) -> str:
-    """SSDLite's name for a tensor of a MobileNetV3 classifier, such as ``features.14.block.0.0.weight``."""
+    """Convert a tensor name of a MobileNetV3 classifier, such as ``features.14.block.0.0.weight``, to SSDLite's."""
     match = re.fullmatch(r"features\.(\d+)\.(.+)", name)
     if not match:
         return name
@@ -183,5 +184,5 @@ _OLD_HEAD_NAME = re.compile(r"^(head\.(?:classification|regression)_head\.conv)\
 
 
 def retinanet_name(name: str) -> str:
-    """Today's name for a tensor of a RetinaNet's head in files from before torchvision 0.12, as the published one."""
+    """Convert a RetinaNet head's tensor name from before torchvision 0.12, as in the published file, to today's."""
     return _OLD_HEAD_NAME.sub(lambda match: f"{match[1]}.{int(match[2]) // 2}.0.{match[3]}", name)

@@ -1,4 +1,4 @@
-"""What torchvision's detectors ask for and give, in this project's terms."""
+"""Convert between the inputs and outputs of torchvision's detectors and this project's types."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from detseg.models.padding import SizeHW, by_padded_size, padded_hw
 from detseg.structures import RawPrediction
 
 
-def frame_of(sizes_hw: Sequence[SizeHW]) -> ImageList:
-    """The padded images as RPN and anchors ask for them: only to read their size, so a tensor without data will do."""
+def image_list_of(sizes_hw: Sequence[SizeHW]) -> ImageList:
+    """Return an ImageList for RPN and anchor generator, which only read the padded size: its tensor has no data."""
     sizes = list(sizes_hw)
     return ImageList(torch.empty((len(sizes), 3, *padded_hw(sizes)), device="meta"), sizes)
 
 
-def padded_alone(
+def predict_by_padded_size(
     images: Sequence[Image], predict: Callable[[Sequence[Image]], list[RawPrediction]]
 ) -> list[RawPrediction]:
-    """Predictions of images of any sizes, or of their features: each is padded alone, and only those that are then of
-    equal size share a batch of ``predict``. No image changes the prediction of another."""
+    """Predict for images of any sizes, or their features: each is padded alone, and only images of equal padded size
+    share a batch of ``predict``. No image changes the prediction of another."""
     predictions: dict[int, RawPrediction] = {}
     for group in by_padded_size(images):
         predictions |= dict(zip(group, predict([images[index] for index in group]), strict=True))
@@ -33,7 +33,7 @@ def padded_alone(
 
 
 def raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
-    """The prediction for one image from torchvision's dict of it."""
+    """Convert torchvision's prediction dict for one image."""
     masks = detection.get("masks")
     boxes, scores = detection["boxes"].float().cpu().numpy(), detection["scores"].float().cpu().numpy()
     return RawPrediction(
@@ -46,12 +46,12 @@ def raw_prediction(detection: dict[str, Tensor]) -> RawPrediction:
 
 
 def _keypoints(detection: dict[str, Tensor]) -> npt.NDArray[np.float32]:
-    """float32 [M, P, 3]: x, y, score.
+    """Return float32 [M, P, 3]: x, y, score.
 
-    torchvision's score is the highest logit of the point's heatmap. Its sigmoid lies in [0, 1] in the same order; it
-    ranks points but is no probability, because the loss says where a point is and not whether it is there.
+    torchvision's score is the highest logit of the point's heatmap. Its sigmoid is in [0, 1] with the same order; it
+    ranks points but is not a probability, because the loss is about the position of a point, not its presence.
     """
     scores = detection["keypoints_scores"].float().sigmoid()
     points = torch.cat([detection["keypoints"][..., :2].float(), scores[..., None]], dim=2)
-    found: npt.NDArray[np.float32] = points.cpu().numpy()
-    return found
+    keypoints: npt.NDArray[np.float32] = points.cpu().numpy()
+    return keypoints

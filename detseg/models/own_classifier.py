@@ -1,4 +1,4 @@
-"""A user's own network as a classifier of this project."""
+"""Wrap a user's network as a classifier of this project."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from detseg.models.description import ModelDescription
 from detseg.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 OWN = "own"
-"""The ``arch`` of a description that tells classes and preprocessing, but not how the network is built."""
+"""``arch`` of a description with classes and preprocessing, but without the structure of the network."""
 
 
 class OwnClassifier(Classifier):
-    """Any module that takes float32 [N, 3, H, W] and gives logits [N, K], under the contract of this project's models.
+    """Any module that maps float32 [N, 3, H, W] to logits [N, K], with the interface of this project's models.
 
-    So it can be trained by ``train_one_epoch``, scored by ``evaluate``, used by ``Predictor`` and saved by
-    ``save_checkpoint``, and comes back by::
+    It can be trained by ``train_one_epoch``, evaluated by ``evaluate``, used by ``Predictor`` and saved by
+    ``save_checkpoint``, and is loaded by::
 
         load(path, build=lambda saved: OwnClassifier.from_saved(MyNetwork(), saved))
 
-    Its parts are "backbone" (your whole network) and none else; nothing of it is taken apart.
+    Its only part is "backbone" (your whole network), which is not divided further.
     """
 
     def __init__(
@@ -39,44 +39,44 @@ class OwnClassifier(Classifier):
         std: tuple[float, float, float] = IMAGENET_STD,
     ) -> None:
         """Args:
-        network: yours.
+        network: your module.
         classes: the K classes, in the order of its outputs.
-        image_size: side in pixels of the square images that it takes; the shorter side of an image is brought to
-            it, the rest is cut off left and right, or above and below.
-        mean, std: of each channel in [0, 1]; it is given ``(pixel / 255 - mean) / std``.
+        image_size: side in pixels of its square input images; the shorter side of an image is resized to it, and
+            the centre is cropped.
+        mean, std: of each channel in [0, 1]; the network gets ``(pixel / 255 - mean) / std``.
         """
         class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
         preprocessing = Preprocessing(image_size, 0, crop=image_size, mean=mean, std=std)
-        self._take(network, ModelDescription(OWN, "classify", class_map, preprocessing, "batch", 1e-5))
+        self._wrap(network, ModelDescription(OWN, "classify", class_map, preprocessing, "batch", 1e-5))
 
     @classmethod
     def from_saved(cls, network: nn.Module, saved: Mapping[str, Any]) -> OwnClassifier:
-        """Around ``network`` as built anew, with the classes and the preprocessing of a checkpoint.
+        """Wrap a newly built ``network``, with the classes and the preprocessing of a checkpoint.
 
         Raises:
-            DataError: the checkpoint is of another kind of model.
+            DataError: the checkpoint contains another kind of model.
         """
         if saved.get("arch") != OWN:
-            raise DataError(f"the checkpoint holds {saved.get('arch')!r}, no module of your own; use load(path) alone")
+            raise DataError(f"the checkpoint contains {saved.get('arch')!r}, not a custom module; use load(path)")
         model = cls.__new__(cls)
-        model._take(network, ModelDescription.from_dict(dict(saved)))
+        model._wrap(network, ModelDescription.from_dict(dict(saved)))
         return model
 
     def check_norms_can_learn(self, images: Sequence[Tensor]) -> None:
-        """Whether a batch of one image is enough is your network's to say."""
+        """Check nothing: whether a batch of one image is large enough depends on your network."""
 
     def _pooled(self, batch: Tensor) -> Tensor:
         logits = self.get_submodule("network")(batch)
-        wanted = [len(batch), len(self.description.class_map)]
-        if not isinstance(logits, Tensor) or list(logits.shape) != wanted:
-            found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        expected = [len(batch), len(self.description.class_map)]
+        if not isinstance(logits, Tensor) or list(logits.shape) != expected:
+            actual = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
             raise DataError(
-                f"your network gives {found} for {len(batch)} images; logits {wanted} are needed, for "
-                f"{wanted[1]} classes"
+                f"your network returns {actual} for {len(batch)} images; logits {expected} are required, for "
+                f"{expected[1]} classes"
             )
         return logits
 
-    def _take(self, network: nn.Module, description: ModelDescription) -> None:
+    def _wrap(self, network: nn.Module, description: ModelDescription) -> None:
         spec = BackboneSpec(
             build=type(network),
             imagenet=None,

@@ -1,6 +1,6 @@
-"""Backbones from timm: any network whose maps make a pyramid under torchvision's FPN, and any network as a classifier.
+"""Build backbones from timm: any network whose maps form a pyramid for torchvision's FPN, any network as a classifier.
 
-timm is imported when such a backbone is first asked for; nothing else needs it.
+timm is imported when such a backbone is first used; nothing else needs it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ FAMILIES: dict[str, Task] = {
     "keypointrcnn": "keypoints",
     "classifier": "classify",
 }
-"""Models that take any timm backbone, and their task."""
+"""Model families that support any timm backbone -> their task."""
 
 FINEST, COARSEST = 4, 32
-"""Strides of the maps that an FPN takes: finer ones cost most and help least, images are padded to 32."""
+"""Range of strides of the maps that the FPN uses: finer maps cost most and help least; images are padded to 32."""
 
 TRIAL_HW = (64, 96)
-"""Size in pixels on which a backbone is tried: any multiple of 32 must do, not only the square of its training."""
+"""Size in pixels for testing a backbone: it must accept any multiple of 32, not only its training size."""
 
-LAST = "network"
-"""The child that holds timm's network. As the last name of the last stage it stands for whatever no stage names."""
+NETWORK = "network"
+"""The child that is timm's network. As the last name of the last stage it covers everything not in any stage."""
 
 
 def architecture_name(model: str, backbone: str | None) -> str:
-    """The one name of a family on a backbone: ``maskrcnn`` on ``timm:convnext_atto`` is ``maskrcnn_timm:convnext_atto``,
-    ``fasterrcnn`` on ``resnet18`` is ``fasterrcnn_resnet18_fpn``. Without a backbone the name is ``model`` itself.
+    """Return the model name of a family with a backbone: ``maskrcnn`` with ``timm:convnext_atto`` is
+    ``maskrcnn_timm:convnext_atto``, ``fasterrcnn`` with ``resnet18`` is ``fasterrcnn_resnet18_fpn``. Without a backbone
+    it is ``model``.
 
     Raises:
-        DataError: there is no such pair.
+        DataError: this combination does not exist.
     """
     if backbone is None:
         return model
@@ -54,19 +55,19 @@ def architecture_name(model: str, backbone: str | None) -> str:
     if name in MODELS and (model != "classifier" or MODELS[name].task == "classify"):
         return name
     if backbone.startswith(PREFIX):
-        raise DataError(f"--model {model} takes no timm backbone; {', '.join(FAMILIES)} do")
+        raise DataError(f"--model {model} does not support timm backbones; use {', '.join(FAMILIES)}")
     raise DataError(
-        f"--model {model} --backbone {backbone} is not known; --backbone is {PREFIX}NAME with --model {', '.join(FAMILIES)}, "
-        f"or a backbone of this list: {', '.join(MODELS)}"
+        f"--model {model} --backbone {backbone} does not exist; use --backbone {PREFIX}NAME with --model "
+        f"{', '.join(FAMILIES)}, or a backbone of one of these models: {', '.join(MODELS)}"
     )
 
 
 @lru_cache
 def timm_architecture(arch: str) -> Architecture | None:
-    """The architecture of a name such as ``fasterrcnn_timm:convnext_atto``; None if it is no such name.
+    """Return the architecture for a name such as ``fasterrcnn_timm:convnext_atto``; None for other names.
 
     Raises:
-        DataError: timm is missing, has no such network, or the network cannot be a backbone.
+        DataError: timm is not installed, has no such network, or the network cannot be used as a backbone.
     """
     family, separator, name = arch.partition(f"_{PREFIX}")
     if not separator or family not in FAMILIES:
@@ -81,7 +82,7 @@ def timm_architecture(arch: str) -> Architecture | None:
 
 
 def backbone_spec(architecture: Architecture) -> BackboneSpec:
-    """The backbone of an architecture: torchvision's by name, or timm's."""
+    """Return the backbone of an architecture, from torchvision or timm."""
     if not architecture.backbone.startswith(PREFIX):
         return BACKBONES[architecture.backbone]
     name = architecture.backbone.removeprefix(PREFIX)
@@ -89,10 +90,10 @@ def backbone_spec(architecture: Architecture) -> BackboneSpec:
 
 
 class TimmBackbone(nn.Module):
-    """timm's ``features_only`` network as a backbone: a batch [N, 3, H, W] -> its maps by name "0", "1", ..."""
+    """timm's ``features_only`` network as a backbone: maps a batch [N, 3, H, W] to feature maps "0", "1", ..."""
 
     def __init__(self, network: nn.Module, channels_last: bool) -> None:
-        """``channels_last``: its maps are [N, h, w, C], as Swin's."""
+        """``channels_last``: the network's maps are [N, h, w, C], as in Swin."""
         super().__init__()
         self.network = network
         self.channels_last = channels_last
@@ -106,28 +107,31 @@ class TimmBackbone(nn.Module):
 
 @lru_cache
 def detector_backbone(name: str) -> BackboneSpec:
-    """A timm network as the backbone of a detector, looked at without memory for its weights.
+    """Describe a timm network as the backbone of a detector, without allocating its weights.
 
     Raises:
-        DataError: timm is missing or does not know it, its maps make no pyramid, or it takes images of one size only.
+        DataError: timm is not installed or has no such network, its maps do not form a pyramid, or it accepts only one
+            image size.
     """
     config = _config(name)
-    first: dict[str, Any] = {"features_only": True}
-    network = _on_meta(name, first)
+    all_maps: dict[str, Any] = {"features_only": True}
+    network = _on_meta(name, all_maps)
     strides = [int(stride) for stride in network.feature_info.reduction()]
-    indices = {stride: index for index, stride in enumerate(strides) if FINEST <= stride <= COARSEST}  # last of each
+    indices = {
+        stride: index for index, stride in enumerate(strides) if FINEST <= stride <= COARSEST
+    }  # last map of each stride
     chosen = sorted(indices)
     if len(chosen) < 2 or any(2 * fine != coarse for fine, coarse in pairwise(chosen)):
         raise DataError(
-            f"{PREFIX}{name} gives maps of stride {', '.join(map(str, strides))}; an FPN needs two or more maps from "
-            f"stride {FINEST} to {COARSEST}, each twice the one before. Choose a backbone with a pyramid, such as "
+            f"{PREFIX}{name} has maps of stride {', '.join(map(str, strides))}; an FPN needs two or more maps from "
+            f"stride {FINEST} to {COARSEST}, each twice the previous one. Choose a backbone with such maps, such as "
             f"{PREFIX}convnext_atto, {PREFIX}efficientnet_b0 or {PREFIX}swin_tiny_patch4_window7_224, or use this one "
             "with --model classifier"
         )
-    places = network.feature_info.out_indices  # of the maps that timm chose, among all that the network has
-    options = first | {"out_indices": tuple(places[indices[stride]] for stride in chosen)}
+    out_indices = network.feature_info.out_indices  # indices of these maps among all maps of the network
+    options = all_maps | {"out_indices": tuple(out_indices[indices[stride]] for stride in chosen)}
     channels = [network.feature_info.channels()[indices[stride]] for stride in chosen]
-    options = _options_that_fit(name, options, channels, chosen)
+    options = _options_for_any_size(name, options, channels, chosen)
     network = _on_meta(name, options)
     return BackboneSpec(
         build=partial(_build_detector_backbone, name, options),
@@ -140,26 +144,28 @@ def detector_backbone(name: str) -> BackboneSpec:
         strides=tuple(chosen),
         mean=config.mean,
         std=config.std,
-        gives_maps=True,
+        returns_maps=True,
     )
 
 
 @lru_cache
 def classifier_backbone(name: str) -> BackboneSpec:
-    """A timm network as a classifier: the network without its last layer, and a linear layer of our own.
+    """Describe a timm network as a classifier: the network without its last layer, and a new linear layer.
 
     Raises:
-        DataError: timm is missing or does not know it, or it gives no vector for an image.
+        DataError: timm is not installed or has no such network, or the network does not return a vector per image.
     """
     config = _config(name)
     network = _on_meta(name, {"num_classes": 0})
     side = int(config.input_size[-1])
     try:
         features = network(torch.empty(1, 3, side, side, device="meta"))
-    except Exception as error:  # whatever timm's network happens to raise
+    except Exception as error:  # timm's networks raise many types
         raise DataError(f"{PREFIX}{name} cannot be run on {side} x {side} pixels ({_first_line(error)})") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise DataError(f"{PREFIX}{name} gives no vector for an image, so it cannot classify; choose another backbone")
+        raise DataError(
+            f"{PREFIX}{name} does not return a vector per image, so it cannot classify; choose another backbone"
+        )
     info = getattr(network, "feature_info", None) or []
     entries = [entry for entry in info if isinstance(entry, dict)]
     return BackboneSpec(
@@ -187,16 +193,16 @@ def _build_detector_backbone(
     norm_layer: NormLayer = nn.BatchNorm2d,
     levels: Sequence[str] | None = None,
 ) -> TimmBackbone:
-    """The backbone with random weights. Its norm layers keep their own eps and activation; with a frozen ``norm_layer``
-    BatchNorm becomes timm's own frozen one.
+    """Build the backbone with random weights. Its norm layers keep their eps and activation; with a frozen
+    ``norm_layer`` BatchNorm is replaced by timm's frozen one.
 
-    ``levels``: which of the maps are wanted; None for all.
+    ``levels``: strides of the maps to return; None for all.
     """
     timm = import_timm(name)
     if levels is not None:
         strides = detector_backbone(name).strides
-        kept = [strides.index(int(level)) for level in levels]
-        options = options | {"out_indices": tuple(options["out_indices"][index] for index in kept)}
+        indices = [strides.index(int(level)) for level in levels]
+        options = options | {"out_indices": tuple(options["out_indices"][index] for index in indices)}
     network = timm.create_model(name, pretrained=False, **options)
     if isinstance(norm_layer(1), FrozenBatchNorm2d):
         network = timm.layers.freeze_batch_norm_2d(network)
@@ -206,13 +212,13 @@ def _build_detector_backbone(
 def _build_classifier(
     name: str, features: int, *, weights: None = None, num_classes: int, norm_layer: NormLayer | None = None
 ) -> nn.Module:
-    """timm's norm layers stay as they are: classifiers learn theirs."""
+    """Build the classifier with random weights; timm's norm layers are unchanged, as classifiers train them."""
     network = import_timm(name).create_model(name, pretrained=False, num_classes=0)
-    return nn.ModuleDict({LAST: network, "classifier": nn.Linear(features, num_classes)})
+    return nn.ModuleDict({NETWORK: network, "classifier": nn.Linear(features, num_classes)})
 
 
 def import_timm(name: str) -> Any:
-    """The package timm, which the backbone ``name`` needs; DataError if it is not installed."""
+    """Import timm for the backbone ``name``; DataError if it is not installed."""
     try:
         import timm
     except ImportError as error:
@@ -221,70 +227,73 @@ def import_timm(name: str) -> Any:
 
 
 def _config(name: str) -> Any:
-    """timm's own record of a network: normalisation, size, where its weights are.
+    """Return timm's configuration of a network: normalisation, input size, location of its weights.
 
     Raises:
-        DataError: timm is missing or has no network of this name.
+        DataError: timm is not installed or has no network with this name.
     """
     timm = import_timm(name)
     if ":" in name or "/" in name or not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        near = f"; near it are {', '.join(PREFIX + other for other in close)}" if close else ""
-        raise DataError(f"{PREFIX}{name}: timm {timm.__version__} has no network of this name{near}")
+        hint = f"; similar names: {', '.join(PREFIX + other for other in close)}" if close else ""
+        raise DataError(f"{PREFIX}{name}: timm {timm.__version__} has no network with this name{hint}")
     try:
         config = timm.get_pretrained_cfg(name)
     except RuntimeError:
         config = None
     if config is None:
-        bare = name.partition(".")[0]
-        variants = ", ".join(PREFIX + other for other in timm.list_pretrained(f"{bare}.*")) or f"{PREFIX}{bare}"
-        raise DataError(f"{PREFIX}{name}: timm has no such variant; it has {variants}")
+        base_name = name.partition(".")[0]
+        pretrained = timm.list_pretrained(f"{base_name}.*")
+        variants = ", ".join(PREFIX + other for other in pretrained) or f"{PREFIX}{base_name}"
+        raise DataError(f"{PREFIX}{name}: timm has no such variant; available: {variants}")
     if len(config.mean) != 3 or config.input_size[0] != 3:
-        raise DataError(f"{PREFIX}{name} takes images of {config.input_size[0]} channels; RGB has 3")
+        raise DataError(f"{PREFIX}{name} needs images with {config.input_size[0]} channels; RGB has 3")
     return config
 
 
 def _on_meta(name: str, options: dict[str, Any]) -> Any:
-    """The network in eval mode without memory for its weights.
+    """Build the network in eval mode on the meta device, without allocating its weights.
 
     Raises:
-        DataError: timm cannot build it like this.
+        DataError: timm cannot build it with these options.
     """
     timm = import_timm(name)
     try:
         with torch.device("meta"):
             return timm.create_model(name, pretrained=False, **options).eval()
     except TypeError:
-        raise  # an option that this network does not know
-    except Exception as error:  # whatever timm happens to raise
-        what = "the maps of its stages" if options.get("features_only") else "its features"
-        raise DataError(f"{PREFIX}{name}: timm does not give {what} ({_first_line(error)})") from error
+        raise  # an option that this network does not support
+    except Exception as error:  # timm raises many types
+        output = "the maps of its stages" if options.get("features_only") else "its features"
+        raise DataError(f"{PREFIX}{name}: timm does not provide {output} ({_first_line(error)})") from error
 
 
-def _options_that_fit(name: str, options: dict[str, Any], channels: list[int], strides: list[int]) -> dict[str, Any]:
-    """``options`` with which the network takes images of any multiple of 32 pixels; Swin has one to say so.
+def _options_for_any_size(
+    name: str, options: dict[str, Any], channels: list[int], strides: list[int]
+) -> dict[str, Any]:
+    """Return ``options`` with which the network accepts any multiple of 32 pixels; Swin needs an extra one for that.
 
     Raises:
         DataError: there are none.
     """
     reasons = []
-    for tried in (options, options | {"strict_img_size": False}):
+    for candidate in (options, options | {"strict_img_size": False}):
         try:
-            network = _on_meta(name, tried)
+            network = _on_meta(name, candidate)
             with torch.no_grad():
                 maps = TimmBackbone(network, _is_channels_last(network))(torch.empty(1, 3, *TRIAL_HW, device="meta"))
-        except Exception as error:  # whatever timm's network happens to raise, and TypeError for an unknown option
+        except Exception as error:  # timm's networks raise many types, and TypeError for an unknown option
             reasons.append(_first_line(error))
             continue
-        found = [tuple(level.shape[1:]) for level in maps.values()]
-        # torchvision finds strides by this division too; networks that do not pad lose a pixel or two of a map
-        seen = [(count, TRIAL_HW[0] // height, TRIAL_HW[1] // width) for count, height, width in found]
-        if seen == [(count, stride, stride) for count, stride in zip(channels, strides, strict=True)]:
-            return tried
-        reasons.append(f"its maps of {TRIAL_HW[1]} x {TRIAL_HW[0]} pixels are {found}")
+        shapes = [tuple(level.shape[1:]) for level in maps.values()]
+        # torchvision computes strides by this division too; maps of networks without padding are a pixel or two smaller
+        actual = [(count, TRIAL_HW[0] // height, TRIAL_HW[1] // width) for count, height, width in shapes]
+        if actual == [(count, stride, stride) for count, stride in zip(channels, strides, strict=True)]:
+            return candidate
+        reasons.append(f"its maps of {TRIAL_HW[1]} x {TRIAL_HW[0]} pixels are {shapes}")
     raise DataError(
-        f"{PREFIX}{name} cannot be the backbone of a detector, whose images have any multiple of 32 pixels "
-        f"({reasons[0]}). Choose another, such as {PREFIX}convnext_atto, or use this one with --model classifier"
+        f"{PREFIX}{name} cannot be the backbone of a detector, which must accept any multiple of 32 pixels "
+        f"({reasons[0]}). Choose another one, such as {PREFIX}convnext_atto, or use this one with --model classifier"
     )
 
 
@@ -293,37 +302,37 @@ def _is_channels_last(network: nn.Module) -> bool:
 
 
 def _stages(network: nn.Module, ends: Sequence[str], strides: Sequence[int]) -> Stages:
-    """The modules of ``network`` in stages, by the modules at which timm says that its maps end.
+    """Divide the modules of ``network`` into stages, at the modules whose outputs are feature maps according to timm.
 
-    The first stage goes to the last map finer than stride 4, or to before the first map; each later one to the next
-    map, the last one to the end. The first two are the stem. Where timm names no module, each block is a stage.
+    The first stage ends at the last map finer than stride 4, or before the first map; each later one at the next map,
+    the last one at the end. The first two are the stem. If timm lists no modules, each block is a stage.
     """
-    known = dict(network.named_modules())
-    found: dict[str, int] = {}
+    modules = dict(network.named_modules())
+    map_ends: dict[str, int] = {}
     for end, stride in zip(ends, strides, strict=True):
-        # features_only networks flatten the names of their children, or hold the network as "model"
-        forms = (end, end.replace(".", "_", 1), end.replace(".", "_"), f"model.{end}")
-        found |= dict.fromkeys([form for form in forms if form in known][:1], stride)
-    if found:
-        units = list(_units(network, list(found)))
-        fine = [end for end, stride in found.items() if stride < FINEST][-1:]
-        last = [*fine, *(end for end, stride in found.items() if stride >= FINEST)]
+        # features_only networks flatten the names of their children, or contain the network as "model"
+        candidates = (end, end.replace(".", "_", 1), end.replace(".", "_"), f"model.{end}")
+        map_ends |= dict.fromkeys([candidate for candidate in candidates if candidate in modules][:1], stride)
+    if map_ends:
+        units = list(_units(network, list(map_ends)))
+        fine = [end for end, stride in map_ends.items() if stride < FINEST][-1:]
+        last = [*fine, *(end for end, stride in map_ends.items() if stride >= FINEST)]
         if not fine and units[0] != last[0]:
             last = [units[units.index(last[0]) - 1], *last]
     else:
-        blocks = [name for name, child in known.items() if isinstance(child, (nn.Sequential, nn.ModuleList))]
+        blocks = [name for name, child in modules.items() if isinstance(child, (nn.Sequential, nn.ModuleList))]
         units = list(_units(network, ["model.", *(f"{name}." for name in blocks if name.count(".") < 2)]))
         last = list(units)
     stages: list[list[str]] = [[]]
     for unit in units:
-        stages[-1].append(f"{LAST}.{unit}")
+        stages[-1].append(f"{NETWORK}.{unit}")
         if unit in last[:-1]:
             stages.append([])
-    return (*(tuple(stage) for stage in stages[:-1]), (*stages[-1], LAST))
+    return (*(tuple(stage) for stage in stages[:-1]), (*stages[-1], NETWORK))
 
 
 def _units(module: nn.Module, ends: Sequence[str], prefix: str = "") -> Iterator[str]:
-    """Names of the modules in order, going into a module only where a name of ``ends`` lies inside."""
+    """Yield the names of the modules in order, descending into a module only if it contains a name of ``ends``."""
     for name, child in module.named_children():
         full = f"{prefix}{name}"
         if any(end.startswith(f"{full}.") for end in ends):

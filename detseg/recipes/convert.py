@@ -1,4 +1,4 @@
-"""One format into another: written, its images copied, and read again to prove it."""
+"""Convert annotations to another format: write them, copy the images, and read the output again to verify it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_land
 from detseg.annotations.formats.csv.write_labels import write_csv_labels
 from detseg.annotations.formats.cvat.write import write_cvat
 from detseg.annotations.formats.labelme.write import write_labelme
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.formats.via.write import write_via
 from detseg.annotations.formats.voc.write import write_voc
 from detseg.annotations.formats.yolo.write import write_yolo
 from detseg.annotations.from_options import describe_table, load_table
 from detseg.options import ConvertConfig
 
-WRITERS: dict[str, Callable[[AnnotationTable, Path], Written]] = {
+WRITERS: dict[str, Callable[[AnnotationTable, Path], WriteResult]] = {
     "coco": write_coco_folder,
     "voc": write_voc,
     "yolo": write_yolo,
@@ -33,12 +33,12 @@ WRITERS: dict[str, Callable[[AnnotationTable, Path], Written]] = {
 }
 
 
-def convert(config: ConvertConfig) -> Written:
-    """Write the data in another format into a new folder, with its images, and say what the format cannot hold.
+def convert(config: ConvertConfig) -> WriteResult:
+    """Write the data with its images in another format into a new folder, and print what the format cannot store.
 
     Raises:
-        DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot hold
-            at all.
+        DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot
+            represent.
     """
     table = load_table(config)
     output = Path(config.output)
@@ -49,39 +49,39 @@ def convert(config: ConvertConfig) -> Written:
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record.path, target)
-    lost = [f"  not held by {config.to}: {line}" for line in written.notes.lines()]
-    print("\n".join([*lost, f"wrote {output}; {proof(table, read(output, format=config.to), written)}"]))
+    losses = [f"  not supported by {config.to}: {line}" for line in written.notes.lines()]
+    print("\n".join([*losses, f"wrote {output}; {compare_tables(table, read(output, format=config.to), written)}"]))
     return written
 
 
-def proof(table: AnnotationTable, again: AnnotationTable, written: Written) -> str:
-    """What reading the output again shows: numbers of images and instances, and how far boxes moved; or of labels."""
+def compare_tables(table: AnnotationTable, again: AnnotationTable, written: WriteResult) -> str:
+    """One line that compares ``table`` with the output, read ``again``: images, instances and box shifts, or labels."""
     text = f"read again: {len(again)} of {len(table)} images"
-    place = {name: row for row, name in enumerate(again.media.tolist())}
+    row_of = {name: row for row, name in enumerate(again.media.tolist())}
     pairs = []
     for record, name in zip(table, written.images, strict=True):
-        row = next((place[tail] for tail in _tails(name) if tail in place), None)
+        row = next((row_of[suffix] for suffix in _path_suffixes(name) if suffix in row_of), None)
         if row is not None:
             pairs.append((record, again[row]))
     if table.has_class_index:
-        same = sum(a.class_names(table.class_map) == b.class_names(again.class_map) for a, b in pairs)
-        return f"{text}, {same} with the same labels"
+        equal = sum(a.class_names(table.class_map) == b.class_names(again.class_map) for a, b in pairs)
+        return f"{text}, {equal} with the same labels"
     text += f", {len(again.instance_rows())} of {len(table.instance_rows())} instances"
-    moves = [float(np.abs(b.boxes_xywh - a.boxes_xywh).max(initial=0)) for a, b in pairs if len(a) == len(b)]
-    if not moves:
+    shifts = [float(np.abs(b.boxes_xywh - a.boxes_xywh).max(initial=0)) for a, b in pairs if len(a) == len(b)]
+    if not shifts:
         return f"{text}, no boxes to compare"
-    how = "equal to the last bit" if max(moves) == 0 else f"moved by at most {max(moves):.2g} pixels"
-    return f"{text}, boxes {how} in the {len(moves)} images that kept their number of instances"
+    result = "bit-identical" if max(shifts) == 0 else f"shifted by at most {max(shifts):.2g} pixels"
+    return f"{text}, boxes {result} in the {len(shifts)} images with an unchanged number of instances"
 
 
-def _tails(name: str) -> list[str]:
-    """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name images below their own root."""
+def _path_suffixes(name: str) -> list[str]:
+    """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name images relative to different root folders."""
     parts = name.split("/")
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def _csv_writer(table: AnnotationTable) -> Callable[[AnnotationTable, Path], Written]:
-    """The kind of list that holds what the table has."""
+def _csv_writer(table: AnnotationTable) -> Callable[[AnnotationTable, Path], WriteResult]:
+    """The CSV writer for the content of the table: labels, boxes or landmarks."""
     if table.has_class_index:
         return write_csv_labels
     return write_csv_boxes if table.keypoint_schema is None else write_csv_landmarks

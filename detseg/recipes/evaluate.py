@@ -1,4 +1,4 @@
-"""Score a run on labelled images, or a results file against an annotation file."""
+"""Evaluate a run on labelled images, or a results file against an annotation file."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from detseg.runtime.machine import default_workers
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:
-    """Score what ``config`` names, print the table, write metrics.json; returns the metrics."""
+    """Evaluate the run or files in ``config``, print the metrics, write metrics.json, and return the metrics."""
     if config.predictions or config.ground_truth:
         return _evaluate_files(config)
     if not config.run:
-        raise DataError("nothing to evaluate; give a run folder, or --predictions with --ground-truth")
+        raise DataError("nothing to evaluate; pass a run folder, or --predictions with --ground-truth")
     run = Path(config.run)
     device = pick_device(config.device)
     model = load(run).to(device)
-    own = saved_options(run)
+    run_options = saved_options(run)
     description: ModelDescription = model.description  # type: ignore[assignment]
-    table = match_classes(select_part(config, run, own), description.class_map, description.label_fields)
+    table = match_classes(select_split(config, run, run_options), description.class_map, description.label_fields)
     check_keypoints(table, description)
     metrics, evaluator = evaluate_table(
         model,
         table,
         device,
-        batch_size=config.batch_size or own.get("batch_size", 1),
+        batch_size=config.batch_size or run_options.get("batch_size", 1),
         workers=default_workers(device) if config.workers is None else config.workers,
         max_dets=config.max_dets,
     )
@@ -53,43 +53,46 @@ def evaluate(config: EvaluateConfig) -> Metrics:
 
 
 def saved_options(run: Path) -> dict[str, Any]:
-    """The options that a run was trained with; empty for a checkpoint that lies alone."""
+    """The options that a run was trained with; empty for a checkpoint outside a run folder."""
     saved = _folder(run) / "config.toml"
     with in_file(saved):
         return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
 
 
-def select_part(config: EvaluateConfig, run: Path, own: dict[str, Any]) -> AnnotationTable:
-    """The part of the data that is scored: of the run's own data by its saved split, or of other data."""
-    if not config.data and not own:
-        raise DataError(
-            f"{run}: no config.toml beside this checkpoint says which data it was trained on; name the data"
-        )
-    same = not config.data or (bool(own.get("data")) and Path(config.data).resolve() == Path(own["data"]).resolve())
-    if same:
+def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any]) -> AnnotationTable:
+    """The split to evaluate: of the data that the run was trained on (by its saved split), or of other data."""
+    if not config.data and not run_options:
+        raise DataError(f"{run}: no config.toml next to this checkpoint states its training data; pass the data")
+    same_data = not config.data or (
+        bool(run_options.get("data")) and Path(config.data).resolve() == Path(run_options["data"]).resolve()
+    )
+    if same_data:
         names = {item.name for item in fields(DataConfig)}
-        given = {name: getattr(config, name) for name in names if getattr(config, name) != getattr(DataConfig(), name)}
-        config = replace(config, **({name: own[name] for name in names if name in own} | given))
+        changed = {
+            name: getattr(config, name) for name in names if getattr(config, name) != getattr(DataConfig(), name)
+        }
+        saved = {name: run_options[name] for name in names if name in run_options}
+        config = replace(config, **(saved | changed))
     table = load_table(config)
     if config.split == "all":
         return table
     split_file = _folder(run) / "split.json"
-    if same and split_file.is_file():
+    if same_data and split_file.is_file():
         splits = read_split(table, split_file)
         if config.split not in splits:
-            raise DataError(f"{run} has no {config.split} part; it has {', '.join(splits)}")
+            raise DataError(f"{run} has no {config.split} split; available splits: {', '.join(splits)}")
         return splits[config.split]
     rows = [row for row in range(len(table)) if str(table.split[row]) == config.split]
     if rows:
         return table.subset(rows)
     if not config.json:
-        print(f"{table.source} has no {config.split} part of its own: all {len(table)} images are scored")
+        print(f"{table.source} has no {config.split} split: all {len(table)} images are evaluated")
     return table
 
 
 def _evaluate_files(config: EvaluateConfig) -> Metrics:
     if not (config.predictions and config.ground_truth):
-        raise DataError("--predictions and --ground-truth belong together; give both")
+        raise DataError("--predictions and --ground-truth must be used together; pass both")
     metrics = evaluate_files(
         config.ground_truth,
         config.predictions,

@@ -1,4 +1,4 @@
-"""Say what a data set holds, name what is broken, draw some of it."""
+"""Summarize a data set, report its problems, and draw some of its images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from detseg.runtime.files import write_json
 def inspect(config: InspectConfig) -> Summary:
     """Read the data, decode every image once, print the summary, write summary.json and sheet.jpg."""
     table = load_table(config)
-    found = summary(table, inspect_images(table))
+    data_summary = summary(table, inspect_images(table))
     output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
-    write_json(output / "summary.json", found.to_dict())
+    write_json(output / "summary.json", data_summary.to_dict())
     count = min(config.records, len(table))
     rows = sorted(np.random.default_rng(config.seed).permutation(len(table))[:count].tolist())
     images, titles = [], []
@@ -30,16 +30,16 @@ def inspect(config: InspectConfig) -> Summary:
         try:
             image = decode_image(record.path)
         except (DataError, OSError):
-            continue  # named in the findings already
+            continue  # already reported in the findings
         skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
         images.append(draw(image, record, table.class_map, skeleton=skeleton))
         titles.append(record.name)
     if config.json:
-        print(json.dumps(found.to_dict(), allow_nan=False))
+        print(json.dumps(data_summary.to_dict(), allow_nan=False))
     else:
-        print("\n".join(found.lines()))
+        print("\n".join(data_summary.lines()))
     if images:
         write_image(output / "sheet.jpg", sheet(images, titles))
         if not config.json:
             print(f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
-    return found
+    return data_summary

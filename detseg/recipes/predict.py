@@ -1,4 +1,4 @@
-"""Run a trained model over images and folders; write results and images."""
+"""Run a trained model on images and folders; write results and images."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """What ``predict`` did.
+class PredictResult:
+    """Results of ``predict``.
 
     Attributes:
-        results: COCO results form, one dict a detection (a class for classifiers, one a label field), with the file
-            name added.
-        failed: "file: reason" of each file that could not be read.
+        results: COCO results format with file names, one dict per detection (for classifiers, per image or label
+            field).
+        failed: "file: reason" for each file that could not be read.
     """
 
     results: list[dict[str, Any]]
     failed: list[str]
 
 
-def predict(config: PredictConfig) -> Predicted:
-    """Predict all of ``config.images``; a file that cannot be read is named and left out, the rest goes on."""
+def predict(config: PredictConfig) -> PredictResult:
+    """Predict all of ``config.images``; a file that cannot be read is reported and skipped."""
     files = find_images(config.images)
     predictor = Predictor(config.run, config.device)
     output = Path(config.output)
@@ -52,7 +52,9 @@ def predict(config: PredictConfig) -> Predicted:
             for result in to_results(prediction, predictor.class_map)
         )
         if config.draw:
-            write_image(output / "images" / f"{name}.jpg", _drawn(path, prediction, predictor, config.min_score))
+            write_image(
+                output / "images" / f"{name}.jpg", _draw_prediction(path, prediction, predictor, config.min_score)
+            )
     write_json(output / "predictions.json", results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
     points: dict[str, Any] = {}
@@ -66,15 +68,15 @@ def predict(config: PredictConfig) -> Predicted:
     write_json(output / "images.json", {"images": images, "categories": categories, "failed": failed})
     above = sum(result["score"] >= config.min_score for result in results)
     print(
-        f"{len(files) - len(failed)} images, {len(results)} results, {above} of them score {config.min_score} or more"
+        f"{len(files) - len(failed)} images, {len(results)} results, {above} of them with a score >= {config.min_score}"
     )
     print(f"wrote {output / 'predictions.json'}" + (f" and {output / 'images'}" if config.draw else ""))
     for line in failed:
         print(f"could not be read: {line}")
-    return Predicted(results, failed)
+    return PredictResult(results, failed)
 
 
-def _drawn(
+def _draw_prediction(
     path: Path, prediction: Prediction | ClassPrediction | FieldPredictions, predictor: Predictor, min_score: float
 ) -> Any:
     image = decode_image(path)

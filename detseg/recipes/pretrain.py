@@ -1,4 +1,4 @@
-"""Make starting weights: from rendered scenes, or from a large labelled set."""
+"""Pretrain weights on rendered scenes, or on a large labelled data set."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from detseg.training.weights_card import OWN_LICENCE, write_card
 def pretrain(config: PretrainConfig) -> Path:
     """Train on rendered scenes, or on labelled images, and write ``weights.safetensors`` (float16) and ``card.md``.
 
-    Every round has scenes of its own. After each, a checkpoint is written from which ``--resume`` goes on; now and then
-    the weights are scored, on the same scenes each time. Under ``torchrun`` the batch is divided among the processes.
+    Every round uses new scenes. After each round a checkpoint is written, from which ``--resume`` continues; the
+    weights are evaluated periodically, always on the same scenes. Under ``torchrun`` the batch is divided among the
+    processes.
 
     Raises:
-        DataError: options that cannot work.
+        DataError: invalid options.
     """
     if config.resume:
         config = _resumed(config, Path(config.resume))
@@ -34,13 +35,15 @@ def pretrain(config: PretrainConfig) -> Path:
     folder = Path(config.resume or config.output)
     checkpoint = load_checkpoint(folder / "last.safetensors") if config.resume else None
     if checkpoint is None and (folder / "last.safetensors").exists():
-        raise DataError(f"{folder} already holds a run; continue it with --resume {folder}, or name another --output")
+        raise DataError(
+            f"{folder} already contains a run; resume it with --resume {folder}, or choose another --output"
+        )
     device = pick_device(config.device)
     with joined_processes(device) as processes:
         if config.batch_size % processes.world:
             raise DataError(
                 f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
-                f"give a multiple of {processes.world}"
+                f"use a multiple of {processes.world}"
             )
         model = new_pretraining_model(config, checkpoint, device, processes.is_main)
         train_on_scenes(config, folder, model, checkpoint, processes)
@@ -50,14 +53,14 @@ def pretrain(config: PretrainConfig) -> Path:
 
 
 def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
-    """The options that the folder was begun with, on this machine's device and workers."""
+    """The options with which the run was started, with the current device and workers."""
     with (folder / "config.toml").open("rb") as file:
         saved = {name: value for name, value in tomllib.load(file).items() if name in PretrainConfig.__annotations__}
     return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
 
 
 def _from_labelled(config: PretrainConfig) -> Path:
-    """The same from labelled images, which are divided, augmented and trained on as by ``train``, from scratch."""
+    """Pretrain from scratch on labelled images, which are split and augmented as in ``train``."""
     run = fit(
         TrainConfig(
             data=config.data,
@@ -83,8 +86,8 @@ def _from_labelled(config: PretrainConfig) -> Path:
     write_card(
         weights,
         title=f"{run.config.model}, pretrained on {Path(config.data).name}",
-        data=f"the training part of {Path(config.data).name}",
-        command=shlex.join(["python", "-m", "detseg.pretrain", *to_flags(config, besides=("resume",))]),
+        data=f"the training split of {Path(config.data).name}",
+        command=shlex.join(["python", "-m", "detseg", "pretrain", *to_flags(config, exclude=("resume",))]),
         licence=OWN_LICENCE,
         rows=read_rows(run.folder / "metrics.jsonl", checkpoint.position.epoch),
         device=device,

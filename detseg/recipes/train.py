@@ -8,7 +8,7 @@ from detseg.training.fit import fit
 
 
 def train(config: TrainConfig) -> None:
-    """Train as ``config`` says; with ``replay``, print the losses of the saved batch instead."""
+    """Train with the options of ``config``; with ``replay``, print the losses of the saved batch instead."""
     if config.replay:
         print("\n".join(replay(config.replay)))
     else:

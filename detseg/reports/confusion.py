@@ -1,4 +1,4 @@
-"""Which classes are taken for which, as one PNG. matplotlib is optional and only loaded here when called."""
+"""Plot a confusion matrix as PNG. matplotlib is optional and only imported when the function is called."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy.typing as npt
 from detseg.reports.text import plot_text
 from detseg.runtime.files import atomic_write
 
-_NUMBERED = 30  # more classes than this: colours only, numbers would not be readable
+_MAX_NUMBERED = 30  # with more classes, cells have no numbers: they would not be readable
 
 
 def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: str | os.PathLike[str]) -> bool:
-    """Draw a confusion matrix into the PNG ``path``; False, and no file, if matplotlib is not installed.
+    """Plot a confusion matrix to the PNG file ``path``; False, and no file, if matplotlib is not installed.
 
-    Cells show counts; their colour is the share of the row, so that rare classes count as much as frequent ones.
+    Cells show counts; their colour is the share of the row, so that rare classes are as visible as frequent ones.
 
     Args:
         names: K class names.
-        matrix: int [K, K], rows are the ground truth, columns what was predicted.
+        matrix: int [K, K], rows are ground truth, columns are predictions.
 
     Raises:
-        ValueError: the matrix is not K by K, or K is 0.
+        ValueError: the matrix is not K x K, or K is 0.
     """
     matrix, count = np.asarray(matrix), len(names)
     if not count or matrix.shape != (count, count):
@@ -40,21 +40,23 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    small = float(np.clip(11 - 0.12 * count, 4, 10))
+    font_size = float(np.clip(11 - 0.12 * count, 4, 10))
     labels = [plot_text(name if len(name) <= 24 else name[:22] + "...") for name in names]
     axes.set_xticks(range(count), labels, rotation=90 if count > 6 else 30, ha="center" if count > 6 else "right")
     axes.set_yticks(range(count), labels)
-    axes.tick_params(labelsize=small, length=2)
+    axes.tick_params(labelsize=font_size, length=2)
     axes.set_xlabel("predicted")
     axes.set_ylabel("ground truth")
     total = int(matrix.sum())
-    right = f"{int(np.trace(matrix))} of {total} right ({np.trace(matrix) / total:.1%})" if total else "no images"
-    axes.set_title(right, fontsize=11)
-    if count <= _NUMBERED:
+    title = f"{int(np.trace(matrix))} of {total} correct ({np.trace(matrix) / total:.1%})" if total else "no images"
+    axes.set_title(title, fontsize=11)
+    if count <= _MAX_NUMBERED:
         for row, column in zip(*np.nonzero(matrix), strict=True):
-            ink = "white" if share[row, column] > 0.55 else "black"
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", color=ink, fontsize=small)
-    figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03, label="share of the true class")
+            text_colour = "white" if share[row, column] > 0.55 else "black"
+            axes.text(
+                column, row, str(matrix[row, column]), ha="center", va="center", color=text_colour, fontsize=font_size
+            )
+    figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03, label="share of the ground-truth class")
     data = io.BytesIO()
     figure.savefig(data, format="png")
     with atomic_write(path) as file:

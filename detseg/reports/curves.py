@@ -1,4 +1,4 @@
-"""Loss and AP over the epochs of a run, as one PNG. matplotlib is optional and only loaded here when called."""
+"""Plot loss and AP over the epochs of a run as PNG. matplotlib is optional and only imported when called."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#
 
 
 def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> bool:
-    """Draw the rows of metrics.jsonl into the PNG ``path``; False, and no file, if matplotlib is not installed.
+    """Plot the rows of metrics.jsonl to the PNG file ``path``; False, and no file, if matplotlib is not installed.
 
-    One panel each for the total losses, the loss terms, the metrics and the learning rate, as far as rows have them.
+    One panel each for the total losses, the loss terms, the metrics and the learning rate, if the rows have them.
 
     Args:
-        rows: one dict an epoch: ``epoch``, ``train_loss``, ``train_<term>``, ``val_loss``, ``val_<term>``, ``lr``,
+        rows: one dict per epoch: ``epoch``, ``train_loss``, ``train_<term>``, ``val_loss``, ``val_<term>``, ``lr``,
             and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``; None is
-            a gap, epochs without the key are passed over.
+            a gap, epochs without the key are skipped.
     """
     try:
         from matplotlib.figure import Figure
@@ -46,7 +46,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
                 linewidth=1.3 if dashed else 1.9,
                 marker="o" if len(rows) <= 30 else None,
                 markersize=6 if len(rows) == 1 else 3,
-                label=plot_text(label).replace("$", r"\$"),  # names of label fields are anybody's
+                label=plot_text(label).replace("$", r"\$"),  # names of label fields may contain "$"
             )
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")
@@ -66,7 +66,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
         if title != "learning rate":
             axes.legend(fontsize=8, frameon=True, framealpha=0.75, edgecolor="none")
     if not panels:
-        figure.text(0.5, 0.5, "no epoch has been finished", ha="center", va="center")
+        figure.text(0.5, 0.5, "no epoch completed", ha="center", va="center")
     data = io.BytesIO()
     figure.savefig(data, format="png")
     with atomic_write(path) as file:
@@ -75,14 +75,14 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
 
 
 def _panels(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, str, int, bool]]]]:
-    """(title, lines) of every panel; a line is (label, key, number of its colour, whether it is dashed)."""
+    """(title, lines) of every panel; a line is (label, key, index of its colour, whether it is dashed)."""
     keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float)))
     total = [(name, f"{name}_loss", number, False) for number, name in enumerate(("train", "val"))]
     terms = list(dict.fromkeys(key.split("_", 1)[1] for key in keys if key.startswith(("train_", "val_"))))
     by_term = [
-        (f"{term.removeprefix('loss_')} ({part})", f"{part}_{term}", number, part == "val")
+        (f"{term.removeprefix('loss_')} ({split})", f"{split}_{term}", number, split == "val")
         for number, term in enumerate(term for term in terms if term != "loss")
-        for part in ("train", "val")
+        for split in ("train", "val")
     ]
     metric_keys = sorted(key for key in keys if _METRIC.fullmatch(key))
     families = list(dict.fromkeys(re.sub("_?AP(50)?$", "", key) for key in metric_keys))

@@ -1,4 +1,4 @@
-"""Draw what is known about an image onto it: ground truth or prediction, with boxes, masks, names, scores, keypoints."""
+"""Draw ground truth or predictions on an image: boxes, masks, class names, scores, keypoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detseg.annotations.table import Record
 from detseg.boxes import scale_xyxy, xywh_to_xyxy
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.masks import rasterise, rle_to_mask
+from detseg.masks import rasterize, rle_to_mask
 from detseg.reports.keypoints import draw_keypoints
 from detseg.reports.palette import colour_of, ink_on
 from detseg.reports.text import paste_text, text_mask, text_size
@@ -25,20 +25,20 @@ Content = Prediction | Record | Mapping[str, Any]
 
 MASK_OPACITY = 0.42
 SMALLEST_TEXT = 7
-CROWDED = 0.08  # a name that would hide more than this share of itself under or over another is left out
+MAX_TAG_OVERLAP = 0.08  # a name tag that would overlap another one by more than this share of its area is not drawn
 
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What all kinds of content have in common, in pixels of the image.
+    """Common representation of all kinds of content, in pixels of the image.
 
     Attributes:
         boxes: float [N, 4] xyxy.
         labels: int [N], 1..K.
         texts: N labels to write.
-        mask: gives mask i as [H, W], non-zero is the object; None where there is none.
+        mask: function that returns mask i as [H, W], non-zero inside the instance; None if there is none.
         keypoints: float [N, P, 3] or None.
-        visibility: whether the third number of a keypoint is a visibility, not a score.
+        visibility: whether the third number of a keypoint is its visibility, not a score.
     """
 
     boxes: npt.NDArray[Any]
@@ -57,20 +57,20 @@ def draw(
     min_score: float = 0.5,
     skeleton: Sequence[tuple[int, int]] = (),
 ) -> UInt8:
-    """A copy of ``image`` with boxes, translucent masks, names and keypoints on it.
+    """Draw boxes, translucent masks, class names and keypoints on a copy of ``image``.
 
-    Colours depend on the label alone. A name stands where it hides least; in a crowd, names without any room are left
-    out. A record without instances but with classes of its own has them written in the corner.
+    Colours depend only on the label. A name is placed where it hides least; names without enough free space are not
+    drawn. A record without instances but with image classes has them written in the corner.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
         content: a Prediction; a record of a table (scaled to the image if that was resized); or a target or output
-            dict with ``boxes`` xyxy, ``labels`` and perhaps ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
-        min_score: predictions below it are left out; ground truth has no scores and is always drawn.
+            dict with ``boxes`` xyxy, ``labels`` and optionally ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
+        min_score: predictions below it are not drawn; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
 
     Raises:
-        DataError: a label without a name, or a prediction or mask of another size than the image.
+        DataError: a label without a class name, or a prediction or mask whose size differs from the image.
     """
     height, width = image.shape[:2]
     if isinstance(content, Record):
@@ -104,11 +104,11 @@ def draw(
 def draw_class(
     image: UInt8, prediction: ClassPrediction | FieldPredictions, class_map: ClassMap, *, top: int = 3
 ) -> UInt8:
-    """A copy of ``image`` with the ``top`` most probable classes and their probabilities in the corner; with several
+    """Write the ``top`` most probable classes and their probabilities in a corner of a copy of ``image``; with several
     label fields the most probable class of each."""
     if isinstance(prediction, FieldPredictions):
         labels = prediction.labels()
-        scores = [float(one.probabilities.max()) for one in prediction.fields.values()]
+        scores = [float(field.probabilities.max()) for field in prediction.fields.values()]
         texts = [f"{class_map.name_of(label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
         return _with_lines(image, texts, labels[0])
     order = np.argsort(-prediction.probabilities, kind="stable")[:top]
@@ -119,7 +119,7 @@ def draw_class(
 def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) -> _Drawing:
     def mask(i: int) -> npt.NDArray[Any] | None:
         segmentation = record.segmentations[i]
-        return None if segmentation is None else rasterise(segmentation, record.size_hw, size_hw)
+        return None if segmentation is None else rasterize(segmentation, record.size_hw, size_hw)
 
     def text(i: int) -> str:
         flags = {"crowd": record.iscrowd[i], "ignored": record.ignore[i], "difficult": record.difficult[i]}
@@ -156,23 +156,23 @@ def _from_dict(target: Mapping[str, Any], class_map: ClassMap, min_score: float,
     def mask(i: int) -> npt.NDArray[Any] | None:
         if masks is None or not len(masks):
             return None
-        one = masks[keep[i]].reshape(size_hw)  # torchvision's outputs are [M, 1, H, W] of probabilities
-        return np.asarray(one >= 0.5 if np.issubdtype(one.dtype, np.floating) else one != 0)
+        mask_i = masks[keep[i]].reshape(size_hw)  # torchvision's outputs are [M, 1, H, W] of probabilities
+        return np.asarray(mask_i >= 0.5 if np.issubdtype(mask_i.dtype, np.floating) else mask_i != 0)
 
     keypoints = _array(target["keypoints"])[keep] if "keypoints" in target else None
     return _Drawing(boxes[keep], labels[keep], texts, mask, keypoints, scores is None)
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
-    """Numpy array of an array or a tensor on any device, without importing torch."""
+    """Convert an array, or a tensor on any device, to a numpy array without importing torch."""
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
-def _check_size(found: tuple[int, ...], size_hw: tuple[int, int], what: str) -> None:
-    if tuple(found) != size_hw:
+def _check_size(content_hw: tuple[int, ...], size_hw: tuple[int, int], kind: str) -> None:
+    if tuple(content_hw) != size_hw:
         raise DataError(
-            f"a {what} of {found[1]} x {found[0]} pixels cannot be drawn on an image of {size_hw[1]} x {size_hw[0]}; "
-            "give the upright image that it was made from"
+            f"a {kind} of {content_hw[1]} x {content_hw[0]} pixels cannot be drawn on an image of "
+            f"{size_hw[1]} x {size_hw[0]}; pass the upright image that it belongs to"
         )
 
 
@@ -180,19 +180,19 @@ def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: tuple[int, int, int],
     x, y, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
     if not width:
         return
-    part = np.pad((mask[y : y + height, x : x + width] != 0).astype(np.uint8), 1)
+    cropped = np.pad((mask[y : y + height, x : x + width] != 0).astype(np.uint8), 1)
     window = out[y : y + height, x : x + width]
-    inside = part[1:-1, 1:-1].astype(bool)
+    inside = cropped[1:-1, 1:-1].astype(bool)
     tinted = window[inside] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY
     window[inside] = np.round(tinted).astype(np.uint8)
-    outlines, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outlines, _ = cv2.findContours(cropped, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(out, outlines, -1, colour, line, offset=(x - 1, y - 1))
 
 
 def _draw_texts(out: UInt8, drawing: _Drawing) -> None:
-    """Write the names in order (best score first), each where it covers least of the others and of the objects."""
+    """Write the names in order (best score first), each where it hides least of other names and instances."""
     height, width = out.shape[:2]
-    taken = np.zeros((0, 4))
+    placed = np.zeros((0, 4))
     for i, text in enumerate(drawing.texts):
         size = text_size(height, width)
         letters = text_mask(text, size)
@@ -202,21 +202,21 @@ def _draw_texts(out: UInt8, drawing: _Drawing) -> None:
         if letters.shape[1] + 4 > width:
             letters = text_mask(text, size, max(width - 4, 1))
         tag_h, tag_w = min(letters.shape[0] + 2, height), min(letters.shape[1] + 4, width)
-        places = _places(drawing.boxes[i], (tag_h, tag_w), (height, width))
-        crowding = _overlap(places, taken).max(axis=1, initial=0) / (tag_h * tag_w)
-        hidden = _overlap(places, drawing.boxes).sum(axis=1) / (tag_h * tag_w)
-        best = int(np.argmin(8 * crowding + hidden + 0.05 * np.arange(len(places))))
-        if crowding[best] > CROWDED:
+        candidates = _tag_positions(drawing.boxes[i], (tag_h, tag_w), (height, width))
+        overlap = _overlap(candidates, placed).max(axis=1, initial=0) / (tag_h * tag_w)
+        hidden = _overlap(candidates, drawing.boxes).sum(axis=1) / (tag_h * tag_w)
+        best = int(np.argmin(8 * overlap + hidden + 0.05 * np.arange(len(candidates))))
+        if overlap[best] > MAX_TAG_OVERLAP:
             continue
-        taken = np.concatenate([taken, places[best : best + 1]])
-        left, top = places[best, :2].astype(int).tolist()
+        placed = np.concatenate([placed, candidates[best : best + 1]])
+        left, top = candidates[best, :2].astype(int).tolist()
         colour = colour_of(int(drawing.labels[i]))
         out[top : top + tag_h, left : left + tag_w] = colour
         paste_text(out, letters[: tag_h - 1, : tag_w - 2], top + 1, left + 2, ink_on(colour))
 
 
-def _places(box: npt.NDArray[Any], tag_hw: tuple[int, int], size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """float64 [8, 4] xyxy: above, below, inside at the top and the bottom; at the left and the right edge of a box."""
+def _tag_positions(box: npt.NDArray[Any], tag_hw: tuple[int, int], size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """float64 [10, 4] xyxy: above, below, inside at the top and bottom, at the left and right edge; beside the box."""
     x1, y1, x2, y2 = np.round(box).astype(int).tolist()
     tag_h, tag_w = tag_hw
     corners = [(x, y) for y in (y1 - tag_h, y2, y1, y2 - tag_h) for x in (x1, x2 - tag_w)]
@@ -226,15 +226,15 @@ def _places(box: npt.NDArray[Any], tag_hw: tuple[int, int], size_hw: tuple[int, 
     return np.concatenate([top_left, top_left + np.array([tag_w, tag_h])], axis=1)
 
 
-def _overlap(places: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Shared area of every pair: [P, 4] and [N, 4] xyxy -> [P, N]."""
-    low = np.maximum(places[:, None, :2], others[None, :, :2])
-    high = np.minimum(places[:, None, 2:], others[None, :, 2:])
+def _overlap(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Intersection area of every pair: [P, 4] and [N, 4] xyxy -> [P, N]."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.asarray(np.clip(high - low, 0, None).prod(axis=2), np.float64)
 
 
 def _with_lines(image: UInt8, lines: list[str], label: int) -> UInt8:
-    """A copy of ``image`` with lines of text in the upper left corner, on the colour of ``label``."""
+    """Write lines of text in the upper left corner of a copy of ``image``, on the colour of ``label``."""
     out = image.copy()
     height, width = out.shape[:2]
     size = text_size(height, width)

@@ -1,4 +1,4 @@
-"""Keypoints on an image: a dot for each point, lines between them."""
+"""Draw keypoints on an image: a dot for each point, lines between them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detseg.reports.palette import colour_of
 UInt8 = npt.NDArray[np.uint8]
 
 _WHITE = (255, 255, 255)
-_SURE = 0.5  # score from which a predicted point is drawn like a visible one
+_MIN_SCORE = 0.5  # predicted points with at least this score are drawn as visible
 
 
 def draw_keypoints(
@@ -28,22 +28,22 @@ def draw_keypoints(
 ) -> None:
     """Draw the points of one instance onto ``out``, uint8 [H, W, 3].
 
-    A point has the colour of its number, so that left and right can be told apart. A hidden one (visibility 1), or a
-    predicted one that scores less than 0.5, is a ring; one that is not labelled is left out, with its lines.
+    The colour of a point depends on its index, so that left and right can be distinguished. A hidden point (visibility
+    1), or a predicted point with a score below 0.5, is a ring; unlabelled points and their lines are not drawn.
 
     Args:
-        points: float [P, 3] x, y and visibility (``ground truth``) or score, in pixels of ``out``.
+        points: float [P, 3] x, y and visibility (``ground_truth``) or score, in pixels of ``out``.
         colour: of the lines.
-        line: their width in pixels.
+        line: width of the lines in pixels.
         skeleton: index pairs to draw lines between.
     """
     shown = points[:, 2] > 0 if ground_truth else np.ones(len(points), np.bool_)
-    sure = points[:, 2] > 1 if ground_truth else points[:, 2] >= _SURE
+    filled = points[:, 2] > 1 if ground_truth else points[:, 2] >= _MIN_SCORE
     centres = [(round(float(x)), round(float(y))) for x, y in points[:, :2]]
     for a, b in skeleton:
         if shown[a] and shown[b]:
             cv2.line(out, centres[a], centres[b], colour, line, cv2.LINE_AA)
     for index in np.flatnonzero(shown).tolist():
-        own = colour_of(index + 1)
-        cv2.circle(out, centres[index], 2 * line + 1, _WHITE if sure[index] else own, -1, cv2.LINE_AA)
-        cv2.circle(out, centres[index], 2 * line, own if sure[index] else _WHITE, -1, cv2.LINE_AA)
+        point_colour = colour_of(index + 1)
+        cv2.circle(out, centres[index], 2 * line + 1, _WHITE if filled[index] else point_colour, -1, cv2.LINE_AA)
+        cv2.circle(out, centres[index], 2 * line, point_colour if filled[index] else _WHITE, -1, cv2.LINE_AA)

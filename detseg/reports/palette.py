@@ -1,4 +1,4 @@
-"""One fixed colour a label, chosen so that colour-blind readers can tell the first dozen apart."""
+"""Fixed colours for labels; colour-blind readers can distinguish the first twelve."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PALETTE: tuple[Colour, ...] = (
 
 
 def colour_of(label: int) -> Colour:
-    """RGB of a label (1..K). After a dozen the colours come again, a third darker each time."""
+    """RGB of a label (1..K). After twelve labels the colours repeat, each time a third darker."""
     round_number, index = divmod(max(label, 1) - 1, len(PALETTE))
     red, green, blue = (round(value * 0.67 ** (round_number % 3)) for value in PALETTE[index])
     return red, green, blue
 
 
 def ink_on(colour: Colour) -> Colour:
-    """Black or white, whichever reads better on ``colour`` (relative luminance of WCAG 2, threshold 0.179)."""
+    """Black or white, whichever contrasts more with ``colour`` (relative luminance of WCAG 2, threshold 0.179)."""
     channels = [(value / 255) ** 2.2 for value in colour]
     luminance = 0.2126 * channels[0] + 0.7152 * channels[1] + 0.0722 * channels[2]
     return (0, 0, 0) if luminance > 0.179 else (255, 255, 255)

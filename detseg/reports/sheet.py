@@ -1,4 +1,4 @@
-"""Many images on one sheet, and the one way in which an image is written."""
+"""Arrange many images on one contact sheet, and write image files."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from detseg.runtime.files import atomic_write
 UInt8 = npt.NDArray[np.uint8]
 
 CELL = 320
-"""Longest side of an image on a sheet, in pixels: four fit on a screen."""
+"""Longest side of an image on a sheet, in pixels: four fit side by side on a screen."""
 GAP = 8
 TITLE = 13
-_INK = (40, 40, 40)
+_TEXT_COLOUR = (40, 40, 40)
 
 
 def sheet(images: Sequence[UInt8], titles: Sequence[str], columns: int = 4, *, cell: int = CELL) -> UInt8:
-    """Images in rows, each under its title, on white: uint8 [H, W, 3].
+    """Arrange images in rows, each below its title, on a white background: uint8 [H, W, 3].
 
     Args:
-        images: uint8 [h, w, 3] RGB of any size; each is scaled to a longest side of ``cell`` (at most fourfold up).
-        titles: one for each image, in any script; what is too long is cut and ends in "...".
-        columns: images in a row; fewer if there are fewer.
+        images: uint8 [h, w, 3] RGB of any size; each is resized to a longest side of ``cell`` (enlarged at most 4 x).
+        titles: one for each image, in any script; long ones are truncated and end in "...".
+        columns: images per row; fewer if there are fewer images.
 
     Raises:
-        ValueError: not as many titles as images, or no column.
+        ValueError: the numbers of titles and images differ, or ``columns`` is below 1.
     """
     if len(images) != len(titles) or columns < 1:
         raise ValueError(f"{len(images)} images, {len(titles)} titles and {columns} columns do not fit together")
     if not images:
         blank = np.full((TITLE * 3, cell, 3), 255, np.uint8)
-        paste_text(blank, text_mask("no images", TITLE), TITLE, GAP, _INK)
+        paste_text(blank, text_mask("no images", TITLE), TITLE, GAP, _TEXT_COLOUR)
         return blank
     columns = min(columns, len(images))
-    scaled = [_scaled(image, cell) for image in images]
-    wide = max(image.shape[1] for image in scaled)
+    resized = [_resized(image, cell) for image in images]
+    cell_width = max(image.shape[1] for image in resized)
     title_height = text_mask("", TITLE).shape[0] + 4
-    rows = [scaled[start : start + columns] for start in range(0, len(scaled), columns)]
+    rows = [resized[start : start + columns] for start in range(0, len(resized), columns)]
     heights = [max(image.shape[0] for image in row) + title_height + GAP for row in rows]
-    out = np.full((sum(heights) + GAP, columns * (wide + GAP) + GAP, 3), 255, np.uint8)
+    out = np.full((sum(heights) + GAP, columns * (cell_width + GAP) + GAP, 3), 255, np.uint8)
     top = GAP
     for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
         for column, image in enumerate(row):
-            left = GAP + column * (wide + GAP)
-            title = text_mask(titles[number * columns + column], TITLE, wide)
-            paste_text(out, title, top, left, _INK)
+            left = GAP + column * (cell_width + GAP)
+            title = text_mask(titles[number * columns + column], TITLE, cell_width)
+            paste_text(out, title, top, left, _TEXT_COLOUR)
             start = top + title_height
             out[start : start + image.shape[0], left : left + image.shape[1]] = image
         top += height
@@ -60,10 +60,10 @@ def sheet(images: Sequence[UInt8], titles: Sequence[str], columns: int = 4, *, c
 
 
 def write_image(path: str | os.PathLike[str], image: UInt8) -> None:
-    """Write uint8 [H, W, 3] RGB as PNG or JPEG (quality 92), by the suffix, atomically.
+    """Write uint8 [H, W, 3] RGB as PNG or JPEG (quality 92), depending on the suffix, atomically.
 
     Raises:
-        DataError: another suffix.
+        DataError: any other suffix.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".jpg", ".jpeg"):
@@ -75,9 +75,9 @@ def write_image(path: str | os.PathLike[str], image: UInt8) -> None:
         file.write(data.tobytes())
 
 
-def _scaled(image: UInt8, cell: int) -> UInt8:
+def _resized(image: UInt8, cell: int) -> UInt8:
     height, width = image.shape[:2]
     factor = min(cell / max(height, width), 4.0)
     size_wh = (max(round(width * factor), 1), max(round(height * factor), 1))
-    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(image, size_wh, interpolation=how), np.uint8)
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), np.uint8)

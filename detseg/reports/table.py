@@ -1,4 +1,4 @@
-"""Aligned tables for the terminal."""
+"""Format aligned tables for the terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?\s?%?|[-–]|nan|")
 
 
 def align(rows: list[list[str]], header: list[str]) -> list[str]:
-    """Lines of a table: the header, a rule, the rows; columns of numbers to the right, others to the left.
+    """Lines of a table: header, separator, rows; numeric columns are right-aligned, others left-aligned.
 
-    Widths count what a terminal shows: East Asian wide letters take two columns, combining marks none.
+    Widths are display widths: East Asian wide characters count as two columns, combining marks as none.
 
     Raises:
-        ValueError: a row is not as long as the header.
+        ValueError: the lengths of a row and the header differ.
     """
     for row in rows:
         if len(row) != len(header):

@@ -1,1 +1,1 @@
-"""Files, checksums, signals, processes and random seeds: what the operating system and the machine are asked for."""
+"""Files, checksums, signals, machine information, processes and random seeds."""

@@ -1,6 +1,6 @@
-"""A checksum inside the file that it is of: one flipped bit anywhere is found, and there is no second file to lose.
+"""Embed a checksum in a file: any flipped bit is detected, and there is no second file to lose.
 
-The file holds the sha256 of itself, taken while the 64 places of the sum held zeros.
+The file contains its own sha256, computed while the 64 characters of the checksum were zeros.
 """
 
 from __future__ import annotations
@@ -8,31 +8,32 @@ from __future__ import annotations
 import hashlib
 
 MARK = b'\\"sha256\\": \\"'
-"""What stands before the sum: a JSON key inside of a JSON string, as safetensors keeps a program's own header. (Several
-keys beside each other it writes in random order, and equal runs would give unequal files.)"""
+"""The bytes before the checksum: a JSON key inside a JSON string, which is how safetensors stores a program's own
+header. (It writes several metadata keys in random order, and then equal runs would write different files.)"""
 BLANK = "0" * 64
-"""What stands in the place of the sum before it is known."""
+"""Placeholder for the checksum until it is computed."""
 
 
 def fill_checksum(content: bytes, end: int) -> bytes:
-    """``content`` with its blank sum filled in; the blank lies after ``MARK`` in the first ``end`` bytes."""
-    place = _place(content, end)
-    assert place >= 0
-    assert content[place : place + 64] == BLANK.encode()
-    return content[:place] + hashlib.sha256(content).hexdigest().encode() + content[place + 64 :]
+    """``content`` with its placeholder replaced by the checksum; it follows ``MARK`` in the first ``end`` bytes."""
+    offset = _checksum_offset(content, end)
+    assert offset >= 0
+    assert content[offset : offset + 64] == BLANK.encode()
+    return content[:offset] + hashlib.sha256(content).hexdigest().encode() + content[offset + 64 :]
 
 
 def checksum_matches(content: bytes, end: int) -> bool:
-    """Whether ``content`` is as it was sealed."""
-    place = _place(content, end)
-    if place < 0:
+    """Whether ``content`` matches its embedded checksum."""
+    offset = _checksum_offset(content, end)
+    if offset < 0:
         return False
-    digest = hashlib.sha256(content[:place])
+    digest = hashlib.sha256(content[:offset])
     digest.update(BLANK.encode())
-    digest.update(memoryview(content)[place + 64 :])
-    return digest.hexdigest().encode() == content[place : place + 64]
+    digest.update(memoryview(content)[offset + 64 :])
+    return digest.hexdigest().encode() == content[offset : offset + 64]
 
 
-def _place(content: bytes, end: int) -> int:
-    found = content.rfind(MARK, 0, end)
-    return -1 if found < 0 or found + len(MARK) + 64 > end else found + len(MARK)
+def _checksum_offset(content: bytes, end: int) -> int:
+    """Offset of the checksum in the first ``end`` bytes; -1 if there is none."""
+    mark_offset = content.rfind(MARK, 0, end)
+    return -1 if mark_offset < 0 or mark_offset + len(MARK) + 64 > end else mark_offset + len(MARK)

@@ -1,4 +1,4 @@
-"""The one way in which a file is written: whole, or not at all."""
+"""Write files atomically: completely, or not at all."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from typing import Any, BinaryIO
 def atomic_write(
     path: str | os.PathLike[str], *, before_replacing: Callable[[], None] | None = None
 ) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path``; on leaving it is flushed, synced and put in its place in one step.
+    """Open a temporary file next to ``path``; at the end of the block it is flushed, synced and renamed to ``path``.
 
-    If the body raises, ``path`` keeps its old content and the temporary file is removed. The order write, fsync,
-    replace, fsync of the folder is that of Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014).
+    If the block raises, ``path`` keeps its old content and the temporary file is removed. The order write, fsync,
+    replace, fsync of the folder follows Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014).
 
     Args:
-        before_replacing: called when the new content is on disk and the old is still in its place.
+        before_replacing: called when the new content is on disk and ``path`` still has the old content.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,13 +31,15 @@ def atomic_write(
             yield file
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files; these are as open as any other
+        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp creates private files; use the usual permissions
         if before_replacing is not None:
             before_replacing()
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if not hasattr(os, "O_DIRECTORY"):
+        return  # Windows cannot open a folder, so its entry is not synced
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -46,10 +48,10 @@ def atomic_write(
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as UTF-8 JSON, atomically: a list one entry a line, anything else indented.
+    """Write ``value`` as UTF-8 JSON, atomically: a list with one entry per line, anything else indented.
 
     Raises:
-        ValueError: NaN or infinity, which JSON does not have.
+        ValueError: NaN or infinity, which JSON does not support.
     """
     if isinstance(value, list):
         lines = [json.dumps(item, ensure_ascii=False, allow_nan=False) for item in value]

@@ -1,4 +1,4 @@
-"""The machine: what something was measured on, and how much memory is left."""
+"""Describe the machine, and report free memory and the default number of workers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+ASSUMED_MEMORY = 4 * 2**30
+"""Bytes of free memory where the system does not report it."""
+
 
 def machine(device: torch.device) -> str:
-    """Processor, cores, threads, GPU and torch version, in a line."""
+    """Processor, cores, threads, GPU and torch version, in one line."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -20,13 +23,22 @@ def machine(device: torch.device) -> str:
     lines = info.read_text().splitlines() if info.is_file() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    cores = len(os.sched_getaffinity(0))
-    return f"{name}, {cores} cores, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+    return f"{name}, {available_cores()} cores, {torch.get_num_threads()} threads{gpu}, torch {torch.__version__}"
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use; all cores where the platform has no affinity (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def free_memory() -> int:
-    """Bytes that can be taken without swapping, below the limit of a container; half of all where that is not told."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    """Bytes that can be allocated without swapping, within the limit of a container.
+
+    Half of the total memory if the system reports no more than that (macOS), ``ASSUMED_MEMORY`` if nothing (Windows).
+    """
+    free = ASSUMED_MEMORY
+    if hasattr(os, "sysconf"):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     info = Path("/proc/meminfo")
     if info.is_file():
         lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
@@ -38,8 +50,8 @@ def free_memory() -> int:
 
 
 def default_workers(device: torch.device) -> int:
-    """Loader processes when the user did not say: beside a GPU the cores but one, at most 4; none beside a CPU.
+    """Default number of loader workers: with a GPU, all cores but one, at most 4; on a CPU, none.
 
-    A CPU that trains has no core to spare: on two cores a loader process made the demo run a fifth slower.
+    Training on a CPU uses all cores: on two cores a loader worker made the demo run a fifth slower.
     """
-    return 0 if device.type == "cpu" else max(0, min(4, len(os.sched_getaffinity(0)) - 1))
+    return 0 if device.type == "cpu" else max(0, min(4, available_cores() - 1))

@@ -1,4 +1,4 @@
-"""Several processes that train one model: which one this is, as ``torchrun`` says, and what they tell each other."""
+"""Distributed training with ``torchrun``: the rank of this process, and collective operations."""
 
 from __future__ import annotations
 
@@ -15,40 +15,45 @@ import torch.distributed
 from torch import Tensor
 
 STEP_TIMEOUT = 120.0
-"""Seconds that processes wait for each other in a step: who dies or hangs ends the others within them."""
+"""Timeout in seconds of the collectives of a step: if a process dies or hangs, the others stop within this time."""
 
-SCORE_TIMEOUT = 24 * 3600.0
-"""Seconds that processes wait while the first one scores the predictions of all."""
+EVALUATION_TIMEOUT = 24 * 3600.0
+"""Timeout in seconds while the main process evaluates the predictions of all."""
 
-OF_THE_NETWORK = re.compile("gloo|nccl|pair closure|timed? ?out|closed by peer", re.IGNORECASE)
-"""What torch's plain RuntimeErrors say when another process is gone."""
+NETWORK_ERROR = re.compile("gloo|nccl|pair closure|timed? ?out|closed by peer", re.IGNORECASE)
+"""Text in torch's generic RuntimeErrors when another process is gone."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all: ``rank`` 0 .. ``world`` - 1. One process alone is rank 0 of 1, and tells nobody."""
+    """Rank of this process (0 .. ``world`` - 1) and collectives with the others.
+
+    Single process: rank 0, world size 1, all collectives are no-ops.
+    """
 
     rank: int = 0
     world: int = 1
-    step_group: Any = None  # groups of gloo, so that numbers and bytes need no GPU: one waits for a step,
-    long_group: Any = None  # one until everything is scored
+    step_group: Any = None  # gloo groups, so that numbers and bytes need no GPU: one with the timeout of a step,
+    long_group: Any = None  # one with the timeout of an evaluation
 
     @property
     def is_main(self) -> bool:
         return self.rank == 0
 
     def share(self, model: torch.nn.Module) -> torch.nn.Module:
-        """``model`` whose gradients are averaged over all processes; the model itself where there is one."""
+        """``model`` wrapped so that gradients are averaged over all processes; unchanged for a single process."""
         if self.world == 1:
             return model
         device = next(model.parameters()).device
-        # DDP lays out its buckets anew after the first update, unless it is told to look for unused parameters, and
-        # with three processes the layout decides the order of sums: a resumed run would differ in the last bits
-        same = device.type == "cpu"
-        return torch.nn.parallel.DistributedDataParallel(model, None if same else [device], find_unused_parameters=same)
+        # DDP rebuilds its buckets after the first update, except with find_unused_parameters. With three processes the
+        # buckets determine the order of sums, and a resumed run would differ in the last bits.
+        on_cpu = device.type == "cpu"
+        return torch.nn.parallel.DistributedDataParallel(
+            model, None if on_cpu else [device], find_unused_parameters=on_cpu
+        )
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
-        """For each flag whether it is up in any process."""
+        """For each flag, whether it is set in any process."""
         if self.world == 1:
             return list(flags)
         votes = torch.tensor(flags, dtype=torch.int32)
@@ -64,7 +69,7 @@ class Processes:
         return list(total.tolist())
 
     def gather(self, content: bytes) -> list[bytes]:
-        """In the first process what each process gave, by rank; elsewhere an empty list. Bytes, not pickles."""
+        """In the main process, the content of each process, by rank; elsewhere an empty list. Bytes, not pickles."""
         if self.world == 1:
             return [content]
         lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
@@ -80,7 +85,7 @@ class Processes:
         return parts
 
     def broadcast_bytes(self, content: bytes) -> bytes:
-        """What the first process gave, in every process."""
+        """The content of the main process, in every process."""
         if self.world == 1:
             return content
         length = torch.tensor([len(content)])
@@ -90,22 +95,22 @@ class Processes:
         return part.numpy().tobytes()
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
-        """Fill the tensors of every process with those of the first."""
+        """Copy the tensors of the main process into those of every process."""
         if self.world > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor, 0)
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this method."""
         self.broadcast_bytes(b"")
 
 
 @contextmanager
 def joined_processes(device: torch.device, timeout: float = STEP_TIMEOUT) -> Iterator[Processes]:
-    """Join the processes that ``torchrun`` started; leave them at the end. Without ``torchrun``: this one alone.
+    """Initialize the process group of ``torchrun``, and destroy it at the end. Without ``torchrun``: a single process.
 
     Args:
-        timeout: seconds that they wait for each other in a step.
+        timeout: timeout in seconds of the collectives of a step.
 
     Raises:
         ConnectionError: another process died, or did not answer in time.
@@ -117,15 +122,15 @@ def joined_processes(device: torch.device, timeout: float = STEP_TIMEOUT) -> Ite
     torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=limit)
     try:
         step_group = torch.distributed.new_group(backend="gloo", timeout=limit)
-        long_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=SCORE_TIMEOUT))
+        long_group = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=EVALUATION_TIMEOUT))
         yield Processes(torch.distributed.get_rank(), torch.distributed.get_world_size(), step_group, long_group)
     except RuntimeError as error:
-        if not OF_THE_NETWORK.search(str(error)):
+        if not NETWORK_ERROR.search(str(error)):
             raise
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         raise ConnectionError(
-            f"process {rank} of {world} lost the others: one died, or did not answer for {timeout:g} s. Look for its "
-            f"own message above; go on with --resume ({str(error).splitlines()[0][:200]})"
+            f"process {rank} of {world} lost the connection to the others: one died, or did not answer for "
+            f"{timeout:g} s. See its own message above; continue with --resume ({str(error).splitlines()[0][:200]})"
         ) from error
     finally:
         torch.distributed.destroy_process_group()

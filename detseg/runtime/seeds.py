@@ -1,4 +1,4 @@
-"""Randomness as a function: every generator is seeded by what it is for, so no random state is ever saved."""
+"""Derive the seed of every random generator from its purpose, so that no random state has to be saved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def derive_seed(*parts: int) -> int:
-    """A 32-bit seed that depends on all ``parts`` (non-negative integers) and on nothing else.
+    """A 32-bit seed that depends only on ``parts`` (non-negative integers).
 
     ``derive_seed(run_seed, epoch, record, occurrence)`` seeds the augmentation of one sample,
     ``derive_seed(run_seed, rank, step)`` the global generators of one training step.

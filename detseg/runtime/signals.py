@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request: what is begun is finished and saved, then the process leaves with its own code."""
+"""Signals, exception and exit code for a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: not done, nothing wrong, go on later."""
+"""EX_TEMPFAIL of sysexits.h: not finished, no error, continue later."""
 
 
 class Interrupted(Exception):
-    """The process was asked to leave; ``signal`` says by which signal."""
+    """The process received a signal to stop; ``signal`` is its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -25,28 +25,31 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """Whether somebody asked this process to leave.
+    """A request to stop this process, made by SIGTERM or SIGINT.
 
-    The first signal is remembered, and raised as :class:`Interrupted` where the caller looks (:meth:`check`) or waits
-    for data (:meth:`waiting`). The second ends the process at once.
+    The first signal is stored, and raised as :class:`Interrupted` where the caller checks (:meth:`check`) or waits
+    for data (:meth:`interruptible`). The second signal ends the process immediately.
+
+    Attributes:
+        signal_number: number of the first signal; 0 if there was none.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.signal_number = 0
         self._may_raise = False
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if somebody asked."""
-        if self.asked:
-            raise Interrupted(self.asked)
+        """Raise :class:`Interrupted` if a stop was requested."""
+        if self.signal_number:
+            raise Interrupted(self.signal_number)
 
-    def waiting(self, iterator: Iterator[Any], alone: bool = True) -> Iterator[Any]:
-        """The items of ``iterator``; a signal while waiting for the next one is raised there, not after it.
+    def interruptible(self, iterator: Iterator[Any], single_process: bool = True) -> Iterator[Any]:
+        """Yield the items of ``iterator``; a signal while waiting for the next item is raised immediately.
 
-        Nothing is half done while the process waits, so nothing can be broken off. Of several processes (not ``alone``)
-        none may leave by itself: they agree on it after the next forward pass.
+        While the process waits, no work is in progress that could be interrupted halfway. With several processes (not
+        ``single_process``), no process may stop on its own: they agree on it after the next forward pass.
         """
-        if not alone:
+        if not single_process:
             yield from iterator
             return
         while True:
@@ -62,11 +65,12 @@ class StopRequest:
             yield item
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.signal_number:
             os._exit(128 + number)
-        self.asked = number
+        self.signal_number = number
         name = signal.Signals(number).name
-        os.write(2, f"\n{name}: saving, then leaving (once more: leave at once)\n".encode())
+        notice = "saving a checkpoint, then exiting; press Ctrl-C again to exit immediately"
+        os.write(2, f"\n{name}: {notice}\n".encode())
         if self._may_raise:
             self._may_raise = False
             raise Interrupted(number)
@@ -77,14 +81,14 @@ _END = object()
 
 @contextmanager
 def catching_signals() -> Iterator[StopRequest]:
-    """Catch SIGTERM and SIGINT while the block runs; not outside the main thread, where Python cannot."""
+    """Catch SIGTERM and SIGINT while the block runs; outside the main thread, where Python cannot, do nothing."""
     stop_request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stop_request
         return
-    before = {number: signal.signal(number, stop_request._handle) for number in SIGNALS}
+    previous_handlers = {number: signal.signal(number, stop_request._handle) for number in SIGNALS}
     try:
         yield stop_request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)

@@ -1,1 +1,1 @@
-"""Rendered images with exact annotations."""
+"""Render images with exact annotations."""

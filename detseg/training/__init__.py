@@ -1,1 +1,1 @@
-"""A training run: choices, phases, loaders, trainer, results."""
+"""Run a training: automatic choices, phases, loaders, trainer, results."""

@@ -1,4 +1,4 @@
-"""Anchor sizes for an RPN that starts from scratch: small enough for the boxes that the network will see."""
+"""Choose anchor sizes for an RPN trained from scratch: small enough for the boxes at the network's input size."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from detseg.models.weights.state_files import read_state_dict
 from detseg.preprocess import Preprocessing
 
 SMALLEST = 8
-"""Pixels. Two pixels of the finest map (stride 4): below, there is nothing left to see."""
+"""Side in pixels: two pixels of the finest feature map (stride 4); smaller objects are not visible in it."""
 
 SMALL_SHARE = 5
-"""Percent. The boxes that decide how fine the anchors start; fewer would let single odd boxes decide."""
+"""Percentile of the box sides that determines the smallest anchor; a lower one would depend on single outliers."""
 
 
 def fitted_anchor_sizes(
     arch: str, weights: str, train: AnnotationTable, preprocessing: Preprocessing
 ) -> list[int] | None:
-    """One anchor side in pixels of the network's input for each map, each twice the one before; None to keep
-    the architecture's own.
+    """Return one anchor side in pixels of the network's input for each map, each twice the previous one; None for
+    the architecture's anchors.
 
-    They start at the power of two next to the side (square root of the area) below which ``SMALL_SHARE`` percent of
-    the training boxes lie, at the size that the network sees them; never above the architecture's own, because large
-    boxes are found by the later maps anyway.
+    The first is the power of two nearest to the ``SMALL_SHARE`` percentile of the sides (square root of the area) of
+    the training boxes at the network's input size; never above the architecture's first, because the later maps detect
+    large boxes anyway.
 
-    Kept are the anchors of a pretrained RPN or one-stage head (its weights mean these anchors), of models that have
-    several sizes a map (but for RetinaNet's three of one octave) or none to choose, and those that are fine enough
-    already.
+    The architecture's anchors stay for a pretrained RPN or one-stage head (its weights belong to these anchors), for
+    models with several sizes per map (except RetinaNet's three of one octave) or without anchors, and if they are
+    small enough.
     """
     architecture = architecture_of(arch)
-    own, one_stage = architecture.anchor_sizes, architecture.family != "rcnn"
+    default_sizes, one_stage = architecture.anchor_sizes, architecture.family != "rcnn"
     rows = train.trained_rows()
-    several = any(len(level) != 1 for level in own) and not one_stage
-    if not own or several or not len(rows) or _has_anchors(weights, one_stage):
+    several = any(len(level) != 1 for level in default_sizes) and not one_stage
+    if not default_sizes or several or not len(rows) or _has_anchors(weights, one_stage):
         return None
     scales = np.array([_scale(preprocessing, record.size_hw, record.orientation) for record in train])
     counts = train.instances_per_image()
     scale_of_row = dict(zip(train.instance_rows().tolist(), np.repeat(scales, counts).tolist(), strict=True))
     sides = np.sqrt(train.boxes_xywh[rows, 2] * train.boxes_xywh[rows, 3])
     sides *= np.array([scale_of_row[row] for row in rows.tolist()])
-    smallest = 2 * SMALLEST if one_stage else SMALLEST  # whose finest map has stride 8
+    smallest = 2 * SMALLEST if one_stage else SMALLEST  # their finest map has stride 8
     start = max(smallest, 2 ** round(float(np.log2(np.percentile(sides, SMALL_SHARE)))))
-    return None if start >= own[0][0] else [start * 2**level for level in range(len(own))]
+    return None if start >= default_sizes[0][0] else [start * 2**level for level in range(len(default_sizes))]
 
 
 def _scale(preprocessing: Preprocessing, size_hw: tuple[int, int], orientation: int) -> float:
@@ -52,7 +52,7 @@ def _scale(preprocessing: Preprocessing, size_hw: tuple[int, int], orientation: 
 
 
 def _has_anchors(weights: str, one_stage: bool) -> bool:
-    """Whether these weights bring a trained RPN, or the head of a one-stage detector."""
+    """Whether these weights contain a trained RPN, or the head of a one-stage detector."""
     if weights in ("coco", "imagenet", "none"):
         return weights == "coco"
     prefix = "head.classification_head." if one_stage else "rpn."

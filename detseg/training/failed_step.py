@@ -1,4 +1,4 @@
-"""What is kept and said when a step fails: the batch that was not finite, and what filled the memory."""
+"""Save and report a failed step: a batch whose loss was not finite, or running out of memory."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from detseg.old_names import freeze_level
 from detseg.options import TrainConfig
 from detseg.reports.table import align
 
-FAULT = "not-finite.safetensors"
+FAILED_BATCH = "not-finite.safetensors"
 
 
-def write_fault(folder: Path, model: torch.nn.Module, fault: NotFinite, position: Position, seed: int) -> Path:
-    """Write the model before the update and the batches of the update, for :func:`replay`; returns the file's path.
+def write_failed_batch(folder: Path, model: torch.nn.Module, error: NotFinite, position: Position, seed: int) -> Path:
+    """Write the model and the batch that was not finite, for :func:`replay`; returns the path of the file.
 
-    The model is the one that met the batch: with it the fault can be seen again, and image by image.
+    The model has its weights before the step: with them the error can be reproduced image by image.
     """
     tensors: dict[str, Tensor] = {}
-    levels: list[list[Any]] = []  # of features in the place of images, one each
-    batch = fault.batches[-1]
+    levels: list[list[Any]] = []  # of cached features that replace images, one per image
+    batch = error.batches[-1]
     for number, (image, target) in enumerate(zip(batch.images, batch.targets, strict=True)):
         if isinstance(image, FrozenFeatures):
             levels.append([image.level, *image.size_hw])
@@ -42,20 +42,20 @@ def write_fault(folder: Path, model: torch.nn.Module, fault: NotFinite, position
         for key, value in target.items():
             if isinstance(value, Tensor):
                 tensors[f"batch.{number}.target.{key}"] = value
-    path = folder / FAULT
-    metrics: dict[str, Any] = {"message": str(fault), "seed": seed, "batch": batch.index, "levels": levels}
+    path = folder / FAILED_BATCH
+    metrics: dict[str, Any] = {"message": str(error), "seed": seed, "batch": batch.index, "levels": levels}
     save_checkpoint(path, model, position=position, metrics=metrics, tensors=tensors)
     return path
 
 
 def replay(path: str) -> list[str]:
-    """The losses of a saved batch, image by image: which of them are not finite.
+    """Compute the losses of a saved batch image by image, to show which of them are not finite.
 
     Returns:
         Lines for the terminal.
 
     Raises:
-        DataError: the file is no such batch.
+        DataError: the file contains no such batch.
     """
     with in_file(path):
         return _replay(path, *read_tensor_file(path))
@@ -64,7 +64,7 @@ def replay(path: str) -> list[str]:
 def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> list[str]:
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("batch.")})
     if not numbers:
-        raise DataError(f"{path}: holds no batch; --replay takes the {FAULT} of a run")
+        raise DataError(f"{path}: contains no batch; --replay expects the {FAILED_BATCH} of a run")
     model = load(path)
     rows, names = [], []
     for number in numbers:
@@ -72,32 +72,32 @@ def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> li
         target = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         image = _image(number, header["metrics"], tensors)
         if isinstance(image, FrozenFeatures) and isinstance(model, FreezableModel):
-            freeze(model, _frozen_to(image))
+            freeze(model, _required_freeze(image))
         with torch.no_grad(), torch.random.fork_rng([]), losses_in_eval_mode(model):
             torch.manual_seed(header["metrics"]["seed"])
             losses: dict[str, Tensor] = model([image], [target])
         names = list(losses)
         cells = [f"{value.item():.4g}" for value in losses.values()]
-        found = torch.cat([tensor.flatten().float() for tensor in _pixels(image)])
+        values = torch.cat([tensor.flatten().float() for tensor in _pixels(image)])
         size = f"{image.shape[-1]} x {image.shape[-2]}"
         objects = str(len(target["boxes"])) if "boxes" in target else "-"
-        spread = f"{found.min():.4g} to {found.max():.4g}"
-        rows.append([str(int(target.get("image_id", torch.tensor(-1)))), size, spread, objects, *cells])
+        value_range = f"{values.min():.4g} to {values.max():.4g}"
+        rows.append([str(int(target.get("image_id", torch.tensor(-1)))), size, value_range, objects, *cells])
     return [header["metrics"]["message"], "", *align(rows, ["image_id", "size", "values", "objects", *names])]
 
 
 def _image(number: int, saved: dict[str, Any], tensors: dict[str, Tensor]) -> Image:
-    """An image of the batch, or what stood for it."""
+    """Return an image of the batch, or the cached features that replaced it."""
     if not saved.get("levels"):
         return tensors[f"batch.{number}.image"]
     prefix = f"batch.{number}.features."
     level, height, width = saved["levels"][number]
-    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return FrozenFeatures.from_tensors(freeze_level(level), (height, width), own)
+    features = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return FrozenFeatures.from_tensors(freeze_level(level), (height, width), features)
 
 
-def _frozen_to(features: FrozenFeatures) -> str:
-    """The level that a model must be frozen to, at least, to take these features."""
+def _required_freeze(features: FrozenFeatures) -> str:
+    """Return the lowest freeze level with which a model accepts these features."""
     if features.proposals is not None:
         return "rpn"
     return "neck" if features.level == "neck" else "backbone"
@@ -108,12 +108,14 @@ def _pixels(image: Image) -> list[Tensor]:
 
 
 def out_of_memory(error: BaseException, config: TrainConfig, train: AnnotationTable) -> DataError:
-    """What to say: batch and image size, and the image with the most objects."""
+    """Return an error with batch size, image size and the image with the most objects."""
     counts = train.instances_per_image()
     crowded = int(np.argmax(counts)) if len(counts) else 0
-    most = f"; the image with the most objects is {train[crowded].name} ({int(counts[crowded])})" if len(counts) else ""
-    size = f"image size {config.image_size}" if config.image_size else "the usual image size"
+    largest = (
+        f"; the image with the most objects is {train[crowded].name} ({int(counts[crowded])})" if len(counts) else ""
+    )
+    size = f"image size {config.image_size}" if config.image_size else "the default image size"
     return DataError(
-        f"out of memory with batch size {config.batch_size} and {size}{most}. Lower --batch-size (with --accumulate "
-        f"the updates stay the same), --image-size or --rois-per-image ({str(error).splitlines()[0]})"
+        f"out of memory with batch size {config.batch_size} and {size}{largest}. Lower --batch-size (with --accumulate "
+        f"the steps stay the same), --image-size or --rois-per-image ({str(error).splitlines()[0]})"
     )

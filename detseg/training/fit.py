@@ -1,4 +1,4 @@
-"""The main job: from labelled images to a fine-tuned, evaluated model. Read it top to bottom."""
+"""Train a model: from labelled images to a fine-tuned, evaluated model. The code reads top to bottom."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from detseg.training.resume import (
 )
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_budget import fit_to_minutes
-from detseg.training.trainer import BEST, Training
+from detseg.training.trainer import BEST, Trainer
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,10 @@ class Run:
     """A finished run.
 
     Attributes:
-        folder: best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and images.
-        config: the options in full.
-        metrics: of the best weights on the validation part.
+        folder: contains best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and
+            images.
+        config: all options, resolved.
+        metrics: of the best weights on the validation split.
         model: with the best weights, in eval mode.
     """
 
@@ -67,15 +68,15 @@ class Run:
 
 
 def fit(config: TrainConfig) -> Run:
-    """Train, evaluate after every epoch, keep the best; print what is picked and what comes out.
+    """Train, evaluate after every epoch and keep the best weights; print the chosen options and the results.
 
-    SIGTERM and SIGINT are a request to save and leave. A run that goes on with ``resume`` ends with the same bits as
+    SIGTERM and SIGINT request a checkpoint and an exit. A run that is resumed (``resume``) ends with the same bits as
     one that was never stopped.
 
     Raises:
-        DataError: data or options that cannot work; the message says which and what to do.
-        NotFinite: a loss or gradient is not finite; the batch is saved beside the run.
-        Interrupted: somebody asked to leave; a checkpoint was written.
+        DataError: data or options that cannot work; the message states which and what to do.
+        NotFinite: a loss or gradient is not finite; the batch is saved in the run folder.
+        Interrupted: an exit was requested; a checkpoint was written.
     """
     device = pick_device(config.device)
     with (
@@ -96,70 +97,70 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
     splits = load_splits(config, table)
     data = fingerprint(splits)
     config = with_batch_size(config, table, splits["train"], device, processes)
-    config, picked = resolve(config, table, splits["train"], device, processes.world)
+    config, chosen = resolve(config, table, splits["train"], device, processes.world)
     assert config.task is not None
     assert config.batch_size is not None
     folder = resuming or Path(processes.broadcast_bytes(os.fsencode(pick_output(config))).decode())
     print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
-    print("\n".join(["picked:", *picked]) if picked else "every option is given")
+    print("\n".join(["chosen automatically:", *chosen]) if chosen else "no option was chosen automatically")
 
     checkpoint = None
     if resuming:
         if not processes.is_main:
-            processes.wait()  # the first sets corrupt ones aside
+            processes.wait()  # the main process moves corrupt checkpoints aside
         checkpoint = newest_checkpoint(resuming, data)
         if processes.is_main:
             processes.wait()
     model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
     phases = phases_of(config)
-    begun = checkpoint.position.epoch if checkpoint else 0
-    done = sum(begun >= (phase.config.epochs or 0) for phase in phases[:-1])
-    training: Training | None = None
+    epoch = checkpoint.position.epoch if checkpoint else 0
+    done = sum(epoch >= (phase.config.epochs or 0) for phase in phases[:-1])
+    trainer: Trainer | None = None
     for phase in phases[done:]:
         if phase.line:
             print(phase.line)
         freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
         data_module = DataModule(phase.config, model, processes, folder)
         data_module.prepare(splits["train"], stop_request)
-        options, timed = phase.config, config.epochs is None
-        if timed:
+        options, by_minutes = phase.config, config.epochs is None
+        if by_minutes:
             options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], data_module, processes)
             config = options
             print("\n".join(reasons))
         loaders = (data_module.train_loader(splits["train"]), data_module.val_loader(splits["val"]))
-        training = Training(
-            options, folder, model, loaders, splits["val"], data=data, checkpoint=None if training else checkpoint,
-            processes=processes, first_epoch=phase.first_epoch, before=training,
+        trainer = Trainer(
+            options, folder, model, loaders, splits["val"], data=data, checkpoint=None if trainer else checkpoint,
+            processes=processes, first_epoch=phase.first_epoch, previous=trainer,
         )  # fmt: skip
         if resuming and phase is phases[done]:
-            print(resumed_line(resuming, training.position))
+            print(resumed_line(resuming, trainer.position))
         if processes.is_main and phase is phases[done]:
             write_options(config, folder)
             if not checkpoint:
                 write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
-        if not timed:
-            announce_time(model, loaders[0], device, options, training.position)
-        training.run(stop_request)
-    assert training is not None
-    return _finish(config, training, splits, processes)
+        if not by_minutes:
+            print_time_estimate(model, loaders[0], device, options, trainer.position)
+        trainer.run(stop_request)
+    assert trainer is not None
+    return _finish(config, trainer, splits, processes)
 
 
-def _finish(config: TrainConfig, training: Training, splits: Splits, processes: Processes) -> Run:
-    """Load the best weights, evaluate them, and write the results beside them."""
+def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Processes) -> Run:
+    """Load the best weights, evaluate them, and write the results to the run folder."""
     assert config.task is not None
-    folder, model, device = training.folder, training.model, training.device
-    rows, position = training.rows, training.position
+    folder, model, device = trainer.folder, trainer.model, trainer.device
+    rows, position = trainer.rows, trainer.position
     if config.minutes is not None:
         print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
     if processes.is_main:
         model.load_state_dict(load_checkpoint(folder / BEST).weights)
-    processes.broadcast_(list(model.state_dict().values()))  # other machines may not see the folder
+    processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
     model.eval()
-    best = training.best
-    if best is None:  # resumed, and nothing better came
+    best = trainer.best
+    if best is None:  # resumed, and no later epoch was better
         evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
-        best = evaluate(model, training.val_loader, device, evaluator=evaluator, processes=processes)
-    print("\n".join([f"best epoch {position.best_epoch}, on the validation images:", *best.lines()]))
+        best = evaluate(model, trainer.val_loader, device, evaluator=evaluator, processes=processes)
+    print("\n".join([f"validation split, best epoch {position.best_epoch}:", *best.lines()]))
     if not processes.is_main:
         processes.wait()
         return Run(folder, config, best, model)
@@ -168,11 +169,11 @@ def _finish(config: TrainConfig, training: Training, splits: Splits, processes: 
             model, splits["test"], device, batch_size=config.batch_size or 1, workers=config.workers or 0
         )
         write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
-        print("\n".join(["on the test images, which chose nothing:", *test_metrics.lines()]))
+        print("\n".join(["test split (not used for model selection):", *test_metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     write_result_images(folder, model, splits["val"], device, best)
-    print(f"wrote {folder}; use it with: python tools/predict.py {folder} IMAGES")
+    print(f"wrote {folder}; predict with: python tools/predict.py {folder} IMAGES")
     processes.wait()
     return Run(folder, config, best, model)
 
@@ -180,26 +181,26 @@ def _finish(config: TrainConfig, training: Training, splits: Splits, processes: 
 def with_batch_size(
     config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, processes: Processes
 ) -> TrainConfig:
-    """``--batch-size 0`` as the number that fits on this GPU."""
+    """Replace ``--batch-size 0`` by the largest batch size that fits in the memory of this GPU."""
     if config.batch_size != 0:
         return config
     if device.type != "cuda":
-        raise DataError("--batch-size 0 measures the memory of a GPU, and there is none here; give a number")
+        raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
     draft, _ = resolve(replace(config, batch_size=1), table, train, device)
     with redirect_stdout(io.StringIO()):
         model = new_model(table, draft).to(device)
     assert draft.task is not None
     dataset = Dataset(train, model.preprocessing, task=draft.task)
-    size, found = fitting_batch_size(model, dataset, device)
+    size, memory_use = fitting_batch_size(model, dataset, device)
     size = int(processes.broadcast_bytes(str(size).encode()))
-    print(f"batch size {size}: {found}")
+    print(f"batch size {size}: {memory_use}")
     return replace(config, batch_size=size)
 
 
 def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
-    """The model that a run begins with; what was loaded and what learns is printed."""
+    """Create the model of a new run; print which weights were loaded and which parts are trainable."""
     assert config.model is not None
-    torch.manual_seed(derive_seed(config.seed))  # what starts from scratch starts from the run's seed
+    torch.manual_seed(derive_seed(config.seed))  # random initialization depends on the seed of the run
     created = create_model(
         config.model,
         table.class_map,
@@ -218,19 +219,19 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
     )
     print("\n".join(created.lines))
     if config.weights == "none":
-        print("training from scratch: no pretrained weights, so expect little from few images and few epochs")
+        print("training from scratch: no pretrained weights, so expect low accuracy from few images and few epochs")
     return created.model
 
 
-def announce_time(
+def print_time_estimate(
     model: torch.nn.Module, loader: Any, device: torch.device, config: TrainConfig, position: Position
 ) -> None:
-    """Say how long the run will take, from two timed steps that change nothing."""
+    """Print an estimate of the training time, from two timed steps that do not change the model."""
     epochs = (config.epochs or 0) - position.epoch
     if epochs <= 0:
         return
     seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
     minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    every = config.eval_epochs or 1
-    when = "after each epoch" if every == 1 else f"every {every} epochs"
-    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, and evaluation {when}")
+    eval_epochs = config.eval_epochs or 1
+    interval = "after each epoch" if eval_epochs == 1 else f"every {eval_epochs} epochs"
+    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, plus evaluation {interval}")

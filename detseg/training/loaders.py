@@ -1,4 +1,4 @@
-"""What a run is fed with: images, or features of its frozen parts that are computed once."""
+"""Build the data loaders of a run: of images, or of cached features of its frozen parts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detseg.datasets import Dataset, Views, data_loader, fixed_views, preset
 from detseg.datasets.decoded_images import DecodedImages
 from detseg.errors import DataError
 from detseg.features.loader import EvaluationFeatures, FeatureLoader, fill
-from detseg.features.store import FeatureStore, source_of
+from detseg.features.store import FeatureStore, source_checksum
 from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.machine import free_memory
@@ -26,27 +26,27 @@ from detseg.runtime.signals import StopRequest
 
 GB = 10**9
 DISK_LIMIT = 20 * GB
-NECK_AT_MOST = 2.0
-"""A frozen neck's maps are kept unless they take this many times the memory of the backbone's; then the neck, a small part
-of the work, runs in every step."""
+MAX_NECK_RATIO = 2.0
+"""Features of a frozen neck are cached unless they need more than this multiple of the memory of the backbone's; then
+the neck, which is fast, runs in every step."""
 
 
 class DataModule:
-    """Loaders of a run: :meth:`train_loader` and :meth:`val_loader` of any part of its images.
+    """Loaders of a run: :meth:`train_loader` and :meth:`val_loader` of any subset of its images.
 
-    With a frozen backbone and a cache, :meth:`prepare` computes what the frozen parts make of the training images.
+    With a frozen backbone and a cache, :meth:`prepare` computes the features of the training images.
     """
 
     def __init__(
         self, config: TrainConfig, model: Model, processes: Processes | None = None, folder: Path | None = None
     ) -> None:
-        """Begin with nothing computed.
+        """Create a data module without cached features.
 
         Args:
-            folder: of the run, on whose disk decoded images are kept; None to decode them each time.
+            folder: run folder, for the file of decoded images; None to decode images each time.
 
         Raises:
-            DataError: a cache is wanted, but no backbone is frozen.
+            DataError: ``cache`` is memory or disk, but no backbone is frozen.
         """
         assert config.task is not None
         self.config, self.model, self.task = config, model, config.task
@@ -58,10 +58,10 @@ class DataModule:
         self._val_limit = 0
 
     def prepare(self, train: AnnotationTable, stop_request: StopRequest) -> None:
-        """Compute and keep the features of ``train``; says beforehand how many, where, and how long it takes.
+        """Compute and cache the features of ``train``; first print their number, location and computing time.
 
         Raises:
-            Interrupted: somebody asked to leave; what is in a folder by then stays there.
+            Interrupted: an exit was requested; features already on disk stay there.
         """
         if self.level is None or not len(train):
             return
@@ -69,39 +69,42 @@ class DataModule:
         views = self._views(train)
         dtype = getattr(torch, config.cache_dtype)
         device = next(self.model.parameters()).device
-        self.level, each, seconds = _measured(self.model, views, self.level, dtype)
+        self.level, view_bytes, seconds = _measured_features(self.model, views, self.level, dtype)
         count = len(views) * len(self.views)
-        place, limit, folder = _place(config, each * count, world)
-        names = ["plain", *["mirrored"] * (len(self.views) > 1)]
-        names += [f"{config.cached_views} drawn from {config.augment}"] * bool(config.cached_views)
-        kept = f", of which {_size(limit)} are kept" if each * count > limit else ""
-        computed = seconds * count / (world if folder else 1)
+        location, limit, folder = _cache_location(config, view_bytes * count, world)
+        names = ["original", *["flipped"] * (len(self.views) > 1)]
+        names += [f"{config.cached_views} sampled from {config.augment}"] * bool(config.cached_views)
+        cached = f", of which {_size(limit)} are cached" if view_bytes * count > limit else ""
+        duration = seconds * count / (world if folder else 1)
         print(
-            f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about {_size(each * count)} of "
-            f"{config.cache_dtype} {place}{kept}; {_duration(computed)} to compute, once"
+            f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about "
+            f"{_size(view_bytes * count)} of {config.cache_dtype} {location}{cached}; "
+            f"{_duration(duration)} to compute, once"
         )
-        source = source_of(self.model, self.level, dtype, device)
-        empty = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
-        self._store = self._filled(views, empty, stop_request)
-        self._say(self._store)
+        source = source_checksum(self.model, self.level, dtype, device)
+        new_store = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
+        self._store = self._filled_store(views, new_store, stop_request)
+        self._print_store(self._store)
         self._val_limit = free_memory() // 2 // world
 
-    def _filled(self, views: Views, empty: Callable[[], FeatureStore], stop_request: StopRequest) -> FeatureStore:
-        """The store of all views. Several processes each compute their share of a folder, then take all of it."""
+    def _filled_store(
+        self, views: Views, new_store: Callable[[], FeatureStore], stop_request: StopRequest
+    ) -> FeatureStore:
+        """Return the store of all views. With several processes each computes a share in the folder, then loads all."""
         assert self.level is not None
-        store, processes, workers = empty(), self.processes, self.config.workers or 0
+        store, processes, workers = new_store(), self.processes, self.config.workers or 0
         share = (processes.rank, processes.world) if store.folder else (0, 1)
         fill(store, self.model, views, self.level, workers=workers, share=share, stop_request=stop_request)
         if share[1] == 1:
             return store
         processes.wait()
-        store = empty()
-        fill(store, self.model, views, self.level, workers=workers, found_only=True)
+        store = new_store()
+        fill(store, self.model, views, self.level, workers=workers, cached_only=True)
         return store
 
-    def train_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
-        """Shuffled batches of ``table``, all of which was prepared; ``alone``: not shared with other processes."""
-        config, processes = self.config, Processes() if alone else self.processes
+    def train_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
+        """Return shuffled batches of ``table``, prepared before; ``single_process``: not divided among processes."""
+        config, processes = self.config, Processes() if single_process else self.processes
         batch, workers = config.batch_size or 1, config.workers or 0
         if self._store is not None and self.level is not None:
             return FeatureLoader(
@@ -118,9 +121,9 @@ class DataModule:
             rank=processes.rank, world=processes.world,
         )  # fmt: skip
 
-    def val_loader(self, table: AnnotationTable, *, alone: bool = False) -> Any:
-        """Batches of ``table`` in its order, without augmentation; ``alone``: not shared with other processes."""
-        config, processes = self.config, Processes() if alone else self.processes
+    def val_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
+        """Return ordered batches without augmentation; ``single_process``: not divided among processes."""
+        config, processes = self.config, Processes() if single_process else self.processes
         decoded = None if self._store else self._decoded(table)
         dataset = Dataset(table, self.model.preprocessing, task=self.task, decoded=decoded)
         loader = data_loader(
@@ -136,7 +139,7 @@ class DataModule:
         return next(self.model.parameters()).device.type == "cuda"
 
     def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
-        """Room for the images of ``table``, where each is loaded more than once."""
+        """Return a store for the decoded images of ``table``; None if they are not cached."""
         limit = int(self.config.decoded_limit * GB)
         if self.folder is None or not limit:
             return None
@@ -146,31 +149,33 @@ class DataModule:
     def _views(self, table: AnnotationTable) -> Views:
         return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.config.seed)
 
-    def _say(self, store: FeatureStore) -> None:
-        if store.folder is not None and (store.found or store.corrupt):
-            corrupt = f", {store.corrupt} corrupt ones were made anew" if store.corrupt else ""
-            print(f"  {store.found} of {len(store)} were in {store.folder} already{corrupt}")
+    def _print_store(self, store: FeatureStore) -> None:
+        if store.folder is not None and (store.reused or store.corrupt):
+            corrupt = f", {store.corrupt} corrupt ones were computed again" if store.corrupt else ""
+            print(f"  {store.reused} of {len(store)} were in {store.folder} already{corrupt}")
         if store.full:
-            print(f"  {len(store)} are kept; the others are computed in each step (--cache-limit; nothing is removed)")
+            print(
+                f"  {len(store)} are cached; the others are computed in each step (--cache-limit; no file is removed)"
+            )
 
 
 def _level(config: TrainConfig, model: Model) -> str | None:
-    """Where features can be taken at the deepest; None without a cache."""
+    """Return the deepest level at which features can be cached; None without a cache."""
     levels = model.levels()
     if config.cache == "off" or (config.cache == "auto" and not levels):
         return None
     if not levels:
         raise DataError(
-            f"--cache {config.cache}: only a frozen backbone's features can be kept; give --freeze backbone as well"
+            f"--cache {config.cache}: only features of a frozen backbone can be cached; add --freeze backbone"
         )
     return levels[0]
 
 
-def _measured(model: Model, views: Views, level: str, dtype: torch.dtype) -> tuple[str, int, float]:
-    """The level to keep, bytes of the features of one view of an image, and seconds to compute them: of the largest
-    of a few images."""
+def _measured_features(model: Model, views: Views, level: str, dtype: torch.dtype) -> tuple[str, int, float]:
+    """Return the level to cache, and for the largest of a few images the bytes of one view's features and the seconds
+    to compute them."""
     rows = range(0, len(views), max(1, len(views) // 4))
-    image = max((views.sample(row, 0)[0] for row in rows), key=lambda one: one.numel())
+    image = max((views.sample(row, 0)[0] for row in rows), key=lambda tensor: tensor.numel())
     image = image.to(next(model.parameters()).device)
     sizes, seconds = {}, 0.0
     for name in model.levels():
@@ -179,26 +184,26 @@ def _measured(model: Model, views: Views, level: str, dtype: torch.dtype) -> tup
         features = model.frozen_features([image], name, alone=True)[0]
         seconds = time.perf_counter() - began if name == level else seconds
         sizes[name] = features.with_maps(dtype).nbytes
-    if sizes[level] > NECK_AT_MOST * sizes.get("backbone", sizes[level]):
+    if sizes[level] > MAX_NECK_RATIO * sizes.get("backbone", sizes[level]):
         level = "backbone"
     return level, sizes[level], seconds
 
 
-def _place(config: TrainConfig, total: int, world: int) -> tuple[str, int, Path | None]:
-    """What to call it, the limit in bytes, and the folder; None for memory."""
+def _cache_location(config: TrainConfig, total: int, world: int) -> tuple[str, int, Path | None]:
+    """Return the location as text, the limit in bytes, and the folder; None for memory."""
     limit = None if config.cache_limit is None else int(config.cache_limit * GB)
     memory = limit or free_memory() // 2
     if config.cache == "memory" or (config.cache == "auto" and world == 1 and total <= memory):
         return "in memory", memory, None
     folder = Path(config.cache_dir) if config.cache_dir else default_folder()
     if limit is None:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        limit = min(DISK_LIMIT, shutil.disk_usage(there).free // 2)
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        limit = min(DISK_LIMIT, shutil.disk_usage(existing).free // 2)
     return f"in {folder}", limit, folder
 
 
 def default_folder() -> Path:
-    """``~/.cache/detseg/features``, or under ``XDG_CACHE_HOME``."""
+    """Return ``~/.cache/detseg/features``, or the same below ``XDG_CACHE_HOME``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detseg" / "features"
 
 

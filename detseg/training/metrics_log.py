@@ -1,4 +1,4 @@
-"""metrics.jsonl: one row an epoch, for programs and for the terminal."""
+"""Write and read metrics.jsonl (one row per epoch), and format a row for the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detseg.runtime.files import write_text
 Row = dict[str, Any]
 
 SHOWN_FIELDS = 6
-"""Label fields up to which a line names the numbers of each; metrics.jsonl has them all."""
+"""Maximum number of label fields whose values are printed separately; metrics.jsonl contains all."""
 
 
 def row(
@@ -26,7 +26,7 @@ def row(
     optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> Row:
-    """One line of metrics.jsonl."""
+    """Return the row of one epoch in metrics.jsonl."""
     return {
         "epoch": epoch,
         "lr": optimizer.param_groups[-1]["lr"],
@@ -39,7 +39,7 @@ def row(
 
 
 def line(row: Row, epochs: int, is_best: bool) -> str:
-    """One epoch on the terminal."""
+    """Return the terminal line of one epoch."""
     names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "keypoints_AP50", "accuracy")
     numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
     numbers += _by_field(row, "accuracy_")
@@ -50,19 +50,19 @@ def line(row: Row, epochs: int, is_best: bool) -> str:
 
 
 def _by_field(row: Row, prefix: str) -> str:
-    """`` (colour 0.312, shape 0.480)``: a number of each label field; empty without fields, or with many."""
+    """Return the values of the label fields, `` (colour 0.312, shape 0.480)``; "" without fields, or with too many."""
     fields = [key.removeprefix("accuracy_") for key in row if key.startswith("accuracy_")]
     shown = [f"{name} {row[prefix + name]:.3f}" for name in fields if row.get(prefix + name) is not None]
     return f" ({', '.join(shown)})" if shown and len(fields) <= SHOWN_FIELDS else ""
 
 
 def minutes_of(rows: list[Row]) -> float:
-    """Wall minutes of training and evaluation in these epochs, whichever process they ran in."""
+    """Return the wall minutes of training and evaluation in these epochs, also of epochs before a resume."""
     return float(sum(row["seconds"] for row in rows)) / 60
 
 
 def read_rows(path: Path, epochs: int) -> list[Row]:
-    """The rows of the first ``epochs`` epochs of a metrics.jsonl that may not exist."""
+    """Read the rows of the first ``epochs`` epochs of a metrics.jsonl; empty if the file does not exist."""
     if not path.is_file():
         return []
     rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
@@ -70,5 +70,5 @@ def read_rows(path: Path, epochs: int) -> list[Row]:
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write all rows anew, atomically: an interrupted write never leaves half a line."""
+    """Rewrite the file with all rows, atomically: an interrupted write never leaves an incomplete line."""
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

@@ -1,4 +1,4 @@
-"""The optimizer that a run's options ask for."""
+"""Build the optimizer of a run from its options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from detseg.options import TrainConfig
 
 
 def new_optimizer(model: Model, config: TrainConfig, *, lr_factor: float = 1.0) -> torch.optim.Optimizer:
-    """For the trainable parameters of ``model``, by resolved options; all rates times ``lr_factor``."""
+    """Build the optimizer for the trainable parameters of ``model`` from resolved options; ``lr_factor`` scales all
+    learning rates."""
     assert config.lr is not None
     return build_optimizer(
         model,

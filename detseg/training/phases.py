@@ -1,4 +1,4 @@
-"""The parts of a run that freeze differently: usually one; of probe-then-tune two."""
+"""Divide a run into phases with different frozen parts: usually one; two with a linear probe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from detseg.options import TrainConfig
 
 @dataclass(frozen=True)
 class Phase:
-    """Epochs with the same parts frozen, one optimizer and one schedule.
+    """Epochs with the same frozen parts, one optimizer and one schedule.
 
     Attributes:
-        config: of the run, with the freezing, rate and last epoch of this phase.
-        first_epoch: counted from the run's begin, as ``config.epochs`` is.
-        line: what to tell; empty for the only phase.
+        config: options of the run, with the freezing, learning rate and last epoch of this phase.
+        first_epoch: counted from the start of the run, as ``config.epochs`` is.
+        line: text to print at its start; empty for a single phase.
     """
 
     config: TrainConfig
@@ -25,17 +25,18 @@ class Phase:
 
 
 def phases_of(config: TrainConfig) -> list[Phase]:
-    """One phase; or a probe, which trains the heads on a frozen backbone, and the tuning of what ``freeze`` leaves.
+    """Return one phase; or a linear probe (the heads on a frozen backbone) and the fine-tuning of all that ``freeze``
+    leaves trainable.
 
     Raises:
-        DataError: options that a run of two phases cannot keep.
+        DataError: options that do not work in a run of two phases.
     """
     probe = config.linear_probe_epochs
     if probe is None:
         return [Phase(config)]
     for name, value in (("patience", config.patience), ("minutes", config.minutes)):
         if value:
-            raise DataError(f"--{name} {value:g} does not go with --linear-probe-epochs; give --epochs instead")
+            raise DataError(f"--{name} {value:g} does not work with --linear-probe-epochs; give --epochs instead")
     epochs = config.epochs or 1
     assert isinstance(probe, int)  # "half" is resolved with the epochs
     if probe >= epochs:
@@ -45,16 +46,19 @@ def phases_of(config: TrainConfig) -> list[Phase]:
     assert config.lr is not None
     level = config.freeze or "none"
     if config.trainable_layers is None and LEVELS.index(level) >= LEVELS.index("backbone"):
-        raise DataError(f"--freeze {level}: after the probe more than the heads must learn; give none or stem")
+        raise DataError(
+            f"--freeze {level}: after the linear probe more than the heads must be trainable; give none or stem"
+        )
     return [
         Phase(
             replace(config, freeze="backbone", trainable_layers=None, epochs=probe),
             0,
-            f"probe: {probe} epochs of the heads on the frozen backbone",
+            f"linear probe: {probe} epochs of the heads on the frozen backbone",
         ),
         Phase(
             replace(config, lr=config.lr * config.finetune_lr_mult),
             probe,
-            f"tune: {epochs - probe} epochs of all that --freeze {level} leaves, at {config.finetune_lr_mult:g} of the rate",
+            f"fine-tuning: {epochs - probe} epochs of all parts that --freeze {level} leaves trainable, at "
+            f"{config.finetune_lr_mult:g} times the learning rate",
         ),
     ]

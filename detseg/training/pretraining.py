@@ -1,4 +1,4 @@
-"""Starting weights from rendered scenes: train on images that are drawn while it trains, write a small file."""
+"""Pretrain weights on scenes rendered during training, and write them as a small file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_ch
 from detseg.datasets import data_loader
 from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.engine.evaluate import Metrics, evaluate
-from detseg.engine.evaluator import evaluator_of
+from detseg.engine.evaluator import evaluator_for_dataset
 from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
@@ -30,7 +30,7 @@ from detseg.training.weights_card import LICENCE, write_card
 WEIGHTS = "weights.safetensors"
 TRAIN, VAL = 0, 1  # scenes of derive_seed(seed, TRAIN, rank) and derive_seed(seed, VAL)
 ANCHOR_SIZES = ((12,), (24,), (48,), (96,), (192,))
-"""An octave apart from the smallest shapes of a scene up: images of 160 to 500 pixels hold smaller things than
+"""One octave apart, from the smallest shapes of a scene: images of 160 to 500 pixels contain smaller objects than
 torchvision's 800."""
 WARMUP_STEPS = 200
 WEIGHT_DECAY = 0.05
@@ -38,15 +38,16 @@ CLIP_NORM = 10.0
 
 
 def write_scenes_card(config: PretrainConfig, folder: Path, device: torch.device, processes: Processes) -> None:
-    start = ["python", "-m"]
+    launcher = ["python", "-m"]
     if processes.world > 1:
-        start = ["torchrun", "--nproc-per-node", str(processes.world), "-m"]
+        launcher = ["torchrun", "--nproc-per-node", str(processes.world), "-m"]
     card = write_card(
         folder / WEIGHTS,
         title=f"{config.model}, pretrained on rendered scenes",
-        data=f"{config.epochs * config.epoch_steps * config.batch_size:,} scenes of {config.image_size} pixels, drawn "
-        f"by detseg.synthetic.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no photograph",
-        command=shlex.join([*start, "detseg.pretrain", *to_flags(config, besides=("output", "resume"))]),
+        data=f"{config.epochs * config.epoch_steps * config.batch_size:,} scenes of {config.image_size} pixels, "
+        f"rendered by detseg.synthetic.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no "
+        "photographs",
+        command=shlex.join([*launcher, "detseg", "pretrain", *to_flags(config, exclude=("output", "resume"))]),
         licence=LICENCE,
         rows=read_rows(folder / "metrics.jsonl", config.epochs),
         device=device,
@@ -56,14 +57,14 @@ def write_scenes_card(config: PretrainConfig, folder: Path, device: torch.device
 
 
 def start_file(weights: str) -> Path | None:
-    """The file that ``--weights`` names, if it names one."""
+    """Return the file of ``--weights``; None for none, coco and imagenet."""
     if weights in ("none", "coco", "imagenet"):
         return None
     return bundled_path() if weights == BUNDLED else Path(weights)
 
 
 def new_pretraining_model(
-    config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, first: bool
+    config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, is_main: bool
 ) -> Model:
     torch.manual_seed(derive_seed(config.seed))
     if checkpoint:
@@ -80,7 +81,7 @@ def new_pretraining_model(
     model = build_model(description)
     if checkpoint is None:
         report = load_weights(model, config.weights)
-        if first:
+        if is_main:
             print("\n".join(report.lines()))
     model.to(device)
     return model.to(memory_format=torch.channels_last)
@@ -106,13 +107,15 @@ def train_on_scenes(
     total = config.epochs * config.epoch_steps
     schedule = Schedule("cosine", total_steps=total, warmup_steps=min(WARMUP_STEPS, total // 10))
     scheduler = schedule.attach(optimizer, position.step)
-    shared = processes.share(model)
+    shared_model = processes.share(model)
     rows = read_rows(folder / "metrics.jsonl", position.epoch)
-    evaluator = evaluator_of(val_set) if processes.is_main else None  # draws every scene once for the ground truth
+    evaluator = (
+        evaluator_for_dataset(val_set) if processes.is_main else None
+    )  # renders every scene once for the ground truth
     for epoch in range(position.epoch, config.epochs):
-        began = time.perf_counter()
+        start = time.perf_counter()
         stats = train_one_epoch(
-            shared,
+            shared_model,
             optimizer,
             train_loader,
             device,
@@ -128,7 +131,7 @@ def train_on_scenes(
             if last or (epoch + 1) % config.eval_epochs == 0:
                 evaluator.reset()
                 metrics = evaluate(model, val_loader, device, evaluator=evaluator)
-            rows.append(row(epoch, stats, {}, metrics, optimizer, time.perf_counter() - began))
+            rows.append(row(epoch, stats, {}, metrics, optimizer, time.perf_counter() - start))
             print(line(rows[-1], config.epochs, last), flush=True)
             write_rows(folder / "metrics.jsonl", rows)
             save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)

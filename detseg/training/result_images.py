@@ -1,4 +1,4 @@
-"""Images of what a run learned: ground truth and prediction side by side, confusion of classes."""
+"""Write the images of a run's results: ground truth and prediction side by side, confusion matrices."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import sheet, write_image
 from detseg.structures import Prediction
 
-SHOWN = 8
-"""Validation images on the sheet."""
+SHEET_IMAGES = 8
+"""Number of validation images on the sheet."""
 
 
 def write_result_images(
     folder: Path, model: Model, table: AnnotationTable, device: torch.device, metrics: Metrics
 ) -> None:
-    """predictions.jpg (ground truth left, prediction right) and, for classifiers, confusion.png, in ``folder``.
+    """Write predictions.jpg (ground truth left, prediction right) and, for classifiers, confusion.png to ``folder``.
 
-    With several label fields there is one ``confusion-<field>.png`` for each.
+    With several label fields it writes one ``confusion-<field>.png`` for each.
     """
     predictor = Predictor(model, device)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
     images: list[Any] = []
     titles: list[str] = []
-    step = max(1, len(table) // SHOWN)
-    for record in (table[row] for row in range(0, len(table), step)[:SHOWN]):
+    step = max(1, len(table) // SHEET_IMAGES)
+    for record in (table[row] for row in range(0, len(table), step)[:SHEET_IMAGES]):
         image = decode_image(record.path)
-        found = predictor(image)
-        if isinstance(found, Prediction):
-            images += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, found)]
+        prediction = predictor(image)
+        if isinstance(prediction, Prediction):
+            images += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, prediction)]
             titles += [f"{record.name}: ground truth", "prediction"]
         else:
-            images.append(draw_class(image, found, table.class_map))
+            images.append(draw_class(image, prediction, table.class_map))
             titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
     if images:
         write_image(folder / "predictions.jpg", sheet(images, titles, columns=4))
@@ -54,7 +54,7 @@ def write_result_images(
 
 
 def _confusion_files(names: list[str]) -> dict[str, str]:
-    """A file name for each label field; what does not belong into one becomes ``_``."""
+    """Return a file name for each label field; characters that are not allowed in one become ``_``."""
     files: dict[str, str] = {}
     for name in names:
         stem = re.sub(r"[^\w-]", "_", name)[:80]

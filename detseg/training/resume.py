@@ -1,4 +1,4 @@
-"""Going on with a run: its options as saved, its model as saved."""
+"""Resume a run from its saved options and checkpoint."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit"),
 )
-"""Options that a resumed run may be given anew. On a CPU all but the first leave its result as it is, to the bit."""
+"""Options that may change when a run is resumed. On a CPU all but the first keep its result bit-identical."""
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
-    """The same, with paths that a later command can use from any folder."""
+    """Return the options with absolute paths, so that a later command can use them from any folder."""
 
     names = ("data", "images", "val_annotations", "split_file", "cache_dir")
     paths = {name: getattr(config, name) for name in names if getattr(config, name)}
@@ -34,40 +34,41 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
-    """The saved config of ``run``. Only ``MAY_CHANGE`` may be new; else DataError."""
+    """Return the saved config of ``run`` with the changes of ``config``; DataError for one not in ``MAY_CHANGE``."""
     path = run / "config.toml"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; --resume takes the folder of a run")
+        raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
     with in_file(path):
         saved = TrainConfig(**current_options(tomllib.loads(path.read_text(encoding="utf-8")))[0])
     default = TrainConfig()
     for item in fields(TrainConfig):
-        given, kept = getattr(config, item.name), getattr(saved, item.name)
-        if item.name in MAY_CHANGE or given in (getattr(default, item.name), kept):
+        new_value, saved_value = getattr(config, item.name), getattr(saved, item.name)
+        if item.name in MAY_CHANGE or new_value in (getattr(default, item.name), saved_value):
             continue
         flag = item.name.replace("_", "-")
         raise DataError(
-            f"a resumed run keeps its options: --{flag} {given} was {kept}; leave it out, or start a new run"
+            f"a resumed run keeps its options: --{flag} {new_value} was {saved_value}; omit it, or start a new run"
         )
     new = {name: value for name in MAY_CHANGE if (value := getattr(config, name)) != getattr(default, name)}
     if new.get("epochs", saved.epochs) != saved.epochs:
         print(
-            f"epochs {saved.epochs} -> {new['epochs']}: what is done stays; from here on the {saved.schedule} schedule "
-            f"is that of a run of {new['epochs']} epochs, so its end differs from a run that was begun with so many"
+            f"epochs {saved.epochs} -> {new['epochs']}: finished epochs stay; from now on the {saved.schedule} "
+            f"schedule is that of a run of {new['epochs']} epochs, so the result differs from one started with that "
+            "number"
         )
     return replace(saved, **new | {"resume": str(run)})
 
 
 def write_options(config: TrainConfig, folder: Path) -> None:
-    """``config.toml``, from which a run goes on."""
+    """Write ``config.toml``, from which a run is resumed."""
     write_text(folder / "config.toml", to_toml(replace(config, output=str(folder), resume=None)))
 
 
 def newest_checkpoint(run: Path, data: Fingerprint) -> Checkpoint | None:
-    """The newest whole checkpoint of ``run``; None if it was stopped before its first. CorruptFileError ones are told.
+    """Return the newest intact checkpoint of ``run``; None if there is none yet. Prints which ones are corrupt.
 
     Raises:
-        DataError: none can be read, or the data is not what the run was trained on.
+        DataError: no checkpoint can be read, or the data is not the data that the run was trained on.
     """
     checkpoint, lines = latest_checkpoint(run)
     print("\n".join(lines), end="\n" if lines else "")
@@ -76,24 +77,24 @@ def newest_checkpoint(run: Path, data: Fingerprint) -> Checkpoint | None:
     changed = differences(checkpoint.data, data)
     if changed:
         raise DataError(
-            f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. Bring the data back, or "
+            f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. Restore the data, or "
             f"start a new run with --weights {run}"
         )
     return checkpoint
 
 
 def resumed_line(run: Path, position: Position) -> str:
-    """Where the run goes on."""
+    """Return a line that states where the run resumes."""
     if not position.step:
-        return f"{run} has no checkpoint yet: beginning with its options"
+        return f"{run} has no checkpoint yet: starting with its saved options"
     if position.micro_batches:
         return f"resuming {run} in epoch {position.epoch}, after {position.micro_batches} batches"
     return f"resuming {run} after epoch {position.epoch - 1}"
 
 
 def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Model:
-    """The model that a checkpoint describes, frozen as the run froze it."""
+    """Build the model of a checkpoint, frozen as in the run."""
     model = described_model(checkpoint)
-    model.load_state_dict(checkpoint.weights)  # before anything is computed from the frozen ones
+    model.load_state_dict(checkpoint.weights)  # before features of frozen parts are computed from them
     freeze_as(model, config.freeze, config.trainable_layers, norm_eval=bool(config.norm_eval))
     return model

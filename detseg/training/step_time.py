@@ -1,4 +1,4 @@
-"""How long a run will take, measured on the model and the data themselves."""
+"""Measure the time of a training step with the model and data of the run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 
 
 def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.device, steps: int = 2) -> float:
-    """Wall seconds of one forward and backward pass, the median of ``steps`` after one to warm up.
+    """Return the wall seconds of one forward and backward pass, the median of ``steps`` after one warm-up pass.
 
-    Norm statistics, weights and the global generators stay as they are; gradients are dropped again. Loading is not
-    counted: it runs beside training.
+    Norm statistics, weights and the global random generators do not change; gradients are discarded. Loading is not
+    included: it runs in parallel with training.
     """
     images, targets = _first_batch(data_loader)
     images, targets = to_device(images, targets, device)
@@ -34,7 +34,7 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
 
 
 def _first_batch(data_loader: Any) -> Any:
-    """The first rows of the data, whatever the loader's order."""
+    """Return a batch of the first rows of the data, independent of the loader's order."""
     if isinstance(data_loader, FeatureLoader):
         return data_loader.first_batch()
     dataset, collate = data_loader.dataset, data_loader.collate_fn

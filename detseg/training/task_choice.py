@@ -1,4 +1,4 @@
-"""What a data set can teach, and which of it a run learns."""
+"""Find the tasks that a data set is annotated for, and choose the task of a run."""
 
 from __future__ import annotations
 
@@ -9,57 +9,57 @@ from detseg.options import TrainConfig
 
 
 def obstacles(table: AnnotationTable) -> dict[str, str]:
-    """Task -> why the data cannot teach it, "" if it can; the most demanding task first."""
+    """Return task -> why the data cannot be used for it, "" if it can; the most demanding task first."""
     instances, trained = len(table.instance_rows()), table.trained_rows()
     boxes = "" if len(trained) else "there are no boxes"
     if instances and not len(trained):
-        boxes = f"all {instances} instances are crowds or ignored, and neither is trained on"
-    bare = trained[~table.segmentation.present()[trained]]
+        boxes = f"all {instances} instances are crowds or ignored, and both are excluded from training"
+    without_mask = trained[~table.segmentation.present()[trained]]
     masks = boxes
-    if len(bare) == len(trained) > 0:
+    if len(without_mask) == len(trained) > 0:
         masks = "there are no masks"
-    elif len(bare):
+    elif len(without_mask):
         masks = (
-            f"only {len(trained) - len(bare)} of {len(trained)} instances have a mask; the first without is "
-            f"annotation {int(table.annotation_id[bare[0]])}"
+            f"only {len(trained) - len(without_mask)} of {len(trained)} instances have a mask; the first without is "
+            f"annotation {int(table.annotation_id[without_mask[0]])}"
         )
     points = boxes
     if not boxes and not table.has_keypoints:
         points = "there are no keypoints"
     classes = "" if table.has_class_index else "there are no class folders or label columns"
-    alone = [field.name for field in table.label_fields if len(field) < 2]
-    if not classes and alone:
-        classes = f"the label column {alone[0]!r} has only one class; leave it out: name the others with --classes"
+    single_class = [field.name for field in table.label_fields if len(field) < 2]
+    if not classes and single_class:
+        classes = f"the label column {single_class[0]!r} has only one class; exclude it: list the others with --classes"
     if not classes and len(table.class_map) < 2:
-        classes = f"there is only one class, {table.class_map.names[0]!r}, and nothing to tell it from"
+        classes = f"there is only one class, {table.class_map.names[0]!r}, and classification needs at least two"
     return {"keypoints": points, "segment": masks, "detect": boxes, "classify": classes}
 
 
 def pick_task(config: TrainConfig, table: AnnotationTable) -> tuple[str, str]:
-    """The task of a run and the reason: the user's, that of the model, or the most that the data can teach.
+    """Return the task of a run and the reason: the user's task, that of the model, or the most demanding possible one.
 
     Raises:
-        DataError: the data cannot teach it, or task and model contradict each other.
+        DataError: the data is not annotated for the task, or task and model contradict each other.
     """
-    why_not = obstacles(table)
-    wanted, because = config.task, "--task"
+    reasons = obstacles(table)
+    task, option = config.task, "--task"
     if config.model is not None:
-        of_model = architecture_of(config.model).task
-        if wanted is not None and wanted != of_model:
-            raise DataError(f"--model {config.model} is for --task {of_model}, not for {wanted}; change one of them")
-        wanted, because = of_model, f"--model {config.model}"
-    possible = [task for task, reason in why_not.items() if not reason]
-    if wanted is not None:
-        if why_not[wanted]:
-            others = f"; it can teach {' and '.join(possible)}" if possible else ""
-            raise DataError(f"{table.source} cannot teach {wanted} ({because}): {why_not[wanted]}{others}")
-        return wanted, because
+        model_task = architecture_of(config.model).task
+        if task is not None and task != model_task:
+            raise DataError(f"--model {config.model} is for --task {model_task}, not for {task}; change one of them")
+        task, option = model_task, f"--model {config.model}"
+    possible = [name for name, reason in reasons.items() if not reason]
+    if task is not None:
+        if reasons[task]:
+            others = f"; possible: {', '.join(possible)}" if possible else ""
+            raise DataError(f"{table.source} cannot be used for {task} ({option}): {reasons[task]}{others}")
+        return task, option
     if not possible:
-        reasons = "; ".join(f"{task}: {reason}" for task, reason in why_not.items())
-        raise DataError(f"{table.source}: there is nothing to learn here ({reasons})")
-    task = possible[0]
-    if task == "keypoints":
-        instead = "" if why_not["segment"] else "; --task segment learns the masks instead"
-        return task, f"there are keypoints{instead}"
-    missed = why_not["segment"] if task == "detect" and why_not["segment"] != "there are no masks" else ""
-    return task, f"no masks are learned: {missed}" if missed else "the most that these annotations can teach"
+        details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise DataError(f"{table.source}: the data cannot be used for any task ({details})")
+    best = possible[0]
+    if best == "keypoints":
+        alternative = "" if reasons["segment"] else "; --task segment trains on the masks instead"
+        return best, f"there are keypoints{alternative}"
+    obstacle = reasons["segment"] if best == "detect" and reasons["segment"] != "there are no masks" else ""
+    return best, f"masks are not used: {obstacle}" if obstacle else "the most demanding task with these annotations"

@@ -1,4 +1,4 @@
-"""The card of starting weights: what is in the file, how it was made, what it scored, what it is not for."""
+"""Write the model card of pretrained weights: content of the file, training data, command, scores, licence."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from detseg.runtime.files import write_text
 from detseg.runtime.machine import machine
 from detseg.training.metrics_log import Row, minutes_of
 
-LICENCE = "Apache-2.0, as the project's code: everything was drawn and computed by it, from nobody's images"
-OWN_LICENCE = "that of the data that they were trained on allows; name it before you pass them on"
+LICENCE = "Apache-2.0, as the project's code: all training images were rendered by it, without images of others"
+OWN_LICENCE = "as the licence of the training data allows; state it before you share the weights"
 
 
 def write_card(
@@ -29,34 +29,35 @@ def write_card(
 ) -> Path:
     """Write ``card.md`` beside ``weights``; returns its path.
 
-    The card of the weights that these began with is appended, so that the whole history is told.
+    The card of the starting weights is appended, so that the card contains the whole history.
 
     Args:
         weights: a checkpoint of this project.
-        title: what they are.
-        data: what they were trained on.
-        command: what makes them again.
+        title: of the card.
+        data: the training data.
+        command: reproduces the weights.
+        licence: of the weights.
         rows: of the run's metrics.jsonl.
-        device: that they were trained on.
-        start: the file that they began with; None for random numbers.
+        device: used for training.
+        start: file of the starting weights; None for random initialization.
     """
     checkpoint = load_checkpoint(weights)
-    numbers = sum(tensor.numel() for tensor in checkpoint.weights.values())
+    parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
     facts = {
         "architecture": checkpoint.model["arch"],
-        "file": f"{weights.name}, {weights.stat().st_size / 1e6:.2f} MB, {numbers:,} numbers in float16",
+        "file": f"{weights.name}, {weights.stat().st_size / 1e6:.2f} MB, {parameters:,} numbers in float16",
         "sha256": _sha256(weights),
         "trained on": data,
         "command": f"`{command}`",
-        "began with": "random numbers" if start is None else f"{start.name}, sha256 {_sha256(start)}",
-        "updates": f"{checkpoint.position.step:,}",
+        "starting weights": "random" if start is None else f"{start.name}, sha256 {_sha256(start)}",
+        "steps": f"{checkpoint.position.step:,}",
         "cost": f"{minutes_of(rows):.0f} minutes on {machine(device)}",
         "scores": _scores(rows),
         "licence": licence,
     }
     lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
     if start is not None and (before := start.with_name("card.md")).is_file():
-        lines += ["", f"## {start.name}, which it began with", "", *before.read_text("utf-8").splitlines()[2:]]
+        lines += ["", f"## {start.name}, the starting weights", "", *before.read_text("utf-8").splitlines()[2:]]
     path = weights.with_name("card.md")
     write_text(path, "\n".join(lines) + "\n")
     return path
@@ -67,8 +68,8 @@ def _sha256(path: Path) -> str:
 
 
 def _scores(rows: list[Row]) -> str:
-    """The last epoch's numbers, which are those of the weights."""
+    """Return the metrics of the last evaluated epoch, which are those of the weights."""
     names = ("bbox_AP", "bbox_AP50", "segm_AP", "segm_AP50", "keypoints_AP", "accuracy")
-    scored = next((row for row in reversed(rows) if any(name in row for name in names)), {})
-    shown = [f"{name} {scored[name]:.3f}" for name in names if scored.get(name) is not None]
+    evaluated = next((row for row in reversed(rows) if any(name in row for name in names)), {})
+    shown = [f"{name} {evaluated[name]:.3f}" for name in names if evaluated.get(name) is not None]
     return ", ".join(shown) or "none"

@@ -1,4 +1,4 @@
-"""All formats speak one ground truth: the same boxes, labels and scores whichever one a set was written in."""
+"""All formats represent the same ground truth: equal boxes, labels and scores after conversion to any format."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ STATS = (
     "AR_large",
 )
 ROUNDING = 1e-9
-"""Pixels. A format that scales coordinates may move them by rounding, never by more."""
+"""Pixels. A format that scales coordinates may change them by rounding, never by more."""
 
 
 def blank_images(folder: Path, sizes_hw: dict[str, tuple[int, int]]) -> Path:
@@ -48,10 +48,10 @@ def blank_images(folder: Path, sizes_hw: dict[str, tuple[int, int]]) -> Path:
 
 
 def make_table(folder: Path) -> AnnotationTable:
-    """Four images in two parts: polygons, odd floats, a negative image, names with spaces and other letters."""
+    """Four images in two splits: polygons, random floats, a negative image, names with spaces and non-ASCII letters."""
     names = {"train/a b.png": (40, 60), "train/ü 名.png": (50, 30), "val/c.png": (33, 47), "val/none.png": (20, 20)}
     blank_images(folder, names)
-    builder = TableBuilder(ClassMap.from_names(["ant", "wood bee", "cat"]), folder, source="made")
+    builder = TableBuilder(ClassMap.from_names(["ant", "wood bee", "cat"]), folder, source="test data")
     random = np.random.default_rng(0)
     for name, (height, width) in names.items():
         builder.add_image(name, (height, width), split=name.split("/")[0])
@@ -64,7 +64,7 @@ def make_table(folder: Path) -> AnnotationTable:
 
 
 def ground_truth_of(table: AnnotationTable) -> dict[str, list[tuple[str, list[float]]]]:
-    """File name -> sorted (class, box) of its objects."""
+    """File name -> sorted (class, box) of its instances."""
     return {
         record.path.name: sorted(
             (table.class_map.name_of(label), box)
@@ -81,7 +81,7 @@ def convert(data: Path, output: Path, to: str, *options: str) -> Path:
 
 @pytest.fixture
 def coco_set(tmp_path: Path) -> Path:
-    """The made table as a folder in COCO's layout."""
+    """The table of ``make_table`` as a folder in COCO's layout."""
     table = make_table(tmp_path / "images")
     WRITERS["coco"](table, tmp_path / "coco")
     (tmp_path / "images").rename(tmp_path / "coco/images")
@@ -94,23 +94,23 @@ def test_round_trip_through_every_format(
 ) -> None:
     before = read(coco_set)
     output = convert(coco_set, tmp_path / f"as {to}", to)
-    assert find_format(output).format == to  # found by looking
+    assert find_format(output).format == to  # detected
     after = read(output)
     assert sorted(after.class_map.names) == sorted(before.class_map.names)
-    wanted, found = ground_truth_of(before), ground_truth_of(after)
-    assert found.keys() == wanted.keys()  # the negative image too
-    for name, objects in wanted.items():
-        assert [label for label, _ in found[name]] == [label for label, _ in objects], name
-        for (_, box), (_, original) in zip(found[name], objects, strict=True):
+    expected, actual = ground_truth_of(before), ground_truth_of(after)
+    assert actual.keys() == expected.keys()  # the negative image too
+    for name, instances in expected.items():
+        assert [label for label, _ in actual[name]] == [label for label, _ in instances], name
+        for (_, box), (_, original) in zip(actual[name], instances, strict=True):
             np.testing.assert_allclose(box, original, atol=ROUNDING)
-    said = capsys.readouterr().out
-    assert "read again: 4 of 4 images, 15 of 15 instances" in said
+    printed = capsys.readouterr().out
+    assert "read again: 4 of 4 images, 15 of 15 instances" in printed
     assert after.has_masks == (to in MASK_FORMATS)
-    assert after.has_masks or "mask" in said  # what is lost is said
-    if to in ("coco", "voc", "yolo", "cvat", "csv"):  # formats that know parts
+    assert after.has_masks or "mask" in printed  # losses are reported
+    if to in ("coco", "voc", "yolo", "cvat", "csv"):  # formats that store splits
         assert sorted(after.split.tolist()) == ["train", "train", "val", "val"]
     back = convert(output, tmp_path / "back", "coco")
-    assert ground_truth_of(read(back)).keys() == wanted.keys()
+    assert ground_truth_of(read(back)).keys() == expected.keys()
 
 
 def test_convert_refuses_a_folder_in_use(coco_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -123,7 +123,7 @@ def test_convert_refuses_a_folder_in_use(coco_set: Path, tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("to", BOX_FORMATS)
 def test_published_scores_from_every_format(to: str, shared_data: Path, tmp_path: Path) -> None:
-    """The twelve numbers of 100 COCO images, with the ground truth read from each format."""
+    """The twelve COCO metrics on 100 COCO images, with the ground truth read from each format."""
     expected = json.loads((shared_data / "_expected/pycocotools_stats.json").read_text())["padilla/test_coco_eval"]
     source = read_coco(shared_data / expected["gt"], False)
     sizes = {str(name): record.size_hw for name, record in zip(source.media, source, strict=True)}
@@ -132,7 +132,7 @@ def test_published_scores_from_every_format(to: str, shared_data: Path, tmp_path
     (tmp_path / "coco/instances.json").write_text(text)
     table = read(convert(tmp_path / "coco", tmp_path / to, to)) if to != "coco" else read(tmp_path / "coco")
     id_of = dict(zip(map(file_stem, source.media.tolist()), source.image_id.tolist(), strict=True))
-    # the source's own ids: equal scores are ranked in the order of the ids
+    # restore the ids of the source: equal scores are ranked in the order of the ids
     table = replace(table, image_id=np.array([id_of[record.path.stem] for record in table]))
     name_of = dict(zip(source.class_map.category_ids, source.class_map.names, strict=True))
     results = [
@@ -147,15 +147,15 @@ def test_published_scores_from_every_format(to: str, shared_data: Path, tmp_path
     ]
     write_coco(table, tmp_path / "ground_truth.json")
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    scored = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
-    np.testing.assert_allclose([scored[f"bbox_{name}"] for name in STATS], expected["stats"], atol=2e-6)
+    scores = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
+    np.testing.assert_allclose([scores[f"bbox_{name}"] for name in STATS], expected["stats"], atol=2e-6)
 
 
 def file_stem(name: str) -> str:
     return Path(name).stem
 
 
-def test_parts_from_two_files(tmp_path: Path) -> None:
+def test_splits_from_two_files(tmp_path: Path) -> None:
     blank_images(tmp_path / "images", {"a.png": (10, 10), "b.png": (10, 10)})
     (tmp_path / "t.csv").write_text("a.png,1,1,4,4,dog\n", encoding="utf-8")
     (tmp_path / "v.csv").write_text("b.png,1,1,4,4,ant\n", encoding="utf-8")
@@ -165,7 +165,7 @@ def test_parts_from_two_files(tmp_path: Path) -> None:
 
 
 TEXT_FORMATS = [f"dets_{name}_abs_{box}" for name in ("classid", "classname") for box in ("xywh", "xyx2y2")]
-"""The relative ones hold other boxes: they are half a pixel off."""
+"""The relative formats are not tested: their boxes differ by half a pixel."""
 
 
 @pytest.mark.parametrize("detections", TEXT_FORMATS)
@@ -173,7 +173,7 @@ TEXT_FORMATS = [f"dets_{name}_abs_{box}" for name in ("classid", "classname") fo
 def test_toy_example_scores_as_pycocotools(
     ground_truth: str, detections: str, shared_data: Path, tmp_path: Path
 ) -> None:
-    """Two forms of the ground truth and four of the detections, against pycocotools on the published COCO files."""
+    """Two formats of the ground truth and four of the detections, against pycocotools on the published COCO files."""
     toy = shared_data / "padilla_metrics/toyexample"
     (gt,), (dt,) = (toy / "gts_coco_format").iterdir(), (toy / "dets_coco_format").iterdir()
     table = (
@@ -182,7 +182,7 @@ def test_toy_example_scores_as_pycocotools(
     classes = (toy / "voc.names").read_text().split()
     results = []
     for record in table:
-        path = toy / detections / f"{record.path.stem}.txt"  # missing for two images where nothing was found
+        path = toy / detections / f"{record.path.stem}.txt"  # missing for two images without detections
         for line in path.read_text().splitlines() if path.is_file() else []:
             name, score, *numbers = line.split()
             x, y, w, h = map(float, numbers)
@@ -194,13 +194,13 @@ def test_toy_example_scores_as_pycocotools(
             results.append({"image_id": number, "category_id": category, "bbox": box, "score": float(score)})
     write_coco(table, tmp_path / "ground_truth.json")
     (tmp_path / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    scored = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
-    wanted = published(gt, dt)
-    np.testing.assert_allclose([scored[f"bbox_{name}"] or 0 for name in STATS], wanted, atol=1e-6)
+    scores = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type="bbox").scalars()
+    expected = pycocotools_stats(gt, dt)
+    np.testing.assert_allclose([scores[f"bbox_{name}"] or 0 for name in STATS], expected, atol=1e-6)
 
 
-def published(gt: Path, dt: Path) -> list[float]:
-    """pycocotools on the files as published, annotations numbered from 1: id 0 is never found."""
+def pycocotools_stats(gt: Path, dt: Path) -> list[float]:
+    """Evaluate the published files with pycocotools; annotations are numbered from 1, because id 0 is never matched."""
     ground_truth = COCO()
     ground_truth.dataset = json.loads(gt.read_text())
     for number, annotation in enumerate(ground_truth.dataset["annotations"], start=1):
@@ -220,4 +220,4 @@ def test_class_folders_become_a_list_of_labels(tmp_path: Path, capsys: pytest.Ca
     again = read(output)
     assert [again.class_map.names[index] for index in again.class_index[:, 0]] == ["ant", "ant", "bee", "bee"]
     assert main(["convert", str(tmp_path / "folders"), str(tmp_path / "voc"), "--to", "voc"]) == 1
-    assert "has no place for the classes of whole images" in capsys.readouterr().err
+    assert "cannot store the classes of whole images" in capsys.readouterr().err

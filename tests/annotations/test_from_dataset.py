@@ -1,4 +1,4 @@
-"""Tables of anybody's datasets, in the forms that torchvision's tutorials use."""
+"""Tables of user datasets, in the formats of torchvision's tutorials."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def test_sizes(dataset: list[Any], counts: list[int], classes: int) -> None:
         Image.new("RGB", (30, 20)),
     ],
 )
-def test_images_of_any_form(image: Any) -> None:
+def test_image_types(image: Any) -> None:
     table = table_from_dataset([(image, target())])
     assert table[0].size_hw == (20, 30)
     assert table.boxes_xywh.tolist() == [[3, 2, 6, 4], [20, 10, 1, 5]]
 
 
-def test_everything_that_a_target_may_hold() -> None:
+def test_all_target_keys() -> None:
     keypoints = np.ones((2, 4, 3))
-    full = target(
+    all_keys = target(
         masks=MASKS, area=np.array([24.5, 5]), iscrowd=np.array([0, 1]), ignore=[True, False], keypoints=keypoints,
         image_id=np.array([7]),
     )  # fmt: skip
-    table = table_from_dataset([(IMAGE, full)], ClassMap(("a", "b", "c", "d")))
+    table = table_from_dataset([(IMAGE, all_keys)], ClassMap(("a", "b", "c", "d")))
     assert table.image_id.tolist() == [7]
     assert table.label.tolist() == [1, 3]
     assert table.area.tolist() == [24.5, 5]
@@ -102,7 +102,7 @@ def test_boxes_and_areas_from_masks() -> None:
         ((np.zeros(5), target()), r"the image has shape \[5\]"),
     ],
 )
-def test_refused(sample: Any, message: str) -> None:
+def test_rejected(sample: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         table_from_dataset([sample])
 

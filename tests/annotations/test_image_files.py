@@ -1,4 +1,4 @@
-"""Image files: found where people keep them, in any language, never outside the folder."""
+"""Image files: found in the usual folders, with names in any language, never outside the image folder."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def image(path: Path) -> Path:
 
 
 def json_at(path: Path) -> Path:
-    """Only the place and the name of the annotation file count."""
+    """Only the location and the name of the annotation file matter."""
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 @pytest.mark.parametrize(
-    ("file", "place"),
+    ("file", "image_path"),
     [
         ("a.json", "a.png"),
         ("a.json", "images/a.png"),
@@ -41,8 +41,8 @@ def json_at(path: Path) -> Path:
         ("valid/_annotations.coco.json", "valid/a.png"),
     ],
 )
-def test_usual_places(tmp_path: Path, file: str, place: str) -> None:
-    expected = image(tmp_path / place)
+def test_usual_folders(tmp_path: Path, file: str, image_path: str) -> None:
+    expected = image(tmp_path / image_path)
     root, names = find_image_files(["a.png"], json_at(tmp_path / file), None)
     assert (root / names[0]).resolve() == expected.resolve()
     root, names = find_image_files(["a.png"], json_at(tmp_path / "far" / "off" / "away" / "x.json"), expected.parent)
@@ -53,21 +53,21 @@ def test_no_names(tmp_path: Path) -> None:
     assert find_image_files([], tmp_path / "a.json", None) == (tmp_path, [])
 
 
-def test_the_folder_of_the_split_is_taken(tmp_path: Path) -> None:
+def test_the_folder_of_the_split_is_used(tmp_path: Path) -> None:
     for split in ("train", "val"):
         image(tmp_path / split / "a.png")
     named, unnamed = (json_at(tmp_path / "json" / name) for name in ("instances_val.json", "labels.json"))
     assert find_image_files(["a.png"], named, None)[0].name == "val"
     assert find_image_files(["a.png"], unnamed, None, "val")[0].name == "val"
     assert find_image_files(["a.png"], named, tmp_path)[0].name == "val"
-    with pytest.raises(DataError, match="pass their folder with --images"):  # either would be a guess
+    with pytest.raises(DataError, match="pass their folder with --images"):  # ambiguous
         find_image_files(["a.png"], unnamed, None)
 
 
-def test_missing_images_are_counted_and_named(tmp_path: Path) -> None:
+def test_missing_images_are_counted_and_listed(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(10)]
     with pytest.raises(
-        DataError, match=r"a.json: its 10 images were not found \(such as 0.png\); looked in .*--images"
+        DataError, match=r"a.json: its 10 images were not found \(such as 0.png\); searched in .*--images"
     ):
         find_image_files(names, tmp_path / "a.json", None)
     image(tmp_path / "3.png")
@@ -87,7 +87,7 @@ def test_names_in_any_language(tmp_path: Path, name: str, stored: Any, form: Any
 
 
 @pytest.mark.parametrize("name", ["train\\a.png", "train/a.png", "./train/a.png", "train/../train/a.png"])
-def test_ways_to_write_a_path(tmp_path: Path, name: str) -> None:
+def test_path_notations(tmp_path: Path, name: str) -> None:
     expected = image(tmp_path / "train" / "a.png")
     root, names = find_image_files([name], tmp_path / "a.json", None)
     assert (root / names[0]).resolve() == expected
@@ -95,22 +95,22 @@ def test_ways_to_write_a_path(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", ".", "\0", "http://example.org/a.png", "a" * 5000])
-def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+def test_names_that_are_not_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="were not found"):
         find_image_files([name], tmp_path / "a.json", None)
 
 
-@pytest.mark.parametrize("way", ["..", "absolute", "link", "link to a folder"])
-def test_nothing_outside_the_folder_is_opened(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("path_type", ["..", "absolute", "link", "link to a folder"])
+def test_nothing_outside_the_folder_is_opened(tmp_path: Path, path_type: str) -> None:
     secret, inside = image(tmp_path / "secret" / "a.png"), tmp_path / "data"
     inside.mkdir()
-    name = {"..": "../secret/a.png", "absolute": str(secret), "link": "l.png", "link to a folder": "l/a.png"}[way]
-    if way == "link":
+    name = {"..": "../secret/a.png", "absolute": str(secret), "link": "l.png", "link to a folder": "l/a.png"}[path_type]
+    if path_type == "link":
         (inside / "l.png").symlink_to(secret)
-    if way == "link to a folder":
+    if path_type == "link to a folder":
         (inside / "l").symlink_to(secret.parent)
     for images in (None, inside):
-        with pytest.raises(DataError, match=r"a\.json, image .* leads out of the image folder"):
+        with pytest.raises(DataError, match=r"a\.json, image .* points outside the image folder"):
             find_image_files([name], inside / "a.json", images)
 
 
@@ -124,7 +124,7 @@ def test_headers_of_many_files(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert read_headers(tmp_path, [], "a.json") == []
     names = [image(tmp_path / f"{i}.png").name for i in range(20)]
     assert [header.size_hw for header in read_headers(tmp_path, names, "a.json")] == [(20, 30)] * 20
-    assert capsys.readouterr().err == ""  # no progress bar where nobody looks
+    assert capsys.readouterr().err == ""  # no progress bar without a terminal
     for i in range(7):
         (tmp_path / f"{i}.png").write_bytes(b"no image")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""The one entry: which format is found, what is joined, and what is said when nothing fits."""
+"""Read any format: format detection, concatenation of files, error messages if no format matches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def coco(*names: str, categories: tuple[str, ...] = ("cat", "dog")) -> dict[str,
 
 
 def write(root: Path, files: dict[str, Any]) -> Path:
-    """Images for names that end in .png, else JSON or text."""
+    """Write an image if the content is None, else JSON or text."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def write(root: Path, files: dict[str, Any]) -> Path:
     return root
 
 
-def test_coco_open_is_joined_from_its_two_files(shared_data: Path) -> None:
+def test_coco_open_is_read_from_two_files(shared_data: Path) -> None:
     table = read(shared_data / "coco_open")
     assert len(table) == 46
     assert len(table.instance_rows()) == 339
@@ -44,19 +44,19 @@ def test_coco_open_is_joined_from_its_two_files(shared_data: Path) -> None:
     assert all(record.path.is_file() for record in table)
     assert len(np.unique(table.image_id)) == 46
     assert table.has_masks
-    parts = split(table)
-    assert {name: len(part) for name, part in parts.items()} == {"train": 33, "val": 13}
+    splits = split(table)
+    assert {name: len(images) for name, images in splits.items()} == {"train": 33, "val": 13}
     alone = read(shared_data / "coco_open/instances_val.json")
     assert len(alone) == 13
-    joined = {record.image_id: record for record in parts["val"]}
+    by_id = {record.image_id: record for record in splits["val"]}
     for record in alone:
-        assert record.boxes_xywh.tolist() == joined[record.image_id].boxes_xywh.tolist()
-        assert record.labels.tolist() == joined[record.image_id].labels.tolist()
-        assert record.path == joined[record.image_id].path
+        assert record.boxes_xywh.tolist() == by_id[record.image_id].boxes_xywh.tolist()
+        assert record.labels.tolist() == by_id[record.image_id].labels.tolist()
+        assert record.path == by_id[record.image_id].path
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "expected"),
     [
         ({"a.json": coco("a.png"), "a.png": None}, [("a.json", "")]),
         ({"annotations/x.json": coco("a.png"), "a.png": None}, [("annotations/x.json", "")]),
@@ -86,16 +86,16 @@ def test_coco_open_is_joined_from_its_two_files(shared_data: Path) -> None:
         ),
     ],
 )
-def test_coco_files(files: dict[str, Any], found: list[tuple[str, str]], tmp_path: Path) -> None:
+def test_coco_files(files: dict[str, Any], expected: list[tuple[str, str]], tmp_path: Path) -> None:
     layout = find_format(write(tmp_path, files))
     assert layout.format == "coco"
-    assert list(layout.annotation_files) == found
+    assert list(layout.annotation_files) == expected
 
 
-def test_three_parts_from_three_folders(tmp_path: Path) -> None:
+def test_three_splits_from_three_folders(tmp_path: Path) -> None:
     files: dict[str, Any] = {}
-    for part in ("train", "valid", "test"):
-        files |= {f"{part}/_annotations.coco.json": coco(f"{part}.png"), f"{part}/{part}.png": None}
+    for name in ("train", "valid", "test"):
+        files |= {f"{name}/_annotations.coco.json": coco(f"{name}.png"), f"{name}/{name}.png": None}
     table = read(write(tmp_path, files))
     assert table.split.tolist() == ["train", "val", "test"]
     assert [record.path.name for record in table] == ["train.png", "valid.png", "test.png"]
@@ -113,7 +113,7 @@ def test_three_parts_from_three_folders(tmp_path: Path) -> None:
         ('{"images": [], "annotations": [', "truncated"),
     ],
 )
-def test_of_files_with_one_name_the_message_says_which(second: Any, message: str, tmp_path: Path) -> None:
+def test_message_has_the_folder_of_files_with_equal_names(second: Any, message: str, tmp_path: Path) -> None:
     files: dict[str, Any] = {"train/a.png": None, "valid/a.png": None, "train/_annotations.coco.json": coco("a.png")}
     with pytest.raises(DataError, match=rf"^valid/_annotations\.coco\.json[:,] .*{message}"):
         read(write(tmp_path, files | {"valid/_annotations.coco.json": second}))
@@ -122,7 +122,7 @@ def test_of_files_with_one_name_the_message_says_which(second: Any, message: str
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "no known data set was found; it holds no files; accepted are"),
+        ({}, "no known data set was found; it contains no files; accepted formats:"),
         (
             {"a.png": None, "b.txt": "x", "sub/c.xml": "x"},
             r"1 x \.png, 1 x \.txt, 1 x \.xml in the folders sub; accepted",
@@ -131,30 +131,30 @@ def test_of_files_with_one_name_the_message_says_which(second: Any, message: str
         ({"images/a.png": None, "notes/a.txt": "words"}, "no known data set"),
         (
             {"a.json": coco("a.png"), "b.json": coco("a.png")},
-            r"several annotation files \(a\.json, b\.json\); name one",
+            r"several annotation files \(a\.json, b\.json\); pass one",
         ),
-        ({"train.json": coco("a.png"), "b.json": coco("a.png")}, r"b\.json does not say which part it is"),
+        ({"train.json": coco("a.png"), "b.json": coco("a.png")}, r"b\.json does not specify its split"),
         ({"train_a.json": coco("a.png"), "train_b.json": coco("a.png")}, r"several annotation files for train"),
-        ({"gt.json": '{"images": [], "annotations": [', "a.png": None}, r"gt\.json: .*write the file again"),
+        ({"gt.json": '{"images": [], "annotations": [', "a.png": None}, r"gt\.json: .*export the file again"),
         (
             {"train.json": coco("a.png"), "val.json": coco("a.png", categories=("dog", "cat")), "a.png": None},
             "give every class the same id in all files",
         ),
     ],
 )
-def test_what_is_refused(files: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_rejected_data(files: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         read(write(tmp_path, files))
 
 
-def test_a_single_folder_inside_is_stepped_into(tmp_path: Path) -> None:
+def test_a_single_subfolder_is_descended_into(tmp_path: Path) -> None:
     write(tmp_path, {"README.md": "x", "set/v1/train/a/1.png": None, "set/v1/train/b/1.png": None})
     layout = find_format(tmp_path)
     assert layout.root == tmp_path / "set/v1"
     assert layout.explanation == "image folder: 2 classes in train (a, b)"
 
 
-def test_loose_images_are_no_class_folders(tmp_path: Path) -> None:
+def test_images_without_a_folder_are_not_class_folders(tmp_path: Path) -> None:
     write(tmp_path, {"1.png": None, "2.png": None, "3.png": None, "a/4.png": None, "b/5.png": None})
     with pytest.raises(DataError, match="no known data set"):
         read(tmp_path)
@@ -165,34 +165,34 @@ def test_loose_images_are_no_class_folders(tmp_path: Path) -> None:
     [
         ({"format": "pascal"}, "choose coco, voc, yolo, cvat, labelme, via, csv, masks, folders"),
         ({"format": "coco"}, "no coco data set"),
-        ({"format": "folders", "mask_values": "class"}, "leave one of the two out"),
+        ({"format": "folders", "mask_values": "class"}, "pass only one of the two"),
         ({"mask_values": "class"}, "no masks data set"),
-        ({"classes": []}, "no class is named"),
+        ({"classes": []}, "classes is an empty list"),
         ({"one_based": True}, "only Pascal VOC may be one-based"),
         *(({"format": name}, f"no {name} data set") for name in ("voc", "yolo", "cvat", "labelme", "via", "csv")),
-        ({"images": "."}, "leave --images out"),
+        ({"images": "."}, "omit --images"),
     ],
 )
-def test_options_that_do_not_fit(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_options(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     write(tmp_path, {"a/1.png": None, "b/1.png": None})
     with pytest.raises(DataError, match=message):
         read(tmp_path, **options)
 
 
-def test_missing_paths_stay_os_errors(tmp_path: Path) -> None:
+def test_missing_paths_are_os_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         read(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match="no such folder"):
         read(tmp_path, images=tmp_path / "nothing", mask_values="class")
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
-    with pytest.raises(DataError, match="a file must be a known annotation file; accepted are"):
+    with pytest.raises(DataError, match="a file must be a known annotation file; accepted formats:"):
         read(tmp_path / "a.txt")
     (tmp_path / "a.csv").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match="a file must be a voc annotation file"):
         read(tmp_path / "a.csv", format="voc")
 
 
-def test_images_elsewhere(tmp_path: Path) -> None:
+def test_images_in_another_folder(tmp_path: Path) -> None:
     write(tmp_path, {"labels/gt.json": coco("a b ü.png"), "images/a b ü.png": None})
     table = read(tmp_path / "labels", images=tmp_path / "images")
     assert table[0].path.is_file()

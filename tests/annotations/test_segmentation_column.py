@@ -1,4 +1,4 @@
-"""Segmentations packed into flat arrays come back as they were."""
+"""Segmentations packed into flat arrays are unpacked unchanged."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def test_round_trip(segmentations: list[Any]) -> None:
     assert len(column) == len(segmentations)
     assert column.counts.dtype == np.uint8
     for i, segmentation in enumerate(segmentations):
-        found = column[i]
-        assert same(found, segmentation)
-        assert all(ring.dtype == np.float64 for ring in (found if isinstance(found, list) else []))
+        unpacked = column[i]
+        assert same(unpacked, segmentation)
+        assert all(ring.dtype == np.float64 for ring in (unpacked if isinstance(unpacked, list) else []))
     assert column.present().tolist() == [segmentation is not None for segmentation in segmentations]
 
 
@@ -67,19 +67,19 @@ def test_take(rows: list[int]) -> None:
         ([[485.56, 0.1], [1e6, -3.07]], np.int32),
         ([[0.125, 1]], np.float64),
         ([[1 / 3, 1]], np.float64),
-        ([[1e8, 1]], np.float64),  # hundredths of it do not fit
+        ([[1e8, 1]], np.float64),  # its hundredths do not fit in int32
         ([[np.nan, 1]], np.float64),
         ([[0.1 + 0.2, 1]], np.float64),
     ],
 )
-def test_the_smaller_form_only_where_it_is_exact(numbers: list[list[float]], dtype: type) -> None:
+def test_packed_as_int32_only_if_exact(numbers: list[list[float]], dtype: type) -> None:
     points = np.array(numbers, np.float64).reshape(-1, 2)
-    made = packed(points)
-    assert made.dtype == dtype
-    np.testing.assert_array_equal(pixels(made), points)
+    stored = packed(points)
+    assert stored.dtype == dtype
+    np.testing.assert_array_equal(pixels(stored), points)
 
 
-def test_every_number_of_two_decimals_comes_back() -> None:
+def test_every_number_with_two_decimals_is_exact() -> None:
     hundredths = np.arange(-200_000, 2_000_000)
     read = np.array([float(f"{value / 100:.2f}") for value in hundredths[::7].tolist()])
     np.testing.assert_array_equal(hundredths[::7] / 100, read)

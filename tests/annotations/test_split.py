@@ -1,4 +1,4 @@
-"""Splits: the same from the same seed, shares of classes kept, groups never torn, given back from a file."""
+"""Splits: reproducible from the seed, stratified by class, groups kept together, restored from a file."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def make_table(
     first_id: int = 1,
 ) -> AnnotationTable:
     """One image for every list of labels, with a 4 x 4 box for each."""
-    builder = TableBuilder(ClassMap.from_names(NAMES), root, source="made")
-    for row, of_image in enumerate(labels):
+    builder = TableBuilder(ClassMap.from_names(NAMES), root, source="test data")
+    for row, image_labels in enumerate(labels):
         builder.add_image(
             files[row] if files else f"img_{row:03}.jpg",
             (20, 30),
@@ -39,24 +39,24 @@ def make_table(
             split=splits[row] if splits else "",
             group=groups[row] if groups else "",
         )
-        for label in of_image:
+        for label in image_labels:
             builder.add_instance([1, 2, 4, 4], label)
     return builder.build()
 
 
 def class_table(indices: Sequence[int]) -> AnnotationTable:
-    builder = TableBuilder(ClassMap.from_names(NAMES), "/nowhere", source="made")
+    builder = TableBuilder(ClassMap.from_names(NAMES), "/nowhere", source="test data")
     for row, index in enumerate(indices):
         builder.add_image(f"{row}.jpg", (20, 30), class_index=index)
     return builder.build()
 
 
 def ids(splits: Splits) -> dict[str, list[int]]:
-    return {name: part.image_id.tolist() for name, part in splits.items()}
+    return {name: table.image_id.tolist() for name, table in splits.items()}
 
 
 def sizes(splits: Splits) -> dict[str, int]:
-    return {name: len(part) for name, part in splits.items()}
+    return {name: len(table) for name, table in splits.items()}
 
 
 @pytest.mark.parametrize(
@@ -77,41 +77,43 @@ def sizes(splits: Splits) -> dict[str, int]:
 )
 def test_sizes(number: int, options: dict[str, float], expected: dict[str, int]) -> None:
     table = make_table([[1]] * number)
-    parts = split(table, **options)  # type: ignore[arg-type]
-    assert sizes(parts) == expected
+    splits = split(table, **options)  # type: ignore[arg-type]
+    assert sizes(splits) == expected
     if number > 1:
-        assert sorted(image_id for part in ids(parts).values() for image_id in part) == table.image_id.tolist()
+        assert (
+            sorted(image_id for image_ids in ids(splits).values() for image_id in image_ids) == table.image_id.tolist()
+        )
 
 
-def test_one_image_is_in_both_parts_and_says_so() -> None:
+def test_one_image_is_in_both_splits_with_a_note() -> None:
     table = make_table([[1]])
-    parts = split(table)
-    assert any("only one" in line and "img_000.jpg" in line for line in parts["train"].notes.lines())
-    assert not table.notes  # the table that was given stays as it was
+    splits = split(table)
+    assert any("only one" in line and "img_000.jpg" in line for line in splits["train"].notes.lines())
+    assert not table.notes  # the input table is unchanged
 
 
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
         (make_table([]), {}, "no images"),
-        (make_table([[1]] * 2), {"test": 0.2}, "2 images cannot be divided into train, val, test"),
-        (make_table([[1]] * 5), {"val": 0.0}, "leave nothing"),
-        (make_table([[1]] * 5), {"val": 0.6, "test": 0.4}, "leave nothing"),
+        (make_table([[1]] * 2), {"test": 0.2}, "2 images cannot be split into train, val, test"),
+        (make_table([[1]] * 5), {"val": 0.0}, "leave no images"),
+        (make_table([[1]] * 5), {"val": 0.6, "test": 0.4}, "leave no images"),
         (make_table([[1]] * 5), {"by": "random"}, "auto, stratified, group or source"),
-        (make_table([[1]] * 5), {"by": "source"}, "no train part"),
-        (make_table([[1]] * 5), {"by": "stratified", "groups": "(.)"}, "leave one of the two out"),
-        (make_table([[1]] * 5, groups=["a"] * 5), {}, "1 groups cannot be divided"),
-        (make_table([[1]] * 5), {"groups": "img_"}, "brackets"),
+        (make_table([[1]] * 5), {"by": "source"}, "no train split"),
+        (make_table([[1]] * 5), {"by": "stratified", "groups": "(.)"}, "pass only one of the two"),
+        (make_table([[1]] * 5, groups=["a"] * 5), {}, "1 groups cannot be split"),
+        (make_table([[1]] * 5), {"groups": "img_"}, "parentheses"),
         (make_table([[1]] * 5), {"groups": "(img"}, "not a regular expression"),
         (make_table([[1]] * 5), {"groups": "clip([0-9])"}, "no file name matches; the first ones are img_000.jpg"),
     ],
 )
-def test_refused(table: AnnotationTable, options: dict[str, object], message: str) -> None:
+def test_rejected(table: AnnotationTable, options: dict[str, object], message: str) -> None:
     with pytest.raises(DataError, match=message):
         split(table, **options)  # type: ignore[arg-type]
 
 
-def test_same_seed_same_parts_other_seed_others() -> None:
+def test_splits_depend_on_the_seed() -> None:
     table = make_table([[1 + i % 3] for i in range(60)])
     assert ids(split(table, seed=3)) == ids(split(table, seed=3))
     assert ids(split(table, seed=3)) != ids(split(table, seed=4))
@@ -126,23 +128,23 @@ def test_detection_is_stratified(seed: int) -> None:
     table = make_table(labels)
     total = class_presence(table).sum(axis=0)
     for name, share in (("train", 0.8), ("val", 0.2)):
-        part = class_presence(split(table, seed=seed)[name]).sum(axis=0)
-        assert np.all(np.abs(part - share * total) <= 2), (name, part, share * total)
+        counts = class_presence(split(table, seed=seed)[name]).sum(axis=0)
+        assert np.all(np.abs(counts - share * total) <= 2), (name, counts, share * total)
 
 
-def test_control_a_plain_shuffle_is_not_stratified() -> None:
+def test_control_a_random_shuffle_is_not_stratified() -> None:
     indices = [0] * 40 + [1] * 40 + [2] * 5
     worst = 0.0
     for seed in range(20):
         chosen = np.random.default_rng(seed).permutation(85)[:17]
         worst = max(worst, float(np.abs(np.bincount(np.array(indices)[chosen], minlength=3) - [8, 8, 1]).max()))
-        part = split(class_table(indices), seed=seed)["val"].class_index[:, 0]
-        assert np.abs(np.bincount(part, minlength=3) - [8, 8, 1]).max() <= 0
+        val_classes = split(class_table(indices), seed=seed)["val"].class_index[:, 0]
+        assert np.abs(np.bincount(val_classes, minlength=3) - [8, 8, 1]).max() <= 0
     assert worst > 2
 
 
 def test_crowds_do_not_count_as_presence() -> None:
-    builder = TableBuilder(ClassMap.from_names(NAMES), "/nowhere", source="made")
+    builder = TableBuilder(ClassMap.from_names(NAMES), "/nowhere", source="test data")
     builder.add_image("a.jpg", (20, 30))
     builder.add_instance([1, 1, 3, 3], 2, iscrowd=True)
     assert class_presence(builder.build()).tolist() == [[True, False, False, False]]
@@ -151,21 +153,21 @@ def test_crowds_do_not_count_as_presence() -> None:
 CLIPS = [f"clip {clip}_{frame:02}.jpg" for clip in range(8) for frame in range(6)]
 
 
-def clips_of(part: AnnotationTable) -> set[str]:
-    return {name.split("_")[0] for name in part.media.tolist()}
+def clips_of(table: AnnotationTable) -> set[str]:
+    return {name.split("_")[0] for name in table.media.tolist()}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_groups_stay_on_one_side(seed: int) -> None:
+def test_groups_are_not_split(seed: int) -> None:
     table = make_table([[1 + i % 3] for i in range(48)], files=CLIPS)
-    parts = split(table, seed=seed, groups=r"^(clip \d)_")
-    assert not clips_of(parts["train"]) & clips_of(parts["val"])
-    assert sizes(parts) == {"train": 36, "val": 12}
+    splits = split(table, seed=seed, groups=r"^(clip \d)_")
+    assert not clips_of(splits["train"]) & clips_of(splits["val"])
+    assert sizes(splits) == {"train": 36, "val": 12}
     control = split(table, seed=seed, by="stratified")
     assert clips_of(control["train"]) & clips_of(control["val"])
 
 
-def test_groups_of_a_csv_file_and_of_the_table(tmp_path: Path) -> None:
+def test_groups_from_a_csv_file_and_from_the_table(tmp_path: Path) -> None:
     table = make_table([[1]] * 48, files=CLIPS)
     file = tmp_path / "groups.csv"
     file.write_text("file,group\n" + "".join(f"{name},{name.split('_')[0]}\n" for name in CLIPS), encoding="utf-8")
@@ -176,7 +178,7 @@ def test_groups_of_a_csv_file_and_of_the_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"47 images have no group: clip 0_01\.jpg"):
         split(table, groups=file)
     file.write_text("clip 0_00.jpg,a\nclip 0_00.jpg,b\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 2: .* is in group a already"):
+    with pytest.raises(DataError, match=r"line 2: .* is already in group a"):
         split(table, groups=file)
     file.write_text("clip 0_00.jpg\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 1: .* is not file,group"):
@@ -184,20 +186,20 @@ def test_groups_of_a_csv_file_and_of_the_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[1, 1], [50, 50], [97, 1, 2], [30, 30, 30, 10]])
-def test_no_part_is_empty_with_uneven_groups(lengths: list[int]) -> None:
+def test_no_split_is_empty_with_uneven_groups(lengths: list[int]) -> None:
     groups = [f"g{g}" for g, length in enumerate(lengths) for _ in range(length)]
-    parts = split(make_table([[1]] * len(groups), groups=groups), test=0)
-    assert min(sizes(parts).values()) >= 1
-    assert not set(parts["train"].group.tolist()) & set(parts["val"].group.tolist())
+    splits = split(make_table([[1]] * len(groups), groups=groups), test=0)
+    assert min(sizes(splits).values()) >= 1
+    assert not set(splits["train"].group.tolist()) & set(splits["val"].group.tolist())
 
 
-def test_an_image_that_matches_no_group_is_alone() -> None:
-    parts = split(make_table([[1]] * 3, files=["a1.jpg", "a2.jpg", "other.jpg"]), groups="(a)[0-9]")
-    assert sorted(map(len, parts.values())) == [1, 2]
+def test_an_image_that_matches_no_group_is_a_separate_group() -> None:
+    splits = split(make_table([[1]] * 3, files=["a1.jpg", "a2.jpg", "other.jpg"]), groups="(a)[0-9]")
+    assert sorted(map(len, splits.values())) == [1, 2]
 
 
 @pytest.mark.parametrize(
-    ("splits", "options", "expected"),
+    ("source_splits", "options", "expected"),
     [
         (["train"] * 6 + ["val"] * 2, {}, {"train": 6, "val": 2}),
         (["train"] * 6 + ["val"] * 2 + ["test"], {}, {"train": 6, "val": 2, "test": 1}),
@@ -209,17 +211,17 @@ def test_an_image_that_matches_no_group_is_alone() -> None:
         (["val"] * 5 + ["test"] * 5, {}, {"train": 8, "val": 2}),
     ],
 )
-def test_the_sources_own_split(splits: list[str], options: dict[str, object], expected: dict[str, int]) -> None:
-    table = make_table([[1]] * len(splits), splits=splits)
-    parts = split(table, **options)  # type: ignore[arg-type]
-    assert sizes(parts) == expected
-    if "" in splits:
-        assert any("left out" in line for line in parts["train"].notes.lines())
-    if "train" not in splits:
-        assert any("not used" in line for line in parts["train"].notes.lines())
+def test_splits_of_the_source(source_splits: list[str], options: dict[str, object], expected: dict[str, int]) -> None:
+    table = make_table([[1]] * len(source_splits), splits=source_splits)
+    splits = split(table, **options)  # type: ignore[arg-type]
+    assert sizes(splits) == expected
+    if "" in source_splits:
+        assert any("left out" in line for line in splits["train"].notes.lines())
+    if "train" not in source_splits:
+        assert any("not used" in line for line in splits["train"].notes.lines())
 
 
-def test_subset_keeps_shares_and_grows_by_adding() -> None:
+def test_subset_preserves_class_shares_and_larger_contains_smaller() -> None:
     table = make_table([[1]] * 60 + [[2]] * 30 + [[]] * 10)
     small, large = subset(table, 10, seed=1), subset(table, 20, seed=1)
     assert class_presence(small).sum(axis=0).tolist() == [1, 6, 3, 0]
@@ -231,41 +233,43 @@ def test_subset_keeps_shares_and_grows_by_adding() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 30])
-def test_a_saved_split_comes_back(number: int, tmp_path: Path) -> None:
+def test_a_saved_split_is_restored(number: int, tmp_path: Path) -> None:
     files = [f"фото {row}/bild ä.jpg" for row in range(number)]
-    parts = split(make_table([[1]] * number, files=files))
-    write_split(parts, tmp_path / "split.json", seed=0, how="stratified")
+    splits = split(make_table([[1]] * number, files=files))
+    write_split(splits, tmp_path / "split.json", seed=0, how="stratified")
     moved = make_table([[1]] * number, files=files, root="/elsewhere", first_id=500)
-    back = read_split(moved, tmp_path / "split.json")
-    assert {k: v.media.tolist() for k, v in back.items()} == {k: v.media.tolist() for k, v in parts.items()}
+    restored = read_split(moved, tmp_path / "split.json")
+    assert {k: v.media.tolist() for k, v in restored.items()} == {k: v.media.tolist() for k, v in splits.items()}
     assert json.loads((tmp_path / "split.json").read_text(encoding="utf-8"))["seed"] == 0
 
 
-def test_a_saved_split_names_what_is_gone_and_what_is_new(tmp_path: Path) -> None:
+def test_missing_and_new_images_of_a_saved_split_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     write_split(split(make_table([[1]] * 10)), path)
-    with pytest.raises(DataError, match=r"split\.json: 2 of its images are not in made: .*img_009\.jpg \(image id 10"):
+    with pytest.raises(
+        DataError, match=r"split\.json: 2 of its images are not in test data: .*img_009\.jpg \(image id 10"
+    ):
         read_split(make_table([[1]] * 8), path)
     grown = read_split(make_table([[1]] * 12), path)
     assert sizes(grown) == {"train": 8, "val": 2}
     assert any("img_011.jpg" in line for line in grown["train"].notes.lines())
 
 
-def test_one_file_under_two_image_ids_is_told_apart_by_id(tmp_path: Path) -> None:
+def test_one_file_with_several_image_ids_is_matched_by_id(tmp_path: Path) -> None:
     table = make_table([[1]] * 4, files=["a.jpg"] * 4)
-    parts = split(table)
-    write_split(parts, tmp_path / "split.json")
-    assert ids(read_split(table, tmp_path / "split.json")) == ids(parts)
+    splits = split(table)
+    write_split(splits, tmp_path / "split.json")
+    assert ids(read_split(table, tmp_path / "split.json")) == ids(splits)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"splits": {}}', '{"format": "other", "splits": {}}'])
-def test_another_file_is_no_split(text: str, tmp_path: Path) -> None:
+def test_other_files_are_not_split_files(text: str, tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"give the split\.json of a run"):
+    with pytest.raises(DataError, match=r"pass the split\.json of a run"):
         read_split(make_table([[1]]), tmp_path / "x.json")
 
 
-def test_the_same_image_on_both_sides_is_found(tmp_path: Path) -> None:
+def test_the_same_image_in_two_splits_is_found(tmp_path: Path) -> None:
     for name, content in (
         ("a.jpg", b"one"),
         ("b.jpg", b"two"),
@@ -284,13 +288,13 @@ def test_the_same_image_on_both_sides_is_found(tmp_path: Path) -> None:
     assert shared_content({"train": table.subset([]), "val": table.subset([])}) == []
 
 
-def test_many_copies_of_one_image_stay_a_short_list(tmp_path: Path) -> None:
+def test_many_copies_of_one_image_make_a_short_list(tmp_path: Path) -> None:
     (tmp_path / "black.jpg").write_bytes(b"black")
     table = make_table([[1]] * 60, files=["black.jpg"] * 60, root=str(tmp_path))
     assert len(shared_content({"train": table.subset(range(50)), "val": table.subset(range(50, 60))})) == 10
 
 
-def test_masks_and_boxes_follow_their_image() -> None:
+def test_instances_stay_with_their_image() -> None:
     table = make_table([[1] * row for row in range(10)])
-    for part in split(table).values():
-        assert [len(record) for record in part] == (part.image_id - 1).tolist()
+    for images in split(table).values():
+        assert [len(record) for record in images] == (images.image_id - 1).tolist()

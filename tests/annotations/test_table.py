@@ -1,4 +1,4 @@
-"""The table: views, subsets that share, and tables joined."""
+"""Annotation table: records, subsets that share memory, concatenated tables."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def test_index() -> None:
     ("crowd", "present", "expected"),
     [([], [], False), ([0], [1], True), ([0], [0], False), ([0, 1], [1, 0], True), ([1], [1], False)],
 )
-def test_has_masks_asks_what_is_trained_on(crowd: list[int], present: list[int], expected: bool) -> None:
+def test_has_masks_considers_training_instances(crowd: list[int], present: list[int], expected: bool) -> None:
     builder = TableBuilder(ClassMap(("x",)), "", source="s")
     builder.add_image("a", (50, 50))
-    for iscrowd, there in zip(crowd, present, strict=True):
-        builder.add_instance([0, 0, 3, 3], 1, iscrowd=bool(iscrowd), segmentation=SQUARE if there else None)
+    for iscrowd, has_mask in zip(crowd, present, strict=True):
+        builder.add_instance([0, 0, 3, 3], 1, iscrowd=bool(iscrowd), segmentation=SQUARE if has_mask else None)
     value = builder.build()
     assert value.has_masks is expected
     assert value.has_boxes is (0 in crowd)
@@ -108,7 +108,7 @@ def test_concatenate_renumbers_shared_ids_and_keeps_paths() -> None:
 
 
 @pytest.mark.parametrize("tables", [[], [table([1]), table([1], names=("y", "x"))]])
-def test_concatenate_refuses(tables: list[Any]) -> None:
+def test_concatenate_rejects(tables: list[Any]) -> None:
     with pytest.raises(DataError):
         concatenate(tables)
 
@@ -138,10 +138,10 @@ def test_concatenate_completes_the_class_list(first: Any, second: Any, names: An
     joined = concatenate(tables)
     assert joined.class_map.names == names
     assert [record.labels.tolist() for record in joined] == labels
-    for record, own in zip(joined, [record for one in tables for record in one], strict=True):
+    for record, original in zip(joined, [record for source in tables for record in source], strict=True):
         table_of = tables[joined.media.tolist().index(record.path.name)]
         assert [joined.class_map.name_of(x) for x in record.labels] == [
-            table_of.class_map.name_of(x) for x in own.labels
+            table_of.class_map.name_of(x) for x in original.labels
         ]
     assert any("class list completed" in line for line in joined.notes.lines()) == (first != second)
 
@@ -154,12 +154,12 @@ def test_concatenate_completes_the_class_list(first: Any, second: Any, names: An
         ([(1, "a"), (2, "b")], [(1, "b"), (2, "a")], "val has the class 'b' as category 1, .* 'b' as category 2; give"),
     ],
 )
-def test_concatenate_refuses_classes_that_contradict(first: Any, second: Any, message: str) -> None:
+def test_concatenate_rejects_contradictory_classes(first: Any, second: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         concatenate([categories(*first, source="train"), categories(*second, source="val")])
 
 
-def test_a_table_travels_to_a_worker() -> None:
+def test_a_table_can_be_pickled_for_a_worker() -> None:
     value = table([2, 0, 1])
     copy = pickle.loads(pickle.dumps(value))
     assert widths(copy) == widths(value)

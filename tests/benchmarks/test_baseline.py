@@ -1,4 +1,4 @@
-"""The comparison with the baseline loop: both ways run, on one split, and options that cannot be compared are refused."""
+"""Test the comparison with the baseline loop: both run on one split, and invalid options are errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TINY = (
     "options",
     [("--weights", "coco"), ("--model", "maskrcnn_resnet18_fpn"), ("--model", "fasterrcnn", "--backbone", "timm:x")],
 )
-def test_what_cannot_be_compared(
+def test_options_that_cannot_be_compared(
     options: tuple[str, ...], parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["benchmark", "baseline", str(parts), "--output", str(tmp_path / "b"), *TINY, *options]) == 1
-    assert "both ways need the same backbone and weights" in capsys.readouterr().err
+    assert "both implementations need the same backbone and weights" in capsys.readouterr().err
 
 
-def test_both_ways_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_implementations_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "bench"
     assert main(["benchmark", "baseline", str(parts), "--output", str(output), "--seeds", "[3]", *TINY]) == 0
     rows = json.loads((output / "benchmark.json").read_text())
@@ -36,11 +36,11 @@ def test_both_ways_run(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all(row["minutes_to_baseline_AP"] is None or row["minutes_to_baseline_AP"] >= row["minutes"] for row in rows)
     assert "torchvision baseline" in capsys.readouterr().out
     assert main(["benchmark", "baseline", str(parts), "--output", str(output), *TINY]) == 1
-    assert "already holds a benchmark" in capsys.readouterr().err
+    assert "already contains a benchmark" in capsys.readouterr().err
 
 
 def test_seconds_to_a_score() -> None:
-    """Setup counts, and so does every epoch up to the first that is good enough, with its evaluation."""
+    """Setup time counts, and every epoch up to the first with this score, including its evaluation."""
     epochs = [{"seconds": 10.0, "bbox_AP": 0.2}, {"seconds": 12.0, "bbox_AP": 0.5}, {"seconds": 11.0}]  # not evaluated
     assert seconds_to(0.1, epochs, 40.0) == pytest.approx(17)
     assert seconds_to(0.5, epochs, 40.0) == pytest.approx(29)
@@ -48,15 +48,13 @@ def test_seconds_to_a_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "expected"),
     [
         ((), "benchmark baseline without data"),
-        (("DATA", "--budgets", "[3]"), "--budgets [3.0]: it belongs to transfer"),
-        (("DATA", "--minutes", "3"), "--minutes 3: both ways train for the same epochs"),
+        (("DATA", "--budgets", "[3]"), "--budgets [3.0]: an option of benchmark transfer only"),
+        (("DATA", "--minutes", "3"), "--minutes 3: both implementations train for the same epochs"),
     ],
 )
-def test_options_that_are_not_for_plain(
-    options: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_do_not_apply(options: tuple[str, ...], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "baseline", *options]) == 1
-    assert named in capsys.readouterr().err
+    assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Starting weights at equal budgets: which runs there are, what they share, and going on where a call ended."""
+"""Test starting weights at equal budgets: the list of runs, their common options, and resuming."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LARGE = "fasterrcnn_mobilenet_v3_large_fpn_slim"
 
 @pytest.fixture(scope="module")
 def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights in the place of those that come with the package."""
+    """Write weights that replace those of the package."""
     file = tmp_path_factory.mktemp("weights") / "bundled.safetensors"
     model = create_model(LARGE, read(parts).class_map, weights="none").model
     save_checkpoint(file, model)
@@ -41,9 +41,9 @@ def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of any budget is an epoch: nothing is measured."""
+    """Make an epoch take half of any budget, without measurements."""
 
-    def half(config: TrainConfig, *given: Any) -> budget.EpochSeconds:
+    def half(config: TrainConfig, *args: Any) -> budget.EpochSeconds:
         assert config.minutes is not None
         return budget.EpochSeconds(15 * config.minutes, 10 * config.minutes, 5 * config.minutes)
 
@@ -66,9 +66,13 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     runs = [tomllib.loads((folder / "config.toml").read_text()) for folder in folders]
     assert [run["weights"] for run in runs] == ["none", str(started), str(started)]
     assert [run["freeze"] for run in runs] == ["none", "backbone", "none"]
-    assert [run.get("norm_eval") for run in runs] == [None, True, True]  # from random weights statistics are learnt
-    own = ("weights", "freeze", "norm_eval", "output", "anchor_sizes")
-    shared = [{name: value for name, value in run.items() if name not in own} for run in runs]
+    assert [run.get("norm_eval") for run in runs] == [
+        None,
+        True,
+        True,
+    ]  # from random weights, norm statistics are trained
+    arm_options = ("weights", "freeze", "norm_eval", "output", "anchor_sizes")
+    shared = [{name: value for name, value in run.items() if name not in arm_options} for run in runs]
     assert shared[0] == shared[1] == shared[2]
     assert (shared[0]["lr"], shared[0]["optimizer"], shared[0]["minutes"]) == (1e-3, "adamw", 0.5)
 
@@ -89,26 +93,26 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     assert "bundled fine-tuned" in capsys.readouterr().out.splitlines()[-1]
 
     assert main([*call, "--lr", "0.1"]) == 1
-    assert "was begun with lr None, not 0.1" in capsys.readouterr().err
+    assert "was started with lr None, not 0.1" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("two_epochs")
-def test_an_interrupted_run_goes_on(
+def test_an_interrupted_run_is_resumed(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import detseg.training.trainer as recipe
+    from detseg.training import trainer
 
-    output, learn = tmp_path / "out", recipe.train_steps
+    output, train_steps = tmp_path / "out", trainer.train_steps
     call = ["benchmark", "transfer", str(parts), "--output", str(output), *TINY, "--arms", "scratch"]
     call += ["--budgets", "[0.5]", "--seeds", "[0]"]
 
-    def stop(*given: Any, **options: Any) -> Any:
-        if given[4] == 1:
+    def stop(*args: Any, **options: Any) -> Any:
+        if args[4] == 1:
             raise KeyboardInterrupt
-        return learn(*given, **options)
+        return train_steps(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "train_steps", stop)
+        patch.setattr(trainer, "train_steps", stop)
         assert main(call) == 130
     assert json.loads((output / "transfer.json").read_text())["rows"] == []
     assert main(call) == 0
@@ -147,27 +151,27 @@ def test_the_demo_set_within_measured_minutes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "expected"),
     [
         (("--model", "resnet18"), "--model resnet18: transfer sets it for each arm"),
         (("--minutes", "3"), "--minutes 3.0: transfer sets it"),
         (("--weights", "none"), "--weights none: transfer sets it"),
         (("--patience", "2"), "--patience 2"),
-        (("--budgets", "[3,0]"), "--budgets [3.0, 0.0]: 0.0 is no number of minutes"),
-        (("--budgets", "[3,3]"), "none twice"),
-        (("--seeds", "[]"), "--seeds []: name one or more"),
+        (("--budgets", "[3,0]"), "--budgets [3.0, 0.0]: 0.0 is not a number of minutes"),
+        (("--budgets", "[3,3]"), "without duplicates"),
+        (("--seeds", "[]"), "--seeds []: give one or more"),
         (("--seeds", "[-1]"), "--seeds [-1]"),
-        (("--arms", "scrach"), "--arms scrach: there is no such arm; there are scratch, bundled frozen"),
+        (("--arms", "scrach"), "--arms scrach: unknown arm; the arms are scratch, bundled frozen"),
         (("--arms", "imagenet frozen"), "--imagenet FILE"),
-        (("--task", "keypoints"), "cannot teach keypoints"),
+        (("--task", "keypoints"), "cannot be used for keypoints"),
         (("--bundled", "nowhere.safetensors"), "nowhere.safetensors"),
     ],
 )
-def test_what_cannot_be(
-    options: tuple[str, ...], named: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options(
+    options: tuple[str, ...], expected: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["benchmark", "transfer", str(parts), "--output", str(tmp_path / "out"), *options]) == 1
-    assert named in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -175,7 +179,7 @@ def test_arms_of_each_task_are_models_that_exist() -> None:
     config = BenchmarkConfig(imagenet="v2.pth")
     for task in transfer.METRICS:
         arms = transfer.pick_arms(config, task)
-        assert ("bundled frozen" in arms) == (task != "classify"), "of which a classifier takes the first stages"
+        assert ("bundled frozen" in arms) == (task != "classify"), "a classifier uses only the first stages"
         assert len(arms) == (4 if task == "classify" else 5)
         assert {MODELS[arm.model].task for arm in arms.values()} == {task}
         sizes = {transfer.common_options(BenchmarkConfig(data=data), task)["image_size"] for data in ("", "x")}
@@ -183,7 +187,7 @@ def test_arms_of_each_task_are_models_that_exist() -> None:
     assert "bundled frozen" in transfer.pick_arms(BenchmarkConfig(bundled="own.safetensors"), "classify")
 
 
-def test_the_table_has_mean_and_range_of_the_seeds_that_there_are() -> None:
+def test_the_table_has_mean_and_range_of_the_finished_seeds() -> None:
     def row(arm: str, seed: int, budget: float, accuracy: float | None, epochs: int = 4) -> dict[str, Any]:
         return {"arm": arm, "budget": budget, "seed": seed, "accuracy": accuracy, "minutes": 2.5, "epochs": epochs}
 
@@ -197,9 +201,9 @@ def test_the_table_has_mean_and_range_of_the_seeds_that_there_are() -> None:
     ]
 
 
-def test_the_command_in_the_report_gives_the_same_options() -> None:
-    given = ["transfer", "my data", "--budgets", "[3,0.5]", "--arms", "scratch,bundled frozen", "--no-val-loss"]
-    config = parse("benchmark", given)
+def test_the_command_in_the_report_has_the_same_options() -> None:
+    arguments = ["transfer", "my data", "--budgets", "[3,0.5]", "--arms", "scratch,bundled frozen", "--no-val-loss"]
+    config = parse("benchmark", arguments)
     words = shlex.split(transfer.command_of(config))
     assert words[:2] == ["python", "tools/benchmark.py"]
     assert parse("benchmark", words[2:]) == config

@@ -1,4 +1,4 @@
-"""Checkpoints: equal after reload, whole or not at all, no pickle, clear words for what is not one."""
+"""Checkpoints: equal after loading, atomic writes, no pickle, clear errors for other files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detseg.errors import DataError
 
 
 class Own(nn.Module):
-    """A user's own module; tied weights and a channels-last kernel are what safetensors does not take as they are."""
+    """A user-defined module with tied weights and a channels-last kernel, which safetensors does not accept as is."""
 
     def __init__(self, width: int = 4) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ def build(description: dict[str, Any]) -> nn.Module:
     return Own(description["width"])
 
 
-def test_reload_gives_equal_predictions(tmp_path: Path) -> None:
+def test_loaded_model_has_equal_predictions(tmp_path: Path) -> None:
     model, _ = trained()
     save_checkpoint(tmp_path / "own.safetensors", model, description={"width": 4}, metrics={"accuracy": None})
-    again = load(tmp_path / "own.safetensors", build=build)
+    loaded = load(tmp_path / "own.safetensors", build=build)
     x = torch.randn(2, 3, 8, 8)
-    assert torch.equal(again(x), model.eval()(x))
+    assert torch.equal(loaded(x), model.eval()(x))
     assert not torch.equal(Own().eval()(x), model(x))  # control: other weights differ
     assert load_checkpoint(tmp_path / "own.safetensors").metrics == {"accuracy": None}
 
@@ -69,12 +69,12 @@ def test_restored_run_continues_bit_for_bit(tmp_path: Path) -> None:
     continue_training(model, optimizer, 3)
     checkpoint = load_checkpoint(path)
     assert checkpoint.position == Position(1, 2, best=0.5)
-    again = Own().to(memory_format=torch.channels_last)
-    fresh = build_optimizer(again, name="adamw", lr=0.01)
-    restore(checkpoint, again, fresh)
-    continue_training(again, fresh, 3)
-    for (name, expected), found in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
-        assert torch.equal(expected, found), name
+    resumed = Own().to(memory_format=torch.channels_last)
+    resumed_optimizer = build_optimizer(resumed, name="adamw", lr=0.01)
+    restore(checkpoint, resumed, resumed_optimizer)
+    continue_training(resumed, resumed_optimizer, 3)
+    for (name, expected), actual in zip(model.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(expected, actual), name
     control = Own().to(memory_format=torch.channels_last)
     control.load_state_dict(checkpoint.weights)
     continue_training(control, build_optimizer(control, name="adamw", lr=0.01), 3)
@@ -113,22 +113,22 @@ def test_write_order_is_sync_then_replace_then_sync_of_the_folder(
     order: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
-    def seen_fsync(descriptor: int) -> None:
+    def logged_fsync(descriptor: int) -> None:
         order.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync file")  # noqa: PTH112
         fsync(descriptor)
 
-    def seen_replace(self: Path, target: Path) -> Path:
+    def logged_replace(self: Path, target: Path) -> Path:
         order.append("replace")
         return replace(self, target)
 
-    monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(Path, "replace", seen_replace)
+    monkeypatch.setattr(os, "fsync", logged_fsync)
+    monkeypatch.setattr(Path, "replace", logged_replace)
     save_checkpoint(tmp_path / "a.safetensors", Own(), description={})
     assert order == ["fsync file", "replace", "fsync folder"]
 
 
 @pytest.mark.parametrize("position", [0, 4, 20, 400, -1])
-def test_a_cut_file_is_named(tmp_path: Path, position: int) -> None:
+def test_error_for_a_truncated_file_contains_its_path(tmp_path: Path, position: int) -> None:
     path = tmp_path / "a.safetensors"
     save_checkpoint(path, Own(), description={})
     path.write_bytes(path.read_bytes()[:position])
@@ -136,13 +136,13 @@ def test_a_cut_file_is_named(tmp_path: Path, position: int) -> None:
         load_checkpoint(path)
 
 
-def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
+def test_errors_for_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"best\.safetensors"):
         load(tmp_path)
-    plain = tmp_path / "plain.safetensors"
-    safetensors.torch.save_file({"a": torch.zeros(1)}, plain)
+    without_header = tmp_path / "plain.safetensors"
+    safetensors.torch.save_file({"a": torch.zeros(1)}, without_header)
     with pytest.raises(DataError, match="--weights"):
-        load_checkpoint(plain)
+        load_checkpoint(without_header)
     newer = tmp_path / "newer.safetensors"
     safetensors.torch.save_file({"a": torch.zeros(1)}, newer, metadata={"detseg": json.dumps({"schema": 99})})
     with pytest.raises(DataError, match="schema 99"):
@@ -161,5 +161,5 @@ def test_a_pickle_is_not_executed(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         load_checkpoint(path)
     assert not canary.exists()
-    torch.load(path, weights_only=False)  # control: the file would have acted
+    torch.load(path, weights_only=False)  # control: an unsafe loader executes the code
     assert canary.exists()

@@ -1,4 +1,4 @@
-"""The engine with a user's own module and own dataset: nothing of the project's models is needed."""
+"""The engine with a user-defined module and dataset, without this project's models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Squares(torch.utils.data.Dataset[Any]):
 
 
 class OneBox(nn.Module):
-    """Says where the square is: losses in training mode, one detection an image in eval mode."""
+    """Predicts the box of the square: losses in training mode, one detection per image in eval mode."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -40,8 +40,8 @@ class OneBox(nn.Module):
         if self.training:
             assert targets is not None
             return {"loss_box": (boxes - torch.cat([target["boxes"] for target in targets])).abs().mean() / 32}
-        one = torch.ones(1)
-        return [{"boxes": box[None].clamp(0, 32), "labels": one.long(), "scores": one} for box in boxes]
+        score = torch.ones(1)
+        return [{"boxes": box[None].clamp(0, 32), "labels": score.long(), "scores": score} for box in boxes]
 
 
 def test_own_module_and_dataset(tmp_path: Path, capsys: Any) -> None:
@@ -58,11 +58,11 @@ def test_own_module_and_dataset(tmp_path: Path, capsys: Any) -> None:
     assert "Average Precision" in capsys.readouterr().out
 
     save_checkpoint(tmp_path / "own.safetensors", model, description={"width": 64}, metrics=metrics.to_dict())
-    again = load(tmp_path / "own.safetensors", build=lambda saved: OneBox(saved["width"]))
-    assert not again.training
+    loaded = load(tmp_path / "own.safetensors", build=lambda description: OneBox(description["width"]))
+    assert not loaded.training
     image = [Squares()[0][0]]
     with torch.inference_mode():
-        expected, found = model.eval()(image), again(image)
+        expected, actual = model.eval()(image), loaded(image)
         control = OneBox(64).eval()(image)
-    assert torch.equal(found[0]["boxes"], expected[0]["boxes"])
+    assert torch.equal(actual[0]["boxes"], expected[0]["boxes"])
     assert not torch.equal(control[0]["boxes"], expected[0]["boxes"])

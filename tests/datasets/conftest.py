@@ -1,4 +1,4 @@
-"""Small tables whose images are drawn on the spot."""
+"""Small tables with generated images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw_image(path: Path, size_hw: tuple[int, int], seed: int) -> None:
 
 @pytest.fixture
 def make_table(tmp_path: Path) -> Callable[..., AnnotationTable]:
-    """``make_table(sizes_hw, instances)``: one image per size, with the instances of its list.
+    """``make_table(sizes_hw, instances)``: one image per size, with the instances of the corresponding list.
 
     An instance is a tuple of four numbers (an xywh box), an array [V, 2] (a polygon), or a list of four numbers (the
     polygon of an ellipse: centre x, y and radii).
@@ -94,7 +94,7 @@ def make_table(tmp_path: Path) -> Callable[..., AnnotationTable]:
             segmentation=SegmentationColumn.from_list(segmentations),
             keypoints=keypoints,
             keypoint_schema=keypoint_schema,
-            source="drawn.json",
+            source="generated.json",
         )
 
     return build

@@ -1,4 +1,4 @@
-"""Each line of the sample contract, violated once."""
+"""Each rule of the sample format, violated once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check(image: Any, target: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1, 5])
-def test_good_samples_pass(n: int) -> None:
+def test_valid_samples_pass(n: int) -> None:
     image, target = sample(n)
     check(image, target)
     del target["masks"], target["keypoints"]
@@ -45,7 +45,7 @@ IMAGES = [
 
 
 @pytest.mark.parametrize(("image", "message"), IMAGES)
-def test_bad_images(image: Any, message: str) -> None:
+def test_invalid_images(image: Any, message: str) -> None:
     with pytest.raises(DataError, match=rf"^a\.png: .*{message}"):
         check(image, sample(1)[1])
 
@@ -55,7 +55,7 @@ TARGETS: list[tuple[str, Any, str]] = [
     ("boxes", torch.zeros(1, 4, dtype=torch.float64), r"boxes is float64 \[1, 4\]; it must be float32 \[N, 4\]"),
     ("boxes", torch.zeros(0), r"boxes is float32 \[0\]"),
     ("boxes", torch.tensor([[1.0, 2, 30.001, 20]]), r"is not 0 <= x1 < x2 <= 30"),
-    ("boxes", torch.tensor([[-0.001, 2, 30, 20]]), "clip it"),
+    ("boxes", torch.tensor([[-0.001, 2, 30, 20]]), "clip or remove it"),
     ("boxes", torch.tensor([[5.0, 2, 5, 20]]), "of instance 0 is not"),
     ("boxes", torch.tensor([[5.0, 9, 6, 8]]), "is not"),
     ("boxes", torch.tensor([[5.0, float("nan"), 6, 8]]), "nan"),
@@ -68,7 +68,7 @@ TARGETS: list[tuple[str, Any, str]] = [
     ("area", torch.tensor([-1.0]), r"areas \[-1\.0\] must be finite"),
     ("area", torch.tensor([float("nan")]), "must be finite"),
     ("iscrowd", torch.zeros(1, dtype=torch.int64), "iscrowd is int64"),
-    ("iscrowd", torch.ones(1, dtype=torch.uint8), "leave crowds out"),
+    ("iscrowd", torch.ones(1, dtype=torch.uint8), "exclude crowd instances"),
     (
         "masks",
         torch.zeros(1, 20, 31, dtype=torch.uint8),
@@ -78,7 +78,7 @@ TARGETS: list[tuple[str, Any, str]] = [
     ("masks", torch.zeros(1, 20, 30, dtype=torch.bool), "masks is bool"),
     ("masks", torch.full((1, 20, 30), 255, dtype=torch.uint8), "masks have the value 255; use 0 and 1"),
     ("keypoints", torch.zeros(1, 4, 2), "keypoints is float32"),
-    ("keypoints", torch.tensor([[[40.0, 3, 2]]]), "a keypoint lies outside the 30 x 20 image"),
+    ("keypoints", torch.tensor([[[40.0, 3, 2]]]), "a keypoint is outside the 30 x 20 image"),
     ("keypoints", torch.tensor([[[4.0, 3, 3]]]), "visibility must be 0, 1 or 2"),
     ("image_id", 7, "image_id is a int"),
     ("image_id", torch.tensor([7]), r"image_id is int64 \[1\]; it must be int64 \[\]"),
@@ -87,7 +87,7 @@ TARGETS: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("key", "value", "message"), TARGETS)
-def test_bad_targets(key: str, value: Any, message: str) -> None:
+def test_invalid_targets(key: str, value: Any, message: str) -> None:
     image, target = sample(1)
     with pytest.raises(DataError, match=rf"^a\.png: .*{message}"):
         check(image, {**target, key: value})

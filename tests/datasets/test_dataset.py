@@ -1,4 +1,4 @@
-"""Records to samples: sizes, masks, boxes, EXIF, and one error that names the file."""
+"""Samples from records: sizes, masks, boxes, EXIF orientation, and errors that contain the file name."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from detseg.orientation import orient_image
 from detseg.preprocess import Preprocessing
 
 Make = Callable[..., AnnotationTable]
-SAME = Preprocessing(min_size=60, max_size=0)  # leaves 60 x 80 images as they are
+SAME = Preprocessing(min_size=60, max_size=0)  # does not resize 60 x 80 images
 
 
-def many(n: int, size_hw: tuple[int, int] = (60, 80)) -> list[Any]:
+def random_ellipses(n: int, size_hw: tuple[int, int] = (60, 80)) -> list[Any]:
     generator = np.random.default_rng(n)
     return [[*generator.uniform(5, size_hw[0] - 5, 2), *generator.uniform(0.4, 8, 2)] for _ in range(n)]
 
@@ -38,8 +38,10 @@ def many(n: int, size_hw: tuple[int, int] = (60, 80)) -> list[Any]:
 @pytest.mark.parametrize("n", [0, 1, 7, 400])
 @pytest.mark.parametrize("task", ["detect", "segment"])
 @pytest.mark.parametrize("name", ["none", "strong"])
-def test_every_sample_keeps_the_contract(make_table: Make, n: int, task: str, name: str) -> None:
-    dataset = Dataset(make_table([(60, 80)], [many(n)]), Preprocessing(48, 90), task=task, augment=preset(name, task))
+def test_every_sample_is_valid(make_table: Make, n: int, task: str, name: str) -> None:
+    dataset = Dataset(
+        make_table([(60, 80)], [random_ellipses(n)]), Preprocessing(48, 90), task=task, augment=preset(name, task)
+    )
     image, target = dataset[0]
     check_sample(image, target, num_labels=3, where="here")
     assert image.shape == (3, 48, 64)
@@ -52,13 +54,13 @@ def test_every_sample_keeps_the_contract(make_table: Make, n: int, task: str, na
 
 @pytest.mark.parametrize("n", [0, 1, 20])
 def test_masks_at_full_size_equal_pycocotools(make_table: Make, n: int) -> None:
-    table = make_table([(60, 80)], [many(n)])
+    table = make_table([(60, 80)], [random_ellipses(n)])
     rings = table[0].segmentations
     _, target = Dataset(table, SAME, task="segment")[0]
     for ring, mask, box, area in zip(rings, target["masks"], target["boxes"], target["area"], strict=True):
-        theirs = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([ring[0].ravel().tolist()], 60, 80)))
-        if theirs.any():
-            assert (mask.numpy() == theirs).all()
+        reference = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects([ring[0].ravel().tolist()], 60, 80)))
+        if reference.any():
+            assert (mask.numpy() == reference).all()
         assert (masks_to_boxes(mask.numpy()[None])[0] == box.numpy()).all()
         assert area == mask.sum()
 
@@ -75,13 +77,13 @@ def test_boxes_are_scaled_exactly(make_table: Make) -> None:
     [(-0.001, 0.0, 20.0, 20.0), (70.0, 50.0, 10.001, 10.001), (80 - 1e-9, 3.0, 1e-9, 4.0), (33.0, 3.0, 1e-12, 4.0)],
 )
 def test_boxes_at_the_edge_of_float32(make_table: Make, box: tuple[float, ...]) -> None:
-    """The dataset loses none of them, and none leaves the frame."""
+    """None of them is lost, and none extends outside the image."""
     _, target = Dataset(make_table([(60, 80)], [[box]]), SAME, task="detect")[0]
     assert len(target["boxes"]) == 1
 
 
 @pytest.mark.parametrize("centre", [(3.5, 5.5), (79.9, 59.9), (0.0, 0.0), (40.0, 30.0)])
-def test_object_without_a_pixel_keeps_one(make_table: Make, centre: tuple[float, float]) -> None:
+def test_object_without_a_pixel_gets_one(make_table: Make, centre: tuple[float, float]) -> None:
     table = make_table([(60, 80)], [[[*centre, 0.05, 0.05], [30, 30, 9, 9]]])
     _, target = Dataset(table, Preprocessing(20, 0), task="segment")[0]
     assert target["masks"].sum(dim=(1, 2))[0] == 1
@@ -90,8 +92,8 @@ def test_object_without_a_pixel_keeps_one(make_table: Make, centre: tuple[float,
     assert (x2, y2) == (x1 + 1, y1 + 1)
 
 
-def test_crowd_and_ignored_instances_are_left_out(make_table: Make) -> None:
-    table = make_table([(60, 80)], [many(5)], crowd=[1], ignore=[3])
+def test_crowd_and_ignored_instances_are_excluded(make_table: Make) -> None:
+    table = make_table([(60, 80)], [random_ellipses(5)], crowd=[1], ignore=[3])
     _, target = Dataset(table, SAME, task="segment")[0]
     assert target["labels"].tolist() == [1, 3, 2]
     assert target["iscrowd"].tolist() == [0, 0, 0]
@@ -100,19 +102,19 @@ def test_crowd_and_ignored_instances_are_left_out(make_table: Make) -> None:
 # Size and orientation
 
 
-def test_sizes_are_torchvisions() -> None:
+def test_sizes_equal_torchvision() -> None:
     generator = np.random.default_rng(0)
     for min_size, max_size in ((800, 1333), (320, 640), (100, 167), (64, 64)):
-        theirs = GeneralizedRCNNTransform(min_size, max_size, [0.0] * 3, [1.0] * 3)
-        ours = Preprocessing(min_size, max_size)
+        reference = GeneralizedRCNNTransform(min_size, max_size, [0.0] * 3, [1.0] * 3)
+        preprocessing = Preprocessing(min_size, max_size)
         for height, width in [(1, 1), (1, 40), (min_size, max_size), *generator.integers(50, 2500, (60, 2)).tolist()]:
             image = torch.empty(3, height, width, device="meta")
-            assert tuple(theirs.resize(image)[0].shape[1:]) == ours.resized_hw((height, width))
+            assert tuple(reference.resize(image)[0].shape[1:]) == preprocessing.resized_hw((height, width))
 
 
 @pytest.mark.parametrize(("size_hw", "expected"), [((60, 80), (30, 40)), ((81, 60), (40, 30)), ((31, 200), (9, 60))])
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_one_resize_to_the_networks_size(
+def test_resize_to_the_network_input_size(
     make_table: Make, size_hw: tuple[int, int], expected: tuple[int, int], suffix: str
 ) -> None:
     table = make_table([size_hw], [[]], suffix=suffix)
@@ -120,9 +122,9 @@ def test_one_resize_to_the_networks_size(
     image, _ = dataset[0]
     assert tuple(image.shape[1:]) == expected == dataset.geometry(0).network_hw
     stored = cv2.cvtColor(cv2.imread(str(table[0].path)), cv2.COLOR_BGR2RGB)
-    plain = cv2.resize(stored, expected[::-1], interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
-    difference = np.abs(image.numpy().astype(int) - plain)
-    assert difference.max() == 0 if suffix == ".png" else difference.mean() < 4  # a JPEG may be decoded reduced
+    reference = cv2.resize(stored, expected[::-1], interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1)
+    difference = np.abs(image.numpy().astype(int) - reference)
+    assert difference.max() == 0 if suffix == ".png" else difference.mean() < 4  # a JPEG may be decoded at reduced size
 
 
 INVERSE = {6: 8, 8: 6}
@@ -130,7 +132,7 @@ INVERSE = {6: 8, 8: 6}
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("task", ["detect", "segment"])
-def test_exif_rotated_images_lie_under_their_boxes(make_table: Make, orientation: int, task: str) -> None:
+def test_exif_rotated_images_match_their_boxes(make_table: Make, orientation: int, task: str) -> None:
     table = make_table(
         [(96, 160)],
         [[np.array([[20, 8], [70, 8], [70, 30], [20, 30]], float)]],
@@ -157,8 +159,8 @@ def test_classification_crops_the_centre(make_table: Make) -> None:
     for index, (size, corner, class_index) in enumerate([((30, 40), (3, 8), 2), ((45, 30), (10, 3), 0)]):
         image, target = dataset[index]
         pixels = cv2.cvtColor(cv2.imread(str(table[index].path)), cv2.COLOR_BGR2RGB)
-        plain = cv2.resize(pixels, size[::-1])[corner[0] : corner[0] + 24, corner[1] : corner[1] + 24]
-        assert (image.numpy() == plain.transpose(2, 0, 1)).all()
+        reference = cv2.resize(pixels, size[::-1])[corner[0] : corner[0] + 24, corner[1] : corner[1] + 24]
+        assert (image.numpy() == reference.transpose(2, 0, 1)).all()
         assert dataset.geometry(index).crop_yx == corner
         assert set(target) == {"class_index", "image_id"}
         assert target["class_index"].shape == ()
@@ -169,22 +171,22 @@ def test_classification_crops_the_centre(make_table: Make) -> None:
     assert [dataset[row][1]["class_index"].tolist() for row in range(2)] == [[2, -1], [0, 1]]
 
 
-def test_keypoints_are_scaled_and_mirrored(make_table: Make) -> None:
+def test_keypoints_are_scaled_and_flipped(make_table: Make) -> None:
     points = np.array([[[10, 20, 2], [30, 40, 1], [90, 10, 2]]], float)
     schema = KeypointSchema(("left", "right", "nose"), swaps=((0, 1),))
     table = make_table([(60, 80)], [[(0, 0, 80, 60)]], keypoints=points, keypoint_schema=schema)
     assert "keypoints" not in Dataset(table, Preprocessing(30, 0), task="detect")[0][1]
     _, target = Dataset(table, Preprocessing(30, 0), task="keypoints")[0]
     assert target["keypoints"].tolist() == [[[5, 10, 2], [15, 20, 1], [0, 0, 0]]]
-    mirrored = Dataset(table, Preprocessing(30, 0), task="keypoints", augment=Augment([A.HorizontalFlip(p=1)]))
-    assert np.allclose(mirrored[0][1]["keypoints"], [[[25, 20, 1], [35, 10, 2], [0, 0, 0]]])
+    flipped = Dataset(table, Preprocessing(30, 0), task="keypoints", augment=Augment([A.HorizontalFlip(p=1)]))
+    assert np.allclose(flipped[0][1]["keypoints"], [[[25, 20, 1], [35, 10, 2], [0, 0, 0]]])
 
 
 def test_keypoints_without_masks_and_without_points(make_table: Make) -> None:
-    """Masks are not rasterised; an instance without points keeps its box; a data set without them is refused."""
+    """Masks are not rasterized; an instance without keypoints keeps its box; a data set without them is an error."""
     schema = KeypointSchema(("a", "b"))
     points = np.zeros((2, 2, 3))
-    points[0] = [[20, 20, 2], [80, 60, 1]]  # the second on the very corner of the image
+    points[0] = [[20, 20, 2], [80, 60, 1]]  # the second is exactly at the corner of the image
     instances = [[[30, 30, 9, 9], (0, 0, 8, 6)], []]
     table = make_table([(60, 80)] * 2, instances, keypoints=points, keypoint_schema=schema)
     dataset = Dataset(table, Preprocessing(30, 0), task="keypoints")
@@ -200,7 +202,7 @@ def test_keypoints_without_masks_and_without_points(make_table: Make) -> None:
 
 
 def test_samples_are_a_function_of_their_key(make_table: Make) -> None:
-    table = make_table([(60, 80)] * 3, [many(3)] * 3)
+    table = make_table([(60, 80)] * 3, [random_ellipses(3)] * 3)
     dataset = Dataset(table, SAME, task="segment", augment=preset("strong", "segment"), seed=5)
 
     def bits(dataset: Dataset, key: int | SampleKey) -> bytes:
@@ -228,32 +230,34 @@ def test_index_outside_ends_iteration(make_table: Make) -> None:
         dataset[2]
 
 
-def test_what_a_table_lacks_is_said_at_once(make_table: Make) -> None:
+def test_missing_annotations_are_reported_at_creation(make_table: Make) -> None:
     table = make_table([(60, 80)], [[(1, 2, 3, 4), [9, 9, 4, 4]]])
     with pytest.raises(
-        DataError, match=r"drawn\.json: 1 of 2 instances have no mask, .* annotation 1; use task detect"
+        DataError, match=r"generated\.json: 1 of 2 instances have no mask, .* annotation 1; use task detect"
     ):
         Dataset(table, SAME, task="segment")
     Dataset(replace(table, iscrowd=np.array([True, False])), SAME, task="segment")
-    with pytest.raises(DataError, match=r"drawn\.json: 1 of 1 images have no class, the first is image_0\.png"):
+    with pytest.raises(DataError, match=r"generated\.json: 1 of 1 images have no class, the first is image_0\.png"):
         Dataset(table, SAME, task="classify")
     with pytest.raises(DataError, match="preprocessing crops to 50 px"):
         Dataset(table, replace(SAME, crop=50), task="detect")
-    with pytest.raises(DataError, match="task 'find' is not known"):
+    with pytest.raises(DataError, match="unknown task 'find'; available tasks: detect, segment, keypoints, classify"):
         Dataset(table, SAME, task="find")  # type: ignore[arg-type]
 
 
-def test_errors_name_the_file(make_table: Make) -> None:
+def test_errors_contain_the_file_name(make_table: Make) -> None:
     table = make_table([(60, 80)] * 4, [[], [], [], [[9, 9, 4, 4]]])
     table[0].path.write_bytes(table[0].path.read_bytes()[:200])
     table[1].path.unlink()
     dataset = Dataset(table, SAME, task="detect")
-    with pytest.raises(DataError, match=r"image_0\.png: broken or truncated PNG"):
+    with pytest.raises(DataError, match=r"image_0\.png: corrupt or truncated PNG"):
         dataset[0]
     with pytest.raises(OSError, match=r"image_1\.png"):
         dataset[1]
     other = replace(table, height=np.full(4, 61, np.int32))
-    with pytest.raises(DataError, match=r"image_2\.png: the file is 80 x 60 pixels, the table says 80 x 61; .* again"):
+    with pytest.raises(
+        DataError, match=r"image_2\.png: the file is 80 x 60 pixels, but the annotations specify 80 x 61; .* again"
+    ):
         Dataset(other, SAME, task="detect")[2]
     with pytest.raises(DataError, match=r"image_2\.png:clip: images inside archives"):
         Dataset(replace(table, member=np.array(["clip"] * 4, np.dtypes.StringDType())), SAME, task="detect")[2]
@@ -264,7 +268,7 @@ def test_errors_name_the_file(make_table: Make) -> None:
     assert "while augmenting" in "".join(getattr(caught.value, "__notes__", []))
 
 
-def test_class_map_bounds_the_labels(make_table: Make) -> None:
-    table = replace(make_table([(60, 80)], [many(1)]), label=np.array([4], np.int32))
+def test_labels_outside_the_class_map_are_an_error(make_table: Make) -> None:
+    table = replace(make_table([(60, 80)], [random_ellipses(1)]), label=np.array([4], np.int32))
     with pytest.raises(DataError, match=r"image_0\.png: label 4 of instance 0 is outside 1\.\.3"):
         Dataset(table, SAME, task="detect")[0]

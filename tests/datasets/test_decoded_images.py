@@ -1,4 +1,4 @@
-"""Images decoded once: the same samples with and without, in any worker, within a limit."""
+"""The cache of decoded images does not change samples, works in all workers and respects its limit."""
 
 from __future__ import annotations
 
@@ -55,70 +55,70 @@ def samples(dataset: Dataset, *, workers: int = 0, context: str | None = None, e
         pytest.param(2, "spawn", "none", marks=pytest.mark.slow),
     ],
 )
-def test_samples_are_the_same_with_and_without(
+def test_samples_are_the_same_with_and_without_cache(
     table: AnnotationTable, tmp_path: Path, workers: int, context: str | None, name: str
 ) -> None:
     augment = preset(name, "segment")
-    plain = Dataset(table, PREPROCESSING, task="segment", augment=augment)
+    uncached = Dataset(table, PREPROCESSING, task="segment", augment=augment)
     decoded = DecodedImages(table, PREPROCESSING, tmp_path)
-    kept = Dataset(table, PREPROCESSING, task="segment", augment=augment, decoded=decoded)
-    found = list(samples(kept, workers=workers, context=context))
-    assert len(found) == 2 * len(SIZES)
-    assert all(equal(*pair) for pair in zip(samples(plain), found, strict=True))
-    assert all(decoded.get(row) is not None for row in range(len(SIZES)))  # by workers, seen from here
+    cached = Dataset(table, PREPROCESSING, task="segment", augment=augment, decoded=decoded)
+    cached_samples = list(samples(cached, workers=workers, context=context))
+    assert len(cached_samples) == 2 * len(SIZES)
+    assert all(equal(*pair) for pair in zip(samples(uncached), cached_samples, strict=True))
+    assert all(decoded.get(row) is not None for row in range(len(SIZES)))  # cached by workers, visible in this process
 
 
-def test_what_is_kept_is_not_decoded_again(table: AnnotationTable, tmp_path: Path) -> None:
+def test_cached_images_are_not_decoded_again(table: AnnotationTable, tmp_path: Path) -> None:
     decoded = DecodedImages(table, PREPROCESSING, tmp_path)
-    kept = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
-    before = [kept[row] for row in range(3)]
+    cached = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
+    before = [cached[row] for row in range(3)]
     for row in range(len(SIZES)):
         table[row].path.unlink()
-    assert all(equal(before[row], kept[row]) for row in range(3))
+    assert all(equal(before[row], cached[row]) for row in range(3))
     with pytest.raises(FileNotFoundError):
-        kept[3]  # nobody asked for it while its file was there
+        cached[3]  # it was not requested while its file existed
     with pytest.raises(FileNotFoundError):
         Dataset(table, PREPROCESSING, task="segment")[0]
 
 
 @pytest.mark.parametrize("rows", range(len(SIZES) + 1))
-def test_a_limit_keeps_the_first_rows(table: AnnotationTable, tmp_path: Path, rows: int) -> None:
+def test_only_the_first_rows_fit_a_limit(table: AnnotationTable, tmp_path: Path, rows: int) -> None:
     geometries = [PREPROCESSING.geometry(size) for size in SIZES]
     limit = sum(3 * height * width for height, width in (geometry.network_hw for geometry in geometries[:rows]))
-    for room in (limit, limit + 1):
-        decoded = DecodedImages(table, PREPROCESSING, tmp_path, limit=room)
-        kept = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
-        first, second = list(samples(kept, epochs=1)), list(samples(kept, epochs=1))
+    for max_bytes in (limit, limit + 1):
+        decoded = DecodedImages(table, PREPROCESSING, tmp_path, limit=max_bytes)
+        cached = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
+        first, second = list(samples(cached, epochs=1)), list(samples(cached, epochs=1))
         assert all(equal(*pair) for pair in zip(first, second, strict=True))
         assert [decoded.get(row) is not None for row in range(len(SIZES))] == [row < rows for row in range(len(SIZES))]
         assert (decoded.rows, decoded.size) == (rows, limit)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_orientation_and_crop_are_part_of_what_is_kept(make_table: Make, tmp_path: Path, orientation: int) -> None:
+def test_cached_images_are_oriented_and_cropped(make_table: Make, tmp_path: Path, orientation: int) -> None:
     table = make_table([(60, 80), (90, 60)], [[], []], class_index=[[2], [0]], orientation=orientation)
     preprocessing = Preprocessing(30, 0, crop=24)
     decoded = DecodedImages(table, preprocessing, tmp_path)
-    kept = Dataset(table, preprocessing, task="classify", decoded=decoded)
-    plain = Dataset(table, preprocessing, task="classify")
+    cached = Dataset(table, preprocessing, task="classify", decoded=decoded)
+    uncached = Dataset(table, preprocessing, task="classify")
     for row in (0, 1, 0, 1, -1):
-        assert equal(plain[row], kept[row])
+        assert equal(uncached[row], cached[row])
     assert decoded.get(1).shape == (24, 24, 3)  # type: ignore[union-attr]
 
 
-def test_augmentation_does_not_write_into_what_is_kept(table: AnnotationTable, tmp_path: Path) -> None:
-    """Control: the view itself refuses to be written to."""
+def test_augmentation_does_not_modify_cached_images(table: AnnotationTable, tmp_path: Path) -> None:
+    """Control: the cached array is read-only."""
 
     def paint(image: np.ndarray, target: Any, seed: int, *, swaps: Any = (), landscape: Any = None) -> Any:
         image[:] = seed % 256
         return image, target
 
     decoded = DecodedImages(table, PREPROCESSING, tmp_path)
-    kept = Dataset(table, PREPROCESSING, task="segment", augment=paint, decoded=decoded)  # type: ignore[arg-type]
-    colours = {int(kept[SampleKey(2, epoch)][0][0, 0, 0]) for epoch in range(8)}
+    cached = Dataset(table, PREPROCESSING, task="segment", augment=paint, decoded=decoded)  # type: ignore[arg-type]
+    colours = {int(cached[SampleKey(2, epoch)][0][0, 0, 0]) for epoch in range(8)}
     assert len(colours) > 2
-    plain = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
-    assert equal(plain[0], Dataset(table, PREPROCESSING, task="segment")[0])
+    unaugmented = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
+    assert equal(unaugmented[0], Dataset(table, PREPROCESSING, task="segment")[0])
     with pytest.raises(ValueError, match="read-only"):
         decoded.get(0)[:] = 0  # type: ignore[index]
 
@@ -139,14 +139,14 @@ def test_two_processes_may_write_one_row(table: AnnotationTable, tmp_path: Path)
         process.join()
         assert process.exitcode == 0
     for row in (0, 1):
-        kept = decoded.get(row)
-        assert kept is not None
-        assert (kept == row + 1).all()
+        pixels = decoded.get(row)
+        assert pixels is not None
+        assert (pixels == row + 1).all()
     assert decoded.get(2) is None
 
 
-def test_nothing_is_left_in_the_folder(table: AnnotationTable, tmp_path: Path) -> None:
-    folder = tmp_path / "kept"
+def test_the_folder_stays_empty(table: AnnotationTable, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
     folder.mkdir()
     decoded = DecodedImages(table, PREPROCESSING, folder)
     Dataset(table, PREPROCESSING, task="segment", decoded=decoded)[0]
@@ -155,40 +155,38 @@ def test_nothing_is_left_in_the_folder(table: AnnotationTable, tmp_path: Path) -
         DecodedImages(table, PREPROCESSING, tmp_path / "missing")
 
 
-def test_a_full_disk_is_said_and_survived(
-    table: AnnotationTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_causes_a_warning(table: AnnotationTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = DecodedImages(table, PREPROCESSING, tmp_path)
-    kept, plain = (Dataset(table, PREPROCESSING, task="segment", decoded=one) for one in (decoded, None))
-    kept[0]
+    cached, uncached = (Dataset(table, PREPROCESSING, task="segment", decoded=cache) for cache in (decoded, None))
+    cached[0]
 
     def full(*arguments: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.warns(UserWarning, match="no room to keep decoded images"):
-        assert equal(plain[2], kept[2])
+    with pytest.warns(UserWarning, match="no space to cache decoded images"):
+        assert equal(uncached[2], cached[2])
     monkeypatch.undo()
-    assert equal(plain[3], kept[3])
+    assert equal(uncached[3], cached[3])
     assert [decoded.get(row) is not None for row in range(5)] == [True, False, False, False, False]
 
 
-def test_other_tables_are_refused_and_copies_keep_nothing(table: AnnotationTable, tmp_path: Path) -> None:
+def test_other_tables_are_rejected_and_copies_cache_nothing(table: AnnotationTable, tmp_path: Path) -> None:
     decoded = DecodedImages(table, PREPROCESSING, tmp_path)
     for other, preprocessing in ((copy.copy(table), PREPROCESSING), (table, Preprocessing(40, 60))):
         with pytest.raises(DataError, match="another table"):
             Dataset(other, preprocessing, task="segment", decoded=decoded)
-    kept = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
-    alone = pickle.loads(pickle.dumps(kept))
-    assert equal(kept[0], alone[0])
+    cached = Dataset(table, PREPROCESSING, task="segment", decoded=decoded)
+    copied = pickle.loads(pickle.dumps(cached))
+    assert equal(cached[0], copied[0])
     assert decoded.get(0) is not None
-    assert alone.decoded.get(0) is None
+    assert copied.decoded.get(0) is None
 
 
-def test_an_edited_file_shows_in_the_next_run_only(table: AnnotationTable, tmp_path: Path) -> None:
-    kept = Dataset(table, PREPROCESSING, task="segment", decoded=DecodedImages(table, PREPROCESSING, tmp_path))
-    before = kept[0]
+def test_an_edited_file_is_read_in_the_next_run_only(table: AnnotationTable, tmp_path: Path) -> None:
+    cached = Dataset(table, PREPROCESSING, task="segment", decoded=DecodedImages(table, PREPROCESSING, tmp_path))
+    before = cached[0]
     cv2.imwrite(str(table[0].path), np.zeros((*SIZES[0], 3), np.uint8))
-    assert equal(before, kept[0])
+    assert equal(before, cached[0])
     later = Dataset(table, PREPROCESSING, task="segment", decoded=DecodedImages(table, PREPROCESSING, tmp_path))
     assert not later[0][0].any()

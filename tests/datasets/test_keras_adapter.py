@@ -1,4 +1,4 @@
-"""The same samples in Keras 3, on the torch backend."""
+"""Samples in Keras 3, with the torch backend."""
 
 from __future__ import annotations
 
@@ -32,21 +32,22 @@ def keras(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return pytest.importorskip("keras")
 
 
-def test_batches_equal_ours(keras: Any) -> None:
-    ours, theirs = data_loader(samples(), 4, shuffle=True, seed=3), keras_dataset(samples(), 4, shuffle=True, seed=3)
-    assert len(ours) == len(theirs) == 3
+def test_batches_equal_the_data_loader(keras: Any) -> None:
+    loader = data_loader(samples(), 4, shuffle=True, seed=3)
+    batches = keras_dataset(samples(), 4, shuffle=True, seed=3)
+    assert len(loader) == len(batches) == 3
     for epoch in range(2):
-        ours.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         order = []
-        for index, (images, targets) in enumerate(ours):
-            batch, classes = theirs[index]
+        for index, (images, targets) in enumerate(loader):
+            batch, classes = batches[index]
             assert batch.dtype == np.float32
             assert classes.dtype == np.int64
             np.testing.assert_array_equal(batch, torch.stack(images).permute(0, 2, 3, 1).numpy() / np.float32(255))
             assert classes.tolist() == [int(target["class_index"]) for target in targets]
             order += [int(target["image_id"]) for target in targets]
         assert order != sorted(order)
-        theirs.on_epoch_end()
+        batches.on_epoch_end()
 
 
 def test_channels_first(keras: Any) -> None:
@@ -55,7 +56,7 @@ def test_channels_first(keras: Any) -> None:
     assert np.array_equal(batch[0], samples(3)[2][0].numpy() / np.float32(255))
 
 
-def test_no_images_make_no_batches(keras: Any) -> None:
+def test_no_images_and_no_batches(keras: Any) -> None:
     assert len(keras_dataset(samples(0), 2)) == 0
 
 
@@ -77,14 +78,14 @@ def test_a_keras_model_learns(keras: Any) -> None:
 
 @pytest.mark.parametrize(
     ("preprocessing", "size", "message"),
-    [(Preprocessing(8, 0), 2, "one size; set a crop"), (CROPPED, 0, "batch size 0")],
+    [(Preprocessing(8, 0), 2, "equal size; set a crop"), (CROPPED, 0, "batch size 0")],
 )
-def test_what_keras_cannot_take(keras: Any, preprocessing: Preprocessing, size: int, message: str) -> None:
+def test_unsupported_arguments_are_an_error(keras: Any, preprocessing: Preprocessing, size: int, message: str) -> None:
     with pytest.raises(DataError, match=message):
         keras_dataset(samples(2, preprocessing), size)
 
 
-def test_without_keras_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_keras_the_message_states_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(DataError, match=r"pip install 'detseg\[keras\]'.*KERAS_BACKEND=torch"):
         keras_dataset(samples(), 2)

@@ -1,4 +1,4 @@
-"""Keypoints stay on what they mark, whatever moves the image."""
+"""Keypoints stay on their image features in all transforms."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def dots(points: list[tuple[float, float]]) -> tuple[np.ndarray, dict[str, Any]]
 
 
 def centre(image: np.ndarray) -> np.ndarray:
-    """x, y of the one bright dot, in pixels whose middle is 0.5."""
+    """x, y of the only bright dot; pixel centres are at 0.5."""
     moments = cv2.moments(image[..., 0], binaryImage=False)
     return np.array([moments["m10"], moments["m01"]]) / moments["m00"] + 0.5
 
 
 @pytest.mark.parametrize(
-    ("transform", "off"),
+    ("transform", "tolerance"),
     [
         (A.NoOp(), 0.01),
         (A.HorizontalFlip(p=1), 0.01),
@@ -49,18 +49,18 @@ def centre(image: np.ndarray) -> np.ndarray:
         (A.RandomResizedCrop(SIZE, scale=(0.7, 1.0), p=1), 0.8),
     ],
 )
-def test_a_point_stays_on_its_dot(transform: Any, off: float) -> None:
+def test_a_point_stays_on_its_dot(transform: Any, tolerance: float) -> None:
     for seed in range(4):
         image, target = dots([(40 + 3 * seed, 30)])
         moved_image, moved = Augment([transform])(image, target, seed)
         assert moved["keypoints"][0, 0, 2] == 2
-        np.testing.assert_allclose(moved["keypoints"][0, 0, :2], centre(moved_image), atol=off)
+        np.testing.assert_allclose(moved["keypoints"][0, 0, :2], centre(moved_image), atol=tolerance)
 
 
-def test_control_a_mirror_that_counts_from_zero_is_a_pixel_beside() -> None:
+def test_control_a_flip_with_pixel_centres_at_0_is_off_by_one_pixel() -> None:
     image, target = dots([(40, 30)])
-    mirrored = centre(A.HorizontalFlip(p=1)(image=image)["image"])
-    assert abs((SIZE[1] - 1 - target["keypoints"][0, 0, 0]) - mirrored[0]) == pytest.approx(1)
+    flipped = centre(A.HorizontalFlip(p=1)(image=image)["image"])
+    assert abs((SIZE[1] - 1 - target["keypoints"][0, 0, 0]) - flipped[0]) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +68,15 @@ def test_control_a_mirror_that_counts_from_zero_is_a_pixel_beside() -> None:
     [
         [],
         [[[10, 20, 2], [30, 25, 2], [20, 40, 2]]],
-        [[[10, 20, 1], [30, 25, 2], [0, 0, 0]]],  # hidden stays hidden, missing stays missing
+        [[[10, 20, 1], [30, 25, 2], [0, 0, 0]]],  # occluded stays occluded, missing stays missing
         [
             [[0, 0, 0], [30, 25, 1], [20, 40, 2]],
             [[0, 0, 0]] * 3,
-        ],  # left and right change places, also if one is missing
+        ],  # left and right are swapped, also if one is missing
         [[[96, 72, 2], [0.5, 0.5, 1], [95.5, 0.5, 2]]],
     ],
 )
-def test_a_mirror_is_the_one_made_by_hand(points: list[Any]) -> None:
+def test_flip_equals_a_reference_implementation(points: list[Any]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
     n = len(points)
     keypoints = np.array(points, np.float32).reshape(n, 3, 3)
@@ -85,42 +85,42 @@ def test_a_mirror_is_the_one_made_by_hand(points: list[Any]) -> None:
         "labels": np.ones(n, np.int64),
         "keypoints": keypoints,
     }
-    mirrored_image, mirrored = Augment([A.HorizontalFlip(p=1)])(image, target, 0, swaps=SWAPS)
+    flipped_image, flipped = Augment([A.HorizontalFlip(p=1)])(image, target, 0, swaps=SWAPS)
 
-    by_hand = keypoints[:, [1, 0, 2]].copy()
-    seen = by_hand[..., 2] > 0
-    by_hand[seen, 0] = SIZE[1] - by_hand[seen, 0]
-    assert (mirrored_image == image[:, ::-1]).all()
-    np.testing.assert_allclose(mirrored["keypoints"], by_hand, atol=0.51 if 96 in keypoints else 1e-4)
-    assert (mirrored["keypoints"][..., 2] == by_hand[..., 2]).all()
-    assert (mirrored["keypoints"][~seen] == 0).all()
-    assert mirrored["boxes"].tolist() == [[36, 6, 92, 64]] * n
-    assert (target["keypoints"] == keypoints).all()  # the argument is not changed
+    expected = keypoints[:, [1, 0, 2]].copy()
+    labelled = expected[..., 2] > 0
+    expected[labelled, 0] = SIZE[1] - expected[labelled, 0]
+    assert (flipped_image == image[:, ::-1]).all()
+    np.testing.assert_allclose(flipped["keypoints"], expected, atol=0.51 if 96 in keypoints else 1e-4)
+    assert (flipped["keypoints"][..., 2] == expected[..., 2]).all()
+    assert (flipped["keypoints"][~labelled] == 0).all()
+    assert flipped["boxes"].tolist() == [[36, 6, 92, 64]] * n
+    assert (target["keypoints"] == keypoints).all()  # the argument is not modified
 
 
-def test_what_leaves_the_frame_is_not_visible_and_the_instance_stays() -> None:
+def test_points_outside_the_image_are_not_visible_and_the_instance_remains() -> None:
     image, target = dots([(20, 20), (80, 60)])
     target["keypoints"][0, 1, 2] = 1
     _, moved = Augment([A.Crop(0, 0, 48, 40, p=1)])(image, target, 0)
     assert moved["keypoints"].tolist() == [[[20, 20, 2], [0, 0, 0]]]
     assert moved["boxes"].tolist() == [[8, 8, 48, 40]]
     _, moved = Augment([A.Crop(0, 0, 48, 40, p=1), A.Pad(padding=60, p=1)])(image, target, 0)
-    assert moved["keypoints"][0, 1].tolist() == [0, 0, 0]  # it was cut off, and does not come back over the padding
+    assert moved["keypoints"][0, 1].tolist() == [0, 0, 0]  # it was cropped, and is not restored by the padding
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_keep_the_contract(name: str, make_table: Callable[..., AnnotationTable]) -> None:
-    """``dataset[i]`` checks the sample; here for records with many, one and no instance."""
+def test_presets_return_valid_samples(name: str, make_table: Callable[..., AnnotationTable]) -> None:
+    """``dataset[i]`` checks the sample; here for records with several, one and no instances."""
     rng = np.random.default_rng(0)
     points = np.concatenate([rng.uniform(0, 60, (3, 3, 2)), rng.integers(0, 3, (3, 3, 1))], axis=2)
     schema = KeypointSchema(("left", "right", "nose"), SWAPS)
     boxes = [[(0, 0, 60, 60), (10, 10, 30, 40)], [], [(5, 5, 50, 50)]]
     table = make_table([(60, 80)] * 3, boxes, keypoints=points, keypoint_schema=schema)
     dataset = Dataset(table, Preprocessing(48, 0), task="keypoints", augment=preset(name, "keypoints"), seed=3)
-    seen = 0
+    visible = 0
     for index in range(3):
         for epoch in range(6):
             _, target = dataset[SampleKey(index, epoch)]
             assert target["keypoints"].shape == (len(target["boxes"]), 3, 3)
-            seen += int((target["keypoints"][..., 2] > 0).sum())
-    assert seen > 12
+            visible += int((target["keypoints"][..., 2] > 0).sum())
+    assert visible > 12

@@ -1,4 +1,4 @@
-"""Anybody's (image, class) datasets as samples."""
+"""Any (image, class) dataset as samples."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_an_empty_source_has_no_samples() -> None:
     assert list(data_loader(dataset, 2)) == []
 
 
-def test_an_image_folder_gives_the_samples_of_our_own_reader(folder: Path) -> None:
-    theirs, ours = LabelledImages(ImageFolder(folder), SMALL), Dataset(read(folder), SMALL, task="classify")
-    assert theirs.class_map.names == ours.table.class_map.names == ("ant", "bee")
-    assert len(theirs) == len(ours) == 5
+def test_an_image_folder_has_the_same_samples_as_read(folder: Path) -> None:
+    labelled, reference = LabelledImages(ImageFolder(folder), SMALL), Dataset(read(folder), SMALL, task="classify")
+    assert labelled.class_map.names == reference.table.class_map.names == ("ant", "bee")
+    assert len(labelled) == len(reference) == 5
     for index in range(5):
-        (image, target), (expected, expected_target) = theirs[index], ours[index]
+        (image, target), (expected, expected_target) = labelled[index], reference[index]
         assert torch.equal(image, expected)
         assert target["class_index"] == expected_target["class_index"]
         assert target["image_id"] == index
@@ -62,7 +62,7 @@ def test_an_image_folder_gives_the_samples_of_our_own_reader(folder: Path) -> No
     ids=["PIL", "array", "uint8 tensor", "ToTensor", "float64 tensor"],
 )
 @pytest.mark.parametrize("label", [1, np.int64(1), torch.tensor(1)])
-def test_every_form_of_an_image_gives_the_same_pixels(source: Any, label: Any) -> None:
+def test_every_image_type_returns_the_same_pixels(source: Any, label: Any) -> None:
     image, target = LabelledImages([(source, label)], AS_IS, classes=["a", "b"])[0]
     assert torch.equal(image, torch.from_numpy(PIXELS).permute(2, 0, 1))
     assert target["class_index"].item() == 1
@@ -95,33 +95,33 @@ def test_exif_orientation(tmp_path: Path, upright: bool) -> None:
         (PIXELS, r"list\[0\]: expected \(image, class\), got ndarray"),
         ((PIXELS, 2), r"list\[0\]: class_index 2 is outside"),
         ((PIXELS, -1), r"list\[0\]: class_index -1 is outside"),
-        ((PIXELS, 1.0), "the class is 1.0; an integer"),
-        ((PIXELS, [0, 1]), r"the class is \[0, 1\]; an integer"),
-        ((torch.randn(3, 4, 4), 0), "no Normalize"),
-        ((torch.full((3, 4, 4), torch.nan), 0), "no Normalize"),
+        ((PIXELS, 1.0), "the class is 1.0; it must be an integer"),
+        ((PIXELS, [0, 1]), r"the class is \[0, 1\]; it must be an integer"),
+        ((torch.randn(3, 4, 4), 0), "remove Normalize"),
+        ((torch.full((3, 4, 4), torch.nan), 0), "remove Normalize"),
         ((PIXELS.astype(np.int32), 0), r"of int32 \[4, 4, 3\]"),
         ((np.zeros((0, 4, 3), np.uint8), 0), r"of uint8 \[0, 4, 3\]"),
-        ((torch.zeros(4, 5, 5), 0), r"\[5, 5, 4\]; give a PIL image"),
+        ((torch.zeros(4, 5, 5), 0), r"\[5, 5, 4\]; use a PIL image"),
         (("a.png", 0), "the image is a str"),
     ],
 )
-def test_items_of_another_form_are_named(item: Any, message: str) -> None:
+def test_invalid_items_are_an_error(item: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         LabelledImages([item], AS_IS, classes=["a", "b"])[0]
 
 
-def test_classes_come_from_the_source_or_what_it_is_a_part_of(folder: Path) -> None:
-    part = torch.utils.data.Subset(ImageFolder(folder), [4, 0])
-    assert LabelledImages(part, SMALL).class_map.names == ("ant", "bee")
-    assert [int(LabelledImages(part, SMALL)[i][1]["class_index"]) for i in range(2)] == [1, 0]
-    with pytest.raises(DataError, match=r"list has no classes; name them"):
+def test_classes_are_those_of_the_source_or_of_the_dataset_of_a_subset(folder: Path) -> None:
+    subset = torch.utils.data.Subset(ImageFolder(folder), [4, 0])
+    assert LabelledImages(subset, SMALL).class_map.names == ("ant", "bee")
+    assert [int(LabelledImages(subset, SMALL)[i][1]["class_index"]) for i in range(2)] == [1, 0]
+    with pytest.raises(DataError, match=r"list has no classes; specify them"):
         LabelledImages([], SMALL)
 
 
 def test_indices_outside_are_index_errors(folder: Path) -> None:
     dataset = LabelledImages(ImageFolder(folder), SMALL)
-    assert len([sample for sample in dataset]) == 5  # noqa: C416  (the old way to iterate, which ends by IndexError)
-    with pytest.raises(IndexError, match="5 items, no item -1"):
+    assert len([sample for sample in dataset]) == 5  # noqa: C416  (iterates by index until IndexError)
+    with pytest.raises(IndexError, match="5 items, so index -1 does not exist"):
         dataset[-1]
 
 

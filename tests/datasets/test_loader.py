@@ -1,4 +1,4 @@
-"""Batches do not depend on the workers, and no two draws are the same by accident."""
+"""Batches do not depend on the number of workers, and no random numbers are repeated."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Epochs = list[list[bytes]]
 
 @pytest.fixture
 def dataset(make_table: Callable[..., AnnotationTable]) -> Dataset:
-    """Ten records of one and the same image, so that only the augmentation makes samples differ."""
+    """Ten records of the same image, so that samples differ only by augmentation."""
     table = make_table([(40, 52)] * 10, [[[20, 20, 9, 6]]] * 10)
     table = replace(table, media=np.array([table.media[0]] * 10, np.dtypes.StringDType()))
     return Dataset(table, Preprocessing(40, 0), task="segment", augment=preset("strong", "segment"), seed=3)
 
 
 class Unseeded(torch.utils.data.Dataset[Any]):
-    """What the field does: one Compose for all, copied into every worker."""
+    """The usual dataset: one Compose, copied to every worker."""
 
     def __init__(self) -> None:
         self.transform = A.Compose([A.RandomBrightnessContrast(p=1), A.GaussNoise(p=1)])
@@ -52,15 +52,15 @@ def two_epochs(loader: Any) -> Epochs:
         samples = {}
         for images, targets in loader:
             for image, target in zip(images, targets, strict=True):
-                everything = [image, *(target[key] for key in sorted(target))]
-                samples[int(target["image_id"])] = b"".join(value.numpy().tobytes() for value in everything)
+                tensors = [image, *(target[key] for key in sorted(target))]
+                samples[int(target["image_id"])] = b"".join(value.numpy().tobytes() for value in tensors)
         assert len(samples) == 10
         epochs.append([samples[image_id] for image_id in sorted(samples)])
     return epochs
 
 
-def draws(epochs: Epochs, n_bytes: int = 3 * 40 * 52) -> int:
-    """How many different images there are among the twenty."""
+def count_different(epochs: Epochs, n_bytes: int = 3 * 40 * 52) -> int:
+    """Number of different images among the twenty."""
     return len({sample[:n_bytes] for epoch in epochs for sample in epoch})
 
 
@@ -69,16 +69,16 @@ def draws(epochs: Epochs, n_bytes: int = 3 * 40 * 52) -> int:
     ("workers", "context"),
     [(1, "fork"), (4, "fork"), (1, "spawn"), pytest.param(4, "spawn", marks=pytest.mark.slow)],
 )
-def test_same_numbers_with_any_workers(dataset: Dataset, workers: int, context: str) -> None:
-    alone = two_epochs(data_loader(dataset, 3, shuffle=True, seed=1))
-    assert draws(alone) == 20  # different between samples and between epochs
-    assert two_epochs(data_loader(dataset, 3, shuffle=True, seed=1, workers=workers, context=context)) == alone
+def test_same_batches_with_any_number_of_workers(dataset: Dataset, workers: int, context: str) -> None:
+    reference = two_epochs(data_loader(dataset, 3, shuffle=True, seed=1))
+    assert count_different(reference) == 20  # different between samples and between epochs
+    assert two_epochs(data_loader(dataset, 3, shuffle=True, seed=1, workers=workers, context=context)) == reference
 
 
 def test_control_unseeded_albumentations_repeats() -> None:
-    """The check above fails for a plain Compose: two workers draw the same numbers."""
+    """The check above fails for a Compose without seeding: two workers use the same random numbers."""
     loader = data_loader(Unseeded(), 5, workers=2, context="fork")  # type: ignore[arg-type]
-    assert draws(two_epochs(loader)) < 20
+    assert count_different(two_epochs(loader)) < 20
 
 
 def test_order_is_a_function_of_seed_and_epoch() -> None:
@@ -104,14 +104,14 @@ def test_unshuffled_order(n: int) -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (10, [10]), (64, [10])])
-def test_last_batch_is_kept(dataset: Dataset, batch_size: int, sizes: list[int]) -> None:
+def test_last_batch_may_be_smaller(dataset: Dataset, batch_size: int, sizes: list[int]) -> None:
     loader = data_loader(dataset, batch_size)
     assert [len(images) for images, _ in loader] == sizes
     assert len(loader) == len(sizes)
 
 
-class Foreign(torch.utils.data.Dataset[Any]):
-    """The published tutorial's kind: plain integers in, any image out."""
+class TutorialDataset(torch.utils.data.Dataset[Any]):
+    """As in the PyTorch tutorials: indexed with integers, returns any image."""
 
     def __len__(self) -> int:
         return 5
@@ -122,15 +122,15 @@ class Foreign(torch.utils.data.Dataset[Any]):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_foreign_datasets_get_integers(workers: int) -> None:
-    loader = data_loader(Foreign(), 2, workers=workers, context="fork")
+def test_other_datasets_are_indexed_with_integers(workers: int) -> None:
+    loader = data_loader(TutorialDataset(), 2, workers=workers, context="fork")
     assert [images for images, _ in loader] == [(0, 1), (2, 3), (4,)]
-    shuffled = data_loader(Foreign(), 5, shuffle=True, seed=2)
+    shuffled = data_loader(TutorialDataset(), 5, shuffle=True, seed=2)
     order = [key.index for key in EpochSampler(5, seed=2, shuffle=True)]
     assert list(next(iter(shuffled))[0]) == order
 
 
-class WorkerState(Foreign):
+class WorkerState(TutorialDataset):
     def __getitem__(self, index: int) -> Any:
         handlers = (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
         return cv2.getNumThreads(), torch.get_num_threads(), handlers == (signal.SIG_IGN,) * 2
@@ -145,7 +145,7 @@ def test_workers_use_one_thread_and_ignore_signals() -> None:
     assert loader.persistent_workers
 
 
-def test_collate_as_the_tutorial_calls_it() -> None:
+def test_collate_fn_as_in_the_tutorial() -> None:
     assert datasets.collate_fn([]) == ()
     assert collate_fn([("a", 1)]) == (("a",), (1,))
     assert collate_fn([("a", 1), ("b", 2)]) == (("a", "b"), (1, 2))

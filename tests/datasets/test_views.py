@@ -1,4 +1,4 @@
-"""Fixed views: the same in every run, mirrored where they say so, and packed targets that come back as they were."""
+"""Fixed views are the same in every run; packed targets are restored exactly."""
 
 from __future__ import annotations
 
@@ -23,77 +23,78 @@ def table(make_table: Callable[..., Any]) -> Any:
     return make_table([(64, 96), (64, 64), (64, 80), (64, 64)], instances)
 
 
-def views(table: Any, *, drawn: int = 2, seed: int = 0) -> Views:
-    return Views(table, PREPROCESSING, task="segment", views=fixed_views("light", "segment", drawn), seed=seed)
+def views(table: Any, *, sampled: int = 2, seed: int = 0) -> Views:
+    return Views(table, PREPROCESSING, task="segment", views=fixed_views("light", "segment", sampled), seed=seed)
 
 
-def equal(one: Any, other: Any) -> bool:
-    same = [torch.equal(one[0], other[0])]
-    same += [torch.equal(one[1][name], other[1][name]) for name in one[1]] if one[1].keys() == other[1].keys() else []
+def equal(first: Any, second: Any) -> bool:
+    same = [torch.equal(first[0], second[0])]
+    if first[1].keys() == second[1].keys():
+        same += [torch.equal(first[1][name], second[1][name]) for name in first[1]]
     return len(same) > 1 and all(same)
 
 
-def test_plain_and_mirrored(table: Any) -> None:
-    plain = Dataset(table, PREPROCESSING, task="segment")
-    found = views(table)
+def test_unchanged_and_flipped_views(table: Any) -> None:
+    reference = Dataset(table, PREPROCESSING, task="segment")
+    dataset = views(table)
     for row in range(len(table)):
-        assert equal(found.sample(row, 0), plain[row])
-        image, target = found.sample(row, 1)
-        assert torch.equal(image.flip(-1), plain[row][0])
-        assert torch.equal(target["masks"].flip(-1), plain[row][1]["masks"])
-        assert torch.equal(target["labels"], plain[row][1]["labels"])
+        assert equal(dataset.sample(row, 0), reference[row])
+        image, target = dataset.sample(row, 1)
+        assert torch.equal(image.flip(-1), reference[row][0])
+        assert torch.equal(target["masks"].flip(-1), reference[row][1]["masks"])
+        assert torch.equal(target["labels"], reference[row][1]["labels"])
 
 
-def test_none_has_one_view_and_drawn_ones_differ(table: Any) -> None:
+def test_none_has_one_view_and_sampled_views_differ(table: Any) -> None:
     assert fixed_views("none", "segment", 3) == [None]
-    found = views(table)
-    assert len(found.views) == 4
-    assert not equal(found.sample(0, 2), found.sample(0, 3))
+    dataset = views(table)
+    assert len(dataset.views) == 4
+    assert not equal(dataset.sample(0, 2), dataset.sample(0, 3))
 
 
-def test_views_do_not_depend_on_the_seed_of_the_run_but_their_choice_does(table: Any) -> None:
-    one, other = views(table, seed=1), views(table, seed=2)
-    assert all(equal(one.sample(row, view), other.sample(row, view)) for row in range(4) for view in range(4))
+def test_only_the_choice_of_views_depends_on_the_seed_of_the_run(table: Any) -> None:
+    first, second = views(table, seed=1), views(table, seed=2)
+    assert all(equal(first.sample(row, view), second.sample(row, view)) for row in range(4) for view in range(4))
     keys = [SampleKey(row, epoch) for row in range(4) for epoch in range(8)]
-    assert [one.place(key) for key in keys] != [other.place(key) for key in keys]
-    assert {one.place(key).view for key in keys} == {0, 1, 2, 3}
-    assert equal(one[SampleKey(2, 5)], one.sample(2, one.place(SampleKey(2, 5)).view))
+    assert [first.view_key(key) for key in keys] != [second.view_key(key) for key in keys]
+    assert {first.view_key(key).view for key in keys} == {0, 1, 2, 3}
+    assert equal(first[SampleKey(2, 5)], first.sample(2, first.view_key(SampleKey(2, 5)).view))
 
 
-def test_a_subset_shows_what_the_whole_shows(table: Any) -> None:
-    whole, part = views(table), views(table).subset([3, 1])
-    assert part.place(SampleKey(0, 4)) == whole.place(SampleKey(3, 4))
-    assert equal(part[SampleKey(0, 4)], whole[SampleKey(3, 4)])
+def test_a_subset_has_the_same_views(table: Any) -> None:
+    whole, subset = views(table), views(table).subset([3, 1])
+    assert subset.view_key(SampleKey(0, 4)) == whole.view_key(SampleKey(3, 4))
+    assert equal(subset[SampleKey(0, 4)], whole[SampleKey(3, 4)])
 
 
-def test_what_is_kept_comes_as_its_place(table: Any) -> None:
-    found = views(table)
+def test_cached_views_are_returned_as_keys(table: Any) -> None:
+    dataset = views(table)
     key = SampleKey(1, 3)
-    found.kept = {found.place(key)}
-    assert found[key] == (found.place(key), None)
-    assert isinstance(found[SampleKey(0, 3)][0], torch.Tensor)
+    dataset.cached = {dataset.view_key(key)}
+    assert dataset[key] == (dataset.view_key(key), None)
+    assert isinstance(dataset[SampleKey(0, 3)][0], torch.Tensor)
 
 
-def test_every_view_counts_all(table: Any) -> None:
+def test_every_view_contains_all_views(table: Any) -> None:
     every = EveryView(views(table))
     assert len(every) == 16
-    assert len({every.place(item) for item in range(16)}) == 16
-    assert equal(every[6], every.of.sample(1, 2))
+    assert len({every.view_key(item) for item in range(16)}) == 16
+    assert equal(every[6], every.views.sample(1, 2))
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])
-def test_packed_targets_come_back(table: Any, task: Any) -> None:
+def test_packed_targets_are_restored(table: Any, task: Any) -> None:
     dataset = Dataset(table, PREPROCESSING, task=task)
     for row in range(len(table)):
         image, target = dataset[row]
-        packed = PackedTarget.of(target)
-        assert equal((image, packed.target()), (image, target))
-        packed.target()["boxes"] += 1  # what is given out is a copy
-        assert torch.equal(packed.target()["boxes"], target["boxes"])
+        packed = PackedTarget.pack(target)
+        assert equal((image, packed.unpack()), (image, target))
+        packed.unpack()["boxes"] += 1  # the result is a copy
+        assert torch.equal(packed.unpack()["boxes"], target["boxes"])
     masks = torch.from_numpy(np.random.default_rng(0).integers(0, 2, (5, 33, 47)).astype(np.uint8))
     masks[1] = 0
     masks[2] = 0
     masks[2, 32, 46] = 1
-    packed = PackedTarget.of({"masks": masks})
-    assert torch.equal(packed.target()["masks"], masks)
+    packed = PackedTarget.pack({"masks": masks})
+    assert torch.equal(packed.unpack()["masks"], masks)
     assert packed.nbytes < masks.nbytes / 7

@@ -1,4 +1,4 @@
-"""The doctor names every image that cannot be used, and counts what is there."""
+"""Doctor: every image that cannot be used is reported, and contents are counted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from detseg.doctor import inspect_images, inspect_table, summary
 BOX = [1.0, 2.0, 30.0, 20.0]
 
 
-def noisy(height: int = 40, width: int = 60) -> np.ndarray:
+def noise_image(height: int = 40, width: int = 60) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
 def make_table(root: Path, names: list[str], size_hw: tuple[int, int] = (40, 60)) -> AnnotationTable:
-    builder = TableBuilder(ClassMap.from_names(["a", "b"]), root, source="made")
+    builder = TableBuilder(ClassMap.from_names(["a", "b"]), root, source="test data")
     for name in names:
         builder.add_image(name, size_hw)
         builder.add_instance(BOX, 1)
@@ -32,39 +32,39 @@ def make_table(root: Path, names: list[str], size_hw: tuple[int, int] = (40, 60)
 def write_images(root: Path, names: list[str]) -> None:
     for name in names:
         suffix = Path(name).suffix
-        (root / name).write_bytes(cv2.imencode(suffix, noisy())[1].tobytes())
+        (root / name).write_bytes(cv2.imencode(suffix, noise_image())[1].tobytes())
 
 
 @pytest.mark.parametrize("names", [[], ["a.jpg"], ["a b.png", "фото.jpg", "c.bmp"]])
-def test_good_images_give_no_finding(names: list[str], tmp_path: Path) -> None:
+def test_valid_images_have_no_findings(names: list[str], tmp_path: Path) -> None:
     write_images(tmp_path, names)
     assert inspect_images(make_table(tmp_path, names)) == []
 
 
-def test_every_broken_image_is_named_and_none_raises(tmp_path: Path) -> None:
-    names = ["good.jpg", "cut.jpg", "cut.png", "text.jpg", "empty.png", "gone.jpg", "small.png"]
+def test_every_corrupt_image_is_reported_and_none_raises(tmp_path: Path) -> None:
+    names = ["valid.jpg", "truncated.jpg", "truncated.png", "text.jpg", "empty.png", "missing.jpg", "small.png"]
     write_images(tmp_path, names)
-    for name in ("cut.jpg", "cut.png"):
+    for name in ("truncated.jpg", "truncated.png"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content[: len(content) // 2])
     (tmp_path / "text.jpg").write_text("<html>", encoding="utf-8")
     (tmp_path / "empty.png").write_bytes(b"")
-    (tmp_path / "gone.jpg").unlink()
-    (tmp_path / "small.png").write_bytes(cv2.imencode(".png", noisy(20, 30))[1].tobytes())
+    (tmp_path / "missing.jpg").unlink()
+    (tmp_path / "small.png").write_bytes(cv2.imencode(".png", noise_image(20, 30))[1].tobytes())
     findings = inspect_images(make_table(tmp_path, names))
     assert [(Path(finding.place).name, finding.check) for finding in findings] == [
-        ("cut.jpg", "broken image"),
-        ("cut.png", "broken image"),
-        ("text.jpg", "broken image"),
-        ("empty.png", "broken image"),
-        ("gone.jpg", "missing image"),
+        ("truncated.jpg", "corrupt image"),
+        ("truncated.png", "corrupt image"),
+        ("text.jpg", "corrupt image"),
+        ("empty.png", "corrupt image"),
+        ("missing.jpg", "missing image"),
         ("small.png", "wrong size"),
     ]
-    assert "30 x 20 pixels (width x height), its annotations say 60 x 40" in findings[-1].message
+    assert "30 x 20 pixels (width x height), its annotations specify 60 x 40" in findings[-1].message
     assert all(Path(finding.place).name in finding.line() for finding in findings)
 
 
-def test_a_truncated_image_is_found_behind_a_reader_that_looks_at_headers(tmp_path: Path) -> None:
+def test_a_truncated_image_is_found_although_readers_check_only_headers(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "b/1.jpg", "b/2.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write_images(tmp_path, [name])
@@ -77,16 +77,16 @@ def test_a_truncated_image_is_found_behind_a_reader_that_looks_at_headers(tmp_pa
     assert "truncated" in finding.line()
 
 
-def test_hostile_files_never_raise(shared_data: Path) -> None:
+def test_malformed_files_never_raise(shared_data: Path) -> None:
     folder = shared_data / "pillow_images"
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     findings = inspect_images(make_table(folder, names))
     assert 20 < len(findings) <= len(names)
-    assert {finding.check for finding in findings} <= {"broken image", "wrong size"}
+    assert {finding.check for finding in findings} <= {"corrupt image", "wrong size"}
 
 
-def test_images_that_are_no_files_are_passed_over() -> None:
-    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="made")
+def test_images_that_are_not_files_are_skipped() -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="test data")
     builder.add_image("", (4, 5))
     builder.add_image("film.mp4", (4, 5), frame=3)
     builder.add_image("set.tar", (4, 5), member="a.jpg")
@@ -94,7 +94,7 @@ def test_images_that_are_no_files_are_passed_over() -> None:
 
 
 def test_repeated_files_and_areas() -> None:
-    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="made")
+    builder = TableBuilder(ClassMap.from_names(["a"]), "/nowhere", source="test data")
     for name in ("a.jpg", "b.jpg", "a.jpg"):
         builder.add_image(name, (40, 60))
         builder.add_instance(BOX, 1, area=650.0 if name == "b.jpg" else 600.0, annotation_id=7)
@@ -109,41 +109,41 @@ RING = [np.array([[1.0, 2], [31, 2], [31, 22]])]
 
 
 @pytest.mark.parametrize(
-    ("outlined", "crowd", "found", "line"),
+    ("has_mask", "crowd", "places", "line"),
     [
         ([], [], [], None),
         ([True], [False], [], "with masks"),
         ([False, False], [False, False], [], "without masks"),
-        ([True, False, True], [False, False, False], ["annotation 2"], "2 of them with a mask"),
+        ([True, False, True], [False, False, False], ["annotation 2"], "2 of them with masks"),
         ([True, False], [False, True], [], "with masks"),
     ],
 )
-def test_objects_without_a_mask_among_others(
-    outlined: list[bool], crowd: list[bool], found: list[str], line: str | None
+def test_instances_without_a_mask_among_others(
+    has_mask: list[bool], crowd: list[bool], places: list[str], line: str | None
 ) -> None:
-    builder = TableBuilder(ClassMap.from_names(["a"]), "", source="made")
+    builder = TableBuilder(ClassMap.from_names(["a"]), "", source="test data")
     builder.add_image("a.jpg", (40, 60))
-    for number, (there, iscrowd) in enumerate(zip(outlined, crowd, strict=True), start=1):
-        builder.add_instance(BOX, 1, segmentation=RING if there else None, iscrowd=iscrowd, annotation_id=number)
+    for number, (masked, iscrowd) in enumerate(zip(has_mask, crowd, strict=True), start=1):
+        builder.add_instance(BOX, 1, segmentation=RING if masked else None, iscrowd=iscrowd, annotation_id=number)
     table = builder.build()
-    findings = [finding for finding in inspect_table(table) if finding.check == "object without a mask"]
-    assert [finding.place for finding in findings] == [f"a.jpg, {place}" for place in found]
-    assert line is None or any(line in text for text in summary(table).lines() if text.startswith("objects:"))
+    findings = [finding for finding in inspect_table(table) if finding.check == "instance without a mask"]
+    assert [finding.place for finding in findings] == [f"a.jpg, {place}" for place in places]
+    assert line is None or any(line in text for text in summary(table).lines() if text.startswith("instances:"))
 
 
-def test_an_image_in_two_parts_is_named(tmp_path: Path) -> None:
-    builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="made")
-    for name, part in (("t.jpg", "train"), ("u.jpg", "train"), ("v.jpg", "val"), ("w.jpg", "val")):
-        builder.add_image(name, (40, 60), split=part)
+def test_an_image_in_two_splits_is_reported(tmp_path: Path) -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="test data")
+    for name, split in (("t.jpg", "train"), ("u.jpg", "train"), ("v.jpg", "val"), ("w.jpg", "val")):
+        builder.add_image(name, (40, 60), split=split)
     write_images(tmp_path, ["t.jpg", "v.jpg"])
     for name, seed in (("u.jpg", 1), ("w.jpg", 2)):
         pixels = np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
         (tmp_path / name).write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
     (finding,) = inspect_images(builder.build())
-    assert finding.line().startswith("same image in two parts: train: t.jpg = val: v.jpg")
+    assert finding.line().startswith("same image in two splits: train: t.jpg = val: v.jpg")
 
 
-def test_summary_of_nothing_and_of_one() -> None:
+def test_summary_of_empty_and_single_image_tables() -> None:
     empty = summary(make_table(Path("/nowhere"), []))
     assert empty.images == empty.instances == 0
     assert empty.width is None
@@ -158,46 +158,46 @@ def test_summary_of_nothing_and_of_one() -> None:
 
 def test_summary_of_real_data(shared_data: Path) -> None:
     table = read(shared_data / "coco_open")
-    found = summary(table, inspect_images(table))
-    assert (found.images, found.instances, found.crowds, found.negatives) == (46, 339, 3, 3)
-    assert found.splits == {"train": 33, "val": 13}
-    assert found.small + found.medium + found.large == 339
-    assert sum(count.instances for count in found.classes) == 339
-    assert found.findings == ()
-    text = "\n".join(found.lines())
+    result = summary(table, inspect_images(table))
+    assert (result.images, result.instances, result.crowds, result.negatives) == (46, 339, 3, 3)
+    assert result.splits == {"train": 33, "val": 13}
+    assert result.small + result.medium + result.large == 339
+    assert sum(count.instances for count in result.classes) == 339
+    assert result.findings == ()
+    text = "\n".join(result.lines())
     assert "COCO: instances_train.json (train), instances_val.json (val)" in text
     assert "problems: none found" in text
-    json.dumps(found.to_dict(), allow_nan=False)
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_summary_of_class_folders(shared_data: Path) -> None:
-    found = summary(read(shared_data / "flowers"))
-    assert [count.images for count in found.classes] == [16] * 5
-    assert (found.instances, found.negatives) == (0, 0)
-    assert "objects" not in "\n".join(found.lines()).replace("class folders", "")
-    assert any(line.startswith("note: ") for line in found.lines())
+    result = summary(read(shared_data / "flowers"))
+    assert [count.images for count in result.classes] == [16] * 5
+    assert (result.instances, result.negatives) == (0, 0)
+    assert "instances" not in "\n".join(result.lines()).replace("class folders", "")
+    assert any(line.startswith("note: ") for line in result.lines())
 
 
-def test_many_findings_are_cut_on_the_terminal_only(tmp_path: Path) -> None:
+def test_many_findings_are_shortened_only_on_the_terminal(tmp_path: Path) -> None:
     names = [f"{number}.jpg" for number in range(60)]
     table = make_table(tmp_path, names)
-    found = summary(table, inspect_images(table))
-    assert len(found.findings) == len(found.to_dict()["findings"]) == 60
-    assert found.lines()[-1] == "problem: 10 more, all of them in summary.json"
+    result = summary(table, inspect_images(table))
+    assert len(result.findings) == len(result.to_dict()["findings"]) == 60
+    assert result.lines()[-1] == "problem: 10 more, all are listed in summary.json"
 
 
 def test_summary_of_several_label_fields() -> None:
     fields = (LabelField("colour", ClassMap(("red", "blue"))), LabelField("shape", ClassMap(("round", "flat"))))
-    builder = TableBuilder(joined(fields), "", source="made", label_fields=fields)
+    builder = TableBuilder(joined(fields), "", source="test data", label_fields=fields)
     for row, index in enumerate([(0, 1), (0, -1), (-1, -1)]):
         builder.add_image(f"{row}.png", (5, 5), class_index=index)
-    found = summary(builder.build())
-    assert [(count.name, count.images) for count in found.classes] == [
+    result = summary(builder.build())
+    assert [(count.name, count.images) for count in result.classes] == [
         ("colour=red", 2),
         ("colour=blue", 0),
         ("shape=round", 0),
         ("shape=flat", 1),
     ]
-    assert found.negatives == 1
-    assert "label field shape: 2 classes, 1 images, 2 without a label for it" in found.lines()
-    assert found.to_dict()["label_fields"][0] == {"name": "colour", "classes": 2, "labelled": 2, "unlabelled": 1}
+    assert result.negatives == 1
+    assert "label field shape: 2 classes, 1 images, 2 without a label for it" in result.lines()
+    assert result.to_dict()["label_fields"][0] == {"name": "colour", "classes": 2, "labelled": 2, "unlabelled": 1}

@@ -1,4 +1,4 @@
-"""Evaluation and validation loss: nothing in the model moves, and the ground truth is the table's."""
+"""Evaluation and validation loss do not change the model, and use the ground truth of the table."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def model(table: AnnotationTable) -> Detector:
     description = describe(
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=96, rois_per_image=16
     )
-    built = build_model(description)
-    assert isinstance(built, Detector)
-    return built
+    detector = build_model(description)
+    assert isinstance(detector, Detector)
+    return detector
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def loader(table: AnnotationTable, model: Detector) -> torch.utils.data.DataLoad
     return data_loader(Dataset(table, model.preprocessing, task="segment"), 2)
 
 
-def test_validation_loss_leaves_the_model_and_the_generator_alone(model: Detector, loader: Any) -> None:
+def test_validation_loss_does_not_change_the_model_or_the_generator(model: Detector, loader: Any) -> None:
     model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(5)
@@ -50,9 +50,9 @@ def test_validation_loss_leaves_the_model_and_the_generator_alone(model: Detecto
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert losses["loss"] == pytest.approx(sum(value for name, value in losses.items() if name != "loss"))
     assert validation_loss(model, loader, "cpu", seed=1) == losses
-    assert validation_loss(model, loader, "cpu", seed=2) != losses  # control: other draws, other numbers
+    assert validation_loss(model, loader, "cpu", seed=2) != losses  # control: another seed, other samples
 
-    with torch.no_grad():  # control: a plain forward pass in training mode moves norm statistics
+    with torch.no_grad():  # control: a normal forward pass in training mode changes norm statistics
         model(*map(list, next(iter(loader))))
     assert not all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     model.load_state_dict(before)
@@ -73,7 +73,7 @@ def test_evaluate_restores_the_mode_also_after_an_error(model: Detector, loader:
         assert model.training is mode
 
 
-def test_without_an_evaluator_the_dataset_decides(
+def test_without_an_evaluator_it_is_chosen_for_the_dataset(
     model: Detector, loader: Any, table: AnnotationTable, capsys: pytest.CaptureFixture[str]
 ) -> None:
     metrics = evaluate(model, loader, "cpu")
@@ -87,7 +87,7 @@ def test_perfect_predictions_in_network_pixels_score_high_in_original_pixels(
     table: AnnotationTable, model: Detector, loader: Any
 ) -> None:
     class Oracle(torch.nn.Module):
-        """Answers with the ground truth that the dataset shows it, at the network's size."""
+        """Returns the ground truth of the dataset, at the input size of the network."""
 
         def __init__(self, shift: float) -> None:
             super().__init__()
@@ -97,14 +97,14 @@ def test_perfect_predictions_in_network_pixels_score_high_in_original_pixels(
         def forward(self, images: list[torch.Tensor]) -> list[Any]:
             from detseg.structures import RawPrediction
 
-            found = []
+            predictions = []
             for _ in images:
                 target = next(self.targets)
                 boxes = target["boxes"].numpy() + self.shift
                 count = len(boxes)
                 scores = torch.linspace(1, 0.5, count).numpy()
-                found.append(RawPrediction(boxes, target["labels"].numpy(), scores))
-            return found
+                predictions.append(RawPrediction(boxes, target["labels"].numpy(), scores))
+            return predictions
 
     def box_ap(shift: float) -> float:
         evaluator = make_evaluator(table, "detect", model.preprocessing)

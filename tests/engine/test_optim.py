@@ -1,4 +1,4 @@
-"""Layer groups, and optimizer state by parameter name."""
+"""Parameter groups, and optimizer state by parameter name."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def train(net: Net, optimizer: torch.optim.Optimizer, steps: int) -> None:
 def test_groups() -> None:
     net = Net()
     groups = build_optimizer(net, lr=1.0, backbone_lr_mult=0.1, weight_decay=0.5).param_groups
-    found = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
-    assert found == {
+    settings = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
+    assert settings == {
         "backbone": (0.1, 0.5, 1),
         "backbone, no decay": (0.1, 0.0, 3),
         "heads": (1.0, 0.5, 1),
@@ -40,17 +40,18 @@ def test_groups() -> None:
     }
 
 
-class Named(Net):
-    """A model that says which layers are its last."""
+class NetWithLastLayers(Net):
+    """A model that defines its last layers."""
 
     def is_last_parameter(self, name: str) -> bool:
         return name.startswith("head.")
 
 
-def test_the_last_layers_have_a_rate_of_their_own() -> None:
-    groups = build_optimizer(Named(), lr=1.0, backbone_lr_mult=0.1, head_lr_mult=3.0, weight_decay=0.5).param_groups
-    found = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
-    assert found == {
+def test_the_last_layers_have_their_own_learning_rate() -> None:
+    net = NetWithLastLayers()
+    groups = build_optimizer(net, lr=1.0, backbone_lr_mult=0.1, head_lr_mult=3.0, weight_decay=0.5).param_groups
+    settings = {group["name"]: (group["lr"], group["weight_decay"], len(group["params"])) for group in groups}
+    assert settings == {
         "backbone": (0.1, 0.5, 1),
         "backbone, no decay": (0.1, 0.0, 3),
         "last layers": (3.0, 0.5, 1),
@@ -58,19 +59,19 @@ def test_the_last_layers_have_a_rate_of_their_own() -> None:
     }
 
 
-def test_the_memory_of_adamw() -> None:
-    ends = []
+def test_beta2_of_adamw_is_used() -> None:
+    final_weights = []
     for beta2 in (0.999, 0.9):
         torch.manual_seed(0)
         net = Net()
         optimizer = build_optimizer(net, name="adamw", lr=0.01, beta2=beta2)
         train(net, optimizer, 3)
-        ends.append(net.head.weight.detach())
+        final_weights.append(net.head.weight.detach())
         assert {group["betas"] for group in optimizer.param_groups} == {(0.9, beta2)}
-    assert not torch.equal(*ends)
+    assert not torch.equal(*final_weights)
 
 
-def test_frozen_parameters_are_left_out() -> None:
+def test_frozen_parameters_are_not_optimized() -> None:
     net = Net()
     net.backbone.requires_grad_(False)
     groups = build_optimizer(net, lr=1.0).param_groups
@@ -83,24 +84,24 @@ def test_frozen_parameters_are_left_out() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_state_round_trip_continues_bit_for_bit(name: str) -> None:
     torch.manual_seed(0)
-    whole = Net()
-    optimizer = build_optimizer(whole, name=name, lr=0.01)
-    train(whole, optimizer, 3)
-    tensors = {key: tensor.clone() for key, tensor in optimizer_tensors(whole, optimizer).items()}
+    uninterrupted = Net()
+    optimizer = build_optimizer(uninterrupted, name=name, lr=0.01)
+    train(uninterrupted, optimizer, 3)
+    tensors = {key: tensor.clone() for key, tensor in optimizer_tensors(uninterrupted, optimizer).items()}
     resumed, control = Net(), Net()
     for net in (resumed, control):
-        net.load_state_dict(whole.state_dict())
-    train(whole, optimizer, 3)
+        net.load_state_dict(uninterrupted.state_dict())
+    train(uninterrupted, optimizer, 3)
 
-    again = build_optimizer(resumed, name=name, lr=0.01)
-    load_optimizer_tensors(resumed, again, tensors)
-    train(resumed, again, 3)
+    resumed_optimizer = build_optimizer(resumed, name=name, lr=0.01)
+    load_optimizer_tensors(resumed, resumed_optimizer, tensors)
+    train(resumed, resumed_optimizer, 3)
     train(control, build_optimizer(control, name=name, lr=0.01), 3)
-    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters(), control.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), resumed.parameters(), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(uninterrupted.parameters(), control.parameters(), strict=True))
 
 
-def test_state_of_another_model_is_refused() -> None:
+def test_state_of_another_model_is_rejected() -> None:
     net = Net()
     optimizer = build_optimizer(net, lr=0.01)
     train(net, optimizer, 1)

@@ -87,7 +87,7 @@ def get_transform(train: bool) -> T.Compose:
 
 
 def get_model_instance_segmentation(num_classes: int) -> torch.nn.Module:
-    # without a network there are no published weights to ask for; small inputs keep the test short
+    # no published weights, because tests run offline; small inputs keep the test short
     model = torchvision.models.detection.maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, min_size=96, max_size=128, box_batch_size_per_image=32
     )

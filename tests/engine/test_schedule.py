@@ -1,4 +1,4 @@
-"""Learning-rate schedules against torch's own, and in closed form."""
+"""Learning-rate schedules compared with torch's schedulers, and in closed form."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def optimizer(lr: float = 0.1) -> torch.optim.SGD:
 
 
 def rates(make: Any, steps: int) -> list[float]:
-    chosen = optimizer()
-    scheduler = make(chosen)
-    found = []
+    sgd = optimizer()
+    scheduler = make(sgd)
+    learning_rates = []
     for _ in range(steps):
-        found.append(chosen.param_groups[0]["lr"])
-        chosen.step()
+        learning_rates.append(sgd.param_groups[0]["lr"])
+        sgd.step()
         scheduler.step()
-    return found
+    return learning_rates
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_equals_torch(schedule: Schedule, reference: Any) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_warmup_rises_and_the_start_is_low(name: str) -> None:
+def test_warmup_starts_low_and_rises(name: str) -> None:
     schedule = Schedule(name, 100, warmup_steps=10, every=50, milestones=(50,), gamma=0.9)
     factors = [schedule.factor(step) for step in range(100)]
     assert factors[0] == pytest.approx(1e-3, rel=0.1)
@@ -53,11 +53,11 @@ def test_warmup_rises_and_the_start_is_low(name: str) -> None:
     assert max(factors) <= 1.0
 
 
-def test_attaching_in_the_middle_gives_the_rates_of_the_whole_run() -> None:
+def test_a_schedule_attached_in_the_middle_has_the_rates_of_the_whole_run() -> None:
     schedule = Schedule("cosine", 30, warmup_steps=5)
-    whole = rates(schedule.attach, 30)
-    assert rates(lambda chosen: schedule.attach(chosen, 12), 18) == whole[12:]
-    assert rates(schedule.attach, 18) != whole[12:]  # control: from the beginning they differ
+    expected = rates(schedule.attach, 30)
+    assert rates(lambda sgd: schedule.attach(sgd, 12), 18) == expected[12:]
+    assert rates(schedule.attach, 18) != expected[12:]  # control: from step 0 they differ
 
 
 def test_unknown_name() -> None:

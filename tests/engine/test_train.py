@@ -1,4 +1,4 @@
-"""The training loop on a model small enough to follow by hand."""
+"""The training loop on a model that is small enough to verify by hand."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 
 from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import NotFinite
-from detseg.engine.precision import OVERFLOWS, Precision
+from detseg.engine.precision import MAX_OVERFLOWS, Precision
 from detseg.engine.train import train_one_epoch, train_steps
 
 
 class Mean(nn.Module):
-    """Learns the mean of the images' pixels; one parameter."""
+    """Learns the mean of all pixels; one parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Mean(nn.Module):
 
 
 class Noisy(Mean):
-    """Draws from the global generator, as detectors do."""
+    """Samples from the global generator, as detectors do."""
 
     def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return {"loss": (torch.randn(()) - self.value).square()}
@@ -72,29 +72,29 @@ def test_gradient_is_clipped() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_image(value: float) -> None:
+def test_a_loss_that_is_not_finite_raises_before_the_update_with_the_image_id(value: float) -> None:
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(FloatingPointError, match=r"loss_mean (nan|inf).*image_id 1;") as caught:
         train_one_epoch(model, optimizer, loader([2.0, value]), "cpu", 1)
     assert "--lr" in str(caught.value)
-    assert model.value.item() == pytest.approx(0.4)  # the first, good step alone
+    assert model.value.item() == pytest.approx(0.4)  # only the first step, which is valid
 
 
-def test_first_epoch_warms_up_without_a_scheduler_as_the_reference_does() -> None:
+def test_first_epoch_has_a_warmup_without_a_scheduler_as_in_the_reference() -> None:
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_one_epoch(model, optimizer, loader([1.0]), "cpu", 0)
-    alone = model.value.item()
-    assert alone == pytest.approx(0.2)  # a single step has nothing to warm up
+    after_one_step = model.value.item()
+    assert after_one_step == pytest.approx(0.2)  # a single step has no warmup
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_one_epoch(model, optimizer, loader([1.0] * 11), "cpu", 0)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
-    assert model.value.item() < 1 - 0.8**11  # control: what 11 steps at the full rate give
+    assert model.value.item() < 1 - 0.8**11  # control: the value after 11 steps at the full rate
 
 
-def test_a_step_draws_the_same_numbers_however_the_run_got_there() -> None:
+def test_a_step_uses_the_same_random_numbers_whatever_happened_before() -> None:
     results = []
     for disturb in (False, True):
         model = Noisy()
@@ -113,7 +113,7 @@ def test_a_step_draws_the_same_numbers_however_the_run_got_there() -> None:
     assert model.value.item() != results[0]  # control: another seed is another run
 
 
-def test_print_freq_prints_and_piped_runs_are_quiet_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_freq_prints_lines_and_without_it_piped_runs_print_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_one_epoch(model, optimizer, loader([1.0] * 5), "cpu", 0, print_freq=2)
@@ -124,7 +124,7 @@ def test_print_freq_prints_and_piped_runs_are_quiet_without_it(capsys: pytest.Ca
     assert captured.err == ""
 
 
-def test_accumulated_batches_are_one_larger_batch() -> None:
+def test_accumulated_batches_equal_one_larger_batch() -> None:
     values = [1.0, 2.0, 5.0, 8.0, 3.0]
     for accumulate, batch_size in ((2, 2), (1, 4)):
         model = Mean()
@@ -137,7 +137,7 @@ def test_accumulated_batches_are_one_larger_batch() -> None:
         assert steps[0].losses["loss"] == pytest.approx((1 + 4 + 25 + 64) / 4)
 
 
-def test_the_average_of_weights_follows_its_formula() -> None:
+def test_ema_follows_its_formula() -> None:
     model = Mean()
     average = Ema(model, 0.5)
     expected = 0.0
@@ -151,17 +151,17 @@ def test_the_average_of_weights_follows_its_formula() -> None:
     with torch.no_grad():
         model.value.fill_(float("nan"))
     average.update(model)
-    assert average.weights["value"].item() == pytest.approx(expected), "never poisoned"
+    assert average.weights["value"].item() == pytest.approx(expected), "weights that are not finite are not added"
     assert average.updates == 4
 
 
-def test_16_bits_compute_and_32_learn() -> None:
-    seen = []
+def test_computation_in_16_bits_with_float32_weights() -> None:
+    dtypes = []
 
     class Linear(Mean):
         def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             product = images[0].flatten()[None] @ self.value.expand(12, 1)
-            seen.append(product.dtype)
+            dtypes.append(product.dtype)
             return {"loss": product.float().sum()}
 
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
@@ -170,12 +170,12 @@ def test_16_bits_compute_and_32_learn() -> None:
         precision = Precision(name, torch.device("cpu"))  # type: ignore[arg-type]
         steps = 2 if name == "fp16" else 1  # at a scale of 65536 the first gradient overflows
         list(train_steps(model, optimizer, loader([1.0] * steps), "cpu", 1, precision=precision))
-        assert seen[-1] == dtype
+        assert dtypes[-1] == dtype
         assert model.value.dtype == torch.float32
         assert model.value.item() == pytest.approx(-6.0)
 
 
-def test_float16_lowers_its_scale_for_a_while_and_then_says_that_the_gradient_is_the_fault() -> None:
+def test_float16_lowers_its_scale_a_limited_number_of_times_then_reports_the_gradient() -> None:
     class Broken(Mean):
         def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
             return {"loss": torch.sqrt(self.value)}  # finite at 0, but its gradient is not
@@ -184,14 +184,14 @@ def test_float16_lowers_its_scale_for_a_while_and_then_says_that_the_gradient_is
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     precision = Precision("fp16", torch.device("cpu"))
     steps = train_steps(model, optimizer, loader([1.0] * 40), "cpu", 1, precision=precision)
-    for _ in range(OVERFLOWS):
+    for _ in range(MAX_OVERFLOWS):
         next(steps)
     with pytest.raises(NotFinite, match="gradient norm"):
         next(steps)
     assert model.value.item() == 0.0
 
 
-def test_updates_that_are_not_finite_are_left_out_and_the_images_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_updates_that_are_not_finite_are_skipped_and_their_images_printed(capsys: pytest.CaptureFixture[str]) -> None:
     nan = float("nan")
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)

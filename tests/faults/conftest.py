@@ -1,4 +1,4 @@
-"""A run of seconds, in a process of its own that a test may kill. The processes are forked, with torch loaded."""
+"""Start short training runs in forked processes that a test may kill; torch is already imported there."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ DETECTORS = (
     "fcos_mobilenet_v2_fpn_slim",
     "ssdlite320_mobilenet_v3_large",
 )
-"""One of each kind."""
+"""One detector of each kind."""
 STEPS = 2 * 6  # 11 training images in batches of two, two epochs
 FILES = ("last.safetensors", "best.safetensors", "metrics.json")
 
 
 class Runs:
-    """Starts runs on small images and compares what they leave."""
+    """Starts and resumes runs on small images, and compares their output files."""
 
-    def __init__(self, images: Path, straight: Path) -> None:
-        self.images, self.straight = images, straight
+    def __init__(self, images: Path, uninterrupted: Path) -> None:
+        self.images, self.uninterrupted = images, uninterrupted
 
-    def begin(self, output: Path, *options: str, before: Callable[[], None] | None = None) -> int:
-        """Run ``train`` in a forked process, after ``before`` there; its exit code, or minus the signal."""
+    def start(self, output: Path, *options: str, before: Callable[[], None] | None = None) -> int:
+        """Run ``before`` and ``train`` in a forked process; return its exit code, or minus the signal number."""
         return forked(["train", str(self.images), "--output", str(output), *OPTIONS, *options], before)
 
-    def go_on(self, run: Path, *options: str, before: Callable[[], None] | None = None) -> int:
-        """Run ``train --resume`` in the same way; a run that was killed before it had options begins anew."""
+    def resume(self, run: Path, *options: str, before: Callable[[], None] | None = None) -> int:
+        """Run ``train --resume`` in the same way; a run that was killed before it saved its options is restarted."""
         if not (run / "config.toml").exists():
-            return self.begin(run, *options, before=before)
+            return self.start(run, *options, before=before)
         return forked(["train", "--resume", str(run), *options], before)
 
     def ends_equal(self, run: Path) -> bool:
-        """Whether a run ended with the bytes of the one that was never stopped."""
-        return rows_of(run) == rows_of(self.straight) and all(
-            (run / name).read_bytes() == (self.straight / name).read_bytes() for name in FILES
+        """Whether the files of a run are identical to those of the uninterrupted run."""
+        return rows_of(run) == rows_of(self.uninterrupted) and all(
+            (run / name).read_bytes() == (self.uninterrupted / name).read_bytes() for name in FILES
         )
 
 
@@ -66,9 +66,9 @@ def forked(arguments: list[str], before: Callable[[], None] | None = None) -> in
     if child == 0:
         code = 99
         try:
-            quiet = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(quiet, 1)
-            os.dup2(quiet, 2)
+            devnull = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(devnull, 1)
+            os.dup2(devnull, 2)
             torch.set_num_threads(1)
             fit_recipe.write_result_images = lambda *_: None  # type: ignore[assignment]
             fit_recipe.plot_curves = lambda *_: True  # type: ignore[assignment]
@@ -84,14 +84,14 @@ def forked(arguments: list[str], before: Callable[[], None] | None = None) -> in
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what depends on the clock."""
+    """The rows of metrics.jsonl without the values that depend on time."""
     rows = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Two classes of eight images, 11 to train on and 5 to validate with, and a run that was never stopped."""
+    """Two classes of eight images, 11 for training and 5 for validation, and an uninterrupted run."""
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
     for name, base in (("dark", 40), ("light", 200)):
@@ -99,19 +99,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         for index in range(8):
             pixels = np.clip(rng.normal(base, 30, (48, 44, 3)), 0, 255).astype(np.uint8)
             PIL.Image.fromarray(pixels).save(folder / "images" / name / f"{index}.png")
-    found = Runs(folder / "images", folder / "straight")
-    assert found.begin(found.straight) == 0
-    return found
+    test_runs = Runs(folder / "images", folder / "uninterrupted")
+    assert test_runs.start(test_runs.uninterrupted) == 0
+    return test_runs
 
 
 class Events:
-    """Numbers what happens in a process, 1, 2, ..., and writes the names down."""
+    """Numbers the events in a process 1, 2, ..., and logs their names."""
 
     def __init__(self, log: Path | None) -> None:
         self.count, self.log = 0, log
 
     def number(self, name: str) -> int:
-        """The number of this event."""
+        """Count an event; return its number."""
         self.count += 1
         if self.log is not None:
             with self.log.open("a") as file:
@@ -119,24 +119,24 @@ class Events:
         return self.count
 
 
-def killed() -> None:
-    """SIGKILL to this process."""
+def kill_process() -> None:
+    """Send SIGKILL to this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def stopping_at(step: int) -> Callable[[], None]:
-    """Ask the process to leave, as a signal does, when so many updates are done."""
+def stop_after_step(step: int) -> Callable[[], None]:
+    """Send SIGTERM to the process after ``step`` updates."""
 
     def before() -> None:
         from detseg.checkpoints.manager import CheckpointManager
 
-        due = CheckpointManager.is_due
+        is_due = CheckpointManager.is_due
 
-        def asked(self: CheckpointManager, position: Any) -> bool:
+        def signal_and_check(self: CheckpointManager, position: Any) -> bool:
             if position.step == step:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return due(self, position)
+            return is_due(self, position)
 
-        CheckpointManager.is_due = asked  # type: ignore[method-assign]
+        CheckpointManager.is_due = signal_and_check  # type: ignore[method-assign]
 
     return before

@@ -1,4 +1,4 @@
-"""Files made to do harm: some hold code that runs when a trusting loader reads them, some lie about what they hold."""
+"""Malicious files: some contain code that an unsafe loader executes, some have false or harmful headers."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ DEEP, MANY = "[" * 100_000 + "]" * 100_000, list(range(200_000))
 
 
 class Call:
-    """An object that is pickled as a call, and so calls when it is read."""
+    """An object whose pickle is a function call, so that unpickling calls the function."""
 
-    def __init__(self, function: Any, *given: Any) -> None:
-        self.function, self.given = function, given
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.function, self.args = function, args
 
     def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return self.function, self.given
+        return self.function, self.args
 
     def __call__(self) -> None:
-        """Never, but pickle wants to see that it could be."""
+        """Never called, but pickle requires a callable."""
 
 
 class Script(torch.nn.Module):
-    """TorchScript that writes a file when it is read."""
+    """TorchScript that writes a file when it is loaded."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ def saved(content: Any, *, zipped: bool = True) -> bytes:
 
 
 def archive(pieces: list[bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive as torch writes it, around a pickle of one's own."""
+    """An archive in torch's format with ``pieces`` as its pickle."""
 
     def save(file: io.BytesIO) -> None:
         with zipfile.ZipFile(file, "w", kind, compresslevel=1) as members:
@@ -93,21 +93,21 @@ def archive(pieces: list[bytes], kind: int = zipfile.ZIP_STORED) -> bytes:
 
 
 def versions(canary: str) -> bytes:
-    """A state dict with a call where torch keeps the versions of its modules."""
+    """A state dict with a call in place of the metadata with module versions."""
     state = OrderedDict({"conv.weight": torch.ones(2, 2)})
     state._metadata = touch(canary)  # type: ignore[attr-defined]
     return saved(state)
 
 
 def setstate(canary: str) -> bytes:
-    """An OrderedDict, which may be in a file, that is given a ``__setstate__`` and then a state."""
+    """An OrderedDict, which is an allowed type, that gets a ``__setstate__`` and then a state."""
     command = f"touch {canary}".encode()
     name, text = (b"X" + len(value).to_bytes(4, "little") + value for value in (b"__setstate__", command))
     return archive([b"\x80\x02ccollections\nOrderedDict\n)R}", name, b"cposix\nsystem\nsb", text, b"b."])
 
 
 def hub(canary: str) -> bytes:
-    """A model of torch.hub, whose code is in a folder."""
+    """A torch.hub model whose code is in a folder."""
     folder = Path(f"{canary}.hub")
     folder.mkdir()
     (folder / "hubconf.py").write_text(f"def net():\n    {writing(canary)}\n")
@@ -116,12 +116,12 @@ def hub(canary: str) -> bytes:
 
 def script(canary: str) -> bytes:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch would rather not have it
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
         return bytes(torch.jit.script(Script(canary)).save_to_buffer())
 
 
-def tape(canary: str) -> bytes:
-    """The archive of torch's first versions."""
+def tar_archive(canary: str) -> bytes:
+    """The tar archive format of the first torch versions."""
     content = pickle.dumps(touch(canary))
     member = tarfile.TarInfo("storages")
     member.size = len(content)
@@ -138,8 +138,8 @@ def unpickle(path: Path, unpack: Callable[[bytes], bytes] = bytes) -> Any:
 
 
 def load_array(path: Path) -> Any:
-    found = np.load(path, allow_pickle=True)
-    return found["arr_0"] if hasattr(found, "files") else found
+    loaded = np.load(path, allow_pickle=True)
+    return loaded["arr_0"] if hasattr(loaded, "files") else loaded
 
 
 def load_torch(path: Path) -> Any:
@@ -158,7 +158,7 @@ CODE: dict[str, tuple[Callable[[str], bytes], Callable[[Path], Any]]] = {
     "storage.pt": (lambda c: saved(Call(torch.storage._load_from_bytes, saved(touch(c)))), load_torch),
     "hub.pt": (hub, load_torch),
     "script.pt": (script, torch.jit.load),
-    "tape.tar": (tape, load_torch),
+    "tape.tar": (tar_archive, load_torch),
     "array.npy": (lambda c: written(lambda file: np.save(file, np.array([touch(c)], object))), load_array),
     "arrays.npz": (lambda c: written(lambda file: np.savez(file, np.array([touch(c)], object))), load_array),
     "joblib.z": (lambda c: zlib.compress(pickle.dumps(touch(c))), lambda path: unpickle(path, zlib.decompress)),
@@ -168,7 +168,7 @@ CODE: dict[str, tuple[Callable[[str], bytes], Callable[[Path], Any]]] = {
         lambda path: yaml.unsafe_load(path.read_text()),
     ),
 }
-"""Name -> how the file is made, given the path that its code touches, and a loader that obeys it."""
+"""File name -> function that creates the file for the path that its code touches, and an unsafe loader that runs it."""
 
 
 @functools.cache
@@ -176,55 +176,57 @@ def model() -> Any:
     return build_model(describe(ARCH, ClassMap(("dark", "light")), weights="none", image_size=40))
 
 
-def whole() -> dict[str, torch.Tensor]:
+def model_tensors() -> dict[str, torch.Tensor]:
     return {f"model.{name}": tensor for name, tensor in model().state_dict().items()}
 
 
-def ours(description: Any = None, tensors: dict[str, torch.Tensor] | None = None, **header: Any) -> bytes:
-    """A checkpoint of this project, whole and sealed, but for what is given."""
-    good = {"schema": SCHEMA, "position": {}, "metrics": {}, "channels_last": False, "versions": {}, "totals": [{}]}
-    described = model().description.to_dict() | (description or {})
-    text = json.dumps(good | {"model": described} | header | {"sha256": BLANK})
-    content = safetensors.torch.save(tensors or whole(), {"detseg": text})
+def project_checkpoint(description: Any = None, tensors: dict[str, torch.Tensor] | None = None, **header: Any) -> bytes:
+    """A checkpoint of this project with a correct checksum, changed by the arguments."""
+    valid = {"schema": SCHEMA, "position": {}, "metrics": {}, "channels_last": False, "versions": {}, "totals": [{}]}
+    model_description = model().description.to_dict() | (description or {})
+    text = json.dumps(valid | {"model": model_description} | header | {"sha256": BLANK})
+    content = safetensors.torch.save(tensors or model_tensors(), {"detseg": text})
     return fill_checksum(content, 8 + int.from_bytes(content[:8], "little"))
 
 
-def inside(text: str) -> bytes:
-    """A safetensors file with this in the place of our own header."""
+def with_project_header(text: str) -> bytes:
+    """A safetensors file with ``text`` as this project's header."""
     return safetensors.torch.save(ONE, {"detseg": text})
 
 
-def headed(header: str | bytes, content: bytes = bytes(4)) -> bytes:
-    """A safetensors file with a header of one's own."""
+def with_header(header: str | bytes, content: bytes = bytes(4)) -> bytes:
+    """A safetensors file with ``header`` as its complete header."""
     text = header.encode() if isinstance(header, str) else header
     return len(text).to_bytes(8, "little") + text + content
 
 
-def part(dtype: str = "F32", shape: str = "1", end: int = 4) -> str:
+def tensor_entry(dtype: str = "F32", shape: str = "1", end: int = 4) -> str:
     return f'{{"dtype": "{dtype}", "shape": [{shape}], "data_offsets": [0, {end}]}}'
 
 
 ONE = {"model.weight": torch.ones(1)}
-LIES: dict[str, Callable[[], bytes]] = {
+FALSE_HEADERS: dict[str, Callable[[], bytes]] = {
     "bomb.pth": lambda: archive([bytes(1 << 20)] * 512, zipfile.ZIP_DEFLATED),
     "endless.safetensors": lambda: (1 << 63).to_bytes(8, "little") + b"{}",
-    "overlap.safetensors": lambda: headed(f'{{"a": {part()}, "b": {part()}}}'),
-    "deep.safetensors": lambda: headed(f'{{"a": {DEEP}}}'),
-    "deep-inside.safetensors": lambda: inside(DEEP),
-    "unknown.safetensors": lambda: ours({"arch": "evil"}, ONE),
-    "classes.safetensors": lambda: ours({"class_map": {"names": list(map(str, MANY)), "category_ids": MANY}}, ONE),
-    "nan.safetensors": lambda: ours({"norm_eps": math.nan}),
+    "overlap.safetensors": lambda: with_header(f'{{"a": {tensor_entry()}, "b": {tensor_entry()}}}'),
+    "deep.safetensors": lambda: with_header(f'{{"a": {DEEP}}}'),
+    "deep-inside.safetensors": lambda: with_project_header(DEEP),
+    "unknown.safetensors": lambda: project_checkpoint({"arch": "evil"}, ONE),
+    "classes.safetensors": lambda: project_checkpoint(
+        {"class_map": {"names": list(map(str, MANY)), "category_ids": MANY}}, ONE
+    ),
+    "nan.safetensors": lambda: project_checkpoint({"norm_eps": math.nan}),
 }
-"""Without code: what they say of themselves fills memory, takes for ever, or makes a model that computes nonsense."""
+"""Files without code: loading them would exhaust the memory, never end, or build a model with meaningless results."""
 
 
 def make(folder: Path) -> dict[str, Path]:
-    """All files, by name. What the code in one touches is named after it: see :func:`touched`."""
-    made = {name: write(f"{folder / name}.touched") for name, (write, _) in CODE.items()}
-    made |= {name: write() for name, write in LIES.items()}
-    for name, content in made.items():
+    """Write all files; return their paths by name. The code in a file touches "<name>.touched": see :func:`touched`."""
+    contents = {name: write(f"{folder / name}.touched") for name, (write, _) in CODE.items()}
+    contents |= {name: write() for name, write in FALSE_HEADERS.items()}
+    for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return {name: folder / name for name in made}
+    return {name: folder / name for name in contents}
 
 
 def touched(folder: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""A catalogue of wrong targets, each given to five detectors: a clear error by the image's id. N3 of the scorecard."""
+"""Invalid targets for five detectors: each raises a clear error with the image id. N3 of the scorecard."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def good() -> Target:
 
 
 def boxes(*second: float) -> Callable[[], Target]:
-    """The second box is this."""
+    """A target whose second box is ``second``."""
     return lambda: good() | {"boxes": torch.tensor([[5.0, 5.0, 30.0, 30.0], second])}
 
 
@@ -66,7 +66,7 @@ BAD_TARGETS: dict[str, Callable[[], Target]] = {
     "boxes in 0..1": changed("boxes", lambda value: value / SIDE),
     "one box, shape [4]": changed("boxes", lambda value: value[0]),
     "boxes with a score, [N, 5]": changed("boxes", lambda value: torch.cat([value, value[:, :1]], dim=1)),
-    "whole numbers as boxes": changed("boxes", lambda value: value.long()),
+    "integer boxes": changed("boxes", lambda value: value.long()),
     "float64 boxes, as numpy makes them": changed("boxes", lambda value: value.double()),
     "no boxes": without("boxes"),
     "no labels": without("labels"),
@@ -84,22 +84,22 @@ BAD_MASKS: dict[str, Callable[[], Target]] = {
     "masks of 0 and 255": changed("masks", lambda value: value * 255),
 }
 GOOD = {"boxes in 0..1"}
-"""Cells that train: a box within the first pixel may be right, one that is cut at the corner of its image. A whole
-data set of them is refused when it is read (annotations/plausible.py)."""
+"""Targets that train: a box within the first pixel may be correct, for an object cut at the corner of the image. A data
+set with only such boxes is rejected when it is read (annotations/plausible.py)."""
 
 CELLS = 129
 
 
-def catalogue_of(arch: str) -> dict[str, Callable[[], Target]]:
+def bad_targets_for(arch: str) -> dict[str, Callable[[], Target]]:
     return BAD_TARGETS | (BAD_MASKS if arch.startswith("maskrcnn") else {})
 
 
-def outcome(model: Any, images: list[torch.Tensor], wrong: Target) -> str:
-    """What training on a good target and a wrong one comes to."""
-    given = [good() | {"image_id": torch.tensor(GOOD_ID)}, wrong | {"image_id": torch.tensor(BAD_ID)}]
+def outcome(model: Any, images: list[torch.Tensor], bad_target: Target) -> str:
+    """The result of training on a good target and a bad one."""
+    targets = [good() | {"image_id": torch.tensor(GOOD_ID)}, bad_target | {"image_id": torch.tensor(BAD_ID)}]
     torch.manual_seed(0)
     try:
-        losses = model(images, given)
+        losses = model(images, targets)
     except DataError as error:
         return f"named: {error}" if f"image_id {BAD_ID}" in str(error) else f"not named: {error}"
     except Exception as error:
@@ -107,8 +107,8 @@ def outcome(model: Any, images: list[torch.Tensor], wrong: Target) -> str:
     return "trained" if all(math.isfinite(loss.item()) for loss in losses.values()) else "NaN loss"
 
 
-def lines_of(arch: str, names: list[str], before: Callable[[], None]) -> Iterator[str]:
-    """One outcome for each name, from a process of its own; fewer if it dies."""
+def outcomes_of_one_process(arch: str, names: list[str], before: Callable[[], None]) -> Iterator[str]:
+    """One outcome for each name, computed in a child process; fewer if the child dies."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -127,7 +127,7 @@ def lines_of(arch: str, names: list[str], before: Callable[[], None]) -> Iterato
             model = build_model(description).train()
             images = [torch.randint(0, 255, (3, SIDE, SIDE), dtype=torch.uint8) for _ in range(2)]
             for name in names:
-                os.write(write, json.dumps(outcome(model, images, catalogue_of(arch)[name]())).encode() + b"\n")
+                os.write(write, json.dumps(outcome(model, images, bad_targets_for(arch)[name]())).encode() + b"\n")
         finally:
             os._exit(0)
     os.close(write)
@@ -139,46 +139,45 @@ def lines_of(arch: str, names: list[str], before: Callable[[], None]) -> Iterato
 
 
 def outcomes(arch: str, before: Callable[[], None] = lambda: None) -> dict[str, str]:
-    """Name of each wrong target of the catalogue -> what came of it."""
-    names = list(catalogue_of(arch))
-    found: list[str] = []
-    while len(found) < len(names):
-        new = list(lines_of(arch, names[len(found) :], before))
-        assert new, "the process got nowhere"
-        found += new
-    return dict(zip(names, found, strict=True))
+    """Name of each invalid target -> its outcome."""
+    names = list(bad_targets_for(arch))
+    results: list[str] = []
+    while len(results) < len(names):
+        new = list(outcomes_of_one_process(arch, names[len(results) :], before))
+        assert new, "the process died before the first outcome"
+        results += new
+    return dict(zip(names, results, strict=True))
 
 
-def is_right(name: str, text: str) -> bool:
+def is_correct(name: str, text: str) -> bool:
     return text == "trained" if name in GOOD else text.startswith("named: ")
 
 
-def kind_of(message: str) -> str:
-    """A message without its numbers."""
+def without_numbers(message: str) -> str:
     return re.sub(r"-?\b(\d[\d.e+]*|nan|inf)\b", "#", message)
 
 
 @pytest.mark.parametrize("arch", DETECTORS)
-def test_each_is_refused_by_the_images_id(arch: str, tally: Callable[[str, int, int], None]) -> None:
-    found = outcomes(arch)
-    print({name: text for name, text in found.items() if not is_right(name, text)})
-    kinds = {kind_of(text) for text in found.values() if text.startswith("named: ")}
-    print(f"{len(kinds)} kinds of message")
-    assert len(kinds) >= 9
-    right = sum(is_right(name, text) for name, text in found.items())
-    tally("N3 wrong targets, refused by the image's id", right, len(found))
+def test_each_target_raises_an_error_with_the_image_id(arch: str, tally: Callable[[str, int, int], None]) -> None:
+    results = outcomes(arch)
+    print({name: text for name, text in results.items() if not is_correct(name, text)})
+    messages = {without_numbers(text) for text in results.values() if text.startswith("named: ")}
+    print(f"{len(messages)} different messages")
+    assert len(messages) >= 9
+    correct = sum(is_correct(name, text) for name, text in results.items())
+    tally("N3 invalid targets, error with the image id", correct, len(results))
 
 
-def without_the_door() -> None:
+def disable_input_checks() -> None:
     for module in (detector_module, one_stage_module):
-        module.check_targets = lambda *given, **more: None  # type: ignore[attr-defined]
+        module.check_targets = lambda *args, **kwargs: None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("arch", DETECTORS)
-def test_control_without_the_door_most_are_silent_or_worse(arch: str) -> None:
-    found = outcomes(arch, without_the_door)
-    bad = {name: text for name, text in found.items() if name not in GOOD}
-    count = {how: sum(text.startswith(how) for text in bad.values()) for how in ("trained", "NaN", "crash", "lost")}
+def test_control_without_input_checks_most_train_silently_or_crash(arch: str) -> None:
+    results = outcomes(arch, disable_input_checks)
+    bad = {name: text for name, text in results.items() if name not in GOOD}
+    count = {kind: sum(text.startswith(kind) for text in bad.values()) for kind in ("trained", "NaN", "crash", "lost")}
     print(f"{arch}: of {len(bad)} {count}")
     assert count["trained"] >= 5
     assert sum(count.values()) == len(bad)
@@ -186,4 +185,4 @@ def test_control_without_the_door_most_are_silent_or_worse(arch: str) -> None:
 
 def test_there_are_129() -> None:
     assert len(BAD_TARGETS) == 25
-    assert sum(len(catalogue_of(arch)) for arch in DETECTORS) == CELLS
+    assert sum(len(bad_targets_for(arch)) for arch in DETECTORS) == CELLS

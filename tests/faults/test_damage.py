@@ -1,4 +1,4 @@
-"""CorruptFileError checkpoints: every one is found, set aside by name, and the one before it is used. R6 of the scorecard."""
+"""Corrupt checkpoints: each is detected and renamed, and the previous one is used. R6 of the scorecard."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def write(folder: Path, steps: tuple[int, ...], keep: int = 2) -> None:
         )
 
 
-def damages(content: bytes) -> list[tuple[str, bytes | None]]:
-    """What can happen to a file, in 153 ways; None: it is gone."""
+def corruptions(content: bytes) -> list[tuple[str, bytes | None]]:
+    """153 corruptions of a file, by name; None: the file is deleted."""
     rng = np.random.default_rng(0)
-    ways: list[tuple[str, bytes | None]] = []
+    corrupted: list[tuple[str, bytes | None]] = []
     for end in np.linspace(1, len(content) - 1, TRUNCATIONS).astype(int):
-        ways.append((f"cut at {end}", content[:end]))
+        corrupted.append((f"truncated at {end}", content[:end]))
     for bit in rng.choice(8 * len(content), FLIPS, replace=False).tolist():
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
-        ways.append((f"bit {bit} flipped", bytes(flipped)))
-    return [*ways, ("empty", b""), ("deleted", None), ("newer", newer(content))]
+        corrupted.append((f"bit {bit} flipped", bytes(flipped)))
+    return [*corrupted, ("empty", b""), ("deleted", None), ("newer", with_newer_schema(content))]
 
 
-def newer(content: bytes) -> bytes:
-    """The same as a version to come might write it: another schema, sealed."""
+def with_newer_schema(content: bytes) -> bytes:
+    """The same tensors with the schema of a future version and a correct checksum."""
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(json.loads(content[8:end])["__metadata__"]["detseg"])
     header |= {"schema": tensor_file_module.SCHEMA + 1, "sha256": tensor_file_module.BLANK}
@@ -55,46 +55,46 @@ def newer(content: bytes) -> bytes:
     return tensor_file_module.fill_checksum(again, 8 + int.from_bytes(again[:8], "little"))
 
 
-def survived(folder: Path, damage: bytes | None) -> bool:
-    """Whether the damage was seen, told, set aside, and the run would go on from the checkpoint before."""
+def survived(folder: Path, corrupted: bytes | None) -> bool:
+    """Whether the corruption is detected and reported, the file renamed, and the previous checkpoint loaded."""
     for path in folder.iterdir():
         path.unlink()
     write(folder, (1, 2))
     last = checkpoint_path(folder, 0)
-    if damage is None:
+    if corrupted is None:
         last.unlink()
     else:
-        last.write_bytes(damage)
+        last.write_bytes(corrupted)
     checkpoint, lines = latest_checkpoint(folder)
-    told = damage is None or (len(lines) == 1 and "set aside as last.safetensors.damaged" in lines[0])
-    kept = folder / "last.safetensors.damaged"
-    aside = damage is None or (kept.is_file() and kept.read_bytes() == damage)
-    return told and aside and checkpoint is not None and checkpoint.position.step == 1
+    reported = corrupted is None or (len(lines) == 1 and "renamed to last.safetensors.damaged" in lines[0])
+    renamed_file = folder / "last.safetensors.damaged"
+    renamed = corrupted is None or (renamed_file.is_file() and renamed_file.read_bytes() == corrupted)
+    return reported and renamed and checkpoint is not None and checkpoint.position.step == 1
 
 
-def test_every_damage_is_found_and_the_one_before_is_used(tmp_path: Path, tally: Any) -> None:
+def test_every_corruption_is_detected_and_the_previous_checkpoint_is_used(tmp_path: Path, tally: Any) -> None:
     write(tmp_path, (1, 2))
-    ways = damages(checkpoint_path(tmp_path, 0).read_bytes())
-    assert len({damage for _, damage in ways}) == TRUNCATIONS + FLIPS + 3
-    missed = [name for name, damage in ways if not survived(tmp_path, damage)]
+    cases = corruptions(checkpoint_path(tmp_path, 0).read_bytes())
+    assert len({corrupted for _, corrupted in cases}) == TRUNCATIONS + FLIPS + 3
+    missed = [name for name, corrupted in cases if not survived(tmp_path, corrupted)]
     print(f"missed: {missed}")
-    tally("R6 corrupt checkpoint found, the one before used", len(ways) - len(missed), len(ways))
+    tally("R6 corrupt checkpoint detected, the previous one used", len(cases) - len(missed), len(cases))
 
 
-def test_control_without_the_seal_flipped_bits_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_without_the_checksum_flipped_bits_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, (1, 2))
-    ways = damages(checkpoint_path(tmp_path, 0).read_bytes())
+    cases = corruptions(checkpoint_path(tmp_path, 0).read_bytes())
     monkeypatch.setattr(tensor_file_module, "checksum_matches", lambda content, end: True)
     missed = []
-    for name, damage in ways:
+    for name, corrupted in cases:
         try:
-            missed += [] if survived(tmp_path, damage) else [name]
-        except (TypeError, KeyError, AttributeError):  # a flipped letter in a name, and the program stumbles
+            missed += [] if survived(tmp_path, corrupted) else [name]
+        except (TypeError, KeyError, AttributeError):  # a flipped character in a name raises one of these errors
             missed.append(name)
     assert len(missed) > FLIPS / 4
 
 
-def test_whole_files_are_whole(tmp_path: Path) -> None:
+def test_rotated_files_are_valid(tmp_path: Path) -> None:
     write(tmp_path, (1, 2, 3), keep=3)
     assert [load_checkpoint(checkpoint_path(tmp_path, age)).position.step for age in range(3)] == [3, 2, 1]
     write(tmp_path, (4,), keep=3)
@@ -105,14 +105,14 @@ def test_whole_files_are_whole(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path)[1] == []
 
 
-def test_a_run_without_any_checkpoint_begins_anew_and_one_with_damaged_ones_only_does_not(tmp_path: Path) -> None:
+def test_a_run_without_checkpoints_starts_over_but_one_with_only_corrupt_checkpoints_fails(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == (None, [])
     write(tmp_path, (1,))
-    checkpoint_path(tmp_path, 0).write_bytes(b"torn")
+    checkpoint_path(tmp_path, 0).write_bytes(b"truncated")
     with pytest.raises(DataError, match=r"no checkpoint of this run can be read \(last.safetensors.damaged\)"):
         latest_checkpoint(tmp_path)
     with pytest.raises(DataError, match="no checkpoint of this run can be read"):
-        latest_checkpoint(tmp_path)  # and it is not forgotten
+        latest_checkpoint(tmp_path)  # also the second time
 
 
 def test_equal_states_give_equal_files(tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
     assert checkpoint_path(tmp_path / "a", 0).read_bytes() == checkpoint_path(tmp_path / "b", 0).read_bytes()
 
 
-def test_a_seal_that_was_taken_off_is_damage(tmp_path: Path) -> None:
+def test_a_file_without_its_checksum_is_corrupt(tmp_path: Path) -> None:
     write(tmp_path, (1,))
     content = checkpoint_path(tmp_path, 0).read_bytes()
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = {name: value for name, value in json.loads(metadata["detseg"]).items() if name != "sha256"}
     text = safetensors.torch.save(safetensors.torch.load(content), metadata={"detseg": json.dumps(header)})
     checkpoint_path(tmp_path, 0).write_bytes(text)
-    with pytest.raises(CorruptFileError, match="not what was written"):
+    with pytest.raises(CorruptFileError, match="its checksum does not match"):
         load_checkpoint(checkpoint_path(tmp_path, 0))
 
 

@@ -1,4 +1,4 @@
-"""Disk full, quota, I/O error, read-only: the last good checkpoint stays, one line says so. R5: 4 errors, 15 places."""
+"""Disk full, quota, I/O error, read-only: the last valid checkpoint stays, one warning. R5: 4 errors, 15 operations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from detseg.checkpoints.rotation import latest_checkpoint
 from tests.faults.conftest import Events, Runs
 
 ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS")}
-PLACES = 15
+OPERATIONS = 15
 EVERY = ("--checkpoint-every", "2")
 
 
 def failing(first: int, last: float, number: int, log: Path | None = None) -> Callable[[], None]:
-    """File operations ``first`` to ``last`` fail with this error: temporary file, write, fsync, replace."""
+    """Make the file operations ``first`` to ``last`` (create, fsync, replace) fail with error ``number``."""
 
     def before() -> None:
         events = Events(log)
@@ -32,9 +32,9 @@ def failing(first: int, last: float, number: int, log: Path | None = None) -> Ca
                 raise OSError(number, os.strerror(number))
 
         def checked(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-            def call(*given: Any, **named: Any) -> Any:
+            def call(*args: Any, **kwargs: Any) -> Any:
                 event(name)
-                return function(*given, **named)
+                return function(*args, **kwargs)
 
             return call
 
@@ -47,60 +47,61 @@ def failing(first: int, last: float, number: int, log: Path | None = None) -> Ca
 
 
 def survives(runs: Runs, run: Path, before: Callable[[], None]) -> bool:
-    """Whether the run ends well in spite of the error, or ends with code 1 and can be gone on with; equal both ways."""
-    code = runs.begin(run, *EVERY, before=before)
+    """Whether the run succeeds despite the error, or exits with code 1 and can be resumed; the files must be equal."""
+    code = runs.start(run, *EVERY, before=before)
     if code == 1:
         if (run / "config.toml").exists():
-            latest_checkpoint(run)  # nothing of it is corrupt
+            latest_checkpoint(run)  # raises if it is corrupt
             assert not list(run.glob("*.damaged"))
-        code = runs.go_on(run)
+        code = runs.resume(run)
     return code == 0 and runs.ends_equal(run)
 
 
-def events_of(runs: Runs, folder: Path) -> int:
+def count_operations(runs: Runs, folder: Path) -> int:
     log = folder.parent / "events"
-    assert runs.begin(folder, *EVERY, before=failing(0, 0, errno.EIO, log)) == 0
+    assert runs.start(folder, *EVERY, before=failing(0, 0, errno.EIO, log)) == 0
     return len(log.read_text().splitlines())
 
 
-def places(runs: Runs, folder: Path, count: int) -> list[int]:
-    return [int(place) for place in np.linspace(1, events_of(runs, folder), count)]
+def spaced_operations(runs: Runs, folder: Path, count: int) -> list[int]:
+    """Numbers of ``count`` file operations, evenly spaced over a run."""
+    return [int(number) for number in np.linspace(1, count_operations(runs, folder), count)]
 
 
-def test_some_places(runs: Runs, tmp_path: Path) -> None:
-    for place, name in zip(places(runs, tmp_path / "events-run", 5)[1:3], ERRORS, strict=False):
-        assert survives(runs, tmp_path / f"run-{place}", failing(place, place, ERRORS[name]))
+def test_some_operations(runs: Runs, tmp_path: Path) -> None:
+    for number, name in zip(spaced_operations(runs, tmp_path / "events-run", 5)[1:3], ERRORS, strict=False):
+        assert survives(runs, tmp_path / f"run-{number}", failing(number, number, ERRORS[name]))
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("name", ERRORS)
-def test_15_places(name: str, runs: Runs, tmp_path: Path, tally: Any) -> None:
-    chosen = places(runs, tmp_path / "events-run", PLACES)
-    assert len(set(chosen)) == PLACES
-    lost = [p for p in chosen if not survives(runs, tmp_path / f"run-{p}", failing(p, p, ERRORS[name]))]
+def test_15_operations(name: str, runs: Runs, tmp_path: Path, tally: Any) -> None:
+    numbers = spaced_operations(runs, tmp_path / "events-run", OPERATIONS)
+    assert len(set(numbers)) == OPERATIONS
+    lost = [n for n in numbers if not survives(runs, tmp_path / f"run-{n}", failing(n, n, ERRORS[name]))]
     print(f"lost: {lost}")
-    tally("R5 disk full, quota, I/O error, read-only", PLACES - len(lost), PLACES)
+    tally("R5 disk full, quota, I/O error, read-only", OPERATIONS - len(lost), OPERATIONS)
 
 
 @pytest.mark.slow
 def test_a_disk_that_stays_full(runs: Runs, tmp_path: Path) -> None:
-    """From the middle on nothing can be written: the run says so, ends with code 1, and goes on when there is room."""
-    middle = events_of(runs, tmp_path / "events-run") // 2
+    """From the middle of the run, nothing can be written: it exits with code 1, and can be resumed later."""
+    middle = count_operations(runs, tmp_path / "events-run") // 2
     run = tmp_path / "run"
-    assert runs.begin(run, *EVERY, before=failing(middle, float("inf"), errno.ENOSPC)) == 1
+    assert runs.start(run, *EVERY, before=failing(middle, float("inf"), errno.ENOSPC)) == 1
     checkpoint, lines = latest_checkpoint(run)
     assert checkpoint is not None
     assert lines == []
-    assert not list(run.glob(".*.tmp")), "nothing is left landscape about"
-    assert runs.go_on(run) == 0
+    assert not list(run.glob(".*.tmp")), "temporary files are removed"
+    assert runs.resume(run) == 0
     assert runs.ends_equal(run)
 
 
-def test_control_a_plain_writer_leaves_a_torn_file(runs: Runs, tmp_path: Path) -> None:
-    """As ``torch.save(path)`` does it: opened for writing, emptied, and then the disk is full."""
+def test_control_a_writer_that_is_not_atomic_corrupts_the_file(runs: Runs, tmp_path: Path) -> None:
+    """As with ``torch.save(path)``: the file is opened and truncated, and then the disk is full."""
 
-    def plain() -> None:
-        def broken(path: Any, *, before_replacing: Any = None) -> Any:
+    def use_direct_writer() -> None:
+        def write_half(path: Any, *, before_replacing: Any = None) -> Any:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -108,9 +109,9 @@ def test_control_a_plain_writer_leaves_a_torn_file(runs: Runs, tmp_path: Path) -
         import detseg.checkpoints.tensor_file as tensor_file_module
 
         manager.PAUSES = ()
-        tensor_file_module.atomic_write = broken
+        tensor_file_module.atomic_write = write_half
 
     run = tmp_path / "run"
-    assert runs.begin(run, *EVERY, before=plain) == 1
+    assert runs.start(run, *EVERY, before=use_direct_writer) == 1
     with pytest.raises(ValueError, match="no checkpoint of this run can be read"):
         latest_checkpoint(run)

@@ -1,4 +1,4 @@
-"""NaN and infinity: none reaches a weight, an average or a checkpoint. N1 and N2 of the scorecard: 100 and 50."""
+"""NaN and infinity never reach a weight, an average or a checkpoint. N1 and N2 of the scorecard: 100 and 50."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from detseg.engine.nonfinite import NotFinite
 from detseg.engine.optim import build_optimizer, optimizer_tensors
 from detseg.errors import DataError
 from detseg.models import build_model, describe
-from detseg.training.trainer import Training
+from detseg.training.trainer import Trainer
 from tests.faults.children import Images
 from tests.faults.conftest import FILES, STEPS, Runs
 
@@ -45,8 +45,8 @@ UPDATES, RUNS = 5, 50
 Samples = list[tuple[torch.Tensor, dict[str, torch.Tensor]]]
 
 
-class Rig:
-    """A model with all that an update changes."""
+class TrainingState:
+    """A model with its optimizer and moving average: everything that an update changes."""
 
     def __init__(self, arch: str) -> None:
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ class Rig:
         steps = train_module.train_steps(
             self.model, self.optimizer, loader, "cpu", step, seed=0, clip_norm=10.0, ema=self.ema
         )
-        assert [one.updated for one in steps] == [True]
+        assert [update.updated for update in steps] == [True]
 
     def state(self) -> dict[str, bytes]:
         """The bytes of parameters, norm statistics, optimizer and average."""
@@ -69,7 +69,7 @@ class Rig:
         return {name: tensor.contiguous().numpy().tobytes() for name, tensor in state.items()}
 
     def gradients(self, step: int, samples: Samples) -> dict[str, torch.Tensor]:
-        """Those of one update, by parameter; the rig stays as it is."""
+        """Gradients of one update, by parameter; the state is not changed."""
         model = copy.deepcopy(self.model).train()
         torch.manual_seed(step)
         images, targets = zip(*samples, strict=True)
@@ -78,14 +78,14 @@ class Rig:
 
 
 def samples_of(step: int) -> Samples:
-    """Two images of float numbers, targets for detectors and for classifiers."""
+    """Two float images, with targets for detectors and for classifiers."""
     images = [Images(99)[index] for index in (2 * step + 1, 2 * step + 2)]
     return [(image / 255, target | {"class_index": target["image_id"] % 2}) for image, target in images]
 
 
 @contextmanager
-def injected(kind: str, bad: float, rig: Rig, step: int, samples: Samples) -> Iterator[Samples]:
-    """The samples, with a number that is not finite in them or in the model while it is used."""
+def injected(kind: str, bad: float, state: TrainingState, step: int, samples: Samples) -> Iterator[Samples]:
+    """The samples; inside the block they, a loss, a gradient or a weight contain a number that is not finite."""
     rng = np.random.default_rng([step, KINDS.index(kind)])
     if kind == "input":
         image, target = samples[1]
@@ -93,59 +93,59 @@ def injected(kind: str, bad: float, rig: Rig, step: int, samples: Samples) -> It
         image.view(-1)[rng.integers(image.numel())] = bad
         yield [samples[0], (image, target)]
         return
-    gradients = rig.gradients(step, samples)
-    if kind == "weight":  # that the loss depends on: another cannot be seen in a loss, and is not looked for
+    gradients = state.gradients(step, samples)
+    if kind == "weight":  # only weights that the loss depends on: others do not change a loss, and are not checked
         gradients = {name: value for name, value in gradients.items() if value.ndim > 1 and value.any()}
     name = str(rng.choice(sorted(gradients)))
-    parameter = rig.model.get_parameter(name)
-    place = int(rng.choice(gradients[name].flatten().nonzero().flatten().numpy())) if kind == "weight" else 0
-    good = float(parameter.detach().view(-1)[place])
+    parameter = state.model.get_parameter(name)
+    index = int(rng.choice(gradients[name].flatten().nonzero().flatten().numpy())) if kind == "weight" else 0
+    good = float(parameter.detach().view(-1)[index])
     if kind == "loss":
-        handle = rig.model.register_forward_hook(
-            lambda _module, _given, losses: losses | {(name := rng.choice(list(losses))): losses[name] * bad}
+        handle = state.model.register_forward_hook(
+            lambda _module, _inputs, losses: losses | {(name := rng.choice(list(losses))): losses[name] * bad}
         )
     elif kind == "gradient":
         handle = parameter.register_hook(lambda gradient: torch.full_like(gradient, bad))
     else:
-        parameter.data.view(-1)[place] = bad
+        parameter.data.view(-1)[index] = bad
     yield samples
     if kind == "weight":
-        parameter.data.view(-1)[place] = good
+        parameter.data.view(-1)[index] = good
     else:
         handle.remove()
 
 
-def wrong_with(kind: str, bad: float, rig: Rig, step: int) -> str:
-    """What an update with a bad number did that it must not do; empty if nothing."""
+def fault_of(kind: str, bad: float, state: TrainingState, step: int) -> str:
+    """What is wrong with an update on a number that is not finite; empty if nothing."""
     samples = samples_of(step)
-    with injected(kind, bad, rig, step, samples) as given:
-        before = rig.state()
+    with injected(kind, bad, state, step, samples) as changed_samples:
+        before = state.state()
         try:
-            rig.update(step, given)
+            state.update(step, changed_samples)
         except (NotFinite, DataError) as error:
             ids = [f"image_id {int(target['image_id'])}" for _, target in samples]
-            # the door looks at images before targets, so it says which image of the batch
+            # images are checked before targets, so the message contains the position of the image in the batch
             names = ["image 1 of the batch"] if kind == "input" else ids
             if isinstance(error, DataError) != (kind == "input") or not all(name in str(error) for name in names):
                 return f"{type(error).__name__}: {error}"
         else:
             return "no error"
-        changed = [name for name, value in rig.state().items() if value != before[name]]
-        assert all(bool(tensor.isfinite().all()) for tensor in rig.ema.weights.values())
+        changed = [name for name, value in state.state().items() if value != before[name]]
+        assert all(bool(tensor.isfinite().all()) for tensor in state.ema.weights.values())
     return f"changed {changed}" if changed else ""
 
 
 def inject(arch: str, updates: int) -> dict[tuple[int, str], str]:
-    """What went wrong at (update, kind); each good update follows four bad ones, and ends as if there were none."""
-    rig, clean = Rig(arch), Rig(arch)
-    found = {}
+    """The fault at each (update, kind); a good update after four bad ones has the same result as without them."""
+    state, clean = TrainingState(arch), TrainingState(arch)
+    faults = {}
     for step in range(updates):
         for index, kind in enumerate(KINDS):
-            found[step, kind] = wrong_with(kind, BAD[(step + index) % 3], rig, step)
-        for one in (rig, clean):
-            one.update(step, samples_of(step))
-        assert rig.state() == clean.state()
-    return found
+            faults[step, kind] = fault_of(kind, BAD[(step + index) % 3], state, step)
+        for updated_state in (state, clean):
+            updated_state.update(step, samples_of(step))
+        assert state.state() == clean.state()
+    return faults
 
 
 def test_some_numbers() -> None:
@@ -155,30 +155,30 @@ def test_some_numbers() -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize("arch", ARCHS)
 def test_100_numbers(arch: str, tally: Callable[[str, int, int], None]) -> None:
-    found = inject(arch, UPDATES)
-    print({place: text for place, text in found.items() if text})
-    tally("N1 NaN or infinity in an update: nothing changed", list(found.values()).count(""), UPDATES * len(KINDS))
+    faults = inject(arch, UPDATES)
+    print({key: text for key, text in faults.items() if text})
+    tally("N1 NaN or infinity in an update: nothing changed", list(faults.values()).count(""), UPDATES * len(KINDS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_control_a_plain_loop_takes_them_in(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_a_loop_without_checks_corrupts_the_weights(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detseg.models.one_stage.check_images", lambda *_: None)
-    rig, samples = Rig(QUICK), samples_of(0)
-    with injected(kind, math.nan, rig, 0, samples) as given:
-        images, targets = zip(*given, strict=True)
-        torch.stack(list(rig.model.train()(list(images), list(targets)).values())).sum().backward()
-        rig.optimizer.step()
-        spoilt = sum(int((~parameter.isfinite()).sum()) for parameter in rig.model.parameters())
-    assert spoilt > 1
+    state, samples = TrainingState(QUICK), samples_of(0)
+    with injected(kind, math.nan, state, 0, samples) as changed_samples:
+        images, targets = zip(*changed_samples, strict=True)
+        torch.stack(list(state.model.train()(list(images), list(targets)).values())).sum().backward()
+        state.optimizer.step()
+        not_finite = sum(int((~parameter.isfinite()).sum()) for parameter in state.model.parameters())
+    assert not_finite > 1
 
 
-def breaking(number: int) -> None:
-    """A loss or gradient is not finite in one update of the run, drawn by ``number``."""
+def break_one_update(number: int) -> None:
+    """Make a loss or gradient not finite in one update of the run, sampled with seed ``number``."""
     rng = np.random.default_rng(number)
     at, gradient, bad = int(rng.integers(STEPS)), bool(rng.integers(2)), BAD[int(rng.integers(3))]
     forward, hooks, count = update_module.forward, list[Any](), 0
 
-    def broken(model: Any, *given: Any) -> Any:
+    def broken_forward(model: Any, *args: Any) -> Any:
         nonlocal count
         now, count = count == at, count + 1
         while hooks:
@@ -187,26 +187,26 @@ def breaking(number: int) -> None:
             parameters = list(model.parameters())
             parameter = parameters[rng.integers(len(parameters))]
             hooks.append(parameter.register_hook(lambda value: torch.full_like(value, bad)))
-        values, loss = forward(model, *given)
+        values, loss = forward(model, *args)
         return (dict.fromkeys(values, bad), loss * bad) if now and not gradient else (values, loss)
 
-    update_module.forward = broken  # type: ignore[assignment]
+    update_module.forward = broken_forward  # type: ignore[assignment]
 
 
-def watching(spoil: bool = False) -> None:
-    """The process fails if an evaluation changes the average that the run goes on with."""
-    score = Training._score
+def check_average(change: bool = False) -> None:
+    """Make the process fail if an evaluation changes the moving average; ``change``: change it."""
+    finish_epoch = Trainer._finish_epoch
 
-    def watched(self: Training, *given: Any) -> bool:
+    def checked(self: Trainer, *args: Any) -> bool:
         assert self.ema is not None
         before = {name: tensor.clone() for name, tensor in self.ema.weights.items()}
-        stopping = score(self, *given)
-        if spoil:
+        stopping = finish_epoch(self, *args)
+        if change:
             next(iter(self.ema.weights.values())).mul_(2)
         assert all(torch.equal(tensor, before[name]) for name, tensor in self.ema.weights.items())
         return stopping
 
-    Training._score = watched  # type: ignore[method-assign,assignment]
+    Trainer._finish_epoch = checked  # type: ignore[method-assign,assignment]
 
 
 def is_finite(path: Path) -> bool:
@@ -215,13 +215,13 @@ def is_finite(path: Path) -> bool:
 
 
 def ends_well(runs: Runs, run: Path, number: int) -> bool:
-    """Whether a run with a bad number ends, finite in all that it saved, and one update poorer than without."""
+    """Whether a run with a broken update succeeds, saves only finite numbers, and differs from the clean run."""
 
     def before() -> None:
-        watching()
-        breaking(number)
+        check_average()
+        break_one_update(number)
 
-    code = runs.begin(run, "--skip-nonfinite", "2", before=before)
+    code = runs.start(run, "--skip-nonfinite", "2", before=before)
     return code == 0 and all(is_finite(run / name) for name in FILES[:2]) and not runs.ends_equal(run)
 
 
@@ -232,7 +232,7 @@ def test_some_runs(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.faults
 def test_50_runs(runs: Runs, tmp_path: Path, tally: Callable[[str, int, int], None]) -> None:
     lost = [number for number in range(RUNS) if not ends_well(runs, tmp_path / str(number), number)]
-    print(f"not as they must be: {lost}")
+    print(f"failed: {lost}")
     tally("N2 run with NaN or infinity ends with finite checkpoints", RUNS - len(lost), RUNS)
 
 
@@ -240,11 +240,11 @@ def test_control_without_guards_the_checkpoint_is_not_finite(runs: Runs, tmp_pat
     def before() -> None:
         update_module.math = types.SimpleNamespace(isfinite=lambda value: True, inf=math.inf)  # type: ignore[assignment]
         manager_module.is_finite = ema_module.is_finite = lambda model: True
-        breaking(0)
+        break_one_update(0)
 
-    runs.begin(tmp_path / "run", "--checkpoint-every", "1", before=before)
+    runs.start(tmp_path / "run", "--checkpoint-every", "1", before=before)
     assert not is_finite(tmp_path / "run" / "last.safetensors")
 
 
-def test_control_an_evaluation_that_changes_the_average_is_seen(runs: Runs, tmp_path: Path) -> None:
-    assert runs.begin(tmp_path / "run", before=lambda: watching(spoil=True)) == 99
+def test_control_an_evaluation_that_changes_the_average_is_detected(runs: Runs, tmp_path: Path) -> None:
+    assert runs.start(tmp_path / "run", before=lambda: check_average(change=True)) == 99

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT to the whole process group, in every phase: saved, left with code 75, resumed to the same bytes.
+"""SIGTERM and SIGINT to the process group in every phase: checkpoint saved, exit code 75, resumed to equal files.
 
 R4 of the scorecard: 5 phases x {0, 4} workers x 10 moments.
 """
@@ -31,34 +31,34 @@ def group_signal(number: int) -> None:
 
 
 def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Callable[[], None]:
-    """In a process group of its own, signal the group at the n-th moment of a phase."""
+    """Start a process group, and signal it at the n-th moment of a phase."""
 
     def before() -> None:
         os.setpgid(0, 0)
         main, calls = os.getpid(), 0
 
-        def now(wanted: int) -> bool:
+        def is_time(call: int) -> bool:
             nonlocal calls
             calls += 1
-            return calls >= wanted and bool(_read(once))
+            return calls >= call and bool(_read(once))
 
-        once, token = os.pipe()  # several loader processes count, each for itself, but one signals
+        once, token = os.pipe()  # each worker has its own count, but only one of them sends the signal
         os.set_blocking(once, False)
         os.write(token, b"1")
         if phase in ("first batch", "step"):
-            wanted, moved = 1 if phase == "first batch" else 2 + moment, update_module.to_device
+            call, original_to_device = 1 if phase == "first batch" else 2 + moment, update_module.to_device
 
-            def to_device(*given: Any) -> Any:
-                if now(wanted):
+            def to_device(*args: Any) -> Any:
+                if is_time(call):
                     group_signal(number)
-                return moved(*given)
+                return original_to_device(*args)
 
             update_module.to_device = to_device
         elif phase == "data wait":
             item = Dataset.__getitem__
 
             def slow(self: Dataset, key: Any) -> Any:
-                if now(3 + moment if os.getpid() == main else 1 + moment // 4):
+                if is_time(3 + moment if os.getpid() == main else 1 + moment // 4):
                     group_signal(number)
                     time.sleep(0.05)
                 return item(self, key)
@@ -67,21 +67,21 @@ def signalled_in(phase: str, moment: int, number: int = signal.SIGTERM) -> Calla
         elif phase == "evaluation":
             update = ClassificationEvaluator.update
 
-            def updated(self: Any, *given: Any) -> None:
-                if now(1 + moment % 6):
+            def updated(self: Any, *args: Any) -> None:
+                if is_time(1 + moment % 6):
                     group_signal(number)
-                update(self, *given)
+                update(self, *args)
 
             ClassificationEvaluator.update = updated  # type: ignore[method-assign]
         else:
-            sealed = tensor_file_module.fill_checksum
+            original_fill_checksum = tensor_file_module.fill_checksum
 
-            def sealing(*given: Any) -> bytes:
-                if now(1 + moment % 8):
+            def fill_checksum(*args: Any) -> bytes:
+                if is_time(1 + moment % 8):
                     group_signal(number)
-                return sealed(*given)
+                return original_fill_checksum(*args)
 
-            tensor_file_module.fill_checksum = sealing
+            tensor_file_module.fill_checksum = fill_checksum
 
     return before
 
@@ -94,8 +94,8 @@ def _read(pipe: int) -> bytes:
 
 
 def survives(runs: Runs, run: Path, before: Callable[[], None], workers: int) -> bool:
-    code = runs.begin(run, "--checkpoint-every", "2", "--workers", str(workers), before=before)
-    return code == EXIT_CODE and runs.go_on(run, "--workers", "0") == 0 and runs.ends_equal(run)
+    code = runs.start(run, "--checkpoint-every", "2", "--workers", str(workers), before=before)
+    return code == EXIT_CODE and runs.resume(run, "--workers", "0") == 0 and runs.ends_equal(run)
 
 
 @pytest.mark.parametrize(
@@ -125,23 +125,23 @@ def test_ten_moments_of_each_phase(phase: str, workers: int, runs: Runs, tmp_pat
     tally("R4 SIGTERM to the process group in any phase", MOMENTS - len(lost), MOMENTS)
 
 
-def test_control_workers_that_hear_the_signal_lose_the_run(runs: Runs, tmp_path: Path) -> None:
-    def deaf_no_more() -> None:
+def test_control_workers_that_react_to_the_signal_break_the_run(runs: Runs, tmp_path: Path) -> None:
+    def restore_default_handler() -> None:
         start = loader_module._start_worker
 
-        def hearing(worker: int) -> None:
+        def start_with_default_handler(worker: int) -> None:
             start(worker)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-        loader_module._start_worker = hearing
+        loader_module._start_worker = start_with_default_handler
         signalled_in("step", 2)()
 
-    assert not all(survives(runs, tmp_path / f"run-{n}", deaf_no_more, 4) for n in range(3))
+    assert not all(survives(runs, tmp_path / f"run-{n}", restore_default_handler, 4) for n in range(3))
 
 
-def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
+def test_a_second_signal_exits_immediately(runs: Runs, tmp_path: Path) -> None:
     def twice() -> None:
-        def slow(*given: Any) -> bytes:
+        def slow(*args: Any) -> bytes:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(30)
@@ -149,43 +149,43 @@ def test_a_second_signal_leaves_at_once(runs: Runs, tmp_path: Path) -> None:
 
         tensor_file_module.fill_checksum = slow
 
-    began = time.monotonic()
-    assert runs.begin(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM
-    assert time.monotonic() - began < 20
+    start_time = time.monotonic()
+    assert runs.start(tmp_path / "run", "--checkpoint-every", "2", before=twice) == 128 + signal.SIGTERM
+    assert time.monotonic() - start_time < 20
 
 
 @pytest.mark.slow
-def test_loader_processes_die_with_the_run(runs: Runs, tmp_path: Path) -> None:
-    """Killed without a chance to clean up, it leaves none behind."""
+def test_workers_end_with_the_run(runs: Runs, tmp_path: Path) -> None:
+    """No worker remains after the run is killed without a chance to clean up."""
     pids = tmp_path / "pids"
 
-    def killed_in_a_step() -> None:
-        start, moved = loader_module._start_worker, update_module.to_device
+    def kill_in_a_step() -> None:
+        start, original_to_device = loader_module._start_worker, update_module.to_device
 
-        def noted(worker: int) -> None:
+        def log_pid_and_start(worker: int) -> None:
             with pids.open("a") as file:
                 file.write(f"{os.getpid()}\n")
             start(worker)
 
-        def to_device(*given: Any) -> Any:
+        def to_device(*args: Any) -> Any:
             if pids.exists() and len(pids.read_text().split()) >= 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return moved(*given)
+            return original_to_device(*args)
 
-        loader_module._start_worker = noted
+        loader_module._start_worker = log_pid_and_start
         update_module.to_device = to_device
 
-    assert runs.begin(tmp_path / "run", "--workers", "2", before=killed_in_a_step) == -signal.SIGKILL
-    left = [int(pid) for pid in pids.read_text().split()]
+    assert runs.start(tmp_path / "run", "--workers", "2", before=kill_in_a_step) == -signal.SIGKILL
+    remaining = [int(pid) for pid in pids.read_text().split()]
     deadline = time.monotonic() + 30
-    while left and time.monotonic() < deadline:
-        left = [pid for pid in left if not _is_gone(pid)]
+    while remaining and time.monotonic() < deadline:
+        remaining = [pid for pid in remaining if not _has_ended(pid)]
         time.sleep(0.2)
-    assert left == []
+    assert remaining == []
 
 
-def _is_gone(pid: int) -> bool:
-    """Whether a process ended; one that nobody has epochs_without_improvement for yet did, too."""
+def _has_ended(pid: int) -> bool:
+    """Whether a process has ended, including a zombie that its parent has not waited for."""
     try:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except OSError:

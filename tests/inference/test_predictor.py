@@ -1,4 +1,4 @@
-"""``Predictor(run)(image)``: every way to pass an image gives the same answer."""
+"""``Predictor(run)(image)``: the result is the same for a path, bytes and pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(parts: Path) -> list[Path]:
 
 
 def blocks(seed: int = 0) -> Image.Image:
-    """An image of flat gray blocks of 16 x 16, which JPEG of the best quality keeps exactly, turned or not."""
+    """An image of constant gray 16 x 16 blocks, which JPEG at quality 100 stores exactly, rotated or not."""
     values = np.random.default_rng(seed).integers(0, 256, (12, 20)).astype(np.uint8)
     return Image.fromarray(values.repeat(16, 0).repeat(16, 1)).convert("RGB")
 
@@ -64,7 +64,7 @@ def test_path_bytes_and_pixels(predictor: Predictor, images: list[Path], tmp_pat
     assert expected.size_hw == pixels.shape[:2]
     for image in (str(path), path.read_bytes(), pixels):
         assert_equal(predictor(image), expected)
-    # of a JPEG much larger than the network's input fewer pixels are decoded, the same ones from a path and from bytes
+    # a JPEG much larger than the network input is decoded at a reduced size, the same for a path and for bytes
     assert_equal(predictor(images[0]), predictor(images[0].read_bytes()))
     reduced, full = (predictor.prepare(image)[0].astype(float) for image in (images[0], pixels))
     assert reduced.shape == full.shape
@@ -73,32 +73,32 @@ def test_path_bytes_and_pixels(predictor: Predictor, images: list[Path], tmp_pat
     assert other.shape != full.shape or np.abs(other - full).mean() > 3
 
 
-@pytest.mark.parametrize(("orientation", "turn"), [(6, 90), (8, -90), (3, 180)])
-def test_an_exif_turn_changes_nothing(predictor: Predictor, orientation: int, turn: int) -> None:
+@pytest.mark.parametrize(("orientation", "degrees"), [(6, 90), (8, -90), (3, 180)])
+def test_exif_rotation_does_not_change_the_result(predictor: Predictor, orientation: int, degrees: int) -> None:
     upright = blocks()
-    stored = upright.rotate(turn, expand=True)  # what the camera stores; the tag says how to turn it back
-    plain, tagged, untagged = jpeg(upright), jpeg(stored, orientation), jpeg(stored)
-    np.testing.assert_array_equal(predictor.prepare(tagged)[0], predictor.prepare(plain)[0])
-    assert_equal(predictor(tagged), predictor(plain))
-    assert_equal(predictor(plain), predictor(np.asarray(upright)))
+    stored = upright.rotate(degrees, expand=True)  # stored by the camera; the EXIF tag defines how to rotate it back
+    reference, tagged, untagged = jpeg(upright), jpeg(stored, orientation), jpeg(stored)
+    np.testing.assert_array_equal(predictor.prepare(tagged)[0], predictor.prepare(reference)[0])
+    assert_equal(predictor(tagged), predictor(reference))
+    assert_equal(predictor(reference), predictor(np.asarray(upright)))
     control = predictor.prepare(untagged)[0]
-    expected = predictor.prepare(plain)[0]
+    expected = predictor.prepare(reference)[0]
     assert control.shape != expected.shape or not np.array_equal(control, expected)
 
 
-def test_a_real_turned_photo(predictor: Predictor, shared_data: Path) -> None:
+def test_a_photo_with_exif_rotation(predictor: Predictor, shared_data: Path) -> None:
     first, sixth = (predictor.prepare(shared_data / f"exif_orientation/Landscape_{n}.jpg") for n in (1, 6))
     assert first[0].shape == sixth[0].shape
     assert first[1].original_hw == sixth[1].original_hw
-    assert np.abs(first[0].astype(float) - sixth[0]).mean() < 4  # the two files were compressed apart
+    assert np.abs(first[0].astype(float) - sixth[0]).mean() < 4  # the two files were compressed separately
 
 
-def test_a_batch_mate_does_not_matter(predictor: Predictor, images: list[Path]) -> None:
+def test_results_do_not_depend_on_the_batch(predictor: Predictor, images: list[Path]) -> None:
     wide, tall = decode_image(images[0]), np.ascontiguousarray(decode_image(images[1]).transpose(1, 0, 2))
     together = predictor.many([wide, tall])
-    for one, alone in zip(together, (predictor(wide), predictor(tall)), strict=True):
-        assert_close(one, alone)
-    with pytest.raises(AssertionError):  # control: the mates themselves differ
+    for batched, alone in zip(together, (predictor(wide), predictor(tall)), strict=True):
+        assert_close(batched, alone)
+    with pytest.raises(AssertionError):  # control: the two images differ
         assert_close(together[0], together[1])
     assert predictor.many([]) == []
 
@@ -114,16 +114,16 @@ def test_a_batch_mate_does_not_matter(predictor: Predictor, images: list[Path]) 
         b"no image",
     ],
 )
-def test_what_is_no_image_is_refused(image: Any, predictor: Predictor) -> None:
+def test_invalid_images_are_rejected(image: Any, predictor: Predictor) -> None:
     with pytest.raises(DataError):
         predictor(image)
 
 
-def test_one_pixel_is_an_image(predictor: Predictor) -> None:
+def test_one_pixel_is_a_valid_image(predictor: Predictor) -> None:
     assert predictor(np.zeros((1, 1, 3), np.uint8)).size_hw == (1, 1)  # type: ignore[union-attr]
 
 
-def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
+def test_errors_of_run_and_device(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"best\.safetensors"):
         Predictor(tmp_path)
     with pytest.raises(DataError, match="device"):

@@ -1,4 +1,4 @@
-"""Whoever finds everything gets AP 1.0, however awkward the file with the ground truth is. E2 of the scorecard."""
+"""Perfect detections have AP 1.0 for unusual ground truth files. E2 of the scorecard."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from detseg.metrics import evaluate_files
 GroundTruth = dict[str, Any]
 
 
-def plain(images: int = 2, objects: int = 3) -> GroundTruth:
-    """Boxes side by side, two classes."""
+def usual(images: int = 2, objects: int = 3) -> GroundTruth:
+    """A usual ground truth: boxes side by side, two classes."""
     return {
         "images": [{"id": n + 1, "file_name": f"{n}.jpg", "width": 640, "height": 480} for n in range(images)],
         "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
@@ -39,15 +39,15 @@ def plain(images: int = 2, objects: int = 3) -> GroundTruth:
 
 
 def changed(change: Callable[[int, dict[str, Any]], None], kind: str = "annotations", **sizes: int) -> GroundTruth:
-    ground_truth = plain(**sizes)
+    ground_truth = usual(**sizes)
     for number, entry in enumerate(ground_truth[kind]):
         change(number, entry)
     return ground_truth
 
 
-def renamed(kind: str, key: str, new: Callable[[int], Any]) -> GroundTruth:
-    """Other ids of images or categories."""
-    ground_truth = plain()
+def renumbered(kind: str, key: str, new: Callable[[int], Any]) -> GroundTruth:
+    """A ground truth with different ids of images or categories."""
+    ground_truth = usual()
     for entry in ground_truth[kind]:
         entry["id"] = new(entry["id"])
     for annotation in ground_truth["annotations"]:
@@ -56,13 +56,13 @@ def renamed(kind: str, key: str, new: Callable[[int], Any]) -> GroundTruth:
 
 
 def with_crowd() -> GroundTruth:
-    ground_truth = plain()
+    ground_truth = usual()
     crowd = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [0.0, 0.0, 640.0, 200.0], "area": 9e4, "iscrowd": 1}
     return ground_truth | {"annotations": [crowd, *ground_truth["annotations"]]}
 
 
-def with_empty_ones() -> GroundTruth:
-    ground_truth = plain()
+def with_unused_image_and_category() -> GroundTruth:
+    ground_truth = usual()
     ground_truth["images"].insert(0, {"id": 77, "file_name": "none.jpg", "width": 9, "height": 9})
     ground_truth["categories"].insert(0, {"id": 55, "name": "never"})
     return ground_truth
@@ -73,45 +73,45 @@ AWKWARD: dict[str, GroundTruth] = {
     "one id for all": changed(lambda number, entry: entry.update(id=7)),
     "ids from 0 in each image": changed(lambda number, entry: entry.update(id=number % 3)),
     "no ids": changed(lambda number, entry: entry.pop("id")),
-    "ids as large as they get": changed(lambda number, entry: entry.update(id=2**53 - number)),
-    "categories with gaps": renamed("categories", "category_id", lambda old: 900 * old + 7),
-    "a category 0": renamed("categories", "category_id", lambda old: old - 1),
-    "large image ids, unsorted": renamed("images", "image_id", lambda old: 2**33 - old),
+    "very large ids": changed(lambda number, entry: entry.update(id=2**53 - number)),
+    "categories with gaps": renumbered("categories", "category_id", lambda old: 900 * old + 7),
+    "a category 0": renumbered("categories", "category_id", lambda old: old - 1),
+    "large image ids, unsorted": renumbered("images", "image_id", lambda old: 2**33 - old),
     "no area": changed(lambda number, entry: entry.pop("area")),
     "no iscrowd": changed(lambda number, entry: entry.pop("iscrowd")),
     "a crowd around": with_crowd(),
-    "images and categories without objects": with_empty_ones(),
+    "images and categories without objects": with_unused_image_and_category(),
 }
 
 
 def files(ground_truth: GroundTruth, folder: Path) -> tuple[Path, Path]:
-    """The ground truth, and a results file that finds all of it."""
-    found = [
+    """Write the ground truth and a results file with perfect detections."""
+    results = [
         {"image_id": entry["image_id"], "category_id": entry["category_id"], "bbox": entry["bbox"], "score": 0.9}
         for entry in ground_truth["annotations"]
         if not entry.get("iscrowd")
     ]
-    paths = folder / "ground_truth.json", folder / "found.json"
-    for path, content in zip(paths, (ground_truth, found), strict=True):
+    paths = folder / "ground_truth.json", folder / "results.json"
+    for path, content in zip(paths, (ground_truth, results), strict=True):
         path.write_text(json.dumps(content))
     return paths
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_everything_found_is_1(name: str, tmp_path: Path, tally: Any) -> None:
-    found = evaluate_files(*files(AWKWARD[name], tmp_path), iou_type="bbox").scalars()["bbox_AP"]
-    tally("E2 awkward ground truths, everything found: AP 1", int(found == pytest.approx(1)), 1)
+def test_perfect_detections_have_ap_1(name: str, tmp_path: Path, tally: Any) -> None:
+    ap = evaluate_files(*files(AWKWARD[name], tmp_path), iou_type="bbox").scalars()["bbox_AP"]
+    tally("E2 unusual ground truths, perfect detections: AP 1", int(ap == pytest.approx(1)), 1)
 
 
-def test_control_pycocotools_misses_what_was_found(tmp_path: Path) -> None:
-    """By the ids of the file, which is what most evaluations do."""
+def test_control_pycocotools_misses_perfect_detections(tmp_path: Path) -> None:
+    """pycocotools with the ids of the file, as in most evaluations."""
     scores = {}
     for name, ground_truth in AWKWARD.items():
-        given, found = files(ground_truth, tmp_path)
+        gt_path, results_path = files(ground_truth, tmp_path)
         with redirect_stdout(StringIO()):
             try:
-                coco = COCO(str(given))
-                evaluation = COCOeval(coco, coco.loadRes(str(found)), "bbox")
+                coco = COCO(str(gt_path))
+                evaluation = COCOeval(coco, coco.loadRes(str(results_path)), "bbox")
                 evaluation.evaluate()
                 evaluation.accumulate()
                 evaluation.summarize()
@@ -122,7 +122,7 @@ def test_control_pycocotools_misses_what_was_found(tmp_path: Path) -> None:
     assert len(wrong) >= 4, scores
 
 
-def test_control_one_object_less_is_less(tmp_path: Path) -> None:
-    given, found = files(plain(), tmp_path)
-    found.write_text(json.dumps(json.loads(found.read_text())[1:]))
-    assert float(evaluate_files(given, found, iou_type="bbox").scalars()["bbox_AP"] or 0) < 0.9
+def test_control_a_missing_detection_lowers_ap(tmp_path: Path) -> None:
+    gt_path, results_path = files(usual(), tmp_path)
+    results_path.write_text(json.dumps(json.loads(results_path.read_text())[1:]))
+    assert float(evaluate_files(gt_path, results_path, iou_type="bbox").scalars()["bbox_AP"] or 0) < 0.9

@@ -1,4 +1,4 @@
-"""The evaluator: perfect predictions score 1 whatever the ground truth looks like; everything odd is said."""
+"""COCO evaluator: perfect predictions have AP 1 for unusual ground truths; unusual input is reported."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from detseg.boxes import xywh_to_xyxy
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
-from detseg.masks import mask_to_rle, rasterise
+from detseg.masks import mask_to_rle, rasterize
 from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
-from detseg.metrics.scoring import gt_index, match, summarise
+from detseg.metrics.scoring import gt_index, match, summarize
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction, RawPrediction
 
@@ -36,7 +36,7 @@ def table_of(
     masks: bool = False,
     schema: KeypointSchema | None = None,
 ) -> AnnotationTable:
-    """A table of images of HW upright pixels; with ``masks`` each box is filled."""
+    """A table of images with HW upright pixels; with ``masks`` each object is a filled box."""
     builder = TableBuilder(ClassMap(classes, category_ids), ".", source="ground_truth.json", keypoint_schema=schema)
     stored = HW if orientation < 5 else HW[::-1]
     for row, instances in enumerate(images):
@@ -44,13 +44,13 @@ def table_of(
         builder.add_image(
             f"{row}.jpg", stored, image_id=image_id, orientation=orientation, stored_frame=orientation > 1
         )
-        for box, label, more in instances:
-            rectangle = filled(box) if masks else None
-            builder.add_instance(box, label, **{"segmentation": rectangle, **more})
+        for box, label, options in instances:
+            rectangle = filled_box(box) if masks else None
+            builder.add_instance(box, label, **{"segmentation": rectangle, **options})
     return builder.build()
 
 
-def filled(box: list[float]) -> dict[str, Any]:
+def filled_box(box: list[float]) -> dict[str, Any]:
     mask = np.zeros(HW, np.uint8)
     x, y, w, h = (round(number) for number in box)
     mask[y : y + max(h, 1), x : x + max(w, 1)] = 1
@@ -58,16 +58,16 @@ def filled(box: list[float]) -> dict[str, Any]:
 
 
 def perfect(table: AnnotationTable, score: float = 0.9) -> dict[int, Prediction]:
-    """The ground truth as predictions, without crowds and ignored instances."""
-    found = {}
+    """Predictions that equal the ground truth, without crowds and ignored instances."""
+    predictions = {}
     for record in table:
         keep = ~(record.iscrowd | record.ignore)
         rles = [
-            mask_to_rle(rasterise(segmentation, record.size_hw, record.size_hw))
-            for segmentation, kept in zip(record.segmentations, keep, strict=True)
-            if kept and segmentation is not None
+            mask_to_rle(rasterize(segmentation, record.size_hw, record.size_hw))
+            for segmentation, selected in zip(record.segmentations, keep, strict=True)
+            if selected and segmentation is not None
         ]
-        found[record.image_id] = Prediction(
+        predictions[record.image_id] = Prediction(
             record.size_hw,
             xywh_to_xyxy(record.boxes_xywh[keep]).astype(np.float32),
             record.labels[keep],
@@ -75,11 +75,11 @@ def perfect(table: AnnotationTable, score: float = 0.9) -> dict[int, Prediction]
             rles if len(rles) == keep.sum() else None,
             None if record.keypoints is None else record.keypoints[keep].astype(np.float32),
         )
-    return found
+    return predictions
 
 
-def fed(evaluator: CocoEvaluator, found: dict[int, Any]) -> CocoEvaluator:
-    for image_id, output in found.items():
+def updated(evaluator: CocoEvaluator, outputs: dict[int, Any]) -> CocoEvaluator:
+    for image_id, output in outputs.items():
         evaluator.update([{"image_id": image_id}], [output])
     return evaluator
 
@@ -99,22 +99,22 @@ AWKWARD: dict[str, dict[str, Any]] = {
     "empty images": {"images": [[], [SQUARE], []]},
     "image ids with gaps, 0 and below 0": {"images": [[SQUARE], [SQUARE], [SQUARE]], "ids": [-4, 0, 2**62 + 1]},
     "category ids with gaps and 0": {"images": [[SQUARE, ([50, 50, 9, 9], 2, {})]], "category_ids": (90, 0)},
-    "ids in falling order": {"images": [[SQUARE], []], "ids": [9, 3], "category_ids": (5, 2)},
+    "ids in descending order": {"images": [[SQUARE], []], "ids": [9, 3], "category_ids": (5, 2)},
     "a class without objects": {"images": [[SQUARE]], "classes": ("cat", "never", "seen")},
     "tiny boxes": {"images": [[([99.3, 50.1, 0.5, 0.25], 1, {}), ([1.0, 1.0, 0.125, 60.0], 2, {})]]},
     "boxes at the border": {"images": [[([0, 0, 120, 100], 1, {}), ([119, 99, 1, 1], 2, {})]]},
     "the same box twice": {"images": [[SQUARE, SQUARE]]},
     "the same box with two labels": {"images": [[SQUARE, (SQUARE[0], 2, {})]]},
     "areas of 0": {"images": [[([10, 10, 30, 30], 1, {"area": 0.0})]]},
-    "upright images of turned files": {"images": [[SQUARE], [([90, 70, 20, 20], 2, {})]], "orientation": 6},
+    "upright images of rotated files": {"images": [[SQUARE], [([90, 70, 20, 20], 2, {})]], "orientation": 6},
 }
 
 
 @pytest.mark.parametrize("iou_types", [("bbox",), ("segm",), ("bbox", "segm")])
 @pytest.mark.parametrize("name", AWKWARD)
-def test_perfect_predictions_score_1(name: str, iou_types: tuple[str, ...]) -> None:
+def test_perfect_predictions_have_ap_1(name: str, iou_types: tuple[str, ...]) -> None:
     table = table_of(**AWKWARD[name], masks=True)
-    metrics = fed(CocoEvaluator(table, iou_types=iou_types), perfect(table)).compute()
+    metrics = updated(CocoEvaluator(table, iou_types=iou_types), perfect(table)).compute()
     for iou_type in iou_types:
         stats = metrics.stats[iou_type]
         assert (stats["AP"], stats["AP50"], stats["AP75"]) == pytest.approx((1.0, 1.0, 1.0))
@@ -124,42 +124,42 @@ def test_perfect_predictions_score_1(name: str, iou_types: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("cap", [100, None])
-def test_more_objects_than_coco_looks_at(cap: int | None) -> None:
-    """150 objects in an image cap a perfect detector at AP 0.663 in COCO; the limit follows the data and says so."""
+def test_more_objects_than_the_limit_of_coco(cap: int | None) -> None:
+    """With 150 objects in an image a perfect detector has AP 0.663 in COCO; here the limit adapts, with a note."""
     table = table_of(**AWKWARD["150 objects in one image"])
-    metrics = fed(CocoEvaluator(table, max_dets=cap), perfect(table)).compute()
+    metrics = updated(CocoEvaluator(table, max_dets=cap), perfect(table)).compute()
     assert metrics.stats["bbox"]["AP"] == pytest.approx(1.0 if cap is None else 0.663, abs=0.001)
     assert metrics.max_dets == {"bbox": cap or 150}
-    said = "up to 150 detections" if cap is None else "pass --max-dets 150"
-    assert [said in note for note in metrics.notes] == [True]
+    expected_note = "up to 150 detections" if cap is None else "pass --max-dets 150"
+    assert [expected_note in note for note in metrics.notes] == [True]
     assert list(metrics.stats["bbox"])[6:9] == ["AR1", "AR10", f"AR{cap or 150}"]
 
 
 def test_limit_is_per_class_as_in_coco() -> None:
     boxes = [([1.0 + 7 * (i % 15), 1.0 + 9 * (i // 15), 6.0, 8.0], 1 + i % 2, {}) for i in range(150)]
     table = table_of([boxes])
-    metrics = fed(CocoEvaluator(table), perfect(table)).compute()
+    metrics = updated(CocoEvaluator(table), perfect(table)).compute()
     assert metrics.max_dets == {"bbox": 100}
     assert metrics.best() == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("outputs", ["never updated", "empty predictions"])
-def test_no_detections_score_0(outputs: str) -> None:
-    """FACTS: pycocotools raises IndexError."""
+def test_without_detections_ap_is_0(outputs: str) -> None:
+    """pycocotools raises IndexError."""
     table = table_of([[SQUARE], []], masks=True)
     empty = Prediction(HW, np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32), [])
-    found = {} if outputs == "never updated" else {1: empty, 2: empty}
-    evaluator = fed(CocoEvaluator(table, iou_types=["bbox", "segm"]), found)
+    predictions = {} if outputs == "never updated" else {1: empty, 2: empty}
+    evaluator = updated(CocoEvaluator(table, iou_types=["bbox", "segm"]), predictions)
     metrics = evaluator.compute()
     assert metrics.stats["bbox"]["AP"] == metrics.stats["segm"]["AP"] == 0.0
-    assert evaluator.images_seen == len(found)
-    assert any("2 of 2 images have no predictions" in note for note in metrics.notes) == (not found)
+    assert evaluator.images_seen == len(predictions)
+    assert any("2 of 2 images have no predictions" in note for note in metrics.notes) == (not predictions)
 
 
-def test_no_objects_is_not_a_number() -> None:
-    """FACTS: an empty size range is -1 in COCO; here it is None in JSON and an empty cell."""
+def test_without_objects_metrics_are_not_defined() -> None:
+    """An empty size range is -1 in COCO; here it is None in JSON and an empty table cell."""
     table = table_of([[], []])
-    metrics = fed(CocoEvaluator(table), perfect(table)).compute()
+    metrics = updated(CocoEvaluator(table), perfect(table)).compute()
     assert set(metrics.stats["bbox"].values()) == {None}
     assert metrics.best() == 0.0
     assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["bbox"]["AP"] is None
@@ -169,9 +169,10 @@ def test_no_objects_is_not_a_number() -> None:
 
 def test_table_and_json() -> None:
     table = table_of([[SQUARE, ([50, 50, 8, 8], 2, {})], [SQUARE]], classes=("cat", "dog", "absent"), masks=True)
-    found = perfect(table)
-    found[2] = Prediction(HW, *(getattr(found[2], name)[:0] for name in ("boxes", "labels", "scores")), [])
-    metrics = fed(CocoEvaluator(table, iou_types=["segm", "bbox"]), found).compute()
+    predictions = perfect(table)
+    empty = (getattr(predictions[2], name)[:0] for name in ("boxes", "labels", "scores"))
+    predictions[2] = Prediction(HW, *empty, [])
+    metrics = updated(CocoEvaluator(table, iou_types=["segm", "bbox"]), predictions).compute()
     lines = metrics.lines()
     assert lines[0] == "boxes (bbox): 2 images, 3 objects"
     assert lines[1] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.752"
@@ -196,23 +197,23 @@ def test_table_and_json() -> None:
     assert metrics.scalars()["segm_AP50"] == metrics.stats["segm"]["AP50"]
 
 
-def test_repeated_images_change_nothing() -> None:
-    """FACTS: DistributedSampler fills up with repeats. The control scores them twice."""
+def test_repeated_images_are_ignored() -> None:
+    """DistributedSampler fills the last batch with repeated images. The control evaluates them twice."""
     rng = np.random.default_rng(0)
     boxes = [[rng.uniform(0, 40), rng.uniform(0, 40), 20.0, 20.0] for _ in range(21)]
     table = table_of([[(box, 1, {}), ([*box[:2], 50.0, 50.0], 1, {})] for box in boxes])
-    found = perfect(table)
-    evaluator = fed(CocoEvaluator(table), found)
+    predictions = perfect(table)
+    evaluator = updated(CocoEvaluator(table), predictions)
     expected = evaluator.compute().to_dict()
-    fed(evaluator, {image_id: found[image_id] for image_id in (1, 2, 3)})
+    updated(evaluator, {image_id: predictions[image_id] for image_id in (1, 2, 3)})
     repeated = evaluator.compute()
     assert (evaluator.repeats, evaluator.images_seen) == (3, 21)
     assert {**repeated.to_dict(), "notes": []} == expected
-    assert any("3 predictions left out" in note for note in repeated.notes)
+    assert any("3 predictions ignored" in note for note in repeated.notes)
 
     detections = evaluator._detections("bbox")
     padded = [{**d, "id": i} for i, d in enumerate(detections + [d for d in detections if d["image_id"] <= 3], 1)]
-    padded_ap = summarise(
+    padded_ap = summarize(
         match(evaluator.ground_truth, gt_index(evaluator.ground_truth, "bbox"), padded, "bbox", 100), "bbox"
     )
     assert padded_ap["AP"] < expected["bbox"]["AP"] - 0.02  # type: ignore[operator]
@@ -220,14 +221,14 @@ def test_repeated_images_change_nothing() -> None:
 
 def test_reset_and_repeated_compute() -> None:
     table = table_of([[SQUARE]])
-    evaluator = fed(CocoEvaluator(table), perfect(table))
+    evaluator = updated(CocoEvaluator(table), perfect(table))
     assert evaluator.compute().to_dict() == evaluator.compute().to_dict()
     evaluator.reset()
     assert (evaluator.images_seen, evaluator.compute().best(), evaluator.results()) == (0, 0.0, [])
 
 
-def test_inputs_and_stdout_stay_clean(capfd: pytest.CaptureFixture[str]) -> None:
-    """FACTS: pycocotools changes the list that it is given and prints."""
+def test_inputs_are_not_changed_and_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
+    """pycocotools changes its input list and prints."""
     table = table_of([[SQUARE, ([60, 10, 30, 30], 2, {})]], masks=True)
     output = {
         "boxes": torch.tensor([[10.0, 10, 40, 40], [60, 10, 90, 40]]),
@@ -237,7 +238,7 @@ def test_inputs_and_stdout_stay_clean(capfd: pytest.CaptureFixture[str]) -> None
     }
     before = {name: tensor.clone() for name, tensor in output.items()}
     boxes = table.boxes_xywh.copy()
-    evaluator = fed(CocoEvaluator(table, iou_types=["bbox", "segm"]), {1: output})
+    evaluator = updated(CocoEvaluator(table, iou_types=["bbox", "segm"]), {1: output})
     evaluator.compute()
     evaluator.results()
     assert capfd.readouterr() == ("", "")
@@ -259,10 +260,10 @@ def torchvision_output(prediction: Prediction) -> dict[str, torch.Tensor]:
 def test_torchvision_dicts_equal_predictions(count: int) -> None:
     boxes = [[3.0, 5.0, 20.0, 20.0], [40.0, 50.0, 30.0, 40.0], [0.0, 0.0, 120.0, 100.0]][:count]
     table = table_of([[(box, 1, {}) for box in boxes]], masks=True)
-    found = perfect(table)[1]
+    prediction = perfect(table)[1]
     evaluators = [CocoEvaluator(table, iou_types=["bbox", "segm"]) for _ in range(4)]
-    dict_output = torchvision_output(found)
-    evaluators[0].update([{"image_id": torch.tensor(1)}], [found])
+    dict_output = torchvision_output(prediction)
+    evaluators[0].update([{"image_id": torch.tensor(1)}], [prediction])
     evaluators[1].update([{"image_id": torch.tensor([1])}], [dict_output])
     evaluators[2].update([{"image_id": 1}], [{**dict_output, "masks": dict_output["masks"][:, 0] > 0.5}])
     evaluators[3].update([{"image_id": 1}], [{**dict_output, "scores": dict_output["scores"].bfloat16()}])
@@ -275,13 +276,13 @@ def test_torchvision_dicts_equal_predictions(count: int) -> None:
 def test_network_pixels_need_a_geometry() -> None:
     table = table_of([[([20.0, 20.0, 60.0, 40.0], 1, {})]])
     raw = RawPrediction(np.array([[10, 10, 40, 30]], np.float32), np.array([1]), np.array([0.9], np.float32))
-    evaluator = fed(CocoEvaluator(table, geometry={1: Geometry(HW, (50, 60))}.__getitem__), {1: raw})
+    evaluator = updated(CocoEvaluator(table, geometry={1: Geometry(HW, (50, 60))}.__getitem__), {1: raw})
     assert evaluator.compute().best() == pytest.approx(1.0)
     with pytest.raises(DataError, match="geometry"):
-        fed(CocoEvaluator(table), {1: raw})
+        updated(CocoEvaluator(table), {1: raw})
 
 
-def one(**changes: Any) -> Prediction:
+def single_box(**changes: Any) -> Prediction:
     values = {
         "size_hw": HW,
         "boxes": np.array([[10, 10, 40, 40]], np.float32),
@@ -296,60 +297,60 @@ def one(**changes: Any) -> Prediction:
     [
         ({"scores": np.array([np.nan], np.float32)}, r"image 1: scores\[0\] is nan"),
         ({"boxes": np.array([[0, 0, np.inf, 5]], np.float32)}, r"image 1: boxes\[0, 2\] is inf"),
-        ({"labels": np.array([0])}, r"label 0 is predicted, labels are 1\.\.2"),
+        ({"labels": np.array([0])}, r"label 0 is predicted, but labels are 1\.\.2"),
         ({"labels": np.array([3])}, r"label 3"),
         ({"labels": np.array([1, 2])}, "differ in length"),
         ({"size_hw": (120, 100)}, "120 x 100 pixels"),
     ],
 )
-def test_outputs_that_cannot_be_scored(changes: dict[str, Any], message: str) -> None:
-    """pycocotools accepts NaN scores silently: one in ten still gives AP 1.000."""
+def test_invalid_outputs(changes: dict[str, Any], message: str) -> None:
+    """pycocotools accepts NaN scores silently: with one in ten AP is still 1.000."""
     with pytest.raises(DataError, match=message):
-        fed(CocoEvaluator(table_of([[SQUARE]])), {1: one(**changes)})
+        updated(CocoEvaluator(table_of([[SQUARE]])), {1: single_box(**changes)})
 
 
-def test_what_is_scored_must_be_there() -> None:
+def test_missing_fields_are_errors() -> None:
     table = table_of([[SQUARE]])
     with pytest.raises(DataError, match="no masks"):
-        fed(CocoEvaluator(table, iou_types=["segm"]), {1: one()})
+        updated(CocoEvaluator(table, iou_types=["segm"]), {1: single_box()})
     with pytest.raises(DataError, match="has no scores"):
-        fed(CocoEvaluator(table), {1: {"boxes": np.zeros((0, 4)), "labels": np.zeros(0)}})
+        updated(CocoEvaluator(table), {1: {"boxes": np.zeros((0, 4)), "labels": np.zeros(0)}})
     with pytest.raises(DataError, match="no segmentation"):
         CocoEvaluator(table, iou_types=["segm"]).compute()
-    with pytest.raises(DataError, match="choose some of bbox"):
+    with pytest.raises(DataError, match="choose one or more of bbox"):
         CocoEvaluator(table, iou_types=["box"])
-    with pytest.raises(DataError, match="at least 1"):
+    with pytest.raises(DataError, match="must be at least 1"):
         CocoEvaluator(table, max_dets=0).compute()
 
 
-def test_unknown_images_are_named() -> None:
+def test_error_lists_unknown_image_ids() -> None:
     evaluator = CocoEvaluator(table_of([[SQUARE], []]))
     with pytest.raises(
-        DataError, match=r"image ids 3, 4, 5, 6, 7, \.\.\. are not in the ground truth ground truth\.json"
+        DataError, match=r"image ids 3, 4, 5, 6, 7, \.\.\. are not in the ground truth ground_truth\.json"
     ):
-        evaluator.update([{"image_id": i} for i in range(1, 11)], [one()] * 10)
+        evaluator.update([{"image_id": i} for i in range(1, 11)], [single_box()] * 10)
     with pytest.raises(DataError, match="2 targets but 1 outputs"):
-        evaluator.update([{"image_id": 1}, {"image_id": 2}], [one()])
+        evaluator.update([{"image_id": 1}, {"image_id": 2}], [single_box()])
     assert evaluator.images_seen == 0
 
 
-def test_results_use_own_ids_and_the_own_frame() -> None:
-    """A file that is turned by EXIF and annotated in stored pixels gets its predictions back in stored pixels."""
-    plain = table_of([[SQUARE], []], ids=[42, 7], category_ids=(90, 3), masks=True)
-    results = fed(CocoEvaluator(plain, iou_types=["segm"]), perfect(plain)).results()
+def test_results_use_the_ids_and_the_frame_of_the_data_set() -> None:
+    """For a file with an EXIF rotation that is annotated in stored pixels, results are in stored pixels."""
+    upright = table_of([[SQUARE], []], ids=[42, 7], category_ids=(90, 3), masks=True)
+    results = updated(CocoEvaluator(upright, iou_types=["segm"]), perfect(upright)).results()
     assert [(r["image_id"], r["category_id"], r["bbox"]) for r in results] == [(42, 90, [10.0, 10.0, 30.0, 30.0])]
     assert results[0]["score"] == pytest.approx(0.9)
     assert isinstance(results[0]["segmentation"]["counts"], str)
     assert json.loads(json.dumps(results)) == results
 
-    turned = table_of([[SQUARE]], orientation=6, masks=True)  # shown turned clockwise: x = H - y, y = x
-    (result,) = fed(CocoEvaluator(turned, iou_types=["bbox", "segm"]), perfect(turned)).results()
+    rotated = table_of([[SQUARE]], orientation=6, masks=True)  # displayed rotated clockwise: x = H - y, y = x
+    (result,) = updated(CocoEvaluator(rotated, iou_types=["bbox", "segm"]), perfect(rotated)).results()
     assert result["bbox"] == [10.0, HW[1] - 40.0, 30.0, 30.0]
     assert result["segmentation"]["size"] == [HW[1], HW[0]]
     assert result["image_id"] == 1
 
 
-def test_results_file_gives_the_same_numbers(tmp_path: Path) -> None:
+def test_results_file_has_the_same_metrics(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     images = [
         [
@@ -359,12 +360,12 @@ def test_results_file_gives_the_same_numbers(tmp_path: Path) -> None:
         for _ in range(5)
     ]
     table = table_of(images, category_ids=(7, 3))
-    found = {}
+    predictions = {}
     for image_id, prediction in perfect(table).items():
         moved = np.clip(prediction.boxes + rng.integers(-6, 7, prediction.boxes.shape), 0, 99).astype(np.float32)
         moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2])
-        found[image_id] = Prediction(HW, moved, prediction.labels, rng.random(len(moved)).astype(np.float32))
-    evaluator = fed(CocoEvaluator(table), found)
+        predictions[image_id] = Prediction(HW, moved, prediction.labels, rng.random(len(moved)).astype(np.float32))
+    evaluator = updated(CocoEvaluator(table), predictions)
     ground_truth = evaluator.ground_truth
     annotations = [
         {
@@ -398,22 +399,21 @@ def test_keypoints_with_own_sigmas() -> None:
     table = table_of(
         [[(SQUARE[0], 1, {"keypoints": points}), ([60, 60, 20, 20], 1, {"keypoints": unlabelled})]], schema=schema
     )
-    found = perfect(table)
-    metrics = fed(CocoEvaluator(table, iou_types=["keypoints", "bbox"]), found).compute()
+    metrics = updated(CocoEvaluator(table, iou_types=["keypoints", "bbox"]), perfect(table)).compute()
     assert list(metrics.stats) == ["bbox", "keypoints"]
     assert metrics.stats["keypoints"]["AP"] == pytest.approx(1.0)
     assert metrics.best() == metrics.stats["keypoints"]["AP"]
     assert any("keypoints (OKS)" in line for line in metrics.lines())
     with pytest.raises(DataError, match="no keypoints"):
-        fed(CocoEvaluator(table, iou_types=["keypoints"]), {1: one()})
+        updated(CocoEvaluator(table, iou_types=["keypoints"]), {1: single_box()})
     without = table_of([[(SQUARE[0], 1, {"keypoints": points})]], schema=KeypointSchema(("nose", "tail")))
-    assert fed(CocoEvaluator(without), perfect(without)).compute().best() == pytest.approx(1.0)
-    with pytest.raises(DataError, match="OKS falloffs"):
+    assert updated(CocoEvaluator(without), perfect(without)).compute().best() == pytest.approx(1.0)
+    with pytest.raises(DataError, match="OKS sigmas"):
         CocoEvaluator(without, iou_types=["keypoints"]).compute()
 
 
 def test_more_than_255_masks_in_an_image() -> None:
-    """pycocotools 2.0.11 overflows when it measures a list of more than 255 masks at once."""
+    """pycocotools 2.0.11 overflows when it computes the areas of more than 255 masks at once."""
     builder = TableBuilder(ClassMap.from_names(["dot"]), Path("/data"), source="many")
     builder.add_image("a.jpg", (40, 400))
     rles = []

@@ -1,4 +1,4 @@
-"""The published numbers of every stored pair of files, through the command line."""
+"""The command line reproduces the published metrics of every stored pair of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from detseg.cli import main
 
 ZERO = "hotcoco/zero"
-"""The pair with an annotation of id 0, which pycocotools counts as missed though it was found."""
+"""The pair with an annotation of id 0, which pycocotools counts as missed although it was detected."""
 
 PAIRS = (
     "coco_val2014_100/bbox", "coco_val2014_100/segm", "coco_val2014_100/segm-as-bbox", "fce/gt_dataset/bbox",
@@ -28,15 +28,17 @@ KEYPOINT_NAMES = (
 )  # fmt: skip
 
 
-def score(shared_data: Path, pair: dict[str, Any], capsys: pytest.CaptureFixture[str], *more: str) -> list[float]:
-    """COCO's numbers in COCO's order, -1 for none, from what the command prints."""
+def printed_stats(
+    shared_data: Path, pair: dict[str, Any], capsys: pytest.CaptureFixture[str], *options: str
+) -> list[float]:
+    """COCO's metrics in COCO's order from the output of the command, -1 for undefined."""
     ground_truth, results = shared_data / pair["gt"], shared_data / pair["dt"]
     for file in (ground_truth, results):
         if not file.is_file():
             pytest.skip(f"{file.name} is not present")
     kind = pair["iouType"]
     files = ["--predictions", str(results), "--ground-truth", str(ground_truth)]
-    assert main(["evaluate", *files, "--iou-type", kind, "--json", *more]) == 0
+    assert main(["evaluate", *files, "--iou-type", kind, "--json", *options]) == 0
     stats = json.loads(capsys.readouterr().out)[kind]
     names = KEYPOINT_NAMES if kind == "keypoints" else BOX_NAMES
     return [-1.0 if stats[name] is None else stats[name] for name in names]
@@ -54,21 +56,21 @@ def expected(shared_data: Path) -> dict[str, Any]:
 def test_published_numbers(
     name: str, reference: bool, expected: dict[str, Any], shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ours = score(shared_data, expected[name], capsys, *(["--reference"] if reference else []))
-    same = [round(value, 6) for value in ours] == pytest.approx(expected[name]["stats"], abs=1e-9)
-    # without --reference the object with id 0 is found, so this one pair must differ
-    assert same == (reference or name != ZERO), f"{ours} against {expected[name]['stats']}"
+    stats = printed_stats(shared_data, expected[name], capsys, *(["--reference"] if reference else []))
+    equal = [round(value, 6) for value in stats] == pytest.approx(expected[name]["stats"], abs=1e-9)
+    # without --reference the object with id 0 is matched, so this one pair must differ
+    assert equal == (reference or name != ZERO), f"{stats}, expected {expected[name]['stats']}"
 
 
-def test_an_object_with_id_0_is_found(
+def test_an_object_with_id_0_is_matched(
     expected: dict[str, Any], shared_data: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     pair = expected[ZERO]
-    ours = score(shared_data, pair, capsys)
-    assert ours[0] > pair["stats"][0] + 0.2
+    stats = printed_stats(shared_data, pair, capsys)
+    assert stats[0] > pair["stats"][0] + 0.2
     ground_truth = json.loads((shared_data / pair["gt"]).read_text())
     for annotation in ground_truth["annotations"]:
         annotation["id"] += 1
     (tmp_path / "gt.json").write_text(json.dumps(ground_truth))
     renumbered = {**pair, "gt": str(tmp_path / "gt.json"), "dt": str(shared_data / pair["dt"])}
-    assert score(shared_data, renumbered, capsys, "--reference") == pytest.approx(ours, abs=1e-12)
+    assert printed_stats(shared_data, renumbered, capsys, "--reference") == pytest.approx(stats, abs=1e-12)

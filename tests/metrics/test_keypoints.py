@@ -1,4 +1,4 @@
-"""OKS AP of a table is pycocotools' own, for COCO's 17 points and for any others with their own falloffs."""
+"""OKS AP of a table equals pycocotools, for COCO's 17 keypoints and for other keypoints with their own sigmas."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NUMBERS = ("AP", "AP50", "AP75", "AP_medium", "AP_large", "AR", "AR50", "AR75", 
 
 
 def random_set(seed: int, schema: KeypointSchema) -> tuple[AnnotationTable, dict[int, Prediction]]:
-    """Images with ties, crowds, ignored objects and objects without a labelled point, two classes, empty images."""
+    """Images with ties, crowds, ignored objects and objects without labelled keypoints, two classes, empty images."""
     rng = np.random.default_rng(seed)
     builder = TableBuilder(ClassMap(("a", "b"), (9, 4)), "", source="set", keypoint_schema=schema)
-    found: dict[int, Prediction] = {}
+    predictions: dict[int, Prediction] = {}
     count = len(schema.names)
     for image_id in (0, 3, 9, 12):
         builder.add_image("", HW, image_id=image_id)
@@ -53,7 +53,7 @@ def random_set(seed: int, schema: KeypointSchema) -> tuple[AnnotationTable, dict
         keypoints = np.array([row[0] for row in rows], np.float32).reshape(-1, count, 3)
         low, high = (getattr(keypoints[..., :2], which)(axis=1) for which in ("min", "max"))
         order = np.argsort([-row[2] for row in rows], kind="stable").astype(int)
-        found[image_id] = Prediction(
+        predictions[image_id] = Prediction(
             HW,
             np.concatenate([low, high], axis=1)[order],
             np.array([row[1] for row in rows], np.int64)[order],
@@ -61,12 +61,12 @@ def random_set(seed: int, schema: KeypointSchema) -> tuple[AnnotationTable, dict
             None,
             keypoints[order],
         )
-    return builder.build(), found
+    return builder.build(), predictions
 
 
-def fed(table: AnnotationTable, found: dict[int, Prediction], **options: Any) -> CocoEvaluator:
+def evaluator_with(table: AnnotationTable, predictions: dict[int, Prediction], **options: Any) -> CocoEvaluator:
     evaluator = CocoEvaluator(table, **options)
-    for image_id, prediction in found.items():
+    for image_id, prediction in predictions.items():
         evaluator.update([{"image_id": image_id}], [prediction])
     return evaluator
 
@@ -98,23 +98,23 @@ def oracle(
             "annotations": annotations,
         }
         index.createIndex()
-        # without boxes, as torchvision's reference script writes them: sizes are those of the points
-        found = index.loadRes([{key: value for key, value in r.items() if key != "bbox"} for r in results])
-        evaluation = COCOeval(index, found, "keypoints")
+        # without boxes, as in torchvision's reference script: sizes are those of the keypoints
+        detections = index.loadRes([{key: value for key, value in r.items() if key != "bbox"} for r in results])
+        evaluation = COCOeval(index, detections, "keypoints")
         evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.params.maxDets = [max_dets]
         evaluation.evaluate()
         evaluation.accumulate()
-        if max_dets == 20:  # all that its summary knows
+        if max_dets == 20:  # its summary only supports 20
             evaluation.summarize()
     return evaluation
 
 
 @pytest.mark.parametrize("schema", [keypoint_schema(COCO_NAMES), FIVE], ids=["coco", "five"])
 @pytest.mark.parametrize("seed", range(10))
-def test_a_table_scores_as_pycocotools(schema: KeypointSchema, seed: int) -> None:
-    table, found = random_set(seed, schema)
-    evaluator = fed(table, found, iou_types=["bbox", "keypoints"], max_dets=20)
+def test_metrics_of_a_table_equal_pycocotools(schema: KeypointSchema, seed: int) -> None:
+    table, predictions = random_set(seed, schema)
+    evaluator = evaluator_with(table, predictions, iou_types=["bbox", "keypoints"], max_dets=20)
     metrics = evaluator.compute()
     expected = oracle(table, evaluator.results(), schema.sigmas)
     stats = metrics.stats["keypoints"]
@@ -122,22 +122,22 @@ def test_a_table_scores_as_pycocotools(schema: KeypointSchema, seed: int) -> Non
     assert [-1 if stats[name] is None else stats[name] for name in NUMBERS] == expected.stats.tolist()
     assert metrics.max_dets["keypoints"] == 20
     assert metrics.best() == (stats["AP"] or 0)
-    own = evaluator._evaluation("keypoints").eval
+    arrays = evaluator._evaluation("keypoints").eval
     for name in ("precision", "recall", "scores"):
-        assert own[name].tobytes() == np.ascontiguousarray(expected.eval[name]).tobytes()
+        assert arrays[name].tobytes() == np.ascontiguousarray(expected.eval[name]).tobytes()
 
 
-def test_control_other_falloffs_give_other_numbers() -> None:
-    table, found = random_set(2, FIVE)
-    evaluator = fed(table, found, iou_types=["keypoints"], max_dets=20)
-    wider = oracle(table, evaluator.results(), tuple(2 * sigma for sigma in FIVE.sigmas)).stats[0]
-    assert evaluator.compute().best() != wider
-    assert wider > 0
+def test_control_other_sigmas_change_the_metrics() -> None:
+    table, predictions = random_set(2, FIVE)
+    evaluator = evaluator_with(table, predictions, iou_types=["keypoints"], max_dets=20)
+    ap = oracle(table, evaluator.results(), tuple(2 * sigma for sigma in FIVE.sigmas)).stats[0]
+    assert evaluator.compute().best() != ap
+    assert ap > 0
 
 
-def test_more_objects_than_20_of_a_class_are_all_looked_at() -> None:
-    table, found = random_set(0, FIVE)
-    evaluator = fed(table, found, iou_types=["keypoints"])
+def test_more_than_20_objects_of_a_class_are_all_evaluated() -> None:
+    table, predictions = random_set(0, FIVE)
+    evaluator = evaluator_with(table, predictions, iou_types=["keypoints"])
     limit = evaluator.compute().max_dets["keypoints"]
     assert limit == max(20, evaluator.ground_truth.most_of_a_class)
     expected = oracle(table, evaluator.results(), FIVE.sigmas, limit)
@@ -148,11 +148,11 @@ def test_more_objects_than_20_of_a_class_are_all_looked_at() -> None:
 
 
 @pytest.mark.parametrize("schema", [keypoint_schema(COCO_NAMES), FIVE], ids=["coco", "five"])
-def test_the_files_of_a_run_give_the_same_numbers(schema: KeypointSchema, tmp_path: Path) -> None:
-    """Sizes apart: a results file has boxes, and pycocotools takes them for the size of a detection."""
-    table, found = random_set(1, schema)
+def test_the_files_of_a_run_have_the_same_metrics(schema: KeypointSchema, tmp_path: Path) -> None:
+    """Except for size ranges: a results file has boxes, and pycocotools uses them as the size of a detection."""
+    table, predictions = random_set(1, schema)
     table = table.subset(range(len(table)))
-    evaluator = fed(table, found, iou_types=["bbox", "keypoints"], max_dets=20)
+    evaluator = evaluator_with(table, predictions, iou_types=["bbox", "keypoints"], max_dets=20)
     content = {
         "images": [{"id": record.image_id, "height": 200, "width": 200} for record in table],
         "categories": [
@@ -175,12 +175,12 @@ def test_the_files_of_a_run_give_the_same_numbers(schema: KeypointSchema, tmp_pa
     }
     (tmp_path / "ground_truth.json").write_text(json.dumps(content))
     (tmp_path / "results.json").write_text(json.dumps(evaluator.results()))
-    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json")  # guesses keypoints
+    metrics = evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json")  # chooses keypoints
     assert list(metrics.stats) == ["keypoints"]
-    ours = evaluator.compute().stats["keypoints"]
+    expected = evaluator.compute().stats["keypoints"]
     for name in NUMBERS:
         if "_" not in name:
-            assert metrics.stats["keypoints"][name] == ours[name], name
+            assert metrics.stats["keypoints"][name] == expected[name], name
     assert any("size range is that of the box" in note for note in metrics.notes)
 
 
@@ -188,30 +188,32 @@ def test_the_files_of_a_run_give_the_same_numbers(schema: KeypointSchema, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("names", "given", "sigmas"),
+    ("names", "options", "sigmas"),
     [
         (COCO_NAMES, (), COCO_SIGMAS),
-        (tuple(f"point {i + 1}" for i in range(17)), (), COCO_SIGMAS),  # as pycocotools takes them
+        (tuple(f"point {i + 1}" for i in range(17)), (), COCO_SIGMAS),  # as in pycocotools
         (("a", "b"), (), (0.05, 0.05)),
         (("a", "b"), (0.1, 0.2), (0.1, 0.2)),
     ],
 )
-def test_usual_and_given_falloffs(names: tuple[str, ...], given: tuple[float, ...], sigmas: tuple[float, ...]) -> None:
-    assert keypoint_schema(names, sigmas=given).sigmas == sigmas
+def test_default_and_custom_sigmas(
+    names: tuple[str, ...], options: tuple[float, ...], sigmas: tuple[float, ...]
+) -> None:
+    assert keypoint_schema(names, sigmas=options).sigmas == sigmas
 
 
 @pytest.mark.parametrize(
-    ("sigmas", "said"),
+    ("sigmas", "message"),
     [([0.1], "for 2 keypoints"), ([0.1, 0], "above 0"), ([0.1, -1], "above 0"), ([0.1, 1e300], "above 0")],
 )
-def test_falloffs_of_a_file_must_fit(sigmas: list[float], said: str, tmp_path: Path) -> None:
+def test_invalid_sigmas_of_a_file(sigmas: list[float], message: str, tmp_path: Path) -> None:
     content = {"images": [], "categories": [{"id": 1, "name": "a", "keypoints": ["x", "y"], "sigmas": sigmas}]}
     (tmp_path / "set.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_coco(tmp_path / "set.json")
 
 
-def test_falloffs_survive_a_file(tmp_path: Path) -> None:
+def test_sigmas_are_written_and_read(tmp_path: Path) -> None:
     import cv2
 
     (tmp_path / "in").mkdir()
@@ -225,17 +227,17 @@ def test_falloffs_survive_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "said"),
+    ("schema", "other", "expected"),
     [
         (None, None, ""),
         (FIVE, FIVE, ""),
-        (FIVE, None, "5 keypoints against 0"),
-        (FIVE, keypoint_schema([f"point {i}" for i in range(1, 6)]), ""),  # no names: nobody can tell
+        (FIVE, None, "5 keypoints instead of 0"),
+        (FIVE, keypoint_schema([f"point {i}" for i in range(1, 6)]), ""),  # default names cannot be compared
         (keypoint_schema(["A", "b"]), keypoint_schema(["a", "B"]), ""),
-        (keypoint_schema(["a", "b"]), keypoint_schema(["b", "a"]), "'a' stands where 'b'"),
+        (keypoint_schema(["a", "b"]), keypoint_schema(["b", "a"]), "'a' in the position of 'b'"),
     ],
 )
-def test_difference(one: KeypointSchema | None, other: KeypointSchema | None, said: str) -> None:
-    found = difference(one, other)
-    assert said in found
-    assert bool(said) == bool(found)
+def test_difference(schema: KeypointSchema | None, other: KeypointSchema | None, expected: str) -> None:
+    message = difference(schema, other)
+    assert expected in message
+    assert bool(expected) == bool(message)

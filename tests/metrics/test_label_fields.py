@@ -1,4 +1,4 @@
-"""Accuracy of several label fields against counts by hand, and against one evaluator for each."""
+"""Accuracy of several label fields compared with counts by hand, and with one evaluator per field."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ SHAPE = LabelField("shape", ClassMap(tuple("abcdefg")))
 Pair = tuple[int, int]
 
 
-def sure(index: int, classes: int) -> ClassPrediction:
+def certain(index: int, classes: int) -> ClassPrediction:
     return ClassPrediction(np.eye(classes, dtype=np.float32)[index])
 
 
-def answers(colour: int, shape: int) -> FieldPredictions:
-    return FieldPredictions({"colour": sure(colour, 3), "shape": sure(shape, 7)})
+def predictions(colour: int, shape: int) -> FieldPredictions:
+    return FieldPredictions({"colour": certain(colour, 3), "shape": certain(shape, 7)})
 
 
-def scored(rows: list[tuple[Pair, Pair]]) -> FieldEvaluator:
-    """An evaluator that saw (ground truth, answer) of both fields for each image, one batch of all."""
+def evaluated(rows: list[tuple[Pair, Pair]]) -> FieldEvaluator:
+    """An evaluator with (ground truth, prediction) of both fields for each image, added as one batch."""
     evaluator = FieldEvaluator([COLOUR, SHAPE])
     targets = [
         {"image_id": torch.tensor(i), "class_index": torch.tensor(ground_truth)}
         for i, (ground_truth, _) in enumerate(rows)
     ]
-    evaluator.update(targets, [answers(*found) for _, found in rows])
+    evaluator.update(targets, [predictions(*predicted) for _, predicted in rows])
     return evaluator
 
 
@@ -54,7 +54,7 @@ def test_numbers(
     mean: float | None,
     unlabelled: tuple[int, int],
 ) -> None:
-    metrics = scored(rows).compute()
+    metrics = evaluated(rows).compute()
     assert metrics.fields["colour"].accuracy == colour
     assert metrics.fields["shape"].accuracy == shape
     assert metrics.accuracy == pytest.approx(mean)
@@ -74,29 +74,29 @@ def test_numbers(
     assert ("have no label for it" in text) == any(unlabelled)
 
 
-def test_each_field_is_what_its_own_evaluator_says() -> None:
+def test_each_field_equals_a_separate_evaluator() -> None:
     generator = np.random.default_rng(3)
     targets, outputs = [], []
-    alone = {field.name: ClassificationEvaluator(field.class_map) for field in (COLOUR, SHAPE)}
+    separate = {field.name: ClassificationEvaluator(field.class_map) for field in (COLOUR, SHAPE)}
     for image_id in range(60):
         ground_truth = [int(generator.integers(-1, len(field))) for field in (COLOUR, SHAPE)]
-        given = {
+        outputs_by_field = {
             field.name: ClassPrediction(generator.dirichlet(np.ones(len(field))).astype(np.float32))
             for field in (COLOUR, SHAPE)
         }
         targets.append({"image_id": image_id, "class_index": torch.tensor(ground_truth)})
-        outputs.append(FieldPredictions(given))
-        for name, index in zip(alone, ground_truth, strict=True):
+        outputs.append(FieldPredictions(outputs_by_field))
+        for name, index in zip(separate, ground_truth, strict=True):
             if index >= 0:
-                alone[name].update([{"image_id": image_id, "class_index": index}], [given[name]])
+                separate[name].update([{"image_id": image_id, "class_index": index}], [outputs_by_field[name]])
     evaluator = FieldEvaluator([COLOUR, SHAPE])
     evaluator.update(targets, outputs)
     metrics = evaluator.compute()
-    for name, other in alone.items():
+    for name, other in separate.items():
         assert metrics.fields[name].to_dict() == other.compute().to_dict()
-    evaluator.update(targets[:9], outputs[:9])  # repeated images change no number
-    again = evaluator.compute()
-    assert (again.scalars(), again.unlabelled) == (metrics.scalars(), metrics.unlabelled)
+    evaluator.update(targets[:9], outputs[:9])  # repeated images are ignored
+    repeated = evaluator.compute()
+    assert (repeated.scalars(), repeated.unlabelled) == (metrics.scalars(), metrics.unlabelled)
     assert evaluator.images_seen == 60
     evaluator.reset()
     assert (evaluator.images_seen, evaluator.compute().accuracy) == (0, None)
@@ -107,16 +107,20 @@ def test_each_field_is_what_its_own_evaluator_says() -> None:
     [
         (
             [0],
-            answers(0, 0),
-            r"image 5: 1 labels and answers for colour, shape, but the label fields are colour, shape",
+            predictions(0, 0),
+            r"image 5: 1 labels and predictions for colour, shape, but the label fields are colour, shape",
         ),
-        ([0, 0], FieldPredictions({"colour": sure(0, 3)}), "answers for colour, but"),
-        ([0, 7], answers(0, 0), r"class_index is 7, one of 0\.\.6"),
-        ([-2, 0], answers(0, 0), "class_index is -2"),
-        ([0, 0], FieldPredictions({"colour": sure(0, 3), "shape": sure(0, 3)}), "7 probabilities are needed"),
+        ([0, 0], FieldPredictions({"colour": certain(0, 3)}), "predictions for colour, but"),
+        ([0, 7], predictions(0, 0), r"class_index is 7, but must be one of 0\.\.6"),
+        ([-2, 0], predictions(0, 0), "class_index is -2"),
+        (
+            [0, 0],
+            FieldPredictions({"colour": certain(0, 3), "shape": certain(0, 3)}),
+            "7 finite probabilities are needed",
+        ),
     ],
 )
-def test_what_cannot_be_scored(class_index: list[int], output: FieldPredictions, message: str) -> None:
+def test_invalid_targets_and_outputs(class_index: list[int], output: FieldPredictions, message: str) -> None:
     evaluator = FieldEvaluator([COLOUR, SHAPE])
     with pytest.raises(DataError, match=message):
         evaluator.update([{"image_id": 5, "class_index": torch.tensor(class_index)}], [output])

@@ -1,4 +1,4 @@
-"""Anybody's files: what is wrong is said with its place, and nothing reaches native code unchecked."""
+"""Untrusted files: errors contain the location, and everything is validated before native code uses it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def result(**changes: Any) -> dict[str, Any]:
     return {key: item for key, item in value.items() if item != "absent"}
 
 
-def score(folder: Path, ground_truth_value: Any, results: Any, **options: Any) -> Any:
+def evaluate(folder: Path, ground_truth_value: Any, results: Any, **options: Any) -> Any:
     for name, value in (("ground_truth.json", ground_truth_value), ("results.json", results)):
         text = value if isinstance(value, bytes) else json.dumps(value).encode()
         (folder / name).write_bytes(text)
@@ -71,7 +71,7 @@ def score(folder: Path, ground_truth_value: Any, results: Any, **options: Any) -
 )
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 def test_forms_of_results(results: Any, iou_type: str | None, ap: float, bom: bytes, tmp_path: Path) -> None:
-    metrics = score(tmp_path, bom + json.dumps(ground_truth()).encode(), results, iou_type=iou_type)
+    metrics = evaluate(tmp_path, bom + json.dumps(ground_truth()).encode(), results, iou_type=iou_type)
     assert metrics.best() == pytest.approx(ap)
 
 
@@ -87,23 +87,23 @@ def test_forms_of_results(results: Any, iou_type: str | None, ap: float, bom: by
         ({"bbox": "absent", "area": "absent"}, "segm"),
         ({"segmentation": []}, "bbox"),
         ({"segmentation": "absent", "area": "absent"}, "bbox"),
-        ({"segmentation": [[1, 2, 3, 4]]}, "bbox"),  # corrupt, but nobody asks for it
+        ({"segmentation": [[1, 2, 3, 4]]}, "bbox"),  # corrupt, but not used
         ({"segmentation": {"size": [100, 100], "counts": [1010] + [30, 70] * 29 + [30, 6060]}}, "segm"),
     ],
 )
-def test_ground_truth_of_all_kinds(changes: dict[str, Any], iou_type: str, tmp_path: Path) -> None:
-    metrics = score(tmp_path, ground_truth(**changes), [result(segmentation=rle())], iou_type=iou_type)
+def test_forms_of_ground_truth(changes: dict[str, Any], iou_type: str, tmp_path: Path) -> None:
+    metrics = evaluate(tmp_path, ground_truth(**changes), [result(segmentation=rle())], iou_type=iou_type)
     assert metrics.best() == pytest.approx(1.0)
 
 
-def test_size_of_images_is_only_needed_for_masks(tmp_path: Path) -> None:
+def test_image_size_is_only_needed_for_masks(tmp_path: Path) -> None:
     value = ground_truth()
     value["images"] = [{"id": 1}]
-    assert score(tmp_path, value, [result()]).best() == pytest.approx(1.0)
+    assert evaluate(tmp_path, value, [result()]).best() == pytest.approx(1.0)
     results = [result(bbox="absent", segmentation=rle())]
-    assert score(tmp_path, value, results, iou_type="bbox").best() == pytest.approx(1.0)
+    assert evaluate(tmp_path, value, results, iou_type="bbox").best() == pytest.approx(1.0)
     with pytest.raises(DataError, match="masks need the size of the image"):
-        score(tmp_path, value, results)
+        evaluate(tmp_path, value, results)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def test_size_of_images_is_only_needed_for_masks(tmp_path: Path) -> None:
         ([result(bbox="absent")], "neither box nor segmentation"),
         (
             [result(image_id=i) for i in range(1, 9)],
-            r"7 image ids are not in ground truth\.json: 2, 3, 4, 5, 6, \.\.\.",
+            r"7 image ids are not in ground_truth\.json: 2, 3, 4, 5, 6, \.\.\.",
         ),
     ],
 )
-def test_what_is_wrong_is_named(results: Any, message: str, tmp_path: Path) -> None:
+def test_error_messages_for_results(results: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
-        score(tmp_path, ground_truth(), results)
+        evaluate(tmp_path, ground_truth(), results)
 
 
-HOSTILE = [
+MALICIOUS_SEGMENTATIONS = [
     {"size": [100, 100], "counts": [4]},  # pycocotools decodes uninitialised memory
     {"size": [100, 100], "counts": [-1, 10001]},
     {"size": [50, 100], "counts": [5000]},
@@ -152,7 +152,7 @@ HOSTILE = [
     {"size": [100, 100], "counts": [5000.0, 5000.0]},
     [[10**400, 2, 3, 4, 5, 6]],
     {"counts": [10000]},
-    [[1e8, 0, 0, 1e8, 1e8, 1e8]],  # pycocotools takes 11.5 GB
+    [[1e8, 0, 0, 1e8, 1e8, 1e8]],  # pycocotools needs 11.5 GB
     [[1, 2, 3, 4]],
     [[1, 2, 3, 4, 5, 6, 7]],
     [["a", 2, 3, 4, 5, 6]],
@@ -162,12 +162,12 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("outline", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_outlines_are_refused_on_both_sides(outline: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("segmentation", MALICIOUS_SEGMENTATIONS, ids=range(len(MALICIOUS_SEGMENTATIONS)))
+def test_malicious_segmentations_are_rejected_in_both_files(segmentation: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"results\.json, result 0 \(image 1\)"):
-        score(tmp_path, ground_truth(), [result(bbox="absent", segmentation=outline)], iou_type="segm")
-    with pytest.raises(DataError, match=r"ground truth\.json, annotation 1 \(one\.jpg\)"):
-        score(tmp_path, ground_truth(segmentation=outline), [result(segmentation=rle())], iou_type="segm")
+        evaluate(tmp_path, ground_truth(), [result(bbox="absent", segmentation=segmentation)], iou_type="segm")
+    with pytest.raises(DataError, match=r"ground_truth\.json, annotation 1 \(one\.jpg\)"):
+        evaluate(tmp_path, ground_truth(segmentation=segmentation), [result(segmentation=rle())], iou_type="segm")
 
 
 @pytest.mark.parametrize(
@@ -181,34 +181,34 @@ def test_hostile_outlines_are_refused_on_both_sides(outline: Any, tmp_path: Path
         (lambda v: v["annotations"][0].update(segmentation=[]), "no segmentation"),
     ],
 )
-def test_ground_truth_that_cannot_be_used(change: Any, message: str, tmp_path: Path) -> None:
+def test_error_messages_for_ground_truth(change: Any, message: str, tmp_path: Path) -> None:
     value = ground_truth()
     change(value)
     with pytest.raises(DataError, match=message):
-        score(tmp_path, value, [result(segmentation=rle())], iou_type="segm")
+        evaluate(tmp_path, value, [result(segmentation=rle())], iou_type="segm")
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
-    """Orphans of images and categories, as pycocotools ignores them; ``ignore`` and repeated ids, said once each."""
+def test_skipped_annotations_are_counted(tmp_path: Path) -> None:
+    """Annotations of unknown images and categories, which pycocotools ignores; one note each, also for repeated ids."""
     value = ground_truth(ignore=1)
     extra = value["annotations"][0]
     value["annotations"] += [{**extra, "image_id": 99}, {**extra, "category_id": 5, "id": 2}]
-    metrics = score(tmp_path, value, [result(), result(category_id=5), result(category_id=8)], iou_type="bbox")
+    metrics = evaluate(tmp_path, value, [result(), result(category_id=5), result(category_id=8)], iou_type="bbox")
     notes = "\n".join(metrics.notes)
     assert metrics.best() == pytest.approx(1.0)
     assert metrics.objects == {"cat": 1}
-    assert "1 x annotation left out: its image is not listed" in notes
-    assert "1 x annotation left out: its category is not listed" in notes
+    assert "1 x annotation skipped: its image is not listed" in notes
+    assert "1 x annotation skipped: its category is not listed" in notes
     assert '"ignore" has no effect' in notes
     assert "renumbered" in notes
-    assert "2 results left out: the ground truth has no category 5, 8 (2 such ids)" in notes
+    assert "2 results skipped: the ground truth has no category 5, 8 (2 such ids)" in notes
     assert [line for line in metrics.lines() if line.startswith("note: ")] == [f"note: {n}" for n in metrics.notes]
 
 
-def test_two_categories_of_one_name(tmp_path: Path) -> None:
+def test_two_categories_with_the_same_name(tmp_path: Path) -> None:
     value = ground_truth()
     value["categories"].append({"id": 4, "name": "cat"})
-    metrics = score(tmp_path, value, [result()])
+    metrics = evaluate(tmp_path, value, [result()])
     assert metrics.per_class["bbox"] == {
         "cat (id 1)": {"AP": pytest.approx(1.0), "AP50": pytest.approx(1.0)},
         "cat (id 4)": {"AP": None, "AP50": None},
@@ -220,24 +220,24 @@ def test_too_many_objects_for_the_limit(tmp_path: Path) -> None:
     boxes = [[i % 15 * 6.0, i // 15 * 9.0, 5.0, 8.0] for i in range(150)]
     value["annotations"] = [{**value["annotations"][0], "id": i, "bbox": b, "area": 40} for i, b in enumerate(boxes, 1)]
     results = [result(bbox=box) for box in boxes]
-    capped = score(tmp_path, value, results)
+    capped = evaluate(tmp_path, value, results)
     assert capped.best() == pytest.approx(0.663, abs=1e-3)
     assert any("pass --max-dets 150" in note for note in capped.notes)
-    assert score(tmp_path, value, results, max_dets=150).best() == pytest.approx(1.0)
+    assert evaluate(tmp_path, value, results, max_dets=150).best() == pytest.approx(1.0)
 
 
 def test_keypoints_of_other_sets_need_sigmas(tmp_path: Path) -> None:
     value = ground_truth(keypoints=[15, 15, 2, 30, 30, 1])
     value["categories"][0]["keypoints"] = ["nose", "tail"]
     results = [result(bbox="absent", keypoints=[15, 15, 0.9, 30, 30, 0.8])]
-    with pytest.raises(DataError, match="OKS falloffs"):
-        score(tmp_path, value, results, iou_type="keypoints")
-    metrics = score(tmp_path, value, results, sigmas=(0.05, 0.1))
+    with pytest.raises(DataError, match="OKS sigmas"):
+        evaluate(tmp_path, value, results, iou_type="keypoints")
+    metrics = evaluate(tmp_path, value, results, sigmas=(0.05, 0.1))
     assert metrics.max_dets == {"keypoints": 20}
     assert metrics.best() == pytest.approx(1.0)
     with pytest.raises(DataError, match="3 keypoint numbers"):
-        score(tmp_path, value, [result(keypoints=[1, 2, 3])], iou_type="keypoints", sigmas=(0.05, 0.1))
-    assert score(tmp_path, value, results, iou_type="bbox").stats["bbox"]["AP"] == 0.0  # extent of the points
+        evaluate(tmp_path, value, [result(keypoints=[1, 2, 3])], iou_type="keypoints", sigmas=(0.05, 0.1))
+    assert evaluate(tmp_path, value, results, iou_type="bbox").stats["bbox"]["AP"] == 0.0  # extent of the points
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -28,16 +28,16 @@ def _one_thread() -> Iterator[None]:
 
 
 class Small:
-    """Makes small models and batches; a fixture, so that test files need no import between them."""
+    """Build small models and batches; a fixture, so that test files do not import each other."""
 
     classes = CLASSES
 
     @staticmethod
     def detector(arch: str = "fasterrcnn_resnet18_fpn", **changes: Any) -> Detector:
-        """A random detector with few proposals, whose norm statistics fit its weights. ``changes``: of description."""
-        points = changes.get("keypoints")
+        """A random detector with few proposals and suitable norm statistics. ``changes``: to its description."""
+        keypoints = changes.get("keypoints")
         description = replace(
-            describe(arch, CLASSES, weights="none", rois_per_image=16, detections_per_image=5, keypoints=points),
+            describe(arch, CLASSES, weights="none", rois_per_image=16, detections_per_image=5, keypoints=keypoints),
             rpn_pre_nms_top_n=(50, 40),
             rpn_post_nms_top_n=(30, 20),
             **changes,
@@ -84,14 +84,14 @@ def build_detector(description: ModelDescription) -> Detector:
     model = build_model(description)
     assert isinstance(model, Detector)
     settle(model.backbone, torch.rand(2, 3, 128, 128))
-    with torch.no_grad():  # random convolutions amplify; trained ones do not
+    with torch.no_grad():  # random convolutions amplify their input; trained ones do not
         for layer in model.backbone.fpn.layer_blocks:
             layer[0].weight.mul_(0.1)
     return model
 
 
 def settle(network: nn.Module, batch: Tensor) -> None:
-    """Give random weights the norm statistics of one batch, so that features stay of order one."""
+    """Set the norm statistics to those of one batch, so that features are of order one."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0

@@ -1,4 +1,4 @@
-"""Names, descriptions and structure of all models."""
+"""Test names, descriptions and structure of all models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLASSES = ClassMap(("ant", "bee", "cat"), (7, 3, 90))
 PUBLISHED = [name for name in MODELS if hasattr(detection, name)]
 
 
-def test_the_models_that_were_promised() -> None:
+def test_the_documented_models_exist() -> None:
     backbones = ["resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "mobilenet_v3_large"]
     families = ("fasterrcnn", "maskrcnn", "keypointrcnn")
     rcnn = {f"{family}_{backbone}_fpn" for family in families for backbone in backbones}
@@ -39,8 +39,8 @@ def test_the_models_that_were_promised() -> None:
 
 
 @pytest.mark.parametrize("arch", MODELS)
-def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str) -> None:
-    description = describe(arch, CLASSES, weights="none", keypoints=points_of(arch))
+def test_every_model_is_built_from_its_json_and_its_parts_cover_it(arch: str) -> None:
+    description = describe(arch, CLASSES, weights="none", keypoints=keypoints_of(arch))
     assert ModelDescription.from_dict(json.loads(json.dumps(description.to_dict()))) == description
     with torch.device("meta"):
         model = build_model(description)
@@ -54,21 +54,21 @@ def test_every_model_is_built_from_its_json_and_has_no_part_left_over(arch: str)
 @pytest.mark.parametrize("arch", PUBLISHED)
 def test_published_detectors_have_torchvisions_keys(arch: str) -> None:
     with torch.device("meta"):
-        theirs = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=4)
-        ours = build_model(describe(arch, CLASSES, weights="none", keypoints=points_of(arch)))
-    assert shapes(ours) == shapes(theirs)
+        reference = getattr(detection, arch)(weights=None, weights_backbone=None, num_classes=4)
+        model = build_model(describe(arch, CLASSES, weights="none", keypoints=keypoints_of(arch)))
+    assert shapes(model) == shapes(reference)
 
 
 @pytest.mark.parametrize("arch", [name for name in MODELS if MODELS[name].task == "classify"])
 def test_classifiers_have_torchvisions_keys(arch: str) -> None:
     with torch.device("meta"):
-        theirs = getattr(torchvision.models, arch)(weights=None, num_classes=3)
-        ours = build_model(describe(arch, CLASSES, weights="none"))
-    assert shapes(ours) == shapes(theirs)
+        reference = getattr(torchvision.models, arch)(weights=None, num_classes=3)
+        model = build_model(describe(arch, CLASSES, weights="none"))
+    assert shapes(model) == shapes(reference)
 
 
-def points_of(arch: str) -> KeypointSchema | None:
-    """COCO's 17 points for a model that finds keypoints."""
+def keypoints_of(arch: str) -> KeypointSchema | None:
+    """COCO's 17 keypoints for a keypoint model, else None."""
     return keypoint_schema(COCO_NAMES) if MODELS[arch].task == "keypoints" else None
 
 
@@ -91,7 +91,7 @@ def shapes(model: nn.Module) -> list[tuple[str, torch.Size]]:
         ("mobilenet_v3_small", "imagenet", "batch", 1e-3),
     ],
 )
-def test_norm_is_what_the_weights_were_trained_with(arch: str, weights: str, norm: str, eps: float) -> None:
+def test_norm_layers_match_the_weights(arch: str, weights: str, norm: str, eps: float) -> None:
     description = describe(arch, CLASSES, weights=weights)
     assert (description.norm, description.norm_eps) == (norm, eps)
     with torch.device("meta"):
@@ -129,14 +129,14 @@ def test_defaults_for_small_data() -> None:
 @pytest.mark.parametrize(
     ("arch", "settings", "message"),
     [
-        ("resnet19", {}, "known are resnet18"),
+        ("resnet19", {}, "known models are resnet18"),
         ("resnet18", {"weights": "coco"}, "no published COCO weights"),
         ("fasterrcnn_resnet18_fpn", {"weights": "coco"}, "fasterrcnn_resnet50_fpn"),
         ("resnet18", {"weights": "none", "image_size": 32}, "too small"),
         ("fasterrcnn_resnet18_fpn", {"weights": "none", "rois_per_image": 0}, "rois_per_image"),
     ],
 )
-def test_wrong_wishes_are_refused(arch: str, settings: dict[str, Any], message: str) -> None:
+def test_wrong_settings_are_refused(arch: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         describe(arch, CLASSES, **settings)
 
@@ -157,7 +157,7 @@ def test_descriptions_of_other_versions_are_refused(key: str) -> None:
         ModelDescription.from_dict(value)
 
 
-def test_anchors_can_be_given_and_must_fit() -> None:
+def test_anchor_sizes_can_be_set_and_must_match_the_maps() -> None:
     sizes = ((8,), (16,), (32,), (64,), (128,))
     description = describe("fasterrcnn_mobilenet_v2_fpn", CLASSES, weights="none", anchor_sizes=sizes)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Classifiers against torchvision's own, under the detectors' contract."""
+"""Test classifiers against torchvision's own."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ def indices(*values: int) -> list[dict[str, Tensor]]:
 @pytest.mark.parametrize("arch", SMALL)
 def test_probabilities_and_loss_equal_torchvisions(small: Any, arch: str) -> None:
     model = small.classifier(arch)
-    theirs = getattr(torchvision.models, arch)(weights=None, num_classes=3)
-    theirs.load_state_dict(model.state_dict())
+    reference = getattr(torchvision.models, arch)(weights=None, num_classes=3)
+    reference.load_state_dict(model.state_dict())
     images, _ = small.batch([(64, 64)] * 3)
     batch = torch.stack([image / 255 for image in images])
     batch = (batch - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
     with torch.no_grad():
-        expected = theirs.eval()(batch).softmax(1)
+        expected = reference.eval()(batch).softmax(1)
     predictions = model.eval()(images)
     np.testing.assert_allclose([p.probabilities for p in predictions], expected, atol=1e-6)
     assert [p.class_index for p in predictions] == expected.argmax(1).tolist()
 
-    torch.manual_seed(2)  # MobileNets drop out
+    torch.manual_seed(2)  # MobileNets have dropout
     losses = model.train()(images, indices(0, 2, 1))
     torch.manual_seed(2)
-    loss = torch.nn.functional.cross_entropy(theirs.train()(batch), torch.tensor([0, 2, 1]))
+    loss = torch.nn.functional.cross_entropy(reference.train()(batch), torch.tensor([0, 2, 1]))
     assert list(losses) == ["loss_classifier"]
     assert losses["loss_classifier"].item() == pytest.approx(loss.item(), rel=1e-5)
 
 
-def test_features_and_head_are_the_two_halves(small: Any) -> None:
+def test_features_and_head_together_equal_the_model(small: Any) -> None:
     model = small.classifier("mobilenet_v3_small").eval()
     images, _ = small.batch([(64, 64)] * 2)
     features = model.pooled_features(images)
@@ -70,7 +70,7 @@ def test_one_tiny_image_needs_a_frozen_backbone(small: Any) -> None:
     assert torch.isfinite(model(images, indices(1))["loss_classifier"])
 
 
-def test_a_frozen_backbone_sees_each_image_alone(small: Any) -> None:
+def test_a_frozen_backbone_processes_each_image_alone(small: Any) -> None:
     model = small.classifier("mobilenet_v2")
     freeze(model, "backbone")
     images, _ = small.batch([(64, 64), (64, 96), (40, 40)])
@@ -78,26 +78,26 @@ def test_a_frozen_backbone_sees_each_image_alone(small: Any) -> None:
     assert not features.requires_grad
     for index, image in enumerate(images):
         assert torch.equal(model.pooled_features([image])[0], features[index])
-    kept = torch.nn.functional.cross_entropy(model.head(features), torch.tensor([0, 1, 2]))
-    assert torch.isfinite(kept)
+    loss = torch.nn.functional.cross_entropy(model.head(features), torch.tensor([0, 1, 2]))
+    assert torch.isfinite(loss)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_kept_features_give_the_same_bits(small: Any, training: bool) -> None:
+def test_cached_features_give_bit_equal_outputs(small: Any, training: bool) -> None:
     model = small.classifier("resnet18").train(training)
     freeze(model, "backbone")
     images, _ = small.batch([(64, 64), (64, 64), (64, 64)])
     targets = indices(0, 1, 2) if training else None
 
-    def outputs(given: Any) -> Any:
+    def outputs(inputs: Any) -> Any:
         torch.manual_seed(4)
-        found = model(given, targets)
-        return found["loss_classifier"].item() if training else [one.probabilities.tolist() for one in found]
+        result = model(inputs, targets)
+        return result["loss_classifier"].item() if training else [p.probabilities.tolist() for p in result]
 
     features = model.frozen_features(images)
     assert features[0].maps["pooled"].shape == (1, 512)
     assert outputs(features) == outputs(images)
-    assert outputs([one.with_maps(torch.float16) for one in features]) != outputs(images)  # control
+    assert outputs([image.with_maps(torch.float16) for image in features]) != outputs(images)  # control
 
 
 def test_sizes_may_differ_in_eval_mode_only(small: Any) -> None:
@@ -127,7 +127,7 @@ def test_wrong_targets_are_refused(small: Any, targets: Any, message: str) -> No
         small.classifier()(images, targets)
 
 
-def test_an_overfit_on_four_images_drives_the_loss_down(small: Any) -> None:
+def test_overfitting_four_images_reduces_the_loss(small: Any) -> None:
     model = small.classifier()
     images, _ = small.batch([(64, 64)] * 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)

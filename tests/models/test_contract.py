@@ -1,4 +1,4 @@
-"""What every model promises. A model joins by a class of a few lines; see the end of this file."""
+"""Test the contract of all models. A new model needs only a class of a few lines; see the end of this file."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ ODD_SIZES = [(1, 1), (1, 300), (300, 1), (33, 31), (64, 96)]
 
 
 class ModelContract:
-    """The promises, for the model ``arch``.
+    """The contract tests for the model ``arch``.
 
     Attributes:
-        arch: its name.
-        changes: of its description, to keep it fast.
-        losses: the names of its losses.
-        sizes: of a batch that it can train on.
-        wrong_label: key of the target, a value that it must refuse, and the values that the error names.
+        arch: name of the model.
+        changes: changes to its description, to make it fast.
+        losses: names of its losses.
+        sizes: image sizes of a batch for training.
+        wrong_label: key of the target, a value that must be refused, and the valid range in the error message.
     """
 
     arch: ClassVar[str]
@@ -46,7 +46,7 @@ class ModelContract:
         return replace(described, **{"score_threshold": 0.0, **self.changes})
 
     def model(self, small: Any) -> Any:
-        """A model of its own for each test, whose norm statistics fit its random weights."""
+        """Return a new model for each test, with norm statistics that match its random weights."""
         if self.arch not in self._built:
             torch.manual_seed(0)
             model: Any = build_model(self.description(small))
@@ -65,15 +65,15 @@ class ModelContract:
         return images, self.prepared(targets)
 
     def prepared(self, targets: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Targets with what this model needs beside boxes, labels and masks."""
+        """Add what this model needs in targets besides boxes, labels and masks."""
         return targets
 
     def levels(self, model: Any) -> list[str]:
         return [level for level in LEVELS if level == "none" or level in model.parts()]
 
-    # The promises.
+    # The contract.
 
-    def test_it_is_built_from_its_json_and_part_names_cover_it(self, small: Any) -> None:
+    def test_it_is_built_from_its_json_and_its_parts_cover_it(self, small: Any) -> None:
         model = self.model(small)
         again = ModelDescription.from_dict(json.loads(json.dumps(model.description.to_dict())))
         assert again == model.description
@@ -108,7 +108,7 @@ class ModelContract:
         for image, prediction in zip(images, predictions, strict=True):
             self.check_prediction(prediction, (image.shape[1], image.shape[2]))
 
-    def test_there_is_something_to_check(self, small: Any) -> None:
+    def test_predictions_are_not_empty(self, small: Any) -> None:
         images, _ = self.batch(small)
         assert sum(len(prediction.scores) for prediction in self.model(small).eval()(images)) > 0
 
@@ -145,27 +145,27 @@ class ModelContract:
     @pytest.mark.parametrize("size_hw", ODD_SIZES)
     def test_odd_sizes(self, small: Any, size_hw: tuple[int, int]) -> None:
         model = self.model(small).eval()
-        usual, _ = self.batch(small)
-        before = model(usual)[0]
+        regular, _ = self.batch(small)
+        before = model(regular)[0]
         images, targets = small.batch([size_hw], [0 if min(size_hw) == 1 else 1])
         self.check_prediction(model(images)[0], size_hw)
-        assert_close(model(usual)[0], before, 0)  # it leaves nothing behind
-        freeze(model, "backbone")  # a single tiny image is too little for the norms of a backbone that learns
+        assert_close(model(regular)[0], before, 0)  # the odd size changes nothing
+        freeze(model, "backbone")  # a single tiny image is not enough for trainable norm layers
         model.train()
         losses = model(images, self.prepared(targets))
         assert all(torch.isfinite(loss) for loss in losses.values())
 
     @pytest.mark.parametrize("level", LEVELS)
-    def test_freeze_levels_hold_through_train(self, small: Any, level: str) -> None:
+    def test_freezing_survives_train(self, small: Any, level: str) -> None:
         model = self.model(small)
         levels = self.levels(model)
         if level not in levels:
-            with pytest.raises(DataError, match=f"known are {', '.join(levels)}"):
+            with pytest.raises(DataError, match=f"known levels: {', '.join(levels)}"):
                 freeze(model, level)
             return
         freeze(model, level)
         frozen = set(levels[1 : levels.index(level) + 1])
-        nn.Sequential(model).train()  # a parent's train() must not wake anything
+        nn.Sequential(model).train()  # a parent's train() must not unfreeze anything
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         losses = model(*self.batch(small, [2, 1]))
         torch.stack(list(losses.values())).sum().backward()
@@ -175,9 +175,9 @@ class ModelContract:
         moved = {model.part_of(name) for name in changed}
         assert not moved & frozen
         if level == "none" and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
-            assert moved  # control: norm statistics that learn do move
+            assert moved  # control: norm statistics that are not frozen change
 
-    def test_a_reload_gives_the_same_bits(self, small: Any) -> None:
+    def test_a_reloaded_model_has_bit_equal_predictions(self, small: Any) -> None:
         model = self.model(small).eval()
         again = build_model(ModelDescription.from_dict(model.description.to_dict())).eval()
         images, _ = self.batch(small)
@@ -185,7 +185,7 @@ class ModelContract:
         again.load_state_dict(model.state_dict())
         assert_close(again(images)[0], model(images)[0], 0)
 
-    def test_a_validation_loss_leaves_no_trace(self, small: Any) -> None:
+    def test_a_validation_loss_does_not_change_the_model(self, small: Any) -> None:
         model = self.model(small).eval()
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         with losses_in_eval_mode(model):
@@ -206,29 +206,29 @@ class ModelContract:
         np.testing.assert_allclose(prediction.boxes, raw.boxes * scale, atol=1e-2)
         assert prediction.masks().shape == (len(raw.scores), 37, 150)
 
-    def test_targets_that_cannot_be_are_refused(self, small: Any) -> None:
+    def test_invalid_targets_are_refused(self, small: Any) -> None:
         model = self.model(small)
         images, targets = self.batch(small)
         with pytest.raises(DataError, match="targets"):
             model(images)
-        key, wrong, known = self.wrong_label
+        key, wrong, valid_range = self.wrong_label
         targets[0][key] = torch.full_like(targets[0][key], wrong)
-        with pytest.raises(DataError, match=rf"image_id 100.*outside {known}"):
+        with pytest.raises(DataError, match=rf"image_id 100.*outside {valid_range}"):
             model(images, targets)
 
 
-def equal(one: Any, other: Any) -> bool:
+def equal(first: Any, second: Any) -> bool:
     try:
-        assert_close(one, other, 0)
+        assert_close(first, second, 0)
     except AssertionError:
         return False
     return True
 
 
-def assert_close(one: Any, other: Any, tolerance: float) -> None:
-    """Two predictions are the same up to ``tolerance``; 0 means the same bits."""
+def assert_close(first: Any, second: Any, tolerance: float) -> None:
+    """Check that two predictions are equal up to ``tolerance``; 0 means bit-equal."""
     for name in ("labels", "boxes", "scores", "mask_probs", "keypoints", "probabilities"):
-        a, b = getattr(one, name, None), getattr(other, name, None)
+        a, b = getattr(first, name, None), getattr(second, name, None)
         assert (a is None) == (b is None)
         if a is not None:
             np.testing.assert_allclose(a, b, atol=tolerance, rtol=0)
@@ -239,7 +239,7 @@ RPN = {
     "rpn_pre_nms_top_n": (50, 40),
     "rpn_post_nms_top_n": (30, 20),
 }
-"""Few proposals."""
+"""Small numbers of proposals."""
 
 TWO_STAGE = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg"}
 
@@ -308,7 +308,7 @@ class TestFCOS(ModelContract):
 
 
 class TestClassifier(ModelContract):
-    """A classifier, whose prediction and ground truth are of another kind."""
+    """A classifier, whose predictions and targets have other types."""
 
     arch = "mobilenet_v3_small"
     losses: ClassVar = {"loss_classifier"}
@@ -324,10 +324,10 @@ class TestClassifier(ModelContract):
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-5)
         assert 0 <= prediction.class_index < 3
 
-    def test_there_is_something_to_check(self, small: Any) -> None:
+    def test_predictions_are_not_empty(self, small: Any) -> None:
         assert len(self.model(small).eval()(self.batch(small)[0])) == 2
 
-    test_finish_gives_original_pixels = None  # there are no pixels in a class
+    test_finish_gives_original_pixels = None  # a class has no pixel coordinates
 
 
 @pytest.mark.slow

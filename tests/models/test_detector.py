@@ -1,4 +1,4 @@
-"""Detectors against torchvision's own, and what that leaves open: batch-mates, tiny images, negatives, joints."""
+"""Test detectors against torchvision's own; other images in a batch, tiny images, negatives, cached features."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ LOSSES = {"loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_re
 
 
 def torchvisions(model: Detector) -> Any:
-    """A plain torchvision detector with the same modules, which does not resize."""
+    """An unmodified torchvision detector with the same modules, without resizing."""
     family = detection.MaskRCNN if model.has_masks else detection.FasterRCNN
-    theirs = family(model.backbone, num_classes=4)
-    theirs.rpn, theirs.roi_heads = model.rpn, model.roi_heads
-    theirs.transform.resize = lambda image, target: (image, target)
-    return theirs.train(model.training)
+    reference = family(model.backbone, num_classes=4)
+    reference.rpn, reference.roi_heads = model.rpn, model.roi_heads
+    reference.transform.resize = lambda image, target: (image, target)
+    return reference.train(model.training)
 
 
-def assert_close(one: RawPrediction, other: RawPrediction, tolerance: float) -> None:
-    assert np.array_equal(one.labels, other.labels)
+def assert_close(first: RawPrediction, second: RawPrediction, tolerance: float) -> None:
+    assert np.array_equal(first.labels, second.labels)
     for name in ("boxes", "scores", "mask_probs"):
-        a, b = getattr(one, name), getattr(other, name)
+        a, b = getattr(first, name), getattr(second, name)
         assert (a is None) == (b is None)
         if a is not None:
             np.testing.assert_allclose(a, b, atol=tolerance)
@@ -48,17 +48,17 @@ def test_predictions_equal_torchvisions(small: Any, arch: str) -> None:
     images, _ = small.batch([(96, 64), (64, 128), (70, 90)])
     predictions = model(images)
     for image, prediction in zip(images, predictions, strict=True):
-        theirs = torchvisions(model)([image / 255])[0]
+        reference = torchvisions(model)([image / 255])[0]
         assert 0 < len(prediction.scores) <= 5
-        np.testing.assert_allclose(prediction.boxes, theirs["boxes"], atol=1e-3)
-        np.testing.assert_allclose(prediction.scores, theirs["scores"], atol=1e-4)
-        assert np.array_equal(prediction.labels, theirs["labels"])
+        np.testing.assert_allclose(prediction.boxes, reference["boxes"], atol=1e-3)
+        np.testing.assert_allclose(prediction.scores, reference["scores"], atol=1e-4)
+        assert np.array_equal(prediction.labels, reference["labels"])
         assert np.all(np.diff(prediction.scores) <= 0)
         if model.has_masks:
             assert prediction.mask_probs.shape[1:] == (28, 28)
             probs, boxes = torch.from_numpy(prediction.mask_probs)[:, None], torch.from_numpy(prediction.boxes)
             pasted = paste_masks_in_image(probs, boxes, tuple(image.shape[1:]))
-            np.testing.assert_allclose(pasted, theirs["masks"], atol=1e-3)
+            np.testing.assert_allclose(pasted, reference["masks"], atol=1e-3)
 
 
 @pytest.mark.parametrize("arch", RCNN)
@@ -66,32 +66,34 @@ def test_losses_equal_torchvisions(small: Any, arch: str) -> None:
     model = small.detector(arch)
     images, targets = small.batch([(96, 64), (64, 128)])
     torch.manual_seed(3)
-    ours = model(images, targets)
+    losses = model(images, targets)
     reference = torchvisions(model)
     torch.manual_seed(3)
-    theirs = reference([image / 255 for image in images], targets)
-    assert list(ours) == list(theirs)
-    for name in theirs:
-        assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5)
+    expected = reference([image / 255 for image in images], targets)
+    assert list(losses) == list(expected)
+    for name in expected:
+        assert losses[name].item() == pytest.approx(expected[name].item(), rel=1e-5)
 
 
-def test_a_model_with_published_structure_gives_torchvisions_numbers(small: Any) -> None:
-    theirs = detection.fasterrcnn_mobilenet_v3_large_320_fpn(weights=None, weights_backbone=None, num_classes=4).eval()
+def test_a_published_architecture_equals_torchvisions(small: Any) -> None:
+    reference = detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=4
+    ).eval()
     model = small.detector("fasterrcnn_mobilenet_v3_large_320_fpn", score_threshold=0.0).eval()
-    theirs.load_state_dict(model.state_dict())
-    theirs.roi_heads.detections_per_img, theirs.roi_heads.score_thresh = 5, 0.0
-    theirs.rpn._pre_nms_top_n, theirs.rpn._post_nms_top_n = model.rpn._pre_nms_top_n, model.rpn._post_nms_top_n
+    reference.load_state_dict(model.state_dict())
+    reference.roi_heads.detections_per_img, reference.roi_heads.score_thresh = 5, 0.0
+    reference.rpn._pre_nms_top_n, reference.rpn._post_nms_top_n = model.rpn._pre_nms_top_n, model.rpn._post_nms_top_n
     images, _ = small.batch([(320, 320)])
-    for network in (model, theirs):
-        network.double()  # random weights make a million of the last digit
-    theirs.transform.image_mean = model.mean.flatten().tolist()
-    theirs.transform.image_std = model.std.flatten().tolist()
+    for network in (model, reference):
+        network.double()  # random weights amplify rounding errors a million times
+    reference.transform.image_mean = model.mean.flatten().tolist()
+    reference.transform.image_std = model.std.flatten().tolist()
     with torch.no_grad():
-        expected = theirs([(images[0] / 255).double()])[0]
-    got = model(images)[0]
-    assert len(got.scores) == 5
-    np.testing.assert_allclose(got.boxes, expected["boxes"], atol=1e-4)
-    np.testing.assert_allclose(got.scores, expected["scores"], atol=1e-6)
+        expected = reference([(images[0] / 255).double()])[0]
+    prediction = model(images)[0]
+    assert len(prediction.scores) == 5
+    np.testing.assert_allclose(prediction.boxes, expected["boxes"], atol=1e-4)
+    np.testing.assert_allclose(prediction.scores, expected["scores"], atol=1e-6)
 
 
 def test_uint8_and_float_images_are_the_same(small: Any) -> None:
@@ -101,32 +103,32 @@ def test_uint8_and_float_images_are_the_same(small: Any) -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (1, 2000), (2000, 1), (33, 31)])
-def test_any_size_works_and_leaves_nothing_behind(small: Any, size_hw: tuple[int, int]) -> None:
+def test_any_size_works_and_changes_nothing_for_later_images(small: Any, size_hw: tuple[int, int]) -> None:
     model = small.detector("maskrcnn_resnet18_fpn").eval()
-    usual, _ = small.batch([(64, 96)])
-    before = model(usual)[0]
+    regular, _ = small.batch([(64, 96)])
+    before = model(regular)[0]
     odd, targets = small.batch([size_hw], [0])
     prediction = model(odd)[0]
     assert np.isfinite(prediction.boxes).all()
     assert (prediction.boxes >= 0).all()
     assert (prediction.boxes <= [size_hw[1], size_hw[0]] * 2).all()
-    assert_close(model(usual)[0], before, 0)
+    assert_close(model(regular)[0], before, 0)
     model.train()
-    if max(size_hw) <= 32:  # BatchNorm cannot learn from one value
+    if max(size_hw) <= 32:  # BatchNorm needs more than one value
         with pytest.raises(DataError, match="BatchNorm"):
             model(odd, targets)
         freeze(model, "backbone")
     assert all(torch.isfinite(loss) for loss in model(odd, targets).values())
 
 
-def test_control_torchvisions_pooler_keeps_a_wrong_guess(small: Any) -> None:
-    """One image much smaller than its padding spoils a plain torchvision model for good."""
+def test_control_torchvisions_pooler_keeps_wrong_scales(small: Any) -> None:
+    """After one image much smaller than its padding, a torchvision model stays wrong."""
     model = small.detector().eval()
-    fresh = torchvisions(model)
-    fresh.roi_heads.box_roi_pool.scales = None
+    reference = torchvisions(model)
+    reference.roi_heads.box_roi_pool.scales = None
     images, _ = small.batch([(1, 1), (64, 96)])
-    fresh([images[0] / 255])
-    assert fresh.roi_heads.box_roi_pool.scales[0] != 0.25
+    reference([images[0] / 255])
+    assert reference.roi_heads.box_roi_pool.scales[0] != 0.25
 
 
 def test_batch_mates_do_not_matter_in_eval_mode(small: Any) -> None:
@@ -135,7 +137,7 @@ def test_batch_mates_do_not_matter_in_eval_mode(small: Any) -> None:
     together = model(images)
     for image, prediction in zip(images, together, strict=True):
         assert_close(model([image])[0], prediction, 1e-3)
-    assert_close(model(images[1:2])[0], together[1], 0)  # alone in its size: the same bits
+    assert_close(model(images[1:2])[0], together[1], 0)  # the only image of its size: bit-equal
     padded = torchvisions(model)([image / 255 for image in images])[0]  # control: padded to the largest
     alone = torchvisions(model)([images[0] / 255])[0]
     assert padded["scores"].shape != alone["scores"].shape or not torch.allclose(
@@ -152,8 +154,8 @@ def test_a_batch_without_instances_has_the_same_losses(small: Any, arch: str, le
     freeze(model, level)
     images, targets = small.batch([(64, 64), (64, 96)], [0, 0])
     losses = model(images, targets)
-    _, usual = small.batch([(64, 64), (64, 96)])
-    assert set(losses) == set(model(images, usual))
+    _, with_instances = small.batch([(64, 64), (64, 96)])
+    assert set(losses) == set(model(images, with_instances))
     expected = LOSSES if level == "none" else {"loss_classifier", "loss_box_reg"}
     assert set(losses) == expected | ({"loss_mask"} if model.has_masks else set())
     total = torch.stack(list(losses.values())).sum()
@@ -164,7 +166,7 @@ def test_a_batch_without_instances_has_the_same_losses(small: Any, arch: str, le
     assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
 
 
-def test_no_proposal_at_all_gives_finite_losses(small: Any) -> None:
+def test_losses_without_any_proposal_are_finite(small: Any) -> None:
     model = small.detector(rpn_score_threshold=1.1)
     images, targets = small.batch([(64, 64)], [0])
     assert all(torch.isfinite(loss) for loss in model(images, targets).values())
@@ -173,30 +175,30 @@ def test_no_proposal_at_all_gives_finite_losses(small: Any) -> None:
 
 
 @pytest.mark.parametrize("level", ["backbone", "neck", "rpn"])
-@pytest.mark.parametrize("kept", ["backbone", "neck"])
-def test_losses_from_kept_features_are_the_same_bits(small: Any, level: str, kept: str) -> None:
+@pytest.mark.parametrize("cached", ["backbone", "neck"])
+def test_losses_from_cached_features_are_bit_equal(small: Any, level: str, cached: str) -> None:
     model = small.detector("maskrcnn_resnet18_fpn")
     freeze(model, level)
     images, targets = small.batch([(40, 64), (128, 96)])
 
-    def losses(given: Any) -> dict[str, float]:
+    def losses(inputs: Any) -> dict[str, float]:
         torch.manual_seed(5)
-        return {name: value.item() for name, value in model(given, targets).items()}
+        return {name: value.item() for name, value in model(inputs, targets).items()}
 
-    if kept not in model.levels():
-        with pytest.raises(DataError, match="it was given features of level neck"):
-            model([replace(one, level=kept) for one in model.frozen_features(images)], targets)
+    if cached not in model.levels():
+        with pytest.raises(DataError, match="cannot use features of level neck"):
+            model([replace(image, level=cached) for image in model.frozen_features(images)], targets)
         return
-    features = model.frozen_features(images, kept)
-    assert not any(tensor.requires_grad for one in features for tensor in one.tensors().values())
+    features = model.frozen_features(images, cached)
+    assert not any(tensor.requires_grad for image in features for tensor in image.tensors().values())
     assert losses(features) == losses(images)
-    assert losses([one.with_maps(torch.float16) for one in features]) != losses(images)  # control
-    assert [one.proposals is not None for one in features] == [level == "rpn"] * 2
+    assert losses([image.with_maps(torch.float16) for image in features]) != losses(images)  # control
+    assert [image.proposals is not None for image in features] == [level == "rpn"] * 2
     if level == "rpn":
-        assert all(len(one.proposals) <= model.description.rpn_post_nms_top_n[1] for one in features)
-    for one in features:
-        shuffled = dict(sorted(one.tensors().items(), reverse=True))
-        assert list(FrozenFeatures.from_tensors(kept, one.size_hw, shuffled).maps) == list(one.maps)
+        assert all(len(image.proposals) <= model.description.rpn_post_nms_top_n[1] for image in features)
+    for image in features:
+        shuffled = dict(sorted(image.tensors().items(), reverse=True))
+        assert list(FrozenFeatures.from_tensors(cached, image.size_hw, shuffled).maps) == list(image.maps)
     with pytest.raises(DataError, match="1 of 2 images of the batch are features"):
         model([images[0], features[1]], targets)
     freeze(model, "none")
@@ -206,35 +208,35 @@ def test_losses_from_kept_features_are_the_same_bits(small: Any, level: str, kep
 
 @pytest.mark.parametrize("level", ["backbone", "neck", "rpn"])
 @pytest.mark.parametrize("sizes", [[(40, 64), (128, 96)], [(64, 64), (64, 64), (60, 50)]])
-def test_predictions_from_kept_features_are_the_same_bits(small: Any, level: str, sizes: Any) -> None:
+def test_predictions_from_cached_features_are_bit_equal(small: Any, level: str, sizes: Any) -> None:
     model = small.detector("maskrcnn_resnet18_fpn").eval()
     freeze(model, level)
     images, _ = small.batch(sizes)
-    for kept in model.levels():
-        features = model.frozen_features(images, kept)
-        for one, other in zip(model(features), model(images), strict=True):
-            assert np.array_equal(one.boxes, other.boxes)
-            assert np.array_equal(one.scores, other.scores)
-            assert np.array_equal(one.mask_probs, other.mask_probs)
-            assert len(one.scores)
+    for cached in model.levels():
+        features = model.frozen_features(images, cached)
+        for actual, reference in zip(model(features), model(images), strict=True):
+            assert np.array_equal(actual.boxes, reference.boxes)
+            assert np.array_equal(actual.scores, reference.scores)
+            assert np.array_equal(actual.mask_probs, reference.mask_probs)
+            assert len(actual.scores)
 
 
 def test_frozen_backbone_maps_do_not_depend_on_batch_mates(small: Any) -> None:
     model = small.detector()
     freeze(model, "rpn")
     images, targets = small.batch([(40, 64), (128, 96)])
-    seen: list[Tensor] = []
-    model.backbone.body.register_forward_hook(lambda module, args, maps: seen.append(maps["0"]))
+    outputs: list[Tensor] = []
+    model.backbone.body.register_forward_hook(lambda module, args, maps: outputs.append(maps["0"]))
     model(images, targets)
     model(images[:1], targets[:1])
-    assert torch.equal(seen[0], seen[2])
-    freeze(model, "none")  # control: trainable, the image is padded to its batch-mate's size
+    assert torch.equal(outputs[0], outputs[2])
+    freeze(model, "none")  # control: with a trainable backbone the image is padded to the largest of the batch
     model(images, targets)
-    assert seen[-1].shape[2:] == (32, 24)
+    assert outputs[-1].shape[2:] == (32, 24)
 
 
-def test_the_norm_belongs_to_the_model(small: Any) -> None:
-    """The same weights under another norm are another function, so the description says which."""
+def test_the_norm_is_part_of_the_description(small: Any) -> None:
+    """The same weights with other norm layers are a different function, so the description contains the norm."""
     model = small.detector(norm="frozen")
     images, _ = small.batch([(64, 64)])
     again = build_model(type(model.description).from_dict(model.description.to_dict()))
@@ -247,7 +249,7 @@ def test_the_norm_belongs_to_the_model(small: Any) -> None:
     assert not torch.allclose(wrong.backbone.body(batch)["3"], expected)  # control
 
 
-def test_predictions_after_a_reload_are_the_same_bits(small: Any) -> None:
+def test_predictions_after_a_reload_are_bit_equal(small: Any) -> None:
     model = small.detector("maskrcnn_resnet18_fpn").eval()
     again = build_model(type(model.description).from_dict(model.description.to_dict())).eval()
     again.load_state_dict(model.state_dict())
@@ -255,7 +257,7 @@ def test_predictions_after_a_reload_are_the_same_bits(small: Any) -> None:
     assert_close(again(images)[0], model(images)[0], 0)
 
 
-def test_an_overfit_on_one_image_drives_the_loss_down(small: Any) -> None:
+def test_overfitting_one_image_reduces_the_loss(small: Any) -> None:
     model = small.detector()
     freeze(model, "backbone")
     images, targets = small.batch([(64, 64)], [2])

@@ -1,4 +1,4 @@
-"""Frozen means frozen: no gradients, norm statistics fixed, whatever train() is called on."""
+"""Test that frozen parts have no gradients and fixed norm statistics, even after train()."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PARTS = ["stem", "backbone", "neck", "rpn"]
 
 
 def step(model: Any, small: Any) -> None:
-    """One update of everything that learns, with noise on every gradient so that nothing stays by chance."""
+    """Update everything trainable once, with noise on every gradient so that nothing stays unchanged by chance."""
     images, targets = small.batch([(64, 64), (64, 96)])
     for index, target in enumerate(targets):
         target["class_index"] = torch.tensor(index)
@@ -47,7 +47,7 @@ def test_levels_of_detectors(small: Any, arch: str, level: str) -> None:
     model = small.detector(arch)
     freeze(model, level)
     frozen = set(PARTS[: LEVELS.index(level)])
-    nn.Sequential(model).train()  # a parent's train() must not wake anything
+    nn.Sequential(model).train()  # a parent's train() must not unfreeze anything
     assert changed_parts(model, small) == set(model.parts()) - frozen
     assert {part.name for part in part_table(model) if part.trainable == 0} == frozen
 
@@ -61,44 +61,44 @@ def test_levels_of_classifiers(small: Any, arch: str, level: str) -> None:
     assert changed_parts(model, small) == {"stem", "backbone", "head"} - set(PARTS[: LEVELS.index(level)])
 
 
-def test_norm_statistics_stay_where_plain_torchvision_moves_them(small: Any) -> None:
+def test_norm_statistics_are_fixed_where_torchvision_updates_them(small: Any) -> None:
     images, targets = small.batch([(64, 64), (64, 96)])
     model = small.detector()
     freeze(model, "backbone")
     mean = model.backbone.body.bn1.running_mean
     before = mean.clone()
-    for waker in (model, model.backbone, model.backbone.body, model.backbone.body.bn1):
-        waker.train()
+    for module in (model, model.backbone, model.backbone.body, model.backbone.body.bn1):
+        module.train()
         model(images, targets)
         assert torch.equal(mean, before)
     freeze(model, "none")
     model(images, targets)
-    assert not torch.equal(mean, before)  # control: a backbone that learns
+    assert not torch.equal(mean, before)  # control: a trainable backbone
 
-    plain = resnet_fpn_backbone(  # control: what trainable_layers=0 freezes in torchvision
+    reference = resnet_fpn_backbone(  # control: what trainable_layers=0 freezes in torchvision
         backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=0
     )
-    plain(torch.rand(2, 3, 64, 64))
-    assert plain.body.bn1.running_mean.abs().max() > 0
+    reference(torch.rand(2, 3, 64, 64))
+    assert reference.body.bn1.running_mean.abs().max() > 0
 
 
 def norms_of(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.backbone.body.bn1.state_dict().items()}
 
 
-def test_norm_layers_that_learn_but_for_their_statistics(small: Any) -> None:
+def test_norm_eval_trains_weights_but_not_statistics(small: Any) -> None:
     images, targets = small.batch([(64, 64), (64, 96)])
     model = small.detector()
     model.norm_eval = True
     before = norms_of(model)
-    for waker in (model, model.backbone.body, model.backbone.body.bn1):
-        waker.train()
+    for module in (model, model.backbone.body, model.backbone.body.bn1):
+        module.train()
         model(images, targets)
         assert all(torch.equal(before[name], tensor) for name, tensor in norms_of(model).items())
     step(model, small)
     changed = {name for name, tensor in norms_of(model).items() if not torch.equal(before[name], tensor)}
     assert changed == {"weight", "bias"}
-    model(*small.batch([(20, 20)]))  # one value on the last map, from which nothing need be learned
+    model(*small.batch([(20, 20)]))  # one value on the last map, but no statistics are computed from it
     model.norm_eval = False
     model.train()
     step(model, small)
@@ -109,12 +109,12 @@ def test_norm_layers_that_learn_but_for_their_statistics(small: Any) -> None:
 def test_trainable_layers_are_torchvisions(small: Any, layers: int) -> None:
     model = small.detector()
     set_trainable_layers(model, layers)
-    theirs = resnet_fpn_backbone(
+    reference = resnet_fpn_backbone(
         backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=layers
     )
-    expected = {f"backbone.{name}": p.requires_grad for name, p in theirs.named_parameters()}
-    got = {name: p.requires_grad for name, p in model.named_parameters() if name.startswith("backbone.")}
-    assert got == expected
+    expected = {f"backbone.{name}": p.requires_grad for name, p in reference.named_parameters()}
+    trainable = {name: p.requires_grad for name, p in model.named_parameters() if name.startswith("backbone.")}
+    assert trainable == expected
     assert all(p.requires_grad for name, p in model.named_parameters() if not name.startswith("backbone."))
 
 
@@ -123,12 +123,12 @@ def test_trainable_layers_of_mobilenets_are_torchvisions(small: Any, layers: int
     model = small.detector("fasterrcnn_mobilenet_v3_large_fpn")
     set_trainable_layers(model, layers)
     network = torchvision.models.mobilenet_v3_large(weights=None)
-    theirs = torchvision.models.detection.backbone_utils._mobilenet_extractor(network, True, layers)
-    expected = {f"backbone.{name}": p.requires_grad for name, p in theirs.named_parameters()}
+    reference = torchvision.models.detection.backbone_utils._mobilenet_extractor(network, True, layers)
+    expected = {f"backbone.{name}": p.requires_grad for name, p in reference.named_parameters()}
     assert {n: p.requires_grad for n, p in model.named_parameters() if n.startswith("backbone.")} == expected
 
 
-def test_no_trainable_layer_is_a_frozen_backbone(small: Any) -> None:
+def test_zero_trainable_layers_freeze_the_backbone(small: Any) -> None:
     model = small.detector()
     set_trainable_layers(model, 0)
     assert model.is_frozen("stem", "backbone")
@@ -137,7 +137,7 @@ def test_no_trainable_layer_is_a_frozen_backbone(small: Any) -> None:
 
 @pytest.mark.parametrize(("arch", "wrong"), [("resnet18", "neck"), ("resnet18", "rpn"), ("resnet18", "all")])
 def test_levels_that_a_model_lacks_are_refused(small: Any, arch: str, wrong: str) -> None:
-    with pytest.raises(DataError, match="known are none, stem, backbone"):
+    with pytest.raises(DataError, match="known levels: none, stem, backbone"):
         freeze(small.classifier(arch), wrong)
 
 
@@ -147,7 +147,7 @@ def test_wrong_numbers_of_layers_are_refused(small: Any, layers: int) -> None:
         set_trainable_layers(small.classifier(), layers)
 
 
-def test_the_table_of_parts(small: Any) -> None:
+def test_part_table(small: Any) -> None:
     model = small.detector("maskrcnn_resnet18_fpn")
     set_trainable_layers(model, 1)
     lines = [part.line() for part in part_table(model)]
@@ -159,7 +159,7 @@ def test_the_table_of_parts(small: Any) -> None:
     )
 
 
-def test_layer_groups_of_optimizers_find_the_backbone(small: Any) -> None:
+def test_backbone_parameters_for_optimizer_groups(small: Any) -> None:
     for model in (small.detector(), small.classifier("mobilenet_v2")):
         names = {name for name, _ in model.named_parameters() if model.is_backbone_parameter(name)}
         total = sum(part.parameters for part in part_table(model) if part.name in ("stem", "backbone"))
@@ -176,16 +176,16 @@ def test_layer_groups_of_optimizers_find_the_backbone(small: Any) -> None:
         ("mobilenet_v2", 1281 * 3),
     ],
 )
-def test_layer_groups_of_optimizers_find_the_last_layers(small: Any, arch: str, last: int) -> None:
+def test_output_layer_parameters_for_optimizer_groups(small: Any, arch: str, last: int) -> None:
     model = build_model(describe(arch, small.classes, weights="none"))
-    found = [name for name, _ in model.named_parameters() if model.is_last_parameter(name)]
-    assert sum(p.numel() for name, p in model.named_parameters() if name in found) == last
-    assert not any(model.is_backbone_parameter(name) for name in found)
-    control = [name for name, _ in model.named_parameters() if name not in found]
+    names = [name for name, _ in model.named_parameters() if model.is_last_parameter(name)]
+    assert sum(p.numel() for name, p in model.named_parameters() if name in names) == last
+    assert not any(model.is_backbone_parameter(name) for name in names)
+    control = [name for name, _ in model.named_parameters() if name not in names]
     assert control
 
 
-def test_every_model_has_last_layers(small: Any) -> None:
+def test_ssdlite_has_output_layers(small: Any) -> None:
     model = build_model(describe("ssdlite320_mobilenet_v3_large", small.classes, weights="none"))
-    found = {name.split(".")[1] for name, _ in model.named_parameters() if model.is_last_parameter(name)}
-    assert found == {"classification_head", "regression_head"}
+    modules = {name.split(".")[1] for name, _ in model.named_parameters() if model.is_last_parameter(name)}
+    assert modules == {"classification_head", "regression_head"}

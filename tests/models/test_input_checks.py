@@ -1,4 +1,4 @@
-"""What the models refuse, each with the image's id."""
+"""Test that invalid model inputs are refused with the image's id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def target(boxes: Any = ((1, 2, 3, 4),), labels: Any = None, **more: Tensor) -> 
     "boxes",
     [(), ((1, 2, 3, 4),), ((0, 0, 30, 20), (5, 5, 6, 6)), ((-1, -1, 31, 21),), ((0, 0, 1e-3, 1e-3),)],
 )
-def test_good_targets_pass(boxes: Any) -> None:
+def test_valid_targets_pass(boxes: Any) -> None:
     check_targets([IMAGE, IMAGE], [target(boxes), target(())], num_labels=2, masks=False)
     masks = torch.zeros(len(boxes), 20, 30, dtype=torch.uint8)
     check_targets([IMAGE], [target(boxes, masks=masks)], num_labels=2, masks=True)
@@ -50,13 +50,13 @@ def test_good_targets_pass(boxes: Any) -> None:
         ({"image_id": torch.tensor(17)}, "no 'boxes'"),
     ],
 )
-def test_wrong_boxes_and_labels_are_refused_by_name(wrong: dict[str, Tensor], message: str) -> None:
+def test_wrong_boxes_and_labels_are_refused_with_image_id(wrong: dict[str, Tensor], message: str) -> None:
     with pytest.raises(DataError, match=f"image_id 17.*{message}"):
         check_targets([IMAGE, IMAGE], [{**target(), "image_id": torch.tensor(16)}, wrong], num_labels=2, masks=False)
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 20), (2, 20, 30), (20, 30), (1, 20, 29)])
-def test_masks_must_be_of_the_images_size(shape: tuple[int, ...]) -> None:
+def test_masks_must_have_the_image_size(shape: tuple[int, ...]) -> None:
     with pytest.raises(DataError, match="image_id 17: masks are"):
         check_targets([IMAGE], [target(masks=torch.zeros(shape))], num_labels=2, masks=True)
     with pytest.raises(DataError, match="no 'masks'"):
@@ -92,7 +92,7 @@ def test_an_empty_batch_is_refused() -> None:
         check_images([])
 
 
-def test_detectors_have_this_door(small: Any) -> None:
+def test_detectors_check_their_inputs(small: Any) -> None:
     model = small.detector()
     images, targets = small.batch([(64, 64)])
     targets[0]["labels"][0] = 4

@@ -1,4 +1,4 @@
-"""Classifiers with several label fields: a loss and a prediction for each, on one backbone."""
+"""Classifiers with several label fields: one loss and one prediction per field, with one backbone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def targets(*rows: tuple[int, ...]) -> list[dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small"])
-def test_losses_and_probabilities_are_those_of_each_part(small: Any, arch: str) -> None:
+def test_losses_and_probabilities_of_each_field(small: Any, arch: str) -> None:
     model = classifier(arch)
     images, _ = small.batch([(64, 64)] * 3)
     model.eval()
@@ -43,7 +43,7 @@ def test_losses_and_probabilities_are_those_of_each_part(small: Any, arch: str) 
         np.testing.assert_allclose([p[name].probabilities for p in predictions], part.softmax(1), atol=1e-6)
 
     rows = [(0, -1), (1, 2), (-1, 0)]
-    torch.manual_seed(2)  # MobileNets drop out
+    torch.manual_seed(2)  # MobileNets have dropout
     losses = model.train()(images, targets(*rows))
     assert list(losses) == ["loss_colour", "loss_shape"]
     torch.manual_seed(2)
@@ -54,7 +54,7 @@ def test_losses_and_probabilities_are_those_of_each_part(small: Any, arch: str) 
     assert losses["loss_shape"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_field_without_any_label_learns_nothing(small: Any) -> None:
+def test_a_field_without_any_label_has_no_gradient(small: Any) -> None:
     model = classifier()
     images, _ = small.batch([(64, 64)] * 2)
     losses = model(images, targets((-1, 0), (-1, 2)))
@@ -68,15 +68,15 @@ def test_a_field_without_any_label_learns_nothing(small: Any) -> None:
     assert gradient[2:].any()
 
 
-def test_the_head_is_one_layer_and_starts_from_scratch(tmp_path: Path) -> None:
-    theirs = torchvision.models.resnet18(weights=None)
-    torch.save(theirs.state_dict(), tmp_path / "imagenet.pth")
+def test_the_head_is_one_randomly_initialized_layer(tmp_path: Path) -> None:
+    reference = torchvision.models.resnet18(weights=None)
+    torch.save(reference.state_dict(), tmp_path / "imagenet.pth")
     model = classifier()
-    assert list(model.state_dict()) == list(theirs.state_dict())
+    assert list(model.state_dict()) == list(reference.state_dict())
     assert model.state_dict()["fc.weight"].shape == (5, 512)
     report = load_weights(model, str(tmp_path / "imagenet.pth"))
-    assert "  started from scratch: head" in report.lines()
-    assert "    another shape: fc.weight [1000, 512], here [5, 512]" in report.lines()
+    assert "  randomly initialized: head" in report.lines()
+    assert "    different shape: fc.weight [1000, 512], model [5, 512]" in report.lines()
     assert [part.name for part in part_table(model)] == ["stem", "backbone", "head"]
 
 
@@ -98,18 +98,18 @@ def test_fields_and_classes_agree(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("wrong_targets", "message"),
     [
         (targets((0, 0)), "one target per image"),
-        (targets((0, 0), (0, 3)), r"image_id 41: class_index 3 of shape is outside 0\.\.2; none is -1"),
+        (targets((0, 0), (0, 3)), r"image_id 41: class_index 3 of shape is outside 0\.\.2; use -1 for no label"),
         (targets((0, 0), (2, 0)), r"class_index 2 of colour is outside 0\.\.1"),
         (targets((0, 0), (0, -2)), "class_index -2 of shape"),
-        (targets((0,), (0,)), r"an int64 tensor \[2\] is needed"),
-        ([{"class_index": torch.tensor(1)}] * 2, r"an int64 tensor \[2\] is needed"),
-        ([{"class_index": torch.zeros(2)}] * 2, r"an int64 tensor \[2\] is needed"),
+        (targets((0,), (0,)), r"an int64 tensor \[2\] is required"),
+        ([{"class_index": torch.tensor(1)}] * 2, r"an int64 tensor \[2\] is required"),
+        ([{"class_index": torch.zeros(2)}] * 2, r"an int64 tensor \[2\] is required"),
     ],
 )
-def test_wrong_targets_are_refused(small: Any, given: Any, message: str) -> None:
+def test_wrong_targets_are_refused(small: Any, wrong_targets: Any, message: str) -> None:
     images, _ = small.batch([(64, 64)] * 2)
     with pytest.raises(DataError, match=message):
-        classifier()(images, given)
+        classifier()(images, wrong_targets)

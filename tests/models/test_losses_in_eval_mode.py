@@ -1,4 +1,4 @@
-"""A validation loss that leaves no trace."""
+"""Test that computing a validation loss does not change the model."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torchvision.models import detection
 from detseg.models import freeze, losses_in_eval_mode
 
 
-def plain_torchvision() -> Any:
+def torchvision_model() -> Any:
     return detection.maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=4, min_size=64, max_size=96, rpn_post_nms_top_n_train=20
     )
 
 
-def make(kind: str, small: Any) -> Any:
+def build(kind: str, small: Any) -> Any:
     if kind == "classifier":
         return small.classifier("mobilenet_v2")
-    return plain_torchvision() if kind == "torchvision" else small.detector("maskrcnn_resnet18_fpn")
+    return torchvision_model() if kind == "torchvision" else small.detector("maskrcnn_resnet18_fpn")
 
 
 @pytest.mark.parametrize("kind", ["detector", "classifier", "torchvision"])
-def test_losses_without_a_trace(small: Any, kind: str) -> None:
-    model = make(kind, small).eval()
+def test_losses_do_not_change_the_model(small: Any, kind: str) -> None:
+    model = build(kind, small).eval()
     images, targets = small.batch([(64, 64), (64, 64)])
     images = [image / 255 for image in images]
     for target in targets:
@@ -45,7 +45,7 @@ def test_losses_without_a_trace(small: Any, kind: str) -> None:
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
-    model.train()  # control: plain training mode moves the statistics
+    model.train()  # control: training mode changes the statistics
     with torch.no_grad():
         model(images, targets)
     assert not all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -60,7 +60,7 @@ def test_dropout_is_off(small: Any) -> None:
         assert model(images, targets)["loss_classifier"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_modes_come_back_after_an_error_and_stay_mixed(small: Any) -> None:
+def test_modes_are_restored_after_an_error(small: Any) -> None:
     model = small.detector()
     freeze(model, "backbone")
     modes = [module.training for module in model.modules()]
@@ -71,14 +71,14 @@ def test_modes_come_back_after_an_error_and_stay_mixed(small: Any) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_gradients_on_demand(small: Any) -> None:
+def test_gradients_if_requested(small: Any) -> None:
     model = small.detector().eval()
     images, targets = small.batch([(64, 64)])
     with losses_in_eval_mode(model, gradients=True):
         assert all(loss.requires_grad for loss in model(images, targets).values())
 
 
-def test_a_frozen_rpn_has_no_loss_here_either(small: Any) -> None:
+def test_a_frozen_rpn_has_no_loss(small: Any) -> None:
     model = small.detector()
     freeze(model, "rpn")
     images, targets = small.batch([(64, 64)])

@@ -1,4 +1,4 @@
-"""timm's networks under torchvision's heads and as classifiers, against timm's own outputs."""
+"""Test timm networks with torchvision's heads and as classifiers against timm's own outputs."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def classifier(name: str) -> Classifier:
     return model
 
 
-def whole(name: str, **options: Any) -> Any:
-    """timm's own network with other weights than ours, and norm statistics that are not the initial ones."""
+def timm_network(name: str, **options: Any) -> Any:
+    """Return timm's own network with weights different from our model, and non-initial norm statistics."""
     torch.manual_seed(7)
     network = timm.create_model(name, pretrained=False, **options)
     for module in network.modules():
@@ -84,35 +84,37 @@ def save(network: nn.Module, path: Path) -> str:
     return str(path)
 
 
-# A backbone gives what timm's own features_only network gives.
+# A backbone returns the same maps as timm's features_only network.
 
 
 @pytest.mark.parametrize(
     ("name", "frozen"), [*((name, False) for name in PYRAMIDS), ("test_byobnet", True), ("test_resnet", True)]
 )
 def test_backbone_maps_equal_timms(name: str, frozen: bool, tmp_path: Path) -> None:
-    theirs = whole(name, features_only=True)
-    path = save(whole(name), tmp_path / "weights.pth")
-    theirs.load_state_dict({k.replace("network.", ""): v for k, v in _features_of(whole(name), theirs).items()})
+    reference = timm_network(name, features_only=True)
+    path = save(timm_network(name), tmp_path / "weights.pth")
+    reference.load_state_dict(
+        {k.replace("network.", ""): v for k, v in _features_of(timm_network(name), reference).items()}
+    )
     model = detector(name, weights=path if frozen else "none")
     assert model.description.norm == ("frozen" if frozen else "batch")
     load_weights(model, path)
     image = torch.randint(0, 256, (3, 64, 96), dtype=torch.uint8)
-    expected = list(theirs(model.normalise(image)[None]))
+    expected = list(reference(model.normalise(image)[None]))
     if name == "test_mambaout":
         expected = [level.permute(0, 3, 1, 2) for level in expected]
     maps = backbone_maps(model, image)
     assert list(maps) == ["0", "1", "2", "3"]
-    for found, wanted in zip(maps.values(), expected[-4:], strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    for actual, reference in zip(maps.values(), expected[-4:], strict=True):
+        torch.testing.assert_close(actual, reference, rtol=1e-4, atol=1e-4)
     control = backbone_maps(detector(name, weights=path if frozen else "none"), image)
     assert not torch.allclose(control["3"], expected[-1], atol=1e-3)
 
 
 def _features_of(network: nn.Module, features: nn.Module) -> dict[str, torch.Tensor]:
-    """timm's own way from a whole network to its maps: by the names that it flattens."""
-    plain = {name.replace(".", "_"): value for name, value in network.state_dict().items()}
-    return {name: plain[name.replace(".", "_")] for name in features.state_dict()}
+    """Return the features_only state dict from a whole network, as timm does: with flattened names."""
+    flat = {name.replace(".", "_"): value for name, value in network.state_dict().items()}
+    return {name: flat[name.replace(".", "_")] for name in features.state_dict()}
 
 
 def test_maps_of_stride_two_are_left_out_and_anchors_fit_the_rest() -> None:
@@ -122,7 +124,7 @@ def test_maps_of_stride_two_are_left_out_and_anchors_fit_the_rest() -> None:
     assert architecture_of("fasterrcnn_timm:test_resnet").anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
 
 
-def test_swin_takes_any_multiple_of_32() -> None:
+def test_swin_accepts_any_multiple_of_32() -> None:
     with torch.device("meta"):
         model = build_model(describe("fasterrcnn_timm:swin_tiny_patch4_window7_224", CLASSES, weights="none"))
     maps = model.backbone.body(torch.empty(1, 3, 96, 160, device="meta"))
@@ -156,24 +158,24 @@ def test_losses_and_predictions(small: Any, family: str, name: str) -> None:
 def test_freezing_stem_and_backbone(small: Any, name: str) -> None:
     model = detector(name)
     images, targets = small.batch([(64, 64), (64, 64)])
-    for level, learn in (("stem", {"backbone"}), ("backbone", set())):
+    for level, unfrozen in (("stem", {"backbone"}), ("backbone", set())):
         freeze(model, level)
         before = {key: value.clone() for key, value in model.backbone.body.state_dict().items()}
         model.train()
         model.zero_grad()
         torch.stack(list(model(images, targets).values())).sum().backward()
-        moved = {
+        changed = {
             model.part_of(f"backbone.body.{k}")
             for k, v in model.backbone.body.state_dict().items()
             if (v != before[k]).any()
         }
-        assert moved <= learn  # norm statistics
-        learning = {
+        assert changed <= unfrozen  # norm statistics
+        trainable = {
             model.part_of(n) for n, p in model.backbone.body.named_parameters("backbone.body") if p.requires_grad
         }
-        assert learning == learn
-        assert {part.name for part in part_table(model) if part.trainable == 0} == {"stem", "backbone"} - learn
-    assert not moved
+        assert trainable == unfrozen
+        assert {part.name for part in part_table(model) if part.trainable == 0} == {"stem", "backbone"} - unfrozen
+    assert not changed
 
 
 def test_trainable_layers_count_stages_from_the_end() -> None:
@@ -182,22 +184,22 @@ def test_trainable_layers_count_stages_from_the_end() -> None:
         *("stem_0", "stages_0", "stages_1", "stages_2", "stages_3")
     ]
     set_trainable_layers(model, 1)
-    learns = {
+    trainable = {
         name.split(".")[3] for name, p in model.backbone.body.named_parameters("backbone.body") if p.requires_grad
     }
-    assert learns == {"stages_3"}
+    assert trainable == {"stages_3"}
     set_trainable_layers(model, 0)
     assert not any(p.requires_grad for p in model.backbone.body.parameters())
 
 
-def test_the_validation_loss_moves_no_norm_statistics(small: Any) -> None:
-    model = detector("test_byobnet")  # whose norm layers hold their activation
+def test_the_validation_loss_does_not_change_norm_statistics(small: Any) -> None:
+    model = detector("test_byobnet")  # whose norm layers contain their activation
     images, targets = small.batch([(64, 64), (64, 64)])
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with losses_in_eval_mode(model):
         model(images, targets)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    model(images, targets)  # the control: training moves them
+    model(images, targets)  # control: training changes them
     assert any(not torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -209,40 +211,40 @@ def test_a_checkpoint_rebuilds_the_model(small: Any, tmp_path: Path, norm: str) 
     frozen = [m for m in again.modules() if isinstance(m, timm.layers.FrozenBatchNormAct2d)]
     assert bool(frozen) == (norm == "frozen")
     images, _ = small.batch([(64, 64)])
-    for expected, found in zip(model(images), again(images), strict=True):
-        np.testing.assert_array_equal(expected.scores, found.scores)
+    for expected, actual in zip(model(images), again(images), strict=True):
+        np.testing.assert_array_equal(expected.scores, actual.scores)
 
 
 # Weights.
 
 
-@pytest.mark.parametrize("kind", ["whole", "maps", "safetensors"])
+@pytest.mark.parametrize("kind", ["pth", "maps", "safetensors"])
 @pytest.mark.parametrize("name", ["test_convnext", "test_efficientnet"])
-def test_weights_from_a_file_fill_the_backbone(name: str, kind: str, tmp_path: Path) -> None:
+def test_weights_from_a_file_are_loaded_into_the_backbone(name: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     if kind == "safetensors":
         path = tmp_path / "model.safetensors"
-        safetensors.torch.save_file(whole(name).state_dict(), path)
+        safetensors.torch.save_file(timm_network(name).state_dict(), path)
     else:
-        save(whole(name, features_only=kind == "maps"), path)
+        save(timm_network(name, features_only=kind == "maps"), path)
     model = detector(name)
     report = load_weights(model, str(path))
     assert _loaded(report) == {"stem": True, "backbone": True, "neck": False, "rpn": False, "box head": False}
     assert str(path) in report.lines()[0]
 
 
-def test_a_classifier_fills_a_detector_and_a_detector_a_detector(tmp_path: Path) -> None:
+def test_detectors_load_classifier_and_detector_files(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.safetensors", classifier("test_resnet"))
     first = detector("test_resnet")
     assert _loaded(load_weights(first, str(tmp_path / "c.safetensors")))["backbone"]
     save_checkpoint(tmp_path / "d.safetensors", first)
     report = load_weights(detector("test_resnet", "maskrcnn"), str(tmp_path / "d.safetensors"))
-    assert {part for part, whole in _loaded(report).items() if not whole} == {"mask head"}
+    assert {part for part, complete in _loaded(report).items() if not complete} == {"mask head"}
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
-    path = save(whole("test_convnext2"), tmp_path / "weights.pth")
-    with pytest.raises(DataError, match=r"weights\.pth: none of its 56 tensors fits fasterrcnn_timm:test_convnext"):
+    path = save(timm_network("test_convnext2"), tmp_path / "weights.pth")
+    with pytest.raises(DataError, match=r"weights\.pth: none of its 56 tensors matches fasterrcnn_timm:test_convnext"):
         load_weights(detector("test_convnext"), path)
 
 
@@ -251,22 +253,24 @@ def _loaded(report: LoadReport) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize(
-    ("family", "whole_parts"), [("fasterrcnn", {"stem", "backbone"}), ("classifier", {"stem", "backbone"})]
+    ("family", "complete_parts"), [("fasterrcnn", {"stem", "backbone"}), ("classifier", {"stem", "backbone"})]
 )
-def test_hub_weights_are_timms(monkeypatch: pytest.MonkeyPatch, family: str, whole_parts: set[str]) -> None:
-    theirs = whole("test_convnext")
+def test_imagenet_weights_are_timms(monkeypatch: pytest.MonkeyPatch, family: str, complete_parts: set[str]) -> None:
+    reference = timm_network("test_convnext")
     create = timm.create_model
     monkeypatch.setattr(
-        timm, "create_model", lambda name, **given: theirs if given.get("pretrained") else create(name, **given)
+        timm,
+        "create_model",
+        lambda name, **options: reference if options.get("pretrained") else create(name, **options),
     )
     model = detector("test_convnext") if family == "fasterrcnn" else classifier("test_convnext")
     report = load_weights(model, "imagenet")
-    assert {part for part, complete in _loaded(report).items() if complete} == whole_parts
+    assert {part for part, complete in _loaded(report).items() if complete} == complete_parts
     assert "imagenet (timm/test_convnext" in report.source
     assert "licence" in report.source
 
 
-def test_offline_the_message_names_place_address_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_offline_message_has_cache_path_address_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -284,20 +288,22 @@ def test_offline_the_message_names_place_address_and_remedy(monkeypatch: pytest.
     "name", ["test_convnext", "test_resnet", "test_efficientnet", "test_vit", "test_mambaout", "resnetv2_18"]
 )
 def test_a_classifier_equals_timms(name: str, tmp_path: Path) -> None:
-    theirs = whole(name, num_classes=3)
+    reference = timm_network(name, num_classes=3)
     model = classifier(name).eval()
-    report = load_weights(model, save(theirs, tmp_path / "weights.pth"))
+    report = load_weights(model, save(reference, tmp_path / "weights.pth"))
     assert all(_loaded(report).values())
     assert not report.unexpected
     side = model.preprocessing.crop
     images = [torch.randint(0, 256, (3, side, side), dtype=torch.uint8) for _ in range(2)]
     with torch.no_grad():
-        expected = theirs(torch.stack([model.normalise(image) for image in images])).softmax(1)
+        expected = reference(torch.stack([model.normalise(image) for image in images])).softmax(1)
     np.testing.assert_allclose([p.probabilities for p in model(images)], expected, atol=1e-5)
 
 
-def test_the_two_heads_of_a_distilled_network_start_from_scratch(tmp_path: Path) -> None:
-    report = load_weights(classifier("levit_128s"), save(whole("levit_128s", num_classes=3), tmp_path / "weights.pth"))
+def test_heads_of_a_distilled_network_are_randomly_initialized(tmp_path: Path) -> None:
+    report = load_weights(
+        classifier("levit_128s"), save(timm_network("levit_128s", num_classes=3), tmp_path / "weights.pth")
+    )
     assert _loaded(report) == {"stem": True, "backbone": True, "head": False}
     assert "head.linear.weight" in report.unexpected
 
@@ -311,18 +317,18 @@ def test_a_classifiers_preprocessing_is_timms() -> None:
         describe("classifier_timm:test_vit", CLASSES, weights="none", image_size=224)
 
 
-def test_a_vision_transformer_trains_with_a_frozen_backbone_and_comes_back(tmp_path: Path) -> None:
-    model = classifier("test_vit")  # with parameters that lie in no module of their own
+def test_a_vision_transformer_trains_with_a_frozen_backbone_and_is_reloaded(tmp_path: Path) -> None:
+    model = classifier("test_vit")  # with parameters that are not in a child module
     freeze(model, "backbone")
-    learns = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert learns == ["classifier.weight", "classifier.bias"]
+    trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trainable == ["classifier.weight", "classifier.bias"]
     images = [torch.randint(0, 256, (3, 160, 160), dtype=torch.uint8) for _ in range(2)]
     targets = [{"class_index": torch.tensor(1)}, {"class_index": torch.tensor(0)}]
     model(images, targets)["loss_classifier"].backward()
     save_checkpoint(tmp_path / "a.safetensors", model.eval())
     again = load(tmp_path / "a.safetensors")
-    for expected, found in zip(model(images), again(images), strict=True):
-        np.testing.assert_array_equal(expected.probabilities, found.probabilities)
+    for expected, actual in zip(model(images), again(images), strict=True):
+        np.testing.assert_array_equal(expected.probabilities, actual.probabilities)
 
 
 # Names.
@@ -338,7 +344,7 @@ def test_a_vision_transformer_trains_with_a_frozen_backbone_and_comes_back(tmp_p
         ("classifier", "timm:convnext_atto.d2_in1k", "classifier_timm:convnext_atto.d2_in1k"),
     ],
 )
-def test_model_and_backbone_make_one_name(model: str, backbone: str | None, expected: str) -> None:
+def test_model_and_backbone_are_merged_to_one_name(model: str, backbone: str | None, expected: str) -> None:
     assert architecture_name(model, backbone) == expected
     assert architecture_of(expected).backbone.endswith((backbone or "resnet18").removeprefix("timm:"))
 
@@ -346,12 +352,12 @@ def test_model_and_backbone_make_one_name(model: str, backbone: str | None, expe
 @pytest.mark.parametrize(
     ("model", "backbone", "message"),
     [
-        ("fasterrcnn", "resnet19", "--backbone resnet19 is not known"),
-        ("classifier", "fasterrcnn_resnet18_fpn", "is not known"),
-        ("ssdlite", "timm:convnext_atto", "takes no timm backbone"),
+        ("fasterrcnn", "resnet19", "--backbone resnet19 does not exist"),
+        ("classifier", "fasterrcnn_resnet18_fpn", "does not exist"),
+        ("ssdlite", "timm:convnext_atto", "does not support timm backbones"),
     ],
 )
-def test_pairs_that_do_not_exist(model: str, backbone: str, message: str) -> None:
+def test_invalid_combinations_are_refused(model: str, backbone: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         architecture_name(model, backbone)
 
@@ -360,33 +366,33 @@ def test_pairs_that_do_not_exist(model: str, backbone: str, message: str) -> Non
     ("arch", "message"),
     [
         ("fasterrcnn", "needs a backbone, such as --backbone timm:"),
-        ("fasterrcnn_timm:convnext_att", "no network of this name.*timm:convnext_atto"),
-        ("fasterrcnn_timm:", "no network of this name"),
-        ("fasterrcnn_timm:hf-hub:someone/model", "no network of this name"),
-        ("fasterrcnn_timm:convnext_atto.nobody", "no such variant; it has timm:convnext_atto.d2_in1k"),
+        ("fasterrcnn_timm:convnext_att", "no network with this name.*timm:convnext_atto"),
+        ("fasterrcnn_timm:", "no network with this name"),
+        ("fasterrcnn_timm:hf-hub:owner/model", "no network with this name"),
+        ("fasterrcnn_timm:convnext_atto.missing", "no such variant; available: timm:convnext_atto.d2_in1k"),
         ("fasterrcnn_timm:test_vit", r"stride 16, 16, 16; an FPN needs .* --model classifier"),
         ("fasterrcnn_timm:maxvit_pico_rw_256", r"any multiple of 32 pixels .*Choose another"),
         ("own", "load.path, build=...."),
     ],
 )
-def test_backbones_that_cannot_be(arch: str, message: str) -> None:
+def test_invalid_backbones_are_refused(arch: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         architecture_of(arch)
 
 
-def test_without_timm_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_the_message_contains_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(DataError, match=r"pip install 'detseg\[timm\]'"):
         architecture_of("fasterrcnn_timm:test_convnext3")
 
 
 def test_frozen_norms_keep_eps_and_activation() -> None:
-    frozen, learning = detector("test_byobnet", norm="frozen"), detector("test_byobnet", norm="batch")
-    kinds = [(type(m).__name__, type(m.act).__name__, m.eps) for m in learning.modules() if hasattr(m, "running_mean")]
+    frozen, trainable = detector("test_byobnet", norm="frozen"), detector("test_byobnet", norm="batch")
+    kinds = [(type(m).__name__, type(m.act).__name__, m.eps) for m in trainable.modules() if hasattr(m, "running_mean")]
     same = [(type(m).__name__, type(m.act).__name__, m.eps) for m in frozen.modules() if hasattr(m, "running_mean")]
     assert {name for name, _, _ in same} == {"FrozenBatchNormAct2d"}
     assert [rest for _, *rest in kinds] == [rest for _, *rest in same]
     assert any(act == "ReLU" for _, act, _ in same)
-    plain = detector("test_resnet", norm="frozen")
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
-    assert any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
+    resnet = detector("test_resnet", norm="frozen")
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in resnet.modules())
+    assert any(isinstance(m, FrozenBatchNorm2d) for m in resnet.modules())

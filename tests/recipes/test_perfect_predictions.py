@@ -1,4 +1,4 @@
-"""Whoever finds everything gets AP 1.0, by every way from a prediction to a number."""
+"""Perfect predictions have AP 1.0 in every evaluation path, from predictions or from files."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def val() -> AnnotationTable:
     return split(read(demo_folder()))["val"]
 
 
-def perfect(record: Any) -> Prediction:
-    """Everything that the record holds, in original pixels."""
+def perfect_prediction(record: Any) -> Prediction:
+    """The ground truth of the record as predictions, in original pixels."""
     return Prediction(
         record.size_hw,
         xywh_to_xyxy(record.boxes_xywh).astype(np.float32),
@@ -36,13 +36,13 @@ def perfect(record: Any) -> Prediction:
     )
 
 
-def test_original_pixels_and_the_results_file(
+def test_original_pixels_and_results_file(
     val: AnnotationTable, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluator = CocoEvaluator(val, iou_types=("bbox", "segm"))
-    assert evaluator.compute().scalars()["segm_AP"] == 0.0  # control: nothing found yet
+    assert evaluator.compute().scalars()["segm_AP"] == 0.0  # control: no predictions yet
     for record in val:
-        evaluator.update([{"image_id": record.image_id}], [perfect(record)])
+        evaluator.update([{"image_id": record.image_id}], [perfect_prediction(record)])
     stats = evaluator.compute().scalars()
     assert stats["bbox_AP"] == pytest.approx(1)
     assert stats["segm_AP"] == pytest.approx(1)
@@ -67,7 +67,7 @@ def test_original_pixels_and_the_results_file(
 
 
 @pytest.mark.parametrize("image_size", [96, 256])
-def test_targets_at_the_networks_size(val: AnnotationTable, image_size: int) -> None:
+def test_targets_at_the_network_input_size(val: AnnotationTable, image_size: int) -> None:
     preprocessing = Preprocessing(min_size=image_size, max_size=2 * image_size)
     dataset = Dataset(val, preprocessing, task="detect")
     geometries = {record.image_id: dataset.geometry(row) for row, record in enumerate(val)}
@@ -79,4 +79,4 @@ def test_targets_at_the_networks_size(val: AnnotationTable, image_size: int) -> 
         for evaluator, shift in zip(evaluators, (0, 3), strict=True):
             evaluator.update([target], [RawPrediction((boxes + shift).astype(np.float32), labels, scores)])
     assert evaluators[0].compute().best() == pytest.approx(1)
-    assert evaluators[1].compute().best() < 0.9  # control: three pixels beside
+    assert evaluators[1].compute().best() < 0.9  # control: boxes shifted by three pixels

@@ -1,4 +1,4 @@
-"""Which files predict takes, and under which names."""
+"""Image files that ``predict`` finds, and their names in the results."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_one_folder_names_relative_to_it(folders: Path) -> None:
+def test_names_are_relative_to_a_single_folder(folders: Path) -> None:
     assert [name for _, name in find_images([str(folders / "a")])] == ["deep/y.PNG", "x.jpg"]
 
 
-def test_equal_names_in_two_folders_stay_apart(folders: Path) -> None:
+def test_names_include_the_folder_for_several_folders(folders: Path) -> None:
     names = [name for _, name in find_images([str(folders / "a"), str(folders / "b")])]
     assert names == ["a/deep/y.PNG", "a/x.jpg", "b/x.jpg"]
 
 
-def test_equal_names_that_cannot_be_told_apart_are_refused(folders: Path) -> None:
-    with pytest.raises(DataError, match=r"x\.jpg is given twice"):
+def test_ambiguous_names_are_rejected(folders: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.jpg occurs twice, and one result would replace the other"):
         find_images([str(folders / "a/x.jpg"), str(folders / "b/x.jpg")])
 
 
-def test_nothing_found(folders: Path) -> None:
+def test_no_images(folders: Path) -> None:
     (folders / "c").mkdir()
-    with pytest.raises(DataError, match="no images here"):
+    with pytest.raises(DataError, match="no images found"):
         find_images([str(folders / "c")])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         find_images([str(folders / "nowhere")])

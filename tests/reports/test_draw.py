@@ -1,4 +1,4 @@
-"""Drawn images: everything stays inside, colours mean labels, all kinds of content look alike."""
+"""Drawing: everything stays inside the image, colours depend on labels, all kinds of content are drawn equally."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detseg.annotations.table import Record
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle
-from detseg.reports.draw import _places, draw, draw_class
+from detseg.reports.draw import _tag_positions, draw, draw_class
 from detseg.reports.palette import PALETTE, colour_of, ink_on
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
@@ -63,7 +63,7 @@ def record(ground_truth: dict[str, Any], size_hw: tuple[int, int], **flags: bool
         ([[40, 40, 90, 80], [60, 50, 140, 110]], [1, 2]),
         ([[0, 0, 160, 120]], [2]),  # the whole canvas
         ([[150, 110, 160, 120]], [3]),  # a long name in a corner
-        ([[-30, -30, 5, 5], [155, 100, 400, 300]], [1, 2]),  # past the frame
+        ([[-30, -30, 5, 5], [155, 100, 400, 300]], [1, 2]),  # beyond the image
         ([[10, 10, 10, 10]], [1]),  # no area
     ],
 )
@@ -77,7 +77,7 @@ def test_draws_a_copy_of_the_same_shape(boxes: list[list[float]], labels: list[i
 
 
 @pytest.mark.parametrize("size_hw", [(1, 1), (7, 300), (32, 32), (64, 48), (900, 1200)])
-def test_any_size_of_image(size_hw: tuple[int, int]) -> None:
+def test_image_sizes(size_hw: tuple[int, int]) -> None:
     height, width = size_hw
     out = draw(canvas(*size_hw), target([[0, 0, width, height]] * 3, [1, 2, 3], size_hw), CLASSES)
     assert out.shape == (*size_hw, 3)
@@ -86,7 +86,7 @@ def test_any_size_of_image(size_hw: tuple[int, int]) -> None:
 def test_ground_truth_dict_tensors_record_and_prediction_draw_the_same_masks() -> None:
     size_hw = (120, 160)
     ground_truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], size_hw)
-    inside = (slice(35, 55), slice(30, 60))  # no box, outline or name is there
+    inside = (slice(35, 55), slice(30, 60))  # without box, outline or name
     from_dict = draw(canvas(), ground_truth, CLASSES)
     assert (from_dict[inside] == from_dict[35, 30]).all()
     assert not (from_dict[inside] == GREY).all()
@@ -97,7 +97,7 @@ def test_ground_truth_dict_tensors_record_and_prediction_draw_the_same_masks() -
     assert np.array_equal(draw(canvas(), soft, CLASSES), draw(canvas(), prediction(ground_truth, [0.9, 0.8]), CLASSES))
 
 
-def test_low_scores_are_left_out() -> None:
+def test_low_scores_are_not_drawn() -> None:
     ground_truth = target([[20, 20, 70, 60], [90, 50, 150, 110]], [1, 2], (120, 160))
     both = prediction(ground_truth, [0.9, 0.3])
     assert np.array_equal(draw(canvas(), both, CLASSES), draw(canvas(), both.above(0.5), CLASSES))
@@ -105,7 +105,7 @@ def test_low_scores_are_left_out() -> None:
     assert np.array_equal(draw(canvas(), both, CLASSES, min_score=0.95), canvas())
 
 
-def test_holes_stay_open() -> None:
+def test_holes_are_not_filled() -> None:
     ring = target([[20, 20, 100, 100]], [1], (120, 160))
     ring["masks"][0, 50:70, 50:70] = 0
     out = draw(canvas(), ring, CLASSES)
@@ -113,7 +113,7 @@ def test_holes_stay_open() -> None:
     assert not (out[35:45, 35:45] == GREY).any(axis=-1).all()
 
 
-def test_record_is_scaled_to_a_resized_image_and_crowds_say_so() -> None:
+def test_record_is_scaled_to_a_resized_image_and_crowds_are_marked() -> None:
     ground_truth = target([[20, 20, 70, 60]], [1], (120, 160))
     large = draw(canvas(240, 320), record(ground_truth, (120, 160)), CLASSES)
     assert (large[60:100, 60:120] == large[60, 60]).all()
@@ -130,14 +130,14 @@ def test_record_with_a_class_only() -> None:
     assert (out[60:] == GREY).all()
 
 
-def test_class_prediction_in_the_corner() -> None:
+def test_class_prediction_is_written_in_the_corner() -> None:
     out = draw_class(canvas(), ClassPrediction(np.array([0.2, 0.7, 0.1], np.float32)), CLASSES)
     assert (out[0, 0] == colour_of(2)).all()
     assert (out[100:] == GREY).all()
     assert draw_class(canvas(3, 3), ClassPrediction(np.ones(1, np.float32)), CLASSES).shape == (3, 3, 3)
 
 
-def test_several_label_fields_are_a_line_each() -> None:
+def test_each_label_field_has_one_line() -> None:
     fields = (LabelField("colour", ClassMap(("red", "blue"))), LabelField("shape", ClassMap(("round", "flat"))))
     builder = TableBuilder(joined(fields), Path(), source="test", label_fields=fields)
     for index in ((1, -1), (1, 0), (-1, -1)):
@@ -147,10 +147,10 @@ def test_several_label_fields_are_a_line_each() -> None:
     heights = [int((out[:, 0] != GREY).any(axis=1).sum()) for out in ground_truth]
     assert heights[1] > heights[0] > heights[2] == 0
     assert (ground_truth[1][0, 0] == colour_of(2)).all()
-    one, two = (ClassPrediction(np.array(values, np.float32)) for values in ([0.1, 0.9], [0.8, 0.2]))
-    found = draw_class(canvas(), FieldPredictions({"colour": one, "shape": two}), table.class_map)
-    assert int((found[:, 0] != GREY).any(axis=1).sum()) == heights[1]
-    assert (found[0, 0] == colour_of(2)).all()
+    colour, shape = (ClassPrediction(np.array(values, np.float32)) for values in ([0.1, 0.9], [0.8, 0.2]))
+    predicted = draw_class(canvas(), FieldPredictions({"colour": colour, "shape": shape}), table.class_map)
+    assert int((predicted[:, 0] != GREY).any(axis=1).sum()) == heights[1]
+    assert (predicted[0, 0] == colour_of(2)).all()
 
 
 WHITE = (255, 255, 255)
@@ -175,24 +175,24 @@ def test_keypoints_by_visibility_or_score(third: float, scores: list[float] | No
 
 
 @pytest.mark.parametrize(("visibility", "drawn"), [(2.0, True), (1.0, True), (0.0, False)])
-def test_skeleton_lines_end_at_labelled_points(visibility: float, drawn: bool) -> None:
+def test_skeleton_lines_connect_labelled_points(visibility: float, drawn: bool) -> None:
     points = np.array([[[40.0, 65.0, 2], [120.0, 65.0, visibility], [80.0, 30.0, 2]]])
     content = {**target([[20, 20, 140, 110]], [1]), "keypoints": points}
     out = draw(canvas(), content, CLASSES, skeleton=[(0, 1)])
     assert (out[65, 80] != GREY).any() == drawn
-    assert (out[30, 80] == colour_of(3)).all()  # each point has the colour of its number
+    assert (out[30, 80] == colour_of(3)).all()  # each point has the colour of its index
     assert (draw(canvas(), content, CLASSES)[65, 80] == GREY).all()  # control
 
 
 @pytest.mark.parametrize("box", [[0, 0, 10, 10], [150, 110, 160, 120], [-50, 60, -10, 90], [0, 0, 160, 120]])
-def test_names_stay_inside(box: list[float]) -> None:
-    places = _places(np.array(box), (15, 50), (120, 160))
-    assert (places >= 0).all()
-    assert (places[:, 2] <= 160).all()
-    assert (places[:, 3] <= 120).all()
+def test_names_stay_inside_the_image(box: list[float]) -> None:
+    positions = _tag_positions(np.array(box), (15, 50), (120, 160))
+    assert (positions >= 0).all()
+    assert (positions[:, 2] <= 160).all()
+    assert (positions[:, 3] <= 120).all()
 
 
-def test_a_crowd_of_names_does_not_become_a_carpet() -> None:
+def test_many_overlapping_names_can_be_drawn() -> None:
     boxes = np.random.default_rng(0).uniform(0, 100, (200, 2))
     crowd = target(np.concatenate([boxes, boxes + 9], axis=1).tolist(), [1] * 200)
     assert draw(canvas(), crowd, CLASSES).shape == (120, 160, 3)
@@ -206,12 +206,12 @@ def test_a_crowd_of_names_does_not_become_a_carpet() -> None:
         (target([[1, 1, 5, 5]], [4]), "label 4"),
     ],
 )
-def test_refuses_what_does_not_fit(content: Any, message: str) -> None:
+def test_rejects_invalid_content(content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         draw(canvas(), content, CLASSES)
 
 
-def test_colours_are_fixed_distinct_and_readable() -> None:
+def test_colours_are_fixed_distinct_and_have_contrast() -> None:
     assert len(set(map(colour_of, range(1, 37)))) == 36
     assert colour_of(1) == PALETTE[0]
     assert ink_on((240, 228, 66)) == (0, 0, 0)

@@ -1,4 +1,4 @@
-"""Curves and confusion matrices: a PNG with ink in it, or False where matplotlib is not installed."""
+"""Curves and confusion matrices: a PNG that is not blank, or False if matplotlib is not installed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_curves(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     assert (image(tmp_path / "curves.png") < 128).any()
 
 
-def test_what_is_drawn() -> None:
+def test_panels_and_lines() -> None:
     panels = {title: [line[0] for line in lines] for title, lines in _panels([DETECTION])}
     assert panels == {
         "loss": ["train", "val"],
@@ -85,7 +85,7 @@ def test_confusion(names: list[str], matrix: np.ndarray, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("names", "shape"), [([], (0, 0)), (["a", "b"], (2, 3)), (["a"], (2, 2))])
-def test_confusion_refuses_another_shape(names: list[str], shape: tuple[int, int], tmp_path: Path) -> None:
+def test_confusion_rejects_other_shapes(names: list[str], shape: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit"):
         plot_confusion(names, np.zeros(shape, int), tmp_path / "x.png")
 
@@ -97,6 +97,6 @@ def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_loads_no_matplotlib() -> None:
+def test_import_does_not_load_matplotlib() -> None:
     code = "import sys, detseg.reports.curves, detseg.reports.confusion; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

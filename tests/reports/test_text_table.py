@@ -1,4 +1,4 @@
-"""Aligned tables for the terminal."""
+"""Formatting of aligned tables for the terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def test_align(rows: list[list[str]], lines: list[str]) -> None:
     assert align(rows, ["name", "AP"]) == lines
 
 
-def test_rows_must_fit_the_header() -> None:
+def test_rows_must_have_the_length_of_the_header() -> None:
     with pytest.raises(ValueError, match="row of 1 cells"):
         align([["a"]], ["name", "AP"])

@@ -1,4 +1,4 @@
-"""The demo set: exact ground truth, the same from the same seed, and what data/demo ships is what the code draws."""
+"""The demo set: exact ground truth, reproducible from the seed, and data/demo equals what the code renders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from detseg.synthetic.demo.shading import Light, Patch, paint
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "data" / "demo"
-SAME_IMAGE = 8.0  # grey levels in the mean: JPEG, and OpenCV versions whose interpolation differs
+SAME_IMAGE = 8.0  # mean difference in grey levels: JPEG, and differences of interpolation between OpenCV versions
 LIGHT = Light((0.4, -0.5, 0.768), (1.0, 1.0, 1.0), 0.4, 0.3)
 
 
@@ -56,11 +56,11 @@ def test_ground_truth_of_a_scene_is_exact(index: int) -> None:
     assert scene.masks.shape == (count, *scene.image.shape[:2])
     assert scene.masks.dtype == np.uint8
     assert set(scene.labels.tolist()) <= {1, 2, 3}
-    assert (scene.masks.sum(axis=0) <= 1).all()  # no pixel has two owners
+    assert (scene.masks.sum(axis=0) <= 1).all()  # no pixel belongs to two instances
     assert (scene.masks.sum(axis=(1, 2)) >= demo.MIN_PIXELS).all()
 
 
-def test_same_seed_same_pixels_and_another_seed_others() -> None:
+def test_pixels_are_a_function_of_the_seed() -> None:
     first, again, other = rendered(11, 0, 0), demo.draw_scene(derive_seed(11, 0, 0)), rendered(1, 0, 0)
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.masks, again.masks)
@@ -83,21 +83,21 @@ def square(label: int, left: int, side: int = 60) -> Patch:
         ([-30], True),
     ],
 )
-def test_parts_that_hide_too_much_are_not_accepted(lefts: list[int], visible: bool) -> None:
+def test_parts_that_cover_too_much_are_not_accepted(lefts: list[int], visible: bool) -> None:
     assert demo._all_visible([square(1, left) for left in lefts], (150, 150)) is visible
 
 
-def test_slivers_leave_the_bench_and_the_image() -> None:
+def test_slivers_are_removed_from_the_bench_and_the_image() -> None:
     sliver = Patch(2, 0, 0, np.ones((300, 1), np.bool_), np.ones((300, 1, 3), np.float32), 1.0)
-    kept, owner = demo._drop_slivers([square(1, 30), sliver], (300, 300))
-    assert [patch.label for patch in kept] == [1]
+    remaining, owner = demo._drop_slivers([square(1, 30), sliver], (300, 300))
+    assert [patch.label for patch in remaining] == [1]
     assert owner.shape == (100, 100)
     assert owner.sum() == 20 * 20  # 60 canvas pixels are 20 of the image
     assert owner[10:30, 10:30].all()
 
 
-def test_owner_of_a_pixel_has_more_than_half_of_it() -> None:
-    patches = [square(1, 31), square(2, 91)]  # both begin one canvas pixel after an image pixel does
+def test_owner_of_a_pixel_covers_more_than_half_of_it() -> None:
+    patches = [square(1, 31), square(2, 91)]  # both start one canvas pixel after the start of an image pixel
     _, owner = demo._drop_slivers(patches, (150, 300))
     assert owner[15, 9:52].tolist() == [0, *[1] * 20, *[2] * 20, 0, 0]
 
@@ -113,7 +113,7 @@ def test_patches_far_outside_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("family", SHAPE_FAMILIES)
-def test_every_family_is_a_part_of_its_class(family: str) -> None:
+def test_every_family_has_the_label_of_its_class(family: str) -> None:
     part = make_part(np.random.default_rng(0), family, 8, 9.0, LIGHT, (0.1, -0.2))
     assert CLASSES[part.label - 1] == family.split("_")[0]
     assert np.isfinite(part.rgb).all()
@@ -142,20 +142,20 @@ def test_bench_has_texture(name: str) -> None:
 # a folder
 
 
-def test_two_renderings_have_equal_files(small_set: Path, tmp_path: Path) -> None:
+def test_rendering_is_reproducible(small_set: Path, tmp_path: Path) -> None:
     demo.render(tmp_path / "again", train=2, val=1, seed=11)
     for file in sorted(path.relative_to(small_set) for path in small_set.rglob("*") if path.is_file()):
         assert (small_set / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
 
 
 def test_first_images_are_the_same_in_a_smaller_set(small_set: Path, tmp_path: Path) -> None:
-    demo.render(tmp_path / "less", train=1, val=0, seed=11)
-    less, more = ground_truth(tmp_path / "less", "train"), ground_truth(small_set, "train")
-    assert less["annotations"] == more["annotations"][: len(less["annotations"])]
-    assert ground_truth(tmp_path / "less", "val")["images"] == []
+    demo.render(tmp_path / "smaller", train=1, val=0, seed=11)
+    smaller, larger = ground_truth(tmp_path / "smaller", "train"), ground_truth(small_set, "train")
+    assert smaller["annotations"] == larger["annotations"][: len(smaller["annotations"])]
+    assert ground_truth(tmp_path / "smaller", "val")["images"] == []
 
 
-def test_other_seed_is_another_set(small_set: Path, tmp_path: Path) -> None:
+def test_another_seed_renders_another_set(small_set: Path, tmp_path: Path) -> None:
     demo.render(tmp_path / "other", train=1, val=0, seed=6)
     assert (
         ground_truth(tmp_path / "other", "train")["annotations"][0]
@@ -163,7 +163,7 @@ def test_other_seed_is_another_set(small_set: Path, tmp_path: Path) -> None:
     )
 
 
-def test_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
+def test_non_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep")
     with pytest.raises(DataError, match="not empty"):
         demo.render(tmp_path, train=1, val=0)
@@ -178,28 +178,28 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert len(ground_truth(tmp_path / "new", "train")["images"]) == 1
 
 
-def test_loads_no_torch() -> None:
+def test_torch_is_not_imported() -> None:
     code = "import sys, detseg.synthetic.demo.render; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-# where it is
+# location of the set
 
 
-def test_checkout_has_it() -> None:
+def test_checkout_contains_the_set() -> None:
     assert demo.demo_folder() == SHIPPED
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache folder of a user whose detseg has no data/demo beside it, and whose set is small."""
-    whole, scene = demo.render, rendered(11, 0, 0)
+    """The cache folder of an installed detseg without data/demo; rendered sets are small."""
+    render, scene = demo.render, rendered(11, 0, 0)
     monkeypatch.setattr(demo, "draw_scene", lambda seed: scene)
     monkeypatch.setattr(
         demo, "__file__", str(tmp_path / "site-packages" / "detseg" / "synthetic" / "demo" / "render.py")
     )
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(demo, "render", lambda folder: whole(folder, train=1, val=1))
+    monkeypatch.setattr(demo, "render", lambda folder: render(folder, train=1, val=1))
     return tmp_path / "cache" / "detseg"
 
 
@@ -225,22 +225,22 @@ def test_interrupted_rendering_leaves_nothing(installed: Path, monkeypatch: pyte
     assert demo.demo_folder() == installed / "demo-v1"
 
 
-def test_somebody_else_was_faster(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = demo.render
+def test_another_process_was_faster(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    render = demo.render
 
     def slow(folder: Path) -> None:
-        ours(folder)
-        ours(installed / "demo-v1")  # type: ignore[call-arg]
+        render(folder)
+        render(installed / "demo-v1")  # type: ignore[call-arg]
 
     monkeypatch.setattr(demo, "render", slow)
     assert demo.demo_folder() == installed / "demo-v1"
     assert [path.name for path in installed.iterdir()] == ["demo-v1"]
 
 
-# what is shipped
+# the shipped set
 
 
-def test_shipped_set_is_a_real_task() -> None:
+def test_shipped_set_has_varied_sizes_and_classes() -> None:
     sides: list[float] = []
     empty = 0
     for split, count in (("train", 120), ("val", 40)):
@@ -261,7 +261,7 @@ def test_shipped_set_is_a_real_task() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_shipped_annotations_agree_with_themselves(split: str) -> None:
+def test_shipped_annotations_are_consistent(split: str) -> None:
     value = ground_truth(SHIPPED, split)
     images = {image["id"]: image for image in value["images"]}
     ids = [annotation["id"] for annotation in value["annotations"]]
@@ -280,9 +280,9 @@ def assert_is_rendered(split: str, index: int) -> None:
     value = ground_truth(SHIPPED, split)
     image = value["images"][index]
     scene = rendered(0, demo.SPLITS.index(split), index)
-    fresh = list(demo._annotations(scene, image["id"], 0))
+    rendered_annotations = list(demo._annotations(scene, image["id"], 0))
     shipped = [a for a in value["annotations"] if a["image_id"] == image["id"]]
-    assert [{**a, "id": 0} for a in fresh] == [{**a, "id": 0} for a in shipped]
+    assert [{**a, "id": 0} for a in rendered_annotations] == [{**a, "id": 0} for a in shipped]
     stored = cv2.imread(str(SHIPPED / image["file_name"]))[..., ::-1].astype(float)
     assert np.abs(stored - scene.image).mean() < SAME_IMAGE
     control = cv2.resize(rendered(1, 0, index).image, stored.shape[1::-1])
@@ -290,12 +290,12 @@ def assert_is_rendered(split: str, index: int) -> None:
 
 
 @pytest.mark.parametrize(("split", "index"), [("train", 0), ("train", 119), ("val", 1)])
-def test_shipped_set_is_what_the_code_draws(split: str, index: int) -> None:
+def test_shipped_set_equals_what_the_code_renders(split: str, index: int) -> None:
     assert_is_rendered(split, index)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("split", "count"), [("train", 120), ("val", 40)])
-def test_whole_shipped_set_is_what_the_code_draws(split: str, count: int) -> None:
+def test_whole_shipped_set_equals_what_the_code_renders(split: str, count: int) -> None:
     for index in range(count):
         assert_is_rendered(split, index)

@@ -1,4 +1,4 @@
-"""Runs that start from the bundled weights: what is picked for them, and a wheel that brings them along."""
+"""Test runs that start from the bundled weights: the chosen options, and a wheel that contains the weights."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])
-def test_the_model_that_they_fit_is_picked(task: Any, parts: Path) -> None:
+def test_the_matching_model_is_chosen(task: Any, parts: Path) -> None:
     table = read(parts)
     config, lines = resolve(TrainConfig(data=str(parts), task=task, weights=BUNDLED), table, table, CPU)
     assert config.model == FITTING[task]
     assert any("bundled weights fit" in line for line in lines)
-    usual, _ = resolve(TrainConfig(data=str(parts), task=task), table, table, CPU)
-    assert usual.weights == "coco", "which stay the default for data of one's own"
+    default, _ = resolve(TrainConfig(data=str(parts), task=task), table, table, CPU)
+    assert default.weights == "coco", "the default for other data than the demo set"
 
 
-def test_of_a_classifier_all_that_starts_from_scratch_learns(tmp_path: Path) -> None:
+def test_randomly_initialized_stages_of_a_classifier_must_be_trainable(tmp_path: Path) -> None:
     for name in ("red", "blue"):
         (tmp_path / name).mkdir()
         cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((40, 48, 3), np.uint8))
     table = read(tmp_path)
-    given = TrainConfig(data=str(tmp_path), task="classify", weights=BUNDLED)
-    assert resolve(given, table, table, CPU)[0].freeze == "none"
+    bundled = TrainConfig(data=str(tmp_path), task="classify", weights=BUNDLED)
+    assert resolve(bundled, table, table, CPU)[0].freeze == "none"
     for good in ({"freeze": "stem"}, {"trainable_layers": 3}):
-        resolve(replace(given, **good), table, table, CPU)
+        resolve(replace(bundled, **good), table, table, CPU)
     for bad in ({"freeze": "backbone"}, {"trainable_layers": 2}, {"linear_probe_epochs": 1}):
         with pytest.raises(DataError, match=f"--{next(iter(bad)).replace('_', '-')} .*the others would stay random"):
-            resolve(replace(given, **bad), table, table, CPU)
-        resolve(replace(given, **bad, weights="imagenet"), table, table, CPU)  # control
+            resolve(replace(bundled, **bad), table, table, CPU)
+        resolve(replace(bundled, **bad, weights="imagenet"), table, table, CPU)  # control
 
 
-def test_the_demo_run_starts_from_them(parts: Path) -> None:
+def test_the_demo_run_starts_from_the_bundled_weights(parts: Path) -> None:
     table = read(parts)
     config, _ = resolve(TrainConfig(), table, table, CPU)
     assert (config.model, config.weights, config.freeze) == (BUNDLED_ARCH, BUNDLED, "none")
@@ -74,30 +74,32 @@ def test_options_of_the_demo_run(parts: Path, options: dict[str, Any], expected:
     assert {name: getattr(config, name) for name in expected} == expected
 
 
-def test_without_a_network_they_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_network_connection_the_error_suggests_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataError, match="--weights bundled"):
         published.fetch((tmp_path / "gone.pth").as_uri())
 
 
 @pytest.mark.usefixtures("no_images")
-def test_a_run_starts_from_them(parts: Path, train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_starts_from_the_bundled_weights(
+    parts: Path, train: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = train(parts, tmp_path / "run", "--weights", BUNDLED)
     assert "weights: bundled (" in capsys.readouterr().out
     assert f'weights = "{BUNDLED}"' in (run / "config.toml").read_text()
 
 
 @pytest.mark.slow
-def test_a_wheel_brings_them_and_runs_offline(parts: Path, tmp_path: Path) -> None:
+def test_a_wheel_contains_them_and_runs_offline(parts: Path, tmp_path: Path) -> None:
     wheel = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--wheel-dir", str(tmp_path), str(ROOT)]
     subprocess.run(wheel, check=True)
-    (found,) = tmp_path.glob("detseg-*.whl")
-    with zipfile.ZipFile(found) as archive:
+    (wheel_file,) = tmp_path.glob("detseg-*.whl")
+    with zipfile.ZipFile(wheel_file) as archive:
         assert {f"detseg/weights/{BUNDLED_ARCH}.safetensors", "detseg/weights/card.md"} <= set(archive.namelist())
-        archive.extractall(tmp_path / "site")  # our own file, made a moment ago
+        archive.extractall(tmp_path / "site")  # a trusted file, built above
     code = (
         "import socket, sys\n"
-        "def refuse(*given): raise OSError('no network')\n"
+        "def refuse(*args): raise OSError('no network')\n"
         "socket.socket.connect = refuse\n"
         "import detseg; assert detseg.__file__.startswith(sys.argv[1]), detseg.__file__\n"
         "from detseg.cli import main\n"

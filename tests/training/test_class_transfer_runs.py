@@ -1,4 +1,4 @@
-"""Runs that start from weights of other classes: AP above zero before the first step, and ``--class-transfer``."""
+"""Test runs that start from weights of other classes: AP above zero before the first step, and ``--class-transfer``."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ PUBLISHED = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
 
 @pytest.fixture(scope="module")
 def weights(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A random checkpoint for bolt, nut and washer."""
+    """Return a randomly initialized checkpoint for bolt, nut and washer."""
     path = tmp_path_factory.mktemp("weights") / "best.safetensors"
     save_checkpoint(path, build_model(describe(SLIM, ClassMap(("washer", "nut", "bolt")), weights="none")))
     return str(path)
 
 
-def test_map_on_the_command_line(parts: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:
-    given = [str(parts), "--model", SLIM, "--weights", weights, "--task", "segment"]
-    for options, said in (
-        ((), "every class starts with rows of the weights: bolt <- bolt, nut <- nut, washer <- washer"),
+def test_class_transfer_on_the_command_line(parts: Path, weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [str(parts), "--model", SLIM, "--weights", weights, "--task", "segment"]
+    for options, expected in (
+        ((), "every class is initialized from a pretrained class: bolt <- bolt, nut <- nut, washer <- washer"),
         (
             ("--class-transfer", "nut=washer,bolt="),
-            "nut <- washer (--class-transfer), washer <- washer, bolt starts from scratch (--class-transfer)",
+            "nut <- washer (--class-transfer), washer <- washer, bolt randomly initialized (--class-transfer)",
         ),
     ):
-        config = parse("train", [*given, *options])
+        config = parse("train", [*arguments, *options])
         new_model(load_table(config), config)
-        assert f"heads: {said}" in capsys.readouterr().out
+        assert f"heads: {expected}" in capsys.readouterr().out
 
 
-def test_map_in_a_file(parts: Path, tmp_path: Path) -> None:
+def test_class_transfer_in_a_file(parts: Path, tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text('class_transfer = ["nut=washer", "bolt="]')
     assert parse("train", [str(parts), "--config", str(tmp_path / "a.toml")]).class_transfer == ["nut=washer", "bolt="]
 
@@ -61,12 +61,12 @@ def test_map_in_a_file(parts: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("pair", "message"),
     [
-        ("nut=washr", "the weights have no class 'washr'; they have washer, nut, bolt"),
-        ("screw=nut", "the data has no class 'screw'; it has bolt, nut, washer"),
-        ("nut", "--class-transfer nut: give CLASS=CLASS OF THE WEIGHTS"),
+        ("nut=washr", "the weights have no class 'washr'; their classes are washer, nut, bolt"),
+        ("screw=nut", "the data has no class 'screw'; its classes are bolt, nut, washer"),
+        ("nut", "--class-transfer nut: use CLASS=PRETRAINED CLASS"),
     ],
 )
-def test_names_that_nobody_knows(
+def test_unknown_class_names(
     parts: Path,
     weights: str,
     tmp_path: Path,
@@ -75,7 +75,7 @@ def test_names_that_nobody_knows(
     pair: str,
     message: str,
 ) -> None:
-    given = [
+    arguments = [
         "train",
         str(parts),
         "--output",
@@ -86,18 +86,18 @@ def test_names_that_nobody_knows(
         "--class-transfer",
         pair,
     ]
-    assert main(given) == 1
+    assert main(arguments) == 1
     assert message in capsys.readouterr().err
 
 
-# A stand-in for the published weights: trained on eight objects, in the rows that COCO has for them.
+# A replacement for the published weights: trained on eight objects, with the label rows of COCO.
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 PERSON, DOG = 1, 18
 
 
 def images(labels: dict[int, int]) -> list[Sample]:
-    """Four images of a red upright box and a blue flat one; ``labels``: PERSON and DOG -> label."""
+    """Return four images of a tall red box and a wide blue one; ``labels``: PERSON and DOG -> label."""
     samples: list[Sample] = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -121,7 +121,7 @@ def images(labels: dict[int, int]) -> list[Sample]:
 
 
 def box_and_mask_ap(created: Created, samples: list[Sample]) -> tuple[float, float]:
-    """AP of boxes and of masks, before the first step."""
+    """Return AP of boxes and of masks, before the first step."""
     table = table_from_dataset(samples, created.model.description.class_map)
     loader: Any = torch.utils.data.DataLoader(samples, 2, collate_fn=collate_fn)  # type: ignore[arg-type]
     evaluator = make_evaluator(table, "segment", created.model.preprocessing)
@@ -150,11 +150,11 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
         loss.backward()
         torch.nn.utils.clip_grad_norm_(coco.parameters(), 10)
         optimizer.step()
-    place = cache_path(PUBLISHED.url)
-    place.parent.mkdir(parents=True)
-    torch.save(coco.state_dict(), place)
+    cache_file = cache_path(PUBLISHED.url)
+    cache_file.parent.mkdir(parents=True)
+    torch.save(coco.state_dict(), cache_file)
     save_checkpoint(tmp_path / "mine.safetensors", coco)
-    shutil.copy(place, tmp_path / "nameless.pth")
+    shutil.copy(cache_file, tmp_path / "nameless.pth")
 
     def start(names: list[str], weights: str = "coco", **options: Any) -> tuple[float, float]:
         created = create_model(SLIM, names, weights=weights, **size, **options)
@@ -169,8 +169,8 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
     assert min(start(["person", "bolt", "cat", "nut", "dog"])) > 0.5  # new classes between them
     numbers = {"worker": str(PERSON), "hound": str(DOG)}
     assert start(["worker", "hound"], str(tmp_path / "nameless.pth"), class_transfer=numbers) == same
-    # controls: heads from scratch hit by luck, and the rows of others not at all
+    # controls: randomly initialized heads match by chance only, and the rows of other classes do not match
     for weights in ("coco", str(tmp_path / "nameless.pth")):
-        luck = [max(start(["worker", "hound"], weights)) for _ in range(5)]
-        assert sum(luck) / len(luck) < min(same) / 2
+        chance = [max(start(["worker", "hound"], weights)) for _ in range(5)]
+        assert sum(chance) / len(chance) < min(same) / 2
     assert max(start(["person", "dog"], class_transfer={"person": "dog", "dog": "person"})) < 0.2

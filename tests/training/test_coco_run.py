@@ -1,4 +1,4 @@
-"""Train, evaluate, predict and inspect by the command line on real COCO images."""
+"""Test training, evaluation, prediction and inspection from the command line on real COCO images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def data(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def run(data: Path, train: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes, so that even an untrained model finds something; 8 images to train on, all 13 for validation."""
+    """Train with two classes, so that even an untrained model has matches; 8 training images, all 13 for validation."""
     options = ("--classes", "person,dog", "--subset", "8", "--lr", "1e-3", "--detections-per-image", "40")
     return train(data, tmp_path_factory.mktemp("coco") / "run", *options)
 
@@ -34,7 +34,7 @@ def contents(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_the_run_folder_holds_all_that_is_promised(run: Path) -> None:
+def test_the_run_folder_contains_all_documented_files(run: Path) -> None:
     assert {path.name for path in run.iterdir()} >= {
         *("best.safetensors", "last.safetensors", "config.toml", "split.json", "metrics.jsonl", "metrics.json"),
         *("predictions.json", "predictions.jpg"),
@@ -54,14 +54,14 @@ def test_the_saved_config_is_the_resolved_one(run: Path, data: Path) -> None:
     assert (config.subset, config.epochs, config.lr, config.seed) == (8, 1, 1e-3, 0)
 
 
-def test_the_source_split_is_kept_and_the_subset_saved(run: Path, data: Path) -> None:
+def test_the_source_split_is_used_and_the_subset_saved(run: Path, data: Path) -> None:
     parts = contents(run / "split.json")["splits"]
     assert {name: len(images) for name, images in parts.items()} == {"train": 8, "val": 13}
-    own = {image["id"] for image in contents(data / "instances_val.json")["images"]}
-    assert {image["image_id"] for image in parts["val"]} == own
+    val_ids = {image["id"] for image in contents(data / "instances_val.json")["images"]}
+    assert {image["image_id"] for image in parts["val"]} == val_ids
 
 
-def test_one_row_an_epoch_with_losses_and_both_kinds_of_ap(run: Path, rows: Any) -> None:
+def test_one_row_per_epoch_with_losses_and_both_kinds_of_ap(run: Path, rows: Any) -> None:
     (row,) = rows(run)
     assert row["epoch"] == 0
     for name in ("train_loss", "train_loss_mask", "val_loss", "val_loss_classifier", "bbox_AP", "segm_AP50", "lr"):
@@ -74,7 +74,7 @@ def test_one_row_an_epoch_with_losses_and_both_kinds_of_ap(run: Path, rows: Any)
     }
 
 
-def test_checkpoints_hold_the_position_and_the_model(run: Path) -> None:
+def test_checkpoints_contain_the_position_and_the_model(run: Path) -> None:
     best, last = (load_checkpoint(run / f"{name}.safetensors") for name in ("best", "last"))
     assert (best.position.epoch, best.position.step, best.position.best_epoch) == (1, 4, 0)
     assert last.optimizer
@@ -82,13 +82,13 @@ def test_checkpoints_hold_the_position_and_the_model(run: Path) -> None:
     assert load(run).description.class_map.names == ("person", "dog")  # type: ignore[union-attr]
 
 
-def test_the_models_own_answers_as_ground_truth(run: Path, data: Path, tmp_path: Path) -> None:
-    """Half of what the model finds becomes the ground truth: evaluating finds it again, and so does whoever has the files."""
+def test_predictions_of_the_model_as_ground_truth(run: Path, data: Path, tmp_path: Path) -> None:
+    """Half of the predictions become the ground truth: evaluating the run and the files has equal results."""
     images = [i for i in contents(data / "instances_val.json")["images"] if i["id"] in (6818, 41888, 226111)]
     assert len(images) == 3
     ids = {image["id"] for image in images}
-    found = [r for r in contents(run / "predictions.json") if r["image_id"] in ids]
-    answers = [r for r in found if mask.area(r["segmentation"]) > 0 and min(r["bbox"][2:]) > 1][::2]
+    predictions = [r for r in contents(run / "predictions.json") if r["image_id"] in ids]
+    objects = [r for r in predictions if mask.area(r["segmentation"]) > 0 and min(r["bbox"][2:]) > 1][::2]
     annotations = [
         {
             **{k: v for k, v in r.items() if k != "score"},
@@ -96,7 +96,7 @@ def test_the_models_own_answers_as_ground_truth(run: Path, data: Path, tmp_path:
             "iscrowd": 0,
             "area": int(mask.area(r["segmentation"])),
         }
-        for n, r in enumerate(answers, start=1)
+        for n, r in enumerate(objects, start=1)
     ]
     categories = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
     ground_truth = tmp_path / "ground_truth.json"
@@ -106,33 +106,33 @@ def test_the_models_own_answers_as_ground_truth(run: Path, data: Path, tmp_path:
     assert main(["evaluate", str(run), str(ground_truth), *options, "--max-dets", "100", "--output", str(out)]) == 0
     metrics, results = contents(out / "metrics.json"), contents(out / "predictions.json")
     for kind in ("bbox", "segm"):
-        # Scored as files, the size range of a mask would be that of its box, as in pycocotools
-        given = [{k: v for k, v in r.items() if k != "bbox" or kind == "bbox"} for r in results]
-        (tmp_path / "results.json").write_text(json.dumps(given))
+        # In files with boxes, pycocotools uses the size range of the box for a mask
+        file_results = [{k: v for k, v in r.items() if k != "bbox" or kind == "bbox"} for r in results]
+        (tmp_path / "results.json").write_text(json.dumps(file_results))
         stats = evaluate_files(ground_truth, tmp_path / "results.json", iou_type=kind).stats[kind]
         assert stats == pytest.approx({name: metrics[kind][name] for name in stats}, abs=1e-9)
         assert 0.2 < metrics[kind]["AP"] < 0.95
-        for result in given:  # control: the same with other labels
+        for result in file_results:  # control: the same with other labels
             result["category_id"] = 18 if result["category_id"] == 1 else 1
-        (tmp_path / "results.json").write_text(json.dumps(given))
+        (tmp_path / "results.json").write_text(json.dumps(file_results))
         assert (
             evaluate_files(ground_truth, tmp_path / "results.json", iou_type=kind).stats[kind]["AP"]
             < 0.8 * metrics[kind]["AP"]
         )
 
 
-def test_evaluate_gives_the_runs_own_numbers(
+def test_evaluate_returns_the_metrics_of_the_run(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--device", "cpu", "--workers", "0"]
     capsys.readouterr()
-    # as in the run, two images at a time: then the sums of floats are the same ones
+    # batches of two images as in the run, so that the sums of floats are equal
     options = ["--split", "val", "--batch-size", "2", "--output", str(tmp_path), *common]
     assert main(["evaluate", str(run), str(data), *options]) == 0
     assert "Average Precision" in capsys.readouterr().out
     for name in ("metrics.json", "predictions.json"):
         assert contents(tmp_path / name) == contents(run / name)
-    # control: other images of the same data give other results
+    # control: other images of the same data have other results
     assert main(["evaluate", str(run), "--split", "train", "--json", *common]) == 0
     trained = contents(run / "evaluate-train/metrics.json")
     assert json.loads(capsys.readouterr().out) == trained  # JSON is all that is printed
@@ -140,16 +140,16 @@ def test_evaluate_gives_the_runs_own_numbers(
     assert contents(run / "evaluate-train/predictions.json") != contents(run / "predictions.json")
 
 
-def test_evaluate_says_what_it_cannot_do(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_evaluate(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", str(run), "--split", "test"]) == 1
-    assert "no test part" in capsys.readouterr().err
+    assert "has no test split" in capsys.readouterr().err
     assert main(["evaluate", str(run), str(data), "--classes", "person,car"]) == 1
     assert "car" in capsys.readouterr().err
     assert main(["evaluate"]) == 1
     assert "run folder" in capsys.readouterr().err
 
 
-def test_predict_goes_on_after_a_broken_image(
+def test_predict_continues_after_a_corrupt_image(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "my images"
@@ -158,7 +158,7 @@ def test_predict_goes_on_after_a_broken_image(
     shutil.copy(sources[0], folder / "first one.jpg")
     shutil.copy(sources[1], folder / "größer" / "ünd.jpg")
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
-    (folder / "notes.txt").write_text("not asked for")
+    (folder / "notes.txt").write_text("not an image")
     out = tmp_path / "out"
     options = ["--output", str(out), "--device", "cpu", "--min-score", "0.1"]
     assert main(["predict", str(run), str(folder), *options]) == 1
@@ -185,17 +185,17 @@ def test_predict_goes_on_after_a_broken_image(
     assert main(["predict", str(run), str(tmp_path / "nowhere"), *options]) == 1
 
 
-def test_predictions_of_the_same_images_are_those_of_the_evaluation(run: Path, data: Path, tmp_path: Path) -> None:
+def test_predict_and_evaluate_return_the_same_predictions(run: Path, data: Path, tmp_path: Path) -> None:
     first = sorted((data / "val").glob("*.jpg"))[0]
     options = ["--output", str(tmp_path), "--device", "cpu", "--no-draw"]
     assert main(["predict", str(run), str(first), *options]) == 0
     predicted = contents(tmp_path / "predictions.json")
     evaluated = [r for r in contents(run / "predictions.json") if r["image_id"] == int(first.stem)]
     assert len(predicted) == len(evaluated) > 0
-    for ours, theirs in zip(predicted, evaluated, strict=True):
-        assert ours["category_id"] == theirs["category_id"]
-        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-2)
-        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-4)
+    for result, reference in zip(predicted, evaluated, strict=True):
+        assert result["category_id"] == reference["category_id"]
+        assert result["bbox"] == pytest.approx(reference["bbox"], abs=1e-2)
+        assert result["score"] == pytest.approx(reference["score"], abs=1e-4)
 
 
 def test_inspect(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

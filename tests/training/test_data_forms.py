@@ -1,4 +1,4 @@
-"""Every accepted form of data through a whole run."""
+"""Test whole runs on every supported kind of data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from detseg import read
 from detseg.checkpoints import load
 from detseg.cli import main
-from detseg.masks import rasterise
+from detseg.masks import rasterize
 
 
 def model_of(run: Path) -> Any:
@@ -36,7 +36,7 @@ def test_a_penn_fudan_folder(shared_data: Path, train: Any, tmp_path: Path, caps
         mask = np.zeros(record.size_hw, np.uint8)
         for value, segmentation in enumerate(record.segmentations, start=1):
             assert segmentation is not None
-            mask[rasterise(segmentation, record.size_hw, record.size_hw) > 0] = value
+            mask[rasterize(segmentation, record.size_hw, record.size_hw) > 0] = value
         cv2.imwrite(str(data / "PNGImages" / f"{record.path.stem}.png"), cv2.imread(str(record.path)))
         cv2.imwrite(str(data / "PedMasks" / f"{record.path.stem}_mask.png"), mask)
         counts.append(len(np.unique(mask)) - 1)

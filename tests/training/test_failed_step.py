@@ -1,4 +1,4 @@
-"""What is kept and said when a step fails."""
+"""Test what is saved and printed when a step fails."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ SMALL = (
 )
 
 
-def test_a_batch_that_is_not_finite_is_named_kept_and_replayed(
+def test_a_batch_that_is_not_finite_is_reported_saved_and_replayed(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, forward = tmp_path / "run", update_module.forward
 
-    def poisoned(model: Any, batch: Any, *given: Any) -> Any:
+    def with_infinite_weight(model: Any, batch: Any, *args: Any) -> Any:
         if batch.index == 1:
             with torch.no_grad():
                 model.roi_heads.box_predictor.cls_score.weight[0, 0] = float("inf")
-        return forward(model, batch, *given)
+        return forward(model, batch, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(update_module, "forward", poisoned)
+        patch.setattr(update_module, "forward", with_infinite_weight)
         assert main(["train", str(parts), "--output", str(run), *SMALL]) == 1
     printed = capsys.readouterr()
     assert "not finite" in printed.err
     assert "loss_classifier" in printed.err
-    assert ".jpg" in printed.err, "the images are named"
+    assert ".jpg" in printed.err, "the image names are printed"
     path = run / "not-finite.safetensors"
     assert f"--replay {path}" in printed.out
     assert main(["train", "--replay", str(path)]) == 0
@@ -50,17 +50,17 @@ def test_a_batch_that_is_not_finite_is_named_kept_and_replayed(
     assert all("nan" in line or "inf" in line for line in lines[-2:])
 
     weights = [*run.parent.glob("**/best.safetensors")]
-    assert weights == [], "there is none yet"
+    assert weights == [], "no best weights exist yet"
     assert main(["train", "--replay", str(parts / "instances_train.json")]) == 1
 
 
-def test_without_memory_it_says_what_takes_it(
+def test_out_of_memory_error_states_batch_size_and_image_size(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def full(*given: Any) -> Any:
+    def out_of_memory(*args: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(update_module, "forward", full)
+    monkeypatch.setattr(update_module, "forward", out_of_memory)
     assert main(["train", str(parts), "--output", str(tmp_path / "run"), *SMALL]) == 1
     error = capsys.readouterr().err
     assert "out of memory with batch size 2 and image size 64" in error
@@ -68,7 +68,7 @@ def test_without_memory_it_says_what_takes_it(
     assert "--accumulate" in error
 
 
-def test_a_loader_process_that_is_killed_is_one_line(
+def test_a_killed_loader_worker_is_a_one_line_error(
     parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     item, main_process = Dataset.__getitem__, os.getpid()

@@ -1,4 +1,4 @@
-"""Several labels an image, by the commands: colour and shape of drawn images, from one CSV file."""
+"""Test several labels per image with the commands: colour and shape of drawn images, from one CSV file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OPTIONS = (
 
 
 def draw_set(folder: Path, number: int, *, shuffled: bool = False, blanks: bool = False) -> Path:
-    """``number`` images of 48 x 48 and labels.csv; ``shuffled``: of another image's shape in the column shape."""
+    """Draw ``number`` images of 48 x 48 and write labels.csv; ``shuffled``: permute the column shape."""
     generator = np.random.default_rng(0)
     folder.mkdir(parents=True)
     rows = []
@@ -73,13 +73,13 @@ def test_from_the_csv_file_to_predictions(drawn: Path, tmp_path: Path, capsys: p
     printed = capsys.readouterr().out
     assert "task classify" in printed
     assert "27 images, 6 classes in 2 label fields (colour, shape)" in printed
-    assert "  to learn from: colour=" in printed
+    assert "  training images per class: colour=" in printed
     assert "(colour " in printed
     (row,) = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for part in ("train", "val"):
-        both = row[f"{part}_loss_colour"] + row[f"{part}_loss_shape"]
-        assert row[f"{part}_loss"] == pytest.approx(both, rel=1e-5)
-        assert min(row[f"{part}_loss_colour"], row[f"{part}_loss_shape"]) > 0
+    for split in ("train", "val"):
+        total = row[f"{split}_loss_colour"] + row[f"{split}_loss_shape"]
+        assert row[f"{split}_loss"] == pytest.approx(total, rel=1e-5)
+        assert min(row[f"{split}_loss_colour"], row[f"{split}_loss_shape"]) > 0
     assert row["accuracy"] == pytest.approx((row["accuracy_colour"] + row["accuracy_shape"]) / 2)
 
     metrics = contents(run / "metrics.json")
@@ -98,8 +98,8 @@ def test_from_the_csv_file_to_predictions(drawn: Path, tmp_path: Path, capsys: p
     assert contents(run / "evaluate-val/metrics.json") == metrics
     assert "mean accuracy of 2 label fields" in capsys.readouterr().out
 
-    found = Predictor(run, "cpu")(drawn / "3.png")
-    assert isinstance(found, FieldPredictions)
+    prediction = Predictor(run, "cpu")(drawn / "3.png")
+    assert isinstance(prediction, FieldPredictions)
     assert main(["predict", str(run), str(drawn / "3.png"), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
     results = contents(tmp_path / "out/predictions.json")
     assert [result["field"] for result in results] == ["colour", "shape"]
@@ -112,7 +112,7 @@ def test_from_the_csv_file_to_predictions(drawn: Path, tmp_path: Path, capsys: p
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def test_one_column_is_a_plain_classifier(drawn: Path, tmp_path: Path) -> None:
+def test_one_column_is_an_ordinary_classifier(drawn: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(["train", str(drawn), "--output", str(run), "--classes", "shape", *OPTIONS]) == 0
     metrics = contents(run / "metrics.json")
@@ -130,21 +130,21 @@ def test_inspect_counts_each_column(drawn: Path, tmp_path: Path, capsys: pytest.
 
 
 def small(fields: dict[str, str], rows: list[list[int]]) -> AnnotationTable:
-    own = tuple(LabelField(name, ClassMap(tuple(classes.split()))) for name, classes in fields.items())
-    builder = TableBuilder(joined(own), "", source="s", label_fields=own)
+    label_fields = tuple(LabelField(name, ClassMap(tuple(classes.split()))) for name, classes in fields.items())
+    builder = TableBuilder(joined(label_fields), "", source="s", label_fields=label_fields)
     for row, index in enumerate(rows):
         builder.add_image(f"{row}.png", (40, 40), class_index=index)
     return builder.build()
 
 
-def test_what_can_be_learned() -> None:
+def test_the_task_and_the_class_counts() -> None:
     table = small({"colour": "red blue", "shape": "x y"}, [[0, -1], [1, 1]])
     assert pick_task(TrainConfig(), table)[0] == "classify"
     assert class_counts(table) == {"colour=red": 1, "colour=blue": 1, "shape=x": 0, "shape=y": 1}
-    alone = small({"colour": "red blue", "shape": "x"}, [[0, 0], [1, 0]])
-    assert "the label column 'shape' has only one class" in obstacles(alone)["classify"]
-    with pytest.raises(DataError, match="name the others with --classes"):
-        pick_task(TrainConfig(), alone)
+    single_class = small({"colour": "red blue", "shape": "x"}, [[0, 0], [1, 0]])
+    assert "the label column 'shape' has only one class" in obstacles(single_class)["classify"]
+    with pytest.raises(DataError, match="list the others with --classes"):
+        pick_task(TrainConfig(), single_class)
 
 
 def test_evaluation_matches_columns_by_name() -> None:
@@ -153,15 +153,15 @@ def test_evaluation_matches_columns_by_name() -> None:
     assert table.class_index.tolist() == [[0, 1]]
     with pytest.raises(DataError, match="size is not known; known are colour"):
         match_classes(small({"shape": "x y", "size": "s m"}, []), model.class_map, model.label_fields)
-    plain = replace(model, class_map=ClassMap(("red", "blue")), label_fields=())
-    with pytest.raises(DataError, match="class 'red', 'blue' is not known to the model"):
-        match_classes(plain, model.class_map, model.label_fields)
+    single_field = replace(model, class_map=ClassMap(("red", "blue")), label_fields=())
+    with pytest.raises(DataError, match="class 'red', 'blue' is not a class of the model"):
+        match_classes(single_field, model.class_map, model.label_fields)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_each_column_is_learned_by_itself(shuffled: bool, tmp_path: Path) -> None:
-    """Control: labels of one column, shuffled, stay at chance, and the other column is learned all the same."""
+def test_each_column_is_learned_independently(shuffled: bool, tmp_path: Path) -> None:
+    """Control: a column with shuffled labels stays at chance, and the other column is still learned."""
     data = draw_set(tmp_path / "data", 270, shuffled=shuffled)
     run = tmp_path / "run"
     options = ("--model", "resnet18", "--epochs", "12", "--val", "0.3", "--test", "0", "--lr", "1e-3", "--no-val-loss")
@@ -169,6 +169,6 @@ def test_each_column_is_learned_by_itself(shuffled: bool, tmp_path: Path) -> Non
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["accuracy_colour"] > 0.9
     if shuffled:
-        assert last["accuracy_shape"] < 0.5  # chance is 0.33, of 81 images
+        assert last["accuracy_shape"] < 0.5  # chance is 0.33, on 81 images
     else:
         assert last["accuracy_shape"] > 0.7

@@ -1,4 +1,4 @@
-"""One-stage detectors through the commands, and the options that a run picks for them."""
+"""Test one-stage detectors with the commands, and the options that a run chooses for them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_train_evaluate_predict_and_resume(
 
 
 def table_of(sides: list[float]) -> AnnotationTable:
-    """One image of 400 pixels with square boxes of these sides."""
+    """Return a table of one image of 400 pixels with square boxes of these sides."""
     builder = TableBuilder(ClassMap.from_names(["a"]), ".", source="test")
     builder.add_image("a.jpg", (400, 400))
     for side in sides:
@@ -72,7 +72,7 @@ def table_of(sides: list[float]) -> AnnotationTable:
         ("fasterrcnn_mobilenet_v2_fpn_slim", {}, {"lr": 0.0025, "rois_per_image": 128}),  # control
     ],
 )
-def test_picked_options(arch: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_chosen_options(arch: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     table = table_of([100.0])
     config, _ = resolve(TrainConfig(data="x", model=arch, **options), table, table, torch.device("cpu"))
     assert {name: getattr(config, name) for name in expected} == expected
@@ -80,20 +80,20 @@ def test_picked_options(arch: str, options: dict[str, Any], expected: dict[str, 
         assert config.rois_per_image is None
 
 
-def test_the_demo_sets_options_leave_out_what_has_no_meaning() -> None:
+def test_demo_options_that_do_not_apply_are_omitted() -> None:
     table = table_of([100.0])
     config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, torch.device("cpu"))
     assert (config.rois_per_image, config.image_size) == (None, 240)
 
 
-def test_boxes_per_image_are_refused() -> None:
+def test_rois_per_image_is_an_error() -> None:
     table = table_of([100.0])
     with pytest.raises(DataError, match="one stage"):
         resolve(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
-    ("arch", "side", "found"),
+    ("arch", "side", "expected"),
     [
         ("retinanet_mobilenet_v2_fpn", 17, [16, 32, 64, 128, 256]),
         ("retinanet_mobilenet_v2_fpn", 5, [16, 32, 64, 128, 256]),  # two pixels of the finest map, of stride 8
@@ -102,8 +102,8 @@ def test_boxes_per_image_are_refused() -> None:
         (SSD, 5, None),
     ],
 )
-def test_fitted_anchors(arch: str, side: float, found: list[int] | None) -> None:
-    assert fitted_anchor_sizes(arch, "none", table_of([side]), Preprocessing(400, 800)) == found
+def test_fitted_anchors(arch: str, side: float, expected: list[int] | None) -> None:
+    assert fitted_anchor_sizes(arch, "none", table_of([side]), Preprocessing(400, 800)) == expected
 
 
 def test_a_trained_head_keeps_its_anchors(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_trained_head_keeps_its_anchors(tmp_path: Path) -> None:
     assert fitted_anchor_sizes(arch, str(tmp_path / "rcnn.pth"), small, Preprocessing(400, 800)) is not None
 
 
-def test_one_size_a_map_stands_for_its_octave() -> None:
+def test_one_size_per_map_becomes_three_sizes_of_an_octave() -> None:
     created = create_model(RETINANET, ["a"], weights="none", anchor_sizes=[8, 16, 32, 64, 128])
     assert created.model.description.anchor_sizes is not None
     assert created.model.description.anchor_sizes[0] == (8, 10, 12)

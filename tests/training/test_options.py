@@ -1,4 +1,4 @@
-"""Options of ``train``, each in a run of a second."""
+"""Test the options of ``train``, each in a run of about a second."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RATE = 1e-3
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders of red, green and blue images: frames of four films, six of each colour."""
+    """Write class folders of red, green and blue images: frames of four films, six of each colour."""
     root = tmp_path_factory.mktemp("colours") / "data"
     rng = np.random.default_rng(0)
     for channel, name in enumerate(("blue", "green", "red")):
@@ -35,10 +35,10 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def classify(data: Path | None, output: Path, *options: str) -> int:
-    given = [] if data is None else [str(data)]
-    small = ["--model", "mobilenet_v3_small", "--weights", "none", "--image-size", "64", "--device", "cpu"]
-    usual = ["--workers", "0", "--batch-size", "6", "--lr", str(RATE), "--augment", "none", "--output", str(output)]
-    return main(["train", *given, *small, *usual, *options])
+    positional = [] if data is None else [str(data)]
+    model = ["--model", "mobilenet_v3_small", "--weights", "none", "--image-size", "64", "--device", "cpu"]
+    training = ["--workers", "0", "--batch-size", "6", "--lr", str(RATE), "--augment", "none", "--output", str(output)]
+    return main(["train", *positional, *model, *training, *options])
 
 
 def rates(run: Path) -> list[float]:
@@ -73,36 +73,36 @@ def test_patience_stops_early(colours: Path, tmp_path: Path, rows: Any, capsys: 
     options = ("--epochs", "4", "--lr", "1e-9", "--schedule", "constant", "--no-val-loss")
     assert classify(colours, tmp_path / "run", *options, "--patience", "1") == 0
     assert "stopped early" in capsys.readouterr().out
-    assert len(rows(tmp_path / "run")) == 2  # nothing moves, so the second epoch is no better
+    assert len(rows(tmp_path / "run")) == 2  # the weights do not change, so the second epoch is no better
     assert classify(colours, tmp_path / "control", *options) == 0
     assert len(rows(tmp_path / "control")) == 4
 
 
-def test_evaluations_between_some_epochs(colours: Path, tmp_path: Path, rows: Any) -> None:
-    """Every second epoch and the last; early stopping looks at no other."""
+def test_evaluations_after_some_epochs(colours: Path, tmp_path: Path, rows: Any) -> None:
+    """Evaluate every second epoch and the last; early stopping uses no other."""
     options = ("--epochs", "5", "--lr", "1e-9", "--schedule", "constant", "--eval-epochs", "2")
     assert classify(colours, tmp_path / "run", *options) == 0
-    found = rows(tmp_path / "run")
-    assert [row["epoch"] for row in found if "accuracy" in row] == [1, 3, 4]
-    assert [row["epoch"] for row in found if "val_loss" in row] == [1, 3, 4]
-    assert all("train_loss" in row for row in found)
-    assert classify(colours, tmp_path / "long_group", *options, "--patience", "1") == 0
-    assert len(rows(tmp_path / "long_group")) == 4  # the first evaluation, and one that is no better
+    epoch_rows = rows(tmp_path / "run")
+    assert [row["epoch"] for row in epoch_rows if "accuracy" in row] == [1, 3, 4]
+    assert [row["epoch"] for row in epoch_rows if "val_loss" in row] == [1, 3, 4]
+    assert all("train_loss" in row for row in epoch_rows)
+    assert classify(colours, tmp_path / "patience", *options, "--patience", "1") == 0
+    assert len(rows(tmp_path / "patience")) == 4  # the first evaluation, and one that is no better
     assert classify(colours, tmp_path / "control", *options[:-2]) == 0
     assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [0, 1, 2, 3, 4]
 
 
-def test_groups_stay_on_one_side(colours: Path, tmp_path: Path) -> None:
+def test_groups_stay_in_one_split(colours: Path, tmp_path: Path) -> None:
     def films(run: Path) -> list[set[str]]:
         return [{name.split("_")[0] for name in names} for names in files(run).values()]
 
-    grouped, plain = tmp_path / "grouped", tmp_path / "plain"
+    grouped, ungrouped = tmp_path / "grouped", tmp_path / "ungrouped"
     assert classify(colours, grouped, "--epochs", "1", "--split", "group", "--group", "(film[0-9])") == 0
     train, val = films(grouped)
     assert not train & val
-    assert classify(colours, plain, "--epochs", "1") == 0
-    train, val = films(plain)
-    assert train & val  # control: a plain split tears films apart
+    assert classify(colours, ungrouped, "--epochs", "1") == 0
+    train, val = films(ungrouped)
+    assert train & val  # control: without groups films are divided
 
 
 def test_subset_and_split_file(colours: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_subset_and_split_file(colours: Path, tmp_path: Path) -> None:
     assert files(small)["val"] == files(first)["val"]
 
 
-def test_a_test_part_is_kept_and_scored_on_request(colours: Path, tmp_path: Path) -> None:
+def test_a_test_split_is_evaluated_on_request(colours: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert classify(colours, run, "--epochs", "1", "--test", "0.2") == 0
     assert {name: len(names) for name, names in files(run).items()} == {"train": 10, "val": 4, "test": 4}
@@ -133,7 +133,7 @@ def test_options_from_a_file(colours: Path, tmp_path: Path, rows: Any, capsys: p
     assert classify(None, run, "--config", str(file), "--epochs", "1") == 0
     assert len(rows(run)) == 1
     assert load(run).description.class_map.names == ("red", "blue")  # type: ignore[union-attr]
-    # the saved config is itself such a file
+    # the saved config is such a file, too
     saved = tmp_path / "saved"
     assert main(["train", "--config", str(run / "config.toml"), "--output", str(saved)]) == 0
     assert rows(saved) == rows(run)
@@ -143,7 +143,7 @@ def test_options_from_a_file(colours: Path, tmp_path: Path, rows: Any, capsys: p
     assert "epoch" in capsys.readouterr().err
 
 
-def test_a_frozen_part_does_not_move(colours: Path, tmp_path: Path) -> None:
+def test_a_frozen_part_does_not_change(colours: Path, tmp_path: Path) -> None:
     def weights(name: str, *options: str) -> dict[str, torch.Tensor]:
         assert classify(colours, tmp_path / name, "--schedule", "constant", "--no-val-loss", *options) == 0
         return load_checkpoint(tmp_path / name / "last.safetensors").weights
@@ -155,7 +155,7 @@ def test_a_frozen_part_does_not_move(colours: Path, tmp_path: Path) -> None:
     long = weights("long", "--epochs", "2", "--freeze", "backbone")
     free = weights("free", "--epochs", "1")
     assert differ(short, long)
-    assert differ(short, free) > differ(short, long)  # control: not frozen, the backbone and its norm statistics move
+    assert differ(short, free) > differ(short, long)  # control: not frozen, the backbone and its norm statistics change
 
 
 def test_a_frozen_rpn_and_trainable_layers(
@@ -174,7 +174,7 @@ def test_a_frozen_rpn_and_trainable_layers(
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "expected"),
     [
         (("--freeze", "backbone", "--trainable-layers", "2"), "--trainable-layers"),
         (("--model", "resnet19"), "resnet19"),
@@ -184,21 +184,21 @@ def test_a_frozen_rpn_and_trainable_layers(
         (("--val", "1.5"), "1.5"),
         (("--subset", "0"), "subset"),
         (("--device", "nothing"), "nothing"),
-        (("--split", "source"), "train part"),
+        (("--split", "source"), "train split"),
         (("--split-file", "nowhere.json"), "nowhere.json"),
     ],
 )
-def test_bad_options_are_one_line_and_leave_no_folder(
-    options: tuple[str, ...], named: str, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_bad_options_print_one_line_and_create_no_folder(
+    options: tuple[str, ...], expected: str, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert classify(colours, tmp_path / "run", "--epochs", "1", *options) == 1
     error = capsys.readouterr().err
-    assert named in error
+    assert expected in error
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
-def test_validation_images_without_objects_keep_the_last_epoch(
+def test_validation_images_without_objects_save_the_last_epoch_as_best(
     parts: Path, tmp_path: Path, train: Any, no_images: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"

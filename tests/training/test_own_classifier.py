@@ -1,4 +1,4 @@
-"""torchvision's dataset objects and a user's own network: train, evaluate, save, load, in the lines of the README."""
+"""Test torchvision's datasets and a user's own network as in tools/README.md: train, evaluate, save, load."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLASSES = ["airplane", "automobile", "bird"]
 
 
 class OwnNet(nn.Module):
-    """A user's CNN: [N, 3, 32, 32] -> logits [N, K]."""
+    """A CNN of a user: [N, 3, 32, 32] -> logits [N, K]."""
 
     def __init__(self, classes: int = 3) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class OwnNet(nn.Module):
 
 
 def solid_image(index: int) -> np.ndarray:
-    """One bright channel in noise, by class."""
+    """Return noise with one bright channel, which depends on the class."""
     pixels = np.random.default_rng(index).integers(0, 90, (32, 32, 3), dtype=np.uint8)
     pixels[..., index % 3] += 120
     return pixels
@@ -45,7 +45,7 @@ def solid_image(index: int) -> np.ndarray:
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CIFAR10:
-    """CIFAR10's own files with 60 images of three classes; its list of checksums is theirs, so it is replaced."""
+    """Write files in the format of CIFAR10 with 60 images of three classes; its list of checksums is replaced."""
     folder = tmp_path / CIFAR10.base_folder
     folder.mkdir()
 
@@ -66,7 +66,7 @@ def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CIFAR10:
     return CIFAR10(tmp_path, train=True)
 
 
-def test_cifar10_and_a_network_of_ones_own(cifar: CIFAR10, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cifar10_and_the_network_of_a_user(cifar: CIFAR10, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = OwnClassifier(OwnNet(), cifar.classes, image_size=32)
     loader = data_loader(LabelledImages(cifar, model.preprocessing), 16, shuffle=True)
@@ -81,10 +81,10 @@ def test_cifar10_and_a_network_of_ones_own(cifar: CIFAR10, tmp_path: Path, capsy
     assert metrics.best() == 1.0 > before
     assert "accuracy" in capsys.readouterr().out
     assert "loss_classifier" in validation_loss(model, loader, "cpu")
-    expected, found, control = (
+    expected, reloaded, control = (
         Predictor(m, "cpu")(solid_image(1)) for m in (model, again, OwnClassifier(OwnNet(), CLASSES, image_size=32))
     )
-    assert np.array_equal(expected.probabilities, found.probabilities)
+    assert np.array_equal(expected.probabilities, reloaded.probabilities)
     assert not np.array_equal(expected.probabilities, control.probabilities)
     assert again.description == model.description
     with pytest.raises(DataError, match=r"load.path, build=...."):
@@ -94,12 +94,12 @@ def test_cifar10_and_a_network_of_ones_own(cifar: CIFAR10, tmp_path: Path, capsy
 def test_cifar10_and_a_model_of_this_project(cifar: CIFAR10, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = create_model("resnet18", cifar.classes, weights="none", image_size=33).model
-    part = torch.utils.data.Subset(cifar, range(24))
-    loader = data_loader(LabelledImages(part, model.preprocessing), 8, shuffle=True)
+    subset = torch.utils.data.Subset(cifar, range(24))
+    loader = data_loader(LabelledImages(subset, model.preprocessing), 8, shuffle=True)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     first, second = (
         train_one_epoch(model, optimizer, loader, "cpu", epoch).losses["loss"] for epoch in (1, 2)
-    )  # not 0, which warms up
+    )  # not epoch 0, which has a warm-up
     metrics = evaluate(model, loader, "cpu")
     save_checkpoint(tmp_path / "resnet.safetensors", model)
     again = load(tmp_path / "resnet.safetensors")
@@ -123,8 +123,8 @@ def test_an_image_folder(tmp_path: Path) -> None:
     assert evaluate(model, loader, "cpu").best() == 1.0
 
 
-def test_a_checkpoint_of_another_kind_is_refused() -> None:
-    with pytest.raises(DataError, match="'resnet18', no module of your own"):
+def test_a_checkpoint_of_another_kind_is_an_error() -> None:
+    with pytest.raises(DataError, match="'resnet18', not a custom module"):
         OwnClassifier.from_saved(OwnNet(), {"arch": "resnet18"})
 
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_another_kind_is_refused() -> None:
     ("network", "message"),
     [(OwnNet(classes=4), r"\[2, 4\].*3 classes"), (nn.Conv2d(3, 3, 1), r"\[2, 3, 32, 32\].*3 classes")],
 )
-def test_a_network_with_other_outputs_is_named(network: nn.Module, message: str) -> None:
+def test_a_network_with_other_outputs_is_an_error(network: nn.Module, message: str) -> None:
     model = OwnClassifier(network, CLASSES, image_size=32)
     images = [torch.from_numpy(solid_image(i)).permute(2, 0, 1) for i in range(2)]
     with pytest.raises(DataError, match=message):
@@ -141,7 +141,7 @@ def test_a_network_with_other_outputs_is_named(network: nn.Module, message: str)
         model.eval()(images)
 
 
-def test_one_small_image_is_a_batch_for_a_network_without_norms() -> None:
+def test_one_small_image_is_a_valid_batch_without_norm_layers() -> None:
     model = OwnClassifier(OwnNet(), CLASSES, image_size=32)
     image = torch.from_numpy(solid_image(0)).permute(2, 0, 1)
     assert torch.isfinite(model([image], [{"class_index": torch.tensor(0)}])["loss_classifier"])

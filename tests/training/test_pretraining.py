@@ -1,4 +1,4 @@
-"""Making starting weights: reproducible, resumable, small, with a card that says the ground truth."""
+"""Test pretraining: reproducible and resumable, with small weights files and a correct card."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pretrain(replace(TINY, output=str(folder / "run"))).parent
 
 
-def test_the_file_is_half_and_says_what_it_is(run: Path) -> None:
+def test_the_file_is_float16_and_has_a_card(run: Path) -> None:
     checkpoint = load_checkpoint(run / "weights.safetensors")
     assert {tensor.dtype for tensor in checkpoint.weights.values()} == {torch.float16, torch.int64}
     assert not checkpoint.optimizer
@@ -43,14 +43,14 @@ def test_the_file_is_half_and_says_what_it_is(run: Path) -> None:
     assert hashlib.sha256((run / "weights.safetensors").read_bytes()).hexdigest() in card
     assert "8 scenes of 64 pixels" in card
     assert "segm_AP50" in card
-    assert "python -m detseg.pretrain --epochs 2" in card
+    assert "python -m detseg pretrain --epochs 2" in card
 
 
-def test_others_start_from_it(run: Path) -> None:
+def test_other_models_start_from_it(run: Path) -> None:
     weights = str(run / "weights.safetensors")
     classes = ClassMap.from_names(["star", "bolt"])
     description = describe("fasterrcnn_mobilenet_v3_large_fpn_slim", classes, weights=weights)
-    assert description.anchor_sizes == ANCHOR_SIZES, "an RPN means its anchors"
+    assert description.anchor_sizes == ANCHOR_SIZES, "the anchors of the RPN"
     report = load_weights(build_model(description), weights)
     assert report.matched == (("star", "star"),)
     assert not report.mismatched
@@ -63,22 +63,24 @@ def test_it_is_reproducible(run: Path, tmp_path: Path) -> None:
     assert other.read_bytes() != again.read_bytes(), "control"
 
 
-def test_it_goes_on_from_weights(run: Path, tmp_path: Path) -> None:
+def test_it_starts_from_weights(run: Path, tmp_path: Path) -> None:
     start = run / "weights.safetensors"
     later = pretrain(replace(TINY, output=str(tmp_path / "later"), weights=str(start), lr=0.0, seed=1))
     first, second = (load_checkpoint(path).weights for path in (start, later))
-    learned = [name for name in first if "running" not in name and "num_batches" not in name]
-    assert all(torch.equal(first[name], second[name]) for name in learned), "at no rate nothing is learned"
-    anew = pretrain(replace(TINY, output=str(tmp_path / "anew"), lr=0.0, seed=1))
-    assert not all(torch.equal(first[n], w) for n, w in load_checkpoint(anew).weights.items() if n in learned), (
+    trainable = [name for name in first if "running" not in name and "num_batches" not in name]
+    assert all(torch.equal(first[name], second[name]) for name in trainable), (
+        "without a learning rate no weight changes"
+    )
+    scratch = pretrain(replace(TINY, output=str(tmp_path / "scratch"), lr=0.0, seed=1))
+    assert not all(torch.equal(first[n], w) for n, w in load_checkpoint(scratch).weights.items() if n in trainable), (
         "control"
     )
     card = (tmp_path / "later" / "card.md").read_text()
-    assert f"began with | weights.safetensors, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}" in card
-    assert card.count("| command |") == 2, "the start's own card follows"
+    assert f"starting weights | weights.safetensors, sha256 {hashlib.sha256(start.read_bytes()).hexdigest()}" in card
+    assert card.count("| command |") == 2, "the card of the starting weights follows"
 
 
-def test_it_goes_on_where_it_stopped(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_resumes_where_it_stopped(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from detseg.training import pretraining as recipe
 
     def broken(*args: object, **kwargs: object) -> None:
@@ -90,7 +92,7 @@ def test_it_goes_on_where_it_stopped(run: Path, tmp_path: Path, monkeypatch: pyt
         with pytest.raises(OSError, match="no space"):
             pretrain(replace(TINY, output=str(folder)))
     assert load_checkpoint(folder / "last.safetensors").position.epoch == 1
-    with pytest.raises(DataError, match="continue it with --resume"):
+    with pytest.raises(DataError, match="resume it with --resume"):
         pretrain(replace(TINY, output=str(folder)))
     weights = pretrain(PretrainConfig(resume=str(folder), device="cpu"))
     assert weights.read_bytes() == (run / "weights.safetensors").read_bytes()
@@ -107,7 +109,7 @@ def _second_time(first: object, second: object) -> object:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work(tmp_path: Path) -> None:
+def test_two_processes_train_together(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += [
         "-m",
@@ -128,16 +130,16 @@ def test_two_processes_share_the_work(tmp_path: Path) -> None:
         subprocess.run([*command, str(tmp_path / name)], check=True, env=environment, capture_output=True)
     first, second = (load_checkpoint(tmp_path / name / "last.safetensors").weights for name in ("one", "two"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert "torchrun --nproc-per-node 2 -m detseg.pretrain" in (tmp_path / "one" / "card.md").read_text()
-    refused = [*command, str(tmp_path / "three"), "--batch-size", "3"]
-    result = subprocess.run(refused, capture_output=True, text=True)
+    assert "torchrun --nproc-per-node 2 -m detseg pretrain" in (tmp_path / "one" / "card.md").read_text()
+    invalid = [*command, str(tmp_path / "three"), "--batch-size", "3"]
+    result = subprocess.run(invalid, capture_output=True, text=True)
     assert result.returncode
     assert "cannot be divided among 2 processes" in result.stderr
 
 
 @pytest.mark.usefixtures("no_images")
 def test_from_a_labelled_set(parts: Path, tmp_path: Path) -> None:
-    """As ``train`` from scratch, and then the small file and its card; also when it goes on."""
+    """Like ``train`` from scratch, then the small file and its card; also when it is resumed."""
     options = replace(TINY, data=str(parts), output=str(tmp_path / "run"), epochs=1)
     weights = pretrain(options)
     checkpoint = load_checkpoint(weights)
@@ -145,7 +147,7 @@ def test_from_a_labelled_set(parts: Path, tmp_path: Path) -> None:
     assert ModelDescription.from_dict(checkpoint.model).class_map.names == ("bolt", "nut", "washer")
     card = (tmp_path / "run" / "card.md").read_text()
     assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
-    assert "name it before you pass them on" in card, "whose licence that is"
+    assert "state it before you share the weights" in card, "the licence of the data"
     before = weights.read_bytes()
     weights.unlink()
     assert pretrain(replace(TINY, resume=str(tmp_path / "run"))).read_bytes() == before

@@ -1,4 +1,4 @@
-"""The same seed gives the same run: again, with loader processes, and after an stop_request."""
+"""Test that the same seed returns the same run: repeated, with loader workers, and after an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-import detseg.training.trainer as recipe
+import detseg.training.trainer as trainer
 from detseg.checkpoints import load_checkpoint
 from detseg.cli import main
 
@@ -21,21 +21,21 @@ OPTIONS = ("--epochs", "3", "--augment", "strong", "--image-size", "64")
 
 @pytest.fixture(scope="module")
 def straight(parts: Path, train: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs without a break."""
+    """Train three epochs without an interruption."""
     run: Path = train(parts, tmp_path_factory.mktemp("straight") / "run", *OPTIONS)
     return run
 
 
 def weights_equal(first: Path, second: Path) -> bool:
-    """Whether the last weights and the optimizer's state are equal bit for bit."""
+    """Return whether the last weights and the optimizer's state are bit-identical."""
     a, b = (load_checkpoint(run / "last.safetensors") for run in (first, second))
     assert a.weights.keys() == b.weights.keys()
     pairs = [(a.weights[name], b.weights[name]) for name in a.weights]
     pairs += [(a.optimizer[name], b.optimizer[name]) for name in a.optimizer]
-    return all(torch.equal(one, other) for one, other in pairs)
+    return all(torch.equal(tensor, other) for tensor, other in pairs)
 
 
-def interrupted(
+def train_interrupted(
     parts: Path,
     run: Path,
     epochs: int,
@@ -43,17 +43,17 @@ def interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A run that is stopped after ``epochs`` epochs and one training pass, before anything of that pass is saved."""
+    """Train a run that is stopped after ``epochs`` epochs and one training pass, before that pass is saved."""
     calls = itertools.count()
-    measure = recipe.validation_loss
+    validation_loss = trainer.validation_loss
 
     def stop(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == epochs:
             raise KeyboardInterrupt
-        return measure(*args, **kwargs)
+        return validation_loss(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "validation_loss", stop)
+        patch.setattr(trainer, "validation_loss", stop)
         assert main(["train", str(parts), "--output", str(run), *small, *OPTIONS]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -68,7 +68,7 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = tmp_path / "run"
-    interrupted(parts, run, 2, small, monkeypatch, capsys)
+    train_interrupted(parts, run, 2, small, monkeypatch, capsys)
     assert load_checkpoint(run / "last.safetensors").position.epoch == 2
     assert len(rows(run)) == 2
     assert not weights_equal(straight, run)
@@ -88,10 +88,10 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(
         (("--seed", "1"), False),
     ],
 )
-def test_the_same_seed_gives_the_same_run(
+def test_the_same_seed_returns_the_same_run(
     more: tuple[str, ...], equal: bool, straight: Path, parts: Path, train: Any, rows: Any, tmp_path: Path
 ) -> None:
-    torch.manual_seed(len(more))  # what happened before must not matter
+    torch.manual_seed(len(more))  # earlier random numbers must have no effect
     run = train(parts, tmp_path / "run", *OPTIONS, *more)
     assert weights_equal(straight, run) == equal
     assert (rows(run) == rows(straight)) == equal
@@ -110,7 +110,7 @@ def test_a_resumed_run_keeps_its_options(
     assert value in error
 
 
-def test_a_finished_run_takes_more_epochs_only_when_asked(straight: Path, rows: Any, tmp_path: Path) -> None:
+def test_a_finished_run_trains_more_epochs_only_on_request(straight: Path, rows: Any, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(straight, run)
     assert main(["train", "--resume", str(run)]) == 0
@@ -122,7 +122,7 @@ def test_a_finished_run_takes_more_epochs_only_when_asked(straight: Path, rows: 
     assert not weights_equal(straight, run)
 
 
-def test_a_run_is_never_written_over(
+def test_a_run_is_never_overwritten(
     straight: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in straight.iterdir()}

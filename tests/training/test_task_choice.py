@@ -1,4 +1,4 @@
-"""What a data set can teach, by its annotations and by the model that is asked for."""
+"""Test the choice of the task from the annotations, the model and the options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SQUARE = [np.array([[2.0, 2], [12, 2], [12, 12], [2, 12]])]
 
 
 def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: int | None = None) -> AnnotationTable:
-    """One image; an instance for each (has a mask, is a crowd)."""
+    """Return a table of one image; one instance for each (has a mask, is a crowd)."""
     builder = TableBuilder(ClassMap.from_names([f"c{i}" for i in range(classes)]), Path("/data"), source="set")
     builder.add_image("a.jpg", (40, 60), class_index=class_index)
     for number, (masked, crowd) in enumerate(instances, 1):
@@ -30,7 +30,7 @@ def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: 
 
 
 @pytest.mark.parametrize(
-    ("instances", "task", "said"),
+    ("instances", "task", "expected"),
     [
         ([(True, False)], "segment", "the most"),
         ([(False, False)], "detect", "the most"),
@@ -38,23 +38,23 @@ def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: 
         ([(True, False), (False, True)], "segment", "the most"),  # a crowd is not trained on and needs no mask
     ],
 )  # fmt: skip
-def test_the_most_that_the_data_can_teach(instances: list[tuple[bool, bool]], task: str, said: str) -> None:
-    found, reason = pick_task(TrainConfig(), table(instances))
-    assert found == task
-    assert said in reason
+def test_the_most_demanding_possible_task(instances: list[tuple[bool, bool]], task: str, expected: str) -> None:
+    picked, reason = pick_task(TrainConfig(), table(instances))
+    assert picked == task
+    assert expected in reason
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("data", "expected"),
     [
         (table([]), "there are no boxes"),
         (table([(True, True)] * 3), "all 3 instances are crowds or ignored"),
         (table([], classes=1, class_index=0), "only one class"),
     ],
 )
-def test_nothing_to_learn(given: AnnotationTable, said: str) -> None:
-    with pytest.raises(DataError, match=said):
-        pick_task(TrainConfig(), given)
+def test_no_possible_task(data: AnnotationTable, expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
+        pick_task(TrainConfig(), data)
 
 
 @pytest.mark.parametrize(
@@ -65,32 +65,32 @@ def test_nothing_to_learn(given: AnnotationTable, said: str) -> None:
         ({"task": "detect"}, "detect"),
     ],
 )
-def test_the_model_or_the_user_decides(options: dict[str, str], task: str) -> None:
+def test_the_model_or_the_option_determines_the_task(options: dict[str, str], task: str) -> None:
     assert pick_task(TrainConfig(**options), table([(True, False)]))[0] == task  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
-        ({"model": "maskrcnn_resnet50_fpn"}, "there are no masks; it can teach detect"),
+        ({"model": "maskrcnn_resnet50_fpn"}, "there are no masks; possible: detect"),
         ({"task": "segment"}, "there are no masks"),
         ({"model": "resnet18"}, "there are no class folders"),
         ({"model": "resnet18", "task": "detect"}, "--model resnet18 is for --task classify"),
         ({"model": "resnet19"}, "resnet18"),
     ],
 )
-def test_what_cannot_be_is_said_before_training(options: dict[str, str], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_impossible_tasks_are_errors(options: dict[str, str], expected: str) -> None:
+    with pytest.raises(DataError, match=expected):
         pick_task(TrainConfig(**options), table([(False, False)]))  # type: ignore[arg-type]
 
 
-def test_classes_need_two() -> None:
+def test_classification_needs_two_classes() -> None:
     assert obstacles(table([], class_index=1))["classify"] == ""
     assert pick_task(TrainConfig(), table([], class_index=1))[0] == "classify"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         ({"epochs": 0}, "--epochs 0"),
         ({"batch_size": 0}, "--batch-size 0"),
@@ -99,29 +99,29 @@ def test_classes_need_two() -> None:
         ({"image_size": 4}, "--image-size 4: it must be at least 32"),
         ({"mask_rois_per_image": 0}, "--mask-rois-per-image 0: it must be at least 1"),
         ({"head_lr_mult": 0.0}, "--head-lr-mult 0.0: it must be a number above 0"),
-        ({"beta2": 1.0}, "--beta2 1.0: a decay lies between 0 and 1"),
-        ({"beta2": 0.9, "optimizer": "sgd"}, "--beta2 0.9 is of adamw"),
+        ({"beta2": 1.0}, "--beta2 1.0: a decay is between 0 and 1"),
+        ({"beta2": 0.9, "optimizer": "sgd"}, "--beta2 0.9 is an option of adamw"),
         ({"lr": 0.0}, "--lr 0.0"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"seed": -1}, "--seed -1"),
         ({"freeze": "backbone", "trainable_layers": 2}, "give one of them"),
     ],
 )
-def test_numbers_out_of_range(options: dict[str, float], said: str) -> None:
-    given = table([(True, False)])
-    with pytest.raises(DataError, match=said):
-        resolve(TrainConfig(data="x", **options), given, given, torch.device("cpu"))  # type: ignore[arg-type]
+def test_numbers_out_of_range(options: dict[str, float], expected: str) -> None:
+    data = table([(True, False)])
+    with pytest.raises(DataError, match=expected):
+        resolve(TrainConfig(data="x", **options), data, data, torch.device("cpu"))  # type: ignore[arg-type]
 
 
-def test_every_choice_has_a_reason_and_the_users_own_is_kept() -> None:
-    given = table([(True, False)] * 90)
-    config, lines = resolve(TrainConfig(data="x", lr=0.5), given, given, torch.device("cpu"))
+def test_every_choice_has_a_reason_and_options_of_the_user_stay() -> None:
+    crowded = table([(True, False)] * 90)
+    config, lines = resolve(TrainConfig(data="x", lr=0.5), crowded, crowded, torch.device("cpu"))
     assert (config.lr, config.batch_size, config.workers, config.detections_per_image) == (0.5, 1, 0, 135)
     assert config.model == "maskrcnn_mobilenet_v3_large_fpn"
     assert (config.weights, config.freeze) == ("coco", "backbone")
     assert all(line.endswith(")") for line in lines)
     assert not any(line.strip().startswith("lr ") for line in lines)
-    cuda, _ = resolve(TrainConfig(data="x"), given, given, torch.device("cuda"))
+    cuda, _ = resolve(TrainConfig(data="x"), crowded, crowded, torch.device("cuda"))
     assert (cuda.model, cuda.freeze, cuda.image_size) == ("maskrcnn_resnet50_fpn", "stem", None)
     folders = table([], class_index=1)
     config, lines = resolve(TrainConfig(data="x"), folders, folders, torch.device("cpu"))

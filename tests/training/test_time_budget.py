@@ -1,4 +1,4 @@
-"""--minutes: epochs that fit a budget, from speeds that are measured without a trace."""
+"""Test ``--minutes``: epochs that fit a budget, from measured speeds, without side effects of the measurement."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from detseg.annotations import read
-from detseg.checkpoints import load_checkpoint, save_checkpoint
-from detseg.checkpoints import manager as manager
+from detseg.checkpoints import load_checkpoint, manager, save_checkpoint
 from detseg.cli import main
 from detseg.models import freeze
 from detseg.models.create import create_model
@@ -29,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("no_images")
 
 Train = Callable[..., Path]
 MINUTES = ("--epochs", "null", "--image-size", "64", "--augment", "strong")
-"""Without the number of epochs that the fixture gives."""
+"""Without the number of epochs that the fixture sets."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def weights_equal(first: Path, second: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_same_run_by_minutes_and_by_the_epochs_that_they_pick(
+def test_minutes_and_the_resulting_epochs_train_the_same_run(
     timed: Path, parts: Path, train: Train, rows: Any, tmp_path: Path
 ) -> None:
     saved = config_of(timed)
@@ -63,7 +62,7 @@ def test_the_same_run_by_minutes_and_by_the_epochs_that_they_pick(
 def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
     timed: Path, rows: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(*given: Any) -> tuple[float, float]:
+    def fail(*args: Any) -> tuple[float, float]:
         raise AssertionError("measured again")
 
     monkeypatch.setattr(budget, "epoch_seconds", fail)
@@ -80,7 +79,7 @@ def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "expected"),
     [
         (("--minutes", "1", "--epochs", "2"), "--minutes 1 and --epochs 2"),
         (("--minutes", "0"), "--minutes 0.0: it must be a number above 0"),
@@ -88,16 +87,16 @@ def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
         (("--minutes", ".inf", "--epochs", "null"), "--minutes inf"),
     ],
 )
-def test_what_cannot_be(
-    options: tuple[str, ...], named: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_invalid_options(
+    options: tuple[str, ...], expected: str, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
     assert main(["train", str(parts), "--output", str(run), "--device", "cpu", *options]) == 1
-    assert named in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not run.exists()
 
 
-def test_a_saved_config_can_be_given_by_its_epochs_or_its_minutes(
+def test_a_saved_config_works_with_its_epochs_or_its_minutes(
     timed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     again = ["train", "--config", str(timed / "config.toml"), "--output"]
@@ -111,37 +110,37 @@ def test_a_saved_config_can_be_given_by_its_epochs_or_its_minutes(
 @pytest.mark.parametrize(
     ("minutes", "epochs", "warmup", "milestones"), [(1.0, 12, 7, [8, 11]), (0.99, 11, 7, [7, 10]), (0.01, 1, 0, [1, 1])]
 )
-def test_epochs_warm_up_and_milestones_follow_from_the_speeds(
+def test_epochs_warm_up_and_milestones_depend_on_the_speed(
     minutes: float,
     epochs: int,
     warmup: int,
     milestones: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 1.0, 0.5))
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 1.0, 0.5))
     config = TrainConfig(minutes=minutes, batch_size=4, schedule="multistep")
     picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
     assert (picked.epochs, picked.warmup_steps, picked.milestones) == (epochs, warmup, milestones)
-    took = "an epoch takes 5 s, 3.5 to train, 1 to evaluate and 0.5 to save"
-    assert f"epochs {epochs} (measured: {took})" in "\n".join(lines)
+    measured = "5 s per epoch: training 3.5, evaluation 1, saving 0.5"
+    assert f"epochs {epochs} (measured: {measured})" in "\n".join(lines)
     assert ("warning" in lines[-1]) == (minutes == 0.01)
-    given = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
-    picked, _ = budget.fit_to_minutes(given, None, range(25), range(5), None)  # type: ignore[arg-type]
+    config = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
+    picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
     assert picked.warmup_steps == 3
 
 
-def test_fewer_evaluations_leave_room_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *given: budget.EpochSeconds(3.5, 8.0, 0.5))
+def test_fewer_evaluations_leave_time_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 8.0, 0.5))
     counts = []
-    for every in (1, 4):
-        config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=every)
+    for eval_epochs in (1, 4):
+        config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=eval_epochs)
         picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
         counts.append(picked.epochs)
     assert counts == [5, 10]
 
 
 @pytest.mark.parametrize("level", ["none", "backbone"])
-def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> None:
+def test_measuring_has_no_side_effects(parts: Path, tmp_path: Path, level: str) -> None:
     table = read(parts)
     model = create_model(
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
@@ -163,19 +162,19 @@ def test_measuring_leaves_no_trace(parts: Path, tmp_path: Path, level: str) -> N
 
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every checkpoint takes 100 seconds, by the clock."""
-    epochs_without_improvement, clock = [0.0], time.perf_counter
+    """Make every checkpoint take 100 simulated seconds."""
+    delay, clock = [0.0], time.perf_counter
 
-    def save(*given: Any, **named: Any) -> None:
-        epochs_without_improvement[0] += 100
-        save_checkpoint(*given, **named)
+    def save(*args: Any, **kwargs: Any) -> None:
+        delay[0] += 100
+        save_checkpoint(*args, **kwargs)
 
-    monkeypatch.setattr(time, "perf_counter", lambda: clock() + epochs_without_improvement[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + delay[0])
     monkeypatch.setattr(manager, "save_checkpoint", save)
 
 
 def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_disk: None) -> None:
-    """Of features that are at hand an epoch takes less time than its checkpoint."""
+    """With cached features an epoch takes less time than its checkpoint."""
     table = read(parts)
     config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="adamw", ema=0.9)
     model = create_model(
@@ -183,30 +182,30 @@ def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_d
     ).model
     measured = budget.epoch_seconds(config, model, table, table, DataModule(config, model, folder=tmp_path / "run"))
     assert 100 <= measured.saving < 110
-    assert max(measured.learning, measured.scoring) < 100  # control
+    assert max(measured.training, measured.evaluation) < 100  # control
     assert not list((tmp_path / "run").iterdir())
     assert (
         budget.epoch_seconds(config, model, table, table, DataModule(config, model)).saving == 0
-    )  # nothing to write into
+    )  # no folder to write to
 
 
-def test_the_seconds_of_an_epoch_have_the_checkpoint_before_it(
+def test_the_seconds_of_an_epoch_include_the_previous_checkpoint(
     parts: Path, train: Train, tmp_path: Path, slow_disk: None
 ) -> None:
     run = train(parts, tmp_path / "run", "--epochs", "2", "--image-size", "64")
     first, second = (json.loads(row)["seconds"] for row in (run / "metrics.jsonl").read_text().splitlines())
-    assert first < 100 <= second < 200  # the first has nothing before it
+    assert first < 100 <= second < 200  # the first epoch has no checkpoint before it
 
 
-def test_the_first_run_does_not_count_and_one_slow_run_decides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measured(seconds: list[float], allowed: float) -> tuple[float, int]:
-        now, took = [0.0], iter(seconds)
+def test_the_warm_up_run_is_not_counted_and_a_slow_run_has_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(seconds: list[float], time_limit: float) -> tuple[float, int]:
+        now, durations = [0.0], iter(seconds)
 
         def run() -> None:
-            now.append(now[-1] + next(took))
+            now.append(now[-1] + next(durations))
 
         monkeypatch.setattr(budget.time, "perf_counter", lambda: now[-1])
-        return budget._seconds(run, allowed), len(now) - 1
+        return budget._seconds(run, time_limit), len(now) - 1
 
     assert measured([50, 1, 9, 2], 100) == (2, 4)
     assert measured([50, 1, 2, 9], 2.5) == (1.5, 3)

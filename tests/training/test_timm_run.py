@@ -1,4 +1,4 @@
-"""Training on a timm backbone by the command."""
+"""Test training with a timm backbone from the command line."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def test_classify_evaluate_and_resume(tmp_path: Path) -> None:
         cv2.imwrite(str(path), np.full((40, 50, 3), 40 + 150 * (index % 2) + index, np.uint8))
     run = tmp_path / "run"
     options = ("--epochs", "1", "--image-size", "64", "--device", "cpu", "--workers", "0", "--output", str(run))
-    named = ("--model", "classifier", "--backbone", "timm:test_convnext", "--weights", "none")
-    assert main(["train", str(tmp_path / "data"), *named, *options]) == 0
+    model = ("--model", "classifier", "--backbone", "timm:test_convnext", "--weights", "none")
+    assert main(["train", str(tmp_path / "data"), *model, *options]) == 0
     saved = tomllib.loads((run / "config.toml").read_text())
     assert saved["model"] == "classifier_timm:test_convnext"
     assert "backbone" not in saved

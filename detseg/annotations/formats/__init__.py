@@ -1,1 +1,1 @@
-"""One small file for each way in which labelled images are written down: readers and writers, all to the same table."""
+"""Readers and writers of annotation formats, one small package for each; all use the same table."""

@@ -1,1 +1,1 @@
-"""Measured side by side with the baseline of torchvision, PIL and pycocotools: what is faster here, and how much."""
+"""Compare the speed with a baseline of torchvision, PIL and pycocotools, side by side."""

@@ -1,4 +1,4 @@
-"""torchvision's own detector with the weights, anchors and samples of one of ours: what it is compared with."""
+"""Build torchvision's detector with the weights, anchors and samples of a detseg model, as a baseline."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from detseg.models.build import torchvision_rcnn
 
 
 def baseline_model(model: Detector) -> Any:
-    """a torchvision detector with the weights of ``model``, all of it learning.
+    """Return a torchvision detector with the weights of ``model``, all of them trainable.
 
-    Images come in the network's size, so that torchvision need not resize them and their masks; it would also draw a
-    size, and with that other anchors and RoIs than ours.
+    Images must have the network's size, so that torchvision does not resize them and their masks; it would also sample
+    a size, and with it other anchors and RoIs than ``model``.
     """
     baseline = torchvision_rcnn(model.description)
     baseline.load_state_dict(model.state_dict())

@@ -1,4 +1,4 @@
-"""``benchmark frozen|step|evaluate|predict|loader|index|all``: speed against the baseline, on what is made here."""
+"""Run ``benchmark frozen|step|evaluate|predict|loader|index|all``: speed against the baseline, on generated data."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import machine
 
 TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index")
-"""Each is a module beside this one with a ``compare(device) -> list[Comparison]``."""
+"""Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 
 def compare(config: BenchmarkConfig) -> dict[str, Any]:
     """Measure one topic, or all; print the table and write speed.json and speed.md in the output folder.
 
     Raises:
-        DataError: data are given; these comparisons make their own.
+        DataError: data is given; these comparisons generate their own.
     """
     if config.data:
-        raise DataError(f"benchmark {config.what} {config.data}: it makes its own data; leave it out")
+        raise DataError(f"benchmark {config.what} {config.data}: it generates its own data; omit it")
     device = pick_device(config.device)
-    output, where = Path(config.output or "benchmark-speed"), machine(device)
-    found: list[Comparison] = []
+    output, machine_name = Path(config.output or "benchmark-speed"), machine(device)
+    comparisons: list[Comparison] = []
     for topic in TOPICS if config.what == "all" else (config.what,):
         measure: Callable[..., list[Comparison]] = import_module(f"detseg.benchmarks.speed.{topic}").compare
-        found += measure(device)
-        write_json(output / "speed.json", {"machine": where, "rows": [one.to_dict() for one in found]})
-    rows = table(found)
-    notes = [f"{one.name}: {one.note}" for one in found if one.note]
+        comparisons += measure(device)
+        write_json(output / "speed.json", {"machine": machine_name, "rows": [row.to_dict() for row in comparisons]})
+    rows = table(comparisons)
+    notes = [f"{row.name}: {row.note}" for row in comparisons if row.note]
     markdown = [f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *rows)]
-    write_text(output / "speed.md", "\n".join([*markdown, "", *notes, "", f"Machine: {where}"]) + "\n")
-    print("\n".join([*align(rows, HEADER), *notes, where]))
-    return {"rows": [one.to_dict() for one in found]}
+    write_text(output / "speed.md", "\n".join([*markdown, "", *notes, "", f"Machine: {machine_name}"]) + "\n")
+    print("\n".join([*align(rows, HEADER), *notes, machine_name]))
+    return {"rows": [row.to_dict() for row in comparisons]}

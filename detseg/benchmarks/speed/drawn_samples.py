@@ -1,4 +1,4 @@
-"""Images with known objects, drawn in memory: the same for both ways of a comparison."""
+"""Draw images with known objects in memory: the same for both implementations of a comparison."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Target = dict[str, Tensor]
 def drawn_samples(
     count: int, size_hw: tuple[int, int], *, instances: int, num_labels: int, seed: int = 0
 ) -> list[tuple[Tensor, Target]]:
-    """Noise with filled ellipses: images uint8 [3, H, W], targets with boxes, labels, masks and image_id."""
+    """Draw filled ellipses on noise: images uint8 [3, H, W], targets with boxes, labels, masks and image_id."""
     rng = np.random.default_rng(seed)
     height, width = size_hw
     rows, columns = np.mgrid[:height, :width]
@@ -26,8 +26,8 @@ def drawn_samples(
             mask = ((rows + 0.5 - y) / half[0]) ** 2 + ((columns + 0.5 - x) / half[1]) ** 2 <= 1
             image[mask] = rng.integers(0, 256, 3, dtype=np.uint8)
             masks.append(mask)
-            held_y, held_x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            boxes.append([held_x[0], held_y[0], held_x[-1] + 1, held_y[-1] + 1])
+            mask_rows, mask_columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            boxes.append([mask_columns[0], mask_rows[0], mask_columns[-1] + 1, mask_rows[-1] + 1])
         target = {
             "boxes": torch.tensor(np.array(boxes), dtype=torch.float32),
             "labels": torch.from_numpy(rng.integers(1, num_labels + 1, instances)),
@@ -38,33 +38,34 @@ def drawn_samples(
     return samples
 
 
-class SkilledRpn(nn.Module):
-    """An RPN that does its own work, and then proposes what a trained one would: boxes around the objects, and others.
+class SimulatedRpn(nn.Module):
+    """Run an RPN, but return the proposals of a trained one instead: boxes around the objects, and others.
 
-    Random weights propose at random, so the heads would meet hardly any positive and have less to do than in practice.
+    Randomly initialized RPNs have random proposals, so the heads would get almost no positives and less work than in
+    practice.
     """
 
     def __init__(self, rpn: nn.Module, samples: list[tuple[Tensor, Target]], proposals: int = 300) -> None:
-        """``samples``: of which every image's objects are found, by the image's objects or, without, in turn."""
+        """Generate ``proposals`` boxes around the objects of each of ``samples``, which must be used in this order."""
         super().__init__()
         self.rpn = rpn
         rng = np.random.default_rng(7)
-        self._found: list[Tensor] = []
+        self._proposals: list[Tensor] = []
         for image, target in samples:
             boxes = target["boxes"].numpy()
-            own = boxes[rng.integers(0, len(boxes), proposals)]
-            sides = np.tile(own[:, 2:] - own[:, :2], 2)
+            objects = boxes[rng.integers(0, len(boxes), proposals)]
+            sides = np.tile(objects[:, 2:] - objects[:, :2], 2)
             spread = np.where(rng.random((proposals, 1)) < 0.4, 0.08, 0.6)
-            moved = torch.from_numpy((own + rng.normal(0, 1, own.shape) * spread * sides).astype(np.float32))
+            moved = torch.from_numpy((objects + rng.normal(0, 1, objects.shape) * spread * sides).astype(np.float32))
             height, width = image.shape[1:]
             moved[:, 0::2].clamp_(0, width)
             moved[:, 1::2].clamp_(0, height)
-            self._found.append(moved[(moved[:, 2:] - moved[:, :2] > 4).all(1)])
-        self.turn = 0
+            self._proposals.append(moved[(moved[:, 2:] - moved[:, :2] > 4).all(1)])
+        self.next_sample = 0
 
     def forward(self, images: object, maps: object, targets: object = None) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """As torchvision's; the images are taken to come in their order."""
-        found, losses = self.rpn(images, maps, targets)
-        numbers = [(self.turn + index) % len(self._found) for index in range(len(found))]
-        self.turn += len(found)
-        return [self._found[number] for number in numbers], losses
+        """As in torchvision; the images must be in the order of the samples."""
+        proposals, losses = self.rpn(images, maps, targets)
+        indices = [(self.next_sample + index) % len(self._proposals) for index in range(len(proposals))]
+        self.next_sample += len(proposals)
+        return [self._proposals[index] for index in indices], losses

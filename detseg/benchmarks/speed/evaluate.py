@@ -1,4 +1,4 @@
-"""From a network's output to scores: masks pasted and encoded, and COCO's metrics of many masks."""
+"""Compare the speed of evaluation: pasting and encoding masks, and COCO metrics of many masks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
+from detseg.benchmarks.speed.interleaved_timing import Comparison, one_core, time_interleaved
 from detseg.benchmarks.speed.scenes_set import NAMES, raw_prediction, scene_annotations
 from detseg.boxes import xywh_to_xyxy
 from detseg.errors import DataError
@@ -33,17 +33,17 @@ from detseg.postprocess import finish
 from detseg.preprocess import Geometry
 from detseg.structures import RLE, Prediction, RawPrediction
 
-SAME = 0.9
-"""IoU of our masks with the baseline's, which cuts the corners of boxes to whole pixels and so moves small masks a bit."""
+MIN_IOU = 0.9
+"""Minimum IoU with the masks of the baseline, which truncates box corners to whole pixels and so shifts small masks."""
 ORDER = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large",
 )  # fmt: skip
-"""Our names of the 12 numbers of pycocotools' ``summarize``."""
+"""Names in detseg of the 12 numbers of pycocotools' ``summarize``."""
 
 
 def compare(device: torch.device) -> list[Comparison]:
-    """Both ways run on the CPU, whatever ``device``."""
+    """Run both comparisons on the CPU, independent of ``device``."""
     with one_core():
         return [pasting(), scoring()]
 
@@ -51,10 +51,10 @@ def compare(device: torch.device) -> list[Comparison]:
 def pasting(
     *, detections: int = 100, size_hw: tuple[int, int] = (800, 1066), images: int = 4, turns: int = 5
 ) -> Comparison:
-    """Soft masks inside boxes to COCO RLEs of whole images.
+    """Compare conversion of soft masks inside boxes to COCO RLEs of whole images.
 
     Raises:
-        DataError: the two ways do not agree.
+        DataError: the two implementations do not agree.
     """
     rng = np.random.default_rng(0)
     raws = [raw_prediction(rng, detections, size_hw) for _ in range(images)]
@@ -65,7 +65,7 @@ def pasting(
         [_pasted(transform, raw, size_hw) for raw in raws],
     )
     agreement = check_masks(list(chain(*ours)), list(chain(*theirs)))
-    found = in_turn(
+    comparison = time_interleaved(
         f"paste and encode {detections} masks, {size_hw[0]} x {size_hw[1]}",
         lambda: [finish(raw, geometry) for raw in raws],
         lambda: [_pasted(transform, raw, size_hw) for raw in raws],
@@ -73,75 +73,77 @@ def pasting(
         target=20,
         turns=turns,
     )
-    return replace(found, note=f"{_per_second(found, images)}; IoU of all masks with the baseline's {agreement:.3f}")
+    return replace(
+        comparison, note=f"{_per_second(comparison, images)}; IoU of all masks with the baseline's {agreement:.3f}"
+    )
 
 
 def scoring(
     *, images: int = 100, objects: int = 30, size_hw: tuple[int, int] = (480, 640), turns: int = 5
 ) -> Comparison:
-    """Mask AP from predictions and ground truth in memory, in seconds of all cores together: the engine may use several.
+    """Compare mask AP from predictions and ground truth in memory, in seconds summed over cores: several may be used.
 
     Raises:
-        DataError: the two ways do not give the same 12 numbers.
+        DataError: the two implementations do not return the same 12 numbers.
     """
     ground_truth = scene_annotations(images, size_hw, objects)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "instances.json"
         path.write_bytes(msgspec.json.encode(ground_truth))
-        read = read_ground_truth(path)
+        ground_truth_table = read_ground_truth(path)
     predictions = _predictions(ground_truth, size_hw)
     targets = [{"image_id": image["id"]} for image in ground_truth["images"]]
 
     def ours() -> list[float | None]:
-        evaluator = CocoEvaluator(read, iou_types=("segm",))
+        evaluator = CocoEvaluator(ground_truth_table, iou_types=("segm",))
         evaluator.update(targets, predictions)
         stats = evaluator.compute().stats["segm"]
         return [stats[name] for name in ORDER]
 
     results = _results(ground_truth, predictions)
-    check_scores(ours(), _scored(*copy.deepcopy((ground_truth, results))))
-    taken: tuple[list[float], list[float]] = ([], [])
+    check_scores(ours(), _pycocotools_stats(*copy.deepcopy((ground_truth, results))))
+    seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(turns):
-        given = copy.deepcopy((ground_truth, results))  # pycocotools writes into them
-        taken[0].append(_core_seconds(ours))
-        taken[1].append(_core_seconds(partial(_scored, *given)))
-    found = Comparison(
+        copies = copy.deepcopy((ground_truth, results))  # pycocotools modifies them
+        seconds[0].append(_core_seconds(ours))
+        seconds[1].append(_core_seconds(partial(_pycocotools_stats, *copies)))
+    comparison = Comparison(
         f"mask AP, {images} images of {objects} objects",
         "pycocotools' COCOeval",
-        tuple(taken[0]),
-        tuple(taken[1]),
+        tuple(seconds[0]),
+        tuple(seconds[1]),
         unit="core s",
     )
-    return replace(found, note=f"{_per_second(found, images)}; the same 12 numbers")
+    return replace(comparison, note=f"{_per_second(comparison, images)}; the same 12 numbers")
 
 
 def check_masks(ours: Sequence[RLE], theirs: Sequence[RLE]) -> float:
-    """Pixels in both over pixels in either, of all pairs together; DataError below :data:`SAME` or if some lack."""
+    """Return the IoU of all pairs together; DataError below :data:`MIN_IOU` or if the numbers of masks differ."""
     if len(ours) != len(theirs):
         raise DataError(
-            f"{len(ours)} masks of ours, {len(theirs)} of the baseline's; the comparison is not of equal work"
+            f"{len(ours)} masks in detseg, {len(theirs)} in the baseline; the comparison is not of equal work"
         )
-    pairs = [[one, other] for one, other in zip(ours, theirs, strict=True)]
+    pairs = [[mask, other] for mask, other in zip(ours, theirs, strict=True)]
     both, either = (
         sum(float(coco_mask.area(coco_mask.merge(pair, intersect=intersect))) for pair in pairs)
         for intersect in (True, False)
     )
-    if both < SAME * either:
+    if both < MIN_IOU * either:
         raise DataError(
-            f"masks share {both / either:.3f} of their pixels with the baseline's; at least {SAME} is wanted"
+            f"masks share {both / either:.3f} of their pixels with the baseline's; at least {MIN_IOU} is required"
         )
     return both / either if either else 1.0
 
 
 def check_scores(ours: Sequence[float | None], theirs: Sequence[float]) -> None:
-    """DataError unless both are the same numbers; pycocotools' -1 is our None."""
-    pairs = [(-1.0 if one is None else one, float(other)) for one, other in zip(ours, theirs, strict=True)]
-    if any(abs(one - other) > 1e-12 for one, other in pairs):
-        raise DataError(f"the scores differ (ours, pycocotools'): {pairs}")
+    """Raise DataError unless both are the same numbers; None in detseg is -1 in pycocotools."""
+    pairs = [(-1.0 if score is None else score, float(other)) for score, other in zip(ours, theirs, strict=True)]
+    if any(abs(score - other) > 1e-12 for score, other in pairs):
+        raise DataError(f"the scores differ (detseg, pycocotools): {pairs}")
 
 
 def _pasted(transform: GeneralizedRCNNTransform, raw: RawPrediction, size_hw: tuple[int, int]) -> list[RLE]:
-    """torchvision's end of a prediction, and its reference script's way to RLE."""
+    """Postprocess with torchvision, then encode RLEs as in its reference script."""
     boxes, probs = torch.from_numpy(raw.boxes), torch.from_numpy(raw.mask_probs)
     detections = transform.postprocess([{"boxes": boxes, "masks": probs[:, None]}], [size_hw], [size_hw])
     masks = (detections[0]["masks"] > 0.5).numpy()[:, 0]
@@ -149,7 +151,7 @@ def _pasted(transform: GeneralizedRCNNTransform, raw: RawPrediction, size_hw: tu
 
 
 def _predictions(ground_truth: dict[str, Any], size_hw: tuple[int, int]) -> list[Prediction]:
-    """Every object found again, moved by a few pixels, some of another class."""
+    """Return a prediction for every object, shifted by a few pixels, some with a wrong class."""
     rng = np.random.default_rng(1)
     by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in ground_truth["images"]}
     for annotation in ground_truth["annotations"]:
@@ -179,7 +181,7 @@ def _predictions(ground_truth: dict[str, Any], size_hw: tuple[int, int]) -> list
 
 
 def _results(ground_truth: dict[str, Any], predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """COCO's results form, as pycocotools reads it."""
+    """Return the predictions in COCO results format, for pycocotools."""
     return [
         {
             "image_id": image["id"],
@@ -192,7 +194,7 @@ def _results(ground_truth: dict[str, Any], predictions: Sequence[Prediction]) ->
     ]
 
 
-def _scored(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+def _pycocotools_stats(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
         index.dataset = ground_truth
@@ -205,11 +207,11 @@ def _scored(ground_truth: dict[str, Any], results: list[dict[str, Any]]) -> list
 
 
 def _core_seconds(run: Callable[[], object]) -> float:
-    began = time.process_time()
+    start = time.process_time()
     run()
-    return time.process_time() - began
+    return time.process_time() - start
 
 
-def _per_second(found: Comparison, images: int) -> str:
-    ours, theirs = (images / statistics.median(seconds) for seconds in (found.ours, found.theirs))
+def _per_second(comparison: Comparison, images: int) -> str:
+    ours, theirs = (images / statistics.median(seconds) for seconds in (comparison.ours, comparison.theirs))
     return f"{ours:.3g} images per second and core, the baseline {theirs:.3g}"

@@ -1,7 +1,7 @@
-"""``benchmark index``: a COCO file of train2017's size as a table, against ``pycocotools.COCO`` of the same file.
+"""Run ``benchmark index``: load a COCO file of the size of train2017 as a table, and with ``pycocotools.COCO``.
 
-The file is generated, and its images do not exist: both ways take the sizes that the file gives. Every loading has a
-fresh process, so that memory is that of the loading alone.
+The file is generated, and its images do not exist: both implementations use the image sizes in the file. Each load
+has a new process, so that only its memory is measured.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from detseg.benchmarks.speed.interleaved_timing import Comparison
 from detseg.errors import DataError
 
 IMAGES, INSTANCES = 118_287, 860_001
-"""Of COCO's instances_train2017.json."""
+"""Numbers of COCO's instances_train2017.json."""
 
 CROWDS = 0.012
 CATEGORY_IDS = tuple(number for number in range(1, 91) if number not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})
-"""COCO's 80, with its gaps."""
+"""The 80 category ids of COCO, with gaps."""
 
 WORKERS = 8
 TIME, MEMORY = 5.0, 5.0
-"""The ratios that are wanted."""
+"""Target ratios."""
 
 SAMPLE = 2000
-"""Outlines that are compared number by number; boxes, areas and classes are compared for all instances."""
+"""Number of outlines that are compared; boxes, areas and classes are compared for all instances."""
 
 _ROLLUP = Path("/proc/self/smaps_rollup")
 _CHUNK = 20_000
@@ -49,47 +49,47 @@ _CHUNK = 20_000
 def compare(
     device: object, *, images: int = IMAGES, instances: int = INSTANCES, turns: int = 3, workers: int = WORKERS
 ) -> list[Comparison]:
-    """Time of loading; memory that stays; memory with workers. Where there is no ``/proc``, the time alone.
+    """Compare loading time, memory after loading and memory with workers; without ``/proc`` only the time.
 
     Args:
-        device: not used: an index needs none.
-        workers: processes that read every record, as those of a data loader do.
+        device: not used.
+        workers: processes that read every record, like workers of a data loader.
 
     Raises:
-        DataError: the two ways do not find the same instances.
+        DataError: the two implementations do not load the same instances.
     """
-    found: dict[str, list[Measured]] = {"ours": [], "theirs": []}
+    measured: dict[str, list[Measurement]] = {"ours": [], "theirs": []}
     with TemporaryDirectory(prefix="detseg-index-") as folder:
         path = write_index(Path(folder) / "instances_train2017.json", images, instances)
         size = path.stat().st_size / 1e6
         for turn in tqdm(range(turns), desc="index", unit="turn", disable=None, leave=False):
-            for way in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
-                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-                    found[way].append(fresh.submit(measure, way, path, 0 if turn else workers).result())
-            check_equal(found["ours"][-1], found["theirs"][-1])
-    ours, theirs = found["ours"], found["theirs"]
-    what, baseline = f"{images:,} images, {instances:,} instances", "pycocotools.COCO"
-    same = f"a generated file of {size:.0f} MB; boxes, areas and classes of all and outlines of some are equal"
-    rows = [_row(f"load {what}", ours, theirs, baseline, "seconds", "s", TIME, f"{same}; no image is opened")]
+            for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                    measured[side].append(process.submit(measure, side, path, 0 if turn else workers).result())
+            check_equal(measured["ours"][-1], measured["theirs"][-1])
+    ours, theirs = measured["ours"], measured["theirs"]
+    title, baseline = f"{images:,} images, {instances:,} instances", "pycocotools.COCO"
+    same = f"a generated file of {size:.0f} MB; boxes, areas, classes of all and outlines of a sample are equal"
+    rows = [_row(f"load {title}", ours, theirs, baseline, "seconds", "s", TIME, f"{same}; no image is opened")]
     if ours[0].steady is not None:
-        peaks = [max(one.peak or 0.0 for one in way) for way in (ours, theirs)]
-        note = f"while it loads {peaks[0]:.0f} MB against {peaks[1]:.0f} MB"
-        rows.append(_row(f"memory of {what}", ours, theirs, baseline, "steady", "MB", MEMORY, note))
-        note = "each reads every record in random order; one after the other, and what they add is summed"
+        peaks = [max(load.peak or 0.0 for load in loads) for loads in (ours, theirs)]
+        note = f"peak while loading {peaks[0]:.0f} MB against {peaks[1]:.0f} MB"
+        rows.append(_row(f"memory of {title}", ours, theirs, baseline, "steady", "MB", MEMORY, note))
+        note = "each reads every record in random order, one worker after the other; their additional memory is summed"
         name = f"memory with {workers} workers"
         rows.append(_row(name, ours[:1], theirs[:1], baseline, "with_workers", "MB", None, note))
     return rows
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One loading in a process of its own.
+class Measurement:
+    """One load in a separate process.
 
     Attributes:
         seconds: wall time of loading.
-        steady, peak: MB that loading added, afterwards and at most; None where the system does not say.
-        with_workers: ``steady`` and what the workers have for themselves.
-        content: what was found, for :func:`check_equal`.
+        steady, peak: additional MB after loading and at most; None if the system does not report them.
+        with_workers: ``steady`` plus the private memory of the workers.
+        content: checksums of the loaded data, for :func:`check_equal`.
     """
 
     seconds: float
@@ -99,36 +99,36 @@ class Measured:
     content: dict[str, str]
 
 
-def measure(way: str, path: Path, workers: int) -> Measured:
-    """Load ``path`` in this process, "ours" or "theirs"; to be called in a fresh one."""
-    load, read_all, content = _ours() if way == "ours" else _theirs()
+def measure(side: str, path: Path, workers: int) -> Measurement:
+    """Load ``path`` in this process with "ours" or "theirs"; must be called in a new process."""
+    load, read_all, content = _ours() if side == "ours" else _theirs()
     before = _memory("Pss")
-    began = time.perf_counter()
+    start = time.perf_counter()
     index = load(path)
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - start
     gc.collect()
     if before is None:
-        return Measured(seconds, None, None, None, content(index))
-    import resource  # there is none on Windows
+        return Measurement(seconds, None, None, None, content(index))
+    import resource  # not available on Windows
 
     steady = (_memory("Pss") or 0.0) - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
     added = [_added_by_worker(read_all, index, seed) for seed in range(workers)]
-    return Measured(seconds, steady, peak, steady + sum(added), content(index))
+    return Measurement(seconds, steady, peak, steady + sum(added), content(index))
 
 
-def check_equal(ours: Measured, theirs: Measured) -> None:
-    """DataError unless both found the same."""
+def check_equal(ours: Measurement, theirs: Measurement) -> None:
+    """Raise DataError unless both have equal content."""
     different = [name for name, value in ours.content.items() if theirs.content[name] != value]
     if different:
         raise DataError(f"the index differs from that of pycocotools in {', '.join(different)}")
 
 
 def write_index(path: Path, images: int, instances: int, seed: int = 0) -> Path:
-    """Write a COCO file like instances_train2017.json: as many keys, decimals, vertices and crowds; returns ``path``.
+    """Write a COCO file with keys, decimals, vertices and crowds as in instances_train2017.json; returns ``path``.
 
-    Polygons are star-shaped blobs with COCO's numbers of vertices (half of them below 18, a mean of 25), one in ten in
-    two parts; crowds have listed run lengths; annotations are in no order of images, and some images have none.
+    Polygons are star-shaped blobs with COCO's numbers of vertices (half of them below 18, a mean of 25), one in ten
+    in two parts; crowds have uncompressed run lengths; annotations are not sorted by image, and some images have none.
     """
     rng = np.random.default_rng(seed)
     ids = rng.permutation(rng.choice(5 * images, images, replace=False) + 1)
@@ -167,16 +167,16 @@ def write_index(path: Path, images: int, instances: int, seed: int = 0) -> Path:
 def _annotations(
     rng: np.random.Generator, size_wh: npt.NDArray[np.int64], image_ids: npt.NDArray[np.int64], first_id: int
 ) -> Iterator[dict[str, Any]]:
-    """One annotation for each row of ``size_wh``."""
+    """Yield one annotation for each row of ``size_wh``."""
     number = len(size_wh)
     vertices = np.clip(np.exp(rng.normal(np.log(18), 0.8, number)), 4, 300).astype(np.int64)
     start = np.cumsum(vertices) - vertices
     half = size_wh * np.exp(rng.uniform(np.log(0.02), np.log(0.4), (number, 1))) * rng.uniform(0.5, 1, (number, 2))
     centre = half + rng.random((number, 2)) * (size_wh - 2 * half)
-    turn = (np.arange(vertices.sum()) - np.repeat(start, vertices) + rng.uniform(0, 0.8, vertices.sum())) / np.repeat(
+    angle = (np.arange(vertices.sum()) - np.repeat(start, vertices) + rng.uniform(0, 0.8, vertices.sum())) / np.repeat(
         vertices, vertices
     )
-    ring = np.stack([np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)], axis=1)
+    ring = np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
     ring *= rng.uniform(0.6, 1, (len(ring), 1)) * np.repeat(half, vertices, axis=0)
     points = np.round(np.abs(ring + np.repeat(centre, vertices, axis=0)), 2)
     low, high = np.minimum.reduceat(points, start), np.maximum.reduceat(points, start)
@@ -203,11 +203,11 @@ def _annotations(
         }
 
 
-Way = tuple[Callable[[Path], Any], Callable[[Any, int], None], Callable[[Any], dict[str, str]]]
-"""Load the file; read every record in random order; say what is in it."""
+Implementation = tuple[Callable[[Path], Any], Callable[[Any, int], None], Callable[[Any], dict[str, str]]]
+"""Functions that load the file, read every record in random order, and return checksums of the content."""
 
 
-def _ours() -> Way:
+def _ours() -> Implementation:
     from detseg.annotations.formats.coco.read import read_coco
     from detseg.annotations.table import AnnotationTable
 
@@ -220,7 +220,7 @@ def _ours() -> Way:
         order = np.argsort(table.annotation_id)
         ids = np.array(table.class_map.category_ids)[table.label[order] - 1]
         outlines = hashlib.sha256()
-        for row in _some(order.tolist()):
+        for row in _sample(order.tolist()):
             outline = table.segmentation[row]
             rings = [outline["counts"]] if isinstance(outline, dict) else [ring.tobytes() for ring in outline or ()]
             outlines.update(b"".join(rings))
@@ -229,7 +229,7 @@ def _ours() -> Way:
     return lambda path: read_coco(path, False), read_all, content
 
 
-def _theirs() -> Way:
+def _theirs() -> Implementation:
     from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
 
@@ -249,7 +249,7 @@ def _theirs() -> Way:
     def content(index: COCO) -> dict[str, str]:
         annotations = [index.anns[number] for number in sorted(index.anns)]
         outlines = hashlib.sha256()
-        for annotation in _some(annotations):
+        for annotation in _sample(annotations):
             outline = annotation["segmentation"]
             if isinstance(outline, dict):
                 outlines.update(coco_mask.frPyObjects(outline, *outline["size"])["counts"])
@@ -261,7 +261,7 @@ def _theirs() -> Way:
     return load, read_all, content
 
 
-def _some(values: list[Any]) -> list[Any]:
+def _sample(values: list[Any]) -> list[Any]:
     return values[:: max(1, len(values) // SAMPLE)]
 
 
@@ -272,41 +272,41 @@ def _content(
     categories: npt.NDArray[np.int64],
     outlines: str,
 ) -> dict[str, str]:
-    """Columns by ascending annotation id, as short texts that are equal if the columns are."""
+    """Return checksums of the columns, which are sorted by annotation id."""
 
-    def text(values: npt.NDArray[Any], dtype: type) -> str:
+    def checksum(values: npt.NDArray[Any], dtype: type) -> str:
         return hashlib.sha256(np.ascontiguousarray(values, dtype).tobytes()).hexdigest()
 
     return {
         "images": str(images),
         "instances": str(len(boxes)),
-        "boxes": text(boxes, np.float64),
-        "areas": text(areas, np.float64),
-        "classes": text(categories, np.int64),
+        "boxes": checksum(boxes, np.float64),
+        "areas": checksum(areas, np.float64),
+        "classes": checksum(categories, np.int64),
         "outlines": outlines,
     }
 
 
 def _added_by_worker(read_all: Callable[[Any, int], None], index: Any, seed: int) -> float:
-    """MB of pages that a forked process has for itself after it has read every record."""
+    """Return the private MB of a forked process after it has read every record."""
     context = get_context("fork")
-    here, there = context.Pipe(duplex=False)
+    receiver, sender = context.Pipe(duplex=False)
 
-    def work(answer: Connection) -> None:
+    def work(connection: Connection) -> None:
         read_all(index, seed)
-        answer.send((_memory("Private_Clean") or 0.0) + (_memory("Private_Dirty") or 0.0))
+        connection.send((_memory("Private_Clean") or 0.0) + (_memory("Private_Dirty") or 0.0))
 
-    worker = context.Process(target=work, args=(there,))
+    worker = context.Process(target=work, args=(sender,))
     worker.start()
-    there.close()
+    sender.close()
     try:
-        return float(here.recv())
+        return float(receiver.recv())
     finally:
         worker.join()
 
 
 def _memory(key: str) -> float | None:
-    """MB of this process: "Pss" counts shared pages in parts. None where the system does not say."""
+    """Return MB of this process; "Pss" counts a share of shared pages. None if the system does not report it."""
     if not _ROLLUP.exists():
         return None
     line = next(line for line in _ROLLUP.read_text().splitlines() if line.startswith(f"{key}:"))
@@ -315,13 +315,13 @@ def _memory(key: str) -> float | None:
 
 def _row(
     name: str,
-    ours: list[Measured],
-    theirs: list[Measured],
+    ours: list[Measurement],
+    theirs: list[Measurement],
     baseline: str,
-    what: str,
+    attribute: str,
     unit: str,
     target: float | None,
     note: str,
 ) -> Comparison:
-    values = [tuple(float(getattr(one, what)) for one in way) for way in (ours, theirs)]
+    values = [tuple(float(getattr(load, attribute)) for load in loads) for loads in (ours, theirs)]
     return Comparison(name, baseline, values[0], values[1], target, note, unit)

@@ -1,4 +1,4 @@
-"""Two ways to the same thing, timed in turn: what a shared machine does to one, it does to the other."""
+"""Time two implementations alternately, so that variance of a shared machine affects both."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Comparison:
     """One row of the table.
 
     Attributes:
-        name: what is done, with its sizes.
-        baseline: the baseline that it is compared with.
-        ours, theirs: seconds (or another ``unit``, of which less is better) of each turn.
-        target: the ratio that is wanted; None where there is none.
-        note: what else a reader must know: an equality that was checked, a limit.
+        name: the task, with its sizes.
+        baseline: description of the baseline.
+        ours, theirs: measurements of detseg and of the baseline, one per turn, in ``unit``; less is better.
+        target: target of the ratio; None for none.
+        note: further information: a checked equality, a limit.
         unit: of ``ours`` and ``theirs``.
     """
 
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """How many times as much the baseline takes, in each turn."""
+        """Baseline divided by detseg, for each turn."""
         return tuple(theirs / ours for ours, theirs in zip(self.ours, self.theirs, strict=True))
 
     @property
@@ -46,21 +46,21 @@ class Comparison:
         return statistics.median(self.ratios)
 
     def cells(self) -> list[str]:
-        """Name, ratio (lowest to highest turn), target, medians of both ways."""
+        """Return name, ratio (lowest to highest turn), target, and the medians of both implementations."""
         low, high = min(self.ratios), max(self.ratios)
-        wanted = "" if self.target is None else f"{self.target:g}"
+        target = "" if self.target is None else f"{self.target:g}"
         medians = (f"{statistics.median(values):.3g} {self.unit}" for values in (self.ours, self.theirs))
-        return [self.name, f"{self.ratio:.2f} ({low:.2f} to {high:.2f})", wanted, *medians, self.baseline]
+        return [self.name, f"{self.ratio:.2f} ({low:.2f} to {high:.2f})", target, *medians, self.baseline]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """Return the comparison for JSON."""
         return asdict(self) | {"ratio": self.ratio}
 
 
-HEADER = ["", "ratio", "wanted", "detseg", "baseline", "the baseline is"]
+HEADER = ["", "ratio", "target", "detseg", "baseline", "baseline implementation"]
 
 
-def in_turn(
+def time_interleaved(
     name: str,
     ours: Callable[[], object],
     theirs: Callable[[], object],
@@ -70,32 +70,32 @@ def in_turn(
     note: str = "",
     turns: int = 5,
 ) -> Comparison:
-    """Time both once for each turn, one after the other, after one run of each that does not count."""
+    """Time both once per turn, one after the other, after an untimed warm-up run of each."""
     ours()
     theirs()
-    taken: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[float], list[float]] = ([], [])
     for turn in tqdm(range(turns), desc=name, unit="turn", disable=None, leave=False):
-        # who goes first alternates: the first of a pair may find a cooler processor
-        for way in (0, 1) if turn % 2 == 0 else (1, 0):
-            taken[way].append(seconds_of((ours, theirs)[way]))
-    return Comparison(name, baseline, tuple(taken[0]), tuple(taken[1]), target, note)
+        # the order alternates: the first of a pair may run on a cooler processor
+        for side in (0, 1) if turn % 2 == 0 else (1, 0):
+            times[side].append(seconds_of((ours, theirs)[side]))
+    return Comparison(name, baseline, tuple(times[0]), tuple(times[1]), target, note)
 
 
 def seconds_of(run: Callable[[], object]) -> float:
-    """Wall seconds of one call."""
-    began = time.perf_counter()
+    """Return the wall seconds of one call."""
+    start = time.perf_counter()
     run()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def table(comparisons: Sequence[Comparison]) -> list[list[str]]:
-    """A row for each comparison, below :data:`HEADER`."""
+    """Return one row per comparison, with the columns of :data:`HEADER`."""
     return [comparison.cells() for comparison in comparisons]
 
 
 @contextmanager
 def one_core() -> Iterator[None]:
-    """torch and OpenCV on one thread, for a ``with`` block."""
+    """Limit torch and OpenCV to one thread in a ``with`` block."""
     threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""From a JPEG file to masks as run lengths in its own pixels, network included."""
+"""Compare the speed of prediction: from a JPEG file to masks as run-length encoding, including the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.transforms import functional
 
 from detseg.benchmarks.speed.evaluate import check_masks
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn, one_core
+from detseg.benchmarks.speed.interleaved_timing import Comparison, one_core, time_interleaved
 from detseg.benchmarks.speed.scenes_set import write_image
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -36,12 +36,12 @@ from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 
 Results = list[dict[str, Any]]
-NEAR = 0.02
-"""Pixels by which a box may differ from the baseline's, where neither resizes the image."""
+MAX_BOX_DIFFERENCE = 0.02
+"""Maximum difference of a box from the baseline's in pixels, if neither resizes the image."""
 
 
 def compare(device: torch.device) -> list[Comparison]:
-    """A photograph, and an image of the network's own size, where nearly all time is the network's."""
+    """Compare on a photograph, and on an image of the network's size, where the network takes nearly all the time."""
     with one_core(), TemporaryDirectory() as folder:
         return [
             predicting(Path(folder), device, (1200, 1600), target=2),
@@ -60,38 +60,38 @@ def predicting(
     images: int = 1,
     turns: int = 5,
 ) -> Comparison:
-    """The bundled Mask R-CNN at ``size`` on JPEGs of ``size_hw``, ``detections`` masks each, image by image.
+    """Compare the bundled Mask R-CNN at ``size`` on JPEGs of ``size_hw``, ``detections`` masks each, image by image.
 
     Raises:
-        DataError: the two ways do not agree on an image that neither resizes.
+        DataError: the two implementations do not agree on an image that neither resizes.
     """
     ours, theirs = Ours(size, detections, device), Baseline(size, detections, device)
     theirs.load(ours)
-    same = folder / "same.png"  # without loss: every decoder gives the same pixels
+    same = folder / "same.png"  # lossless: every decoder returns the same pixels
     write_image(same, (size, size * 4 // 3), seed=0)
     check_results(ours(same), theirs(same))
     paths = [folder / f"{size_hw[0]}_{number}.jpg" for number in range(images)]
     for number, path in enumerate(paths):
         write_image(path, size_hw, seed=number)
-    found = in_turn(
+    comparison = time_interleaved(
         f"predict {detections} masks, {size_hw[0]} x {size_hw[1]} at {size}",
         lambda: [ours(path) for path in paths],
         lambda: [theirs(path) for path in paths],
-        baseline="PIL, torchvision's Mask R-CNN of the same weights, threshold, pycocotools' encode",
+        baseline="PIL, torchvision's Mask R-CNN with the same weights, threshold, pycocotools' encode",
         target=target,
         turns=turns,
     )
-    mine, other = (images / statistics.median(seconds) for seconds in (found.ours, found.theirs))
+    ours_speed, theirs_speed = (images / statistics.median(seconds) for seconds in (comparison.ours, comparison.theirs))
     counts = [len(ours(path)) for path in paths]
     return replace(
-        found,
-        note=f"{mine:.3g} images per second, the baseline {other:.3g}; {statistics.mean(counts):.0f} masks an image; the "
-        "same boxes, and masks but for their edges, where nothing is resized",
+        comparison,
+        note=f"{ours_speed:.3g} images per second, the baseline {theirs_speed:.3g}; "
+        f"{statistics.mean(counts):.0f} masks per image; without resizing, boxes are equal, and masks except at edges",
     )
 
 
 class Ours:
-    """``detseg predict`` without its files: path in, results out."""
+    """``detseg predict`` without output files: image path to results."""
 
     def __init__(self, size: int, detections: int, device: torch.device) -> None:
         self.description = bundled_description(size, detections)
@@ -104,24 +104,28 @@ class Ours:
 
 
 class Baseline:
-    """torchvision's own Mask R-CNN, resize and pasting included, and its reference script's way to run lengths."""
+    """torchvision's Mask R-CNN including resizing and pasting, and run-length encoding as in its reference script."""
 
     def __init__(self, size: int, detections: int, device: torch.device) -> None:
         self.device = device
         self.model = baseline_mask_rcnn(bundled_description(size, detections)).to(device).eval()
 
     def load(self, ours: Ours) -> None:
-        """Take the same weights."""
+        """Load the same weights."""
         self.model.load_state_dict(ours.predictor.model.state_dict())
 
     @torch.inference_mode()
     def __call__(self, path: Path) -> Results:
         image = functional.to_tensor(Image.open(path).convert("RGB")).to(self.device)
-        found = self.model([image])[0]
-        masks = (found["masks"] > 0.5).cpu().numpy()[:, 0]
+        prediction = self.model([image])[0]
+        masks = (prediction["masks"] > 0.5).cpu().numpy()[:, 0]
         results = []
         for box, label, score, mask in zip(
-            found["boxes"].tolist(), found["labels"].tolist(), found["scores"].tolist(), masks, strict=True
+            prediction["boxes"].tolist(),
+            prediction["labels"].tolist(),
+            prediction["scores"].tolist(),
+            masks,
+            strict=True,
         ):
             rle = coco_mask.encode(np.asfortranarray(mask, np.uint8))
             rle["counts"] = rle["counts"].decode()
@@ -132,14 +136,14 @@ class Baseline:
 
 
 def bundled_description(size: int, detections: int) -> ModelDescription:
-    """The bundled model as it was trained, with every detection kept, whatever its score."""
+    """Describe the bundled model as trained, but with a score threshold of 0."""
     classes = ClassMap.from_names(SHAPE_FAMILIES)
-    described = describe(BUNDLED_ARCH, classes, weights=BUNDLED, image_size=size, detections_per_image=detections)
-    return replace(described, score_threshold=0.0)
+    description = describe(BUNDLED_ARCH, classes, weights=BUNDLED, image_size=size, detections_per_image=detections)
+    return replace(description, score_threshold=0.0)
 
 
 def baseline_mask_rcnn(description: ModelDescription) -> nn.Module:
-    """What ``description`` says, from torchvision's parts alone; only for the bundled architecture."""
+    """Build the model of ``description`` from torchvision's parts only; for the bundled architecture."""
     architecture = MODELS[description.arch]
     spec, neck, head = BACKBONES[architecture.backbone], architecture.neck_channels, architecture.head_channels
     num_classes = description.class_map.num_classes
@@ -172,18 +176,19 @@ def baseline_mask_rcnn(description: ModelDescription) -> nn.Module:
 
 
 def check_results(ours: Results, theirs: Results) -> None:
-    """DataError unless both found the same boxes and masks of the same classes; equal scores may change places."""
+    """Raise DataError unless both have the same boxes and masks of the same classes; equal scores may be reordered."""
     if len(ours) != len(theirs):
         raise DataError(
-            f"{len(ours)} detections of ours, {len(theirs)} of the baseline's; the comparison is not of equal work"
+            f"{len(ours)} detections in detseg, {len(theirs)} in the baseline; the comparison is not of equal work"
         )
-    boxes = np.array([one["bbox"] for one in theirs]).reshape(-1, 4)
-    labels = np.array([one["category_id"] for one in theirs])
+    boxes = np.array([result["bbox"] for result in theirs]).reshape(-1, 4)
+    labels = np.array([result["category_id"] for result in theirs])
     pairs = []
-    for one in ours:
-        away = np.abs(boxes - one["bbox"]).max(axis=1) + np.where(labels == one["category_id"], 0, np.inf)
-        nearest = int(away.argmin())
-        if not away[nearest] <= NEAR:
-            raise DataError(f"the box {one['bbox']} of class {one['category_id']} is none of the baseline's")
-        pairs.append((one["segmentation"], theirs[nearest]["segmentation"]))
-    check_masks([mine for mine, _ in pairs], [other for _, other in pairs])
+    for result in ours:
+        bbox, category_id = result["bbox"], result["category_id"]
+        differences = np.abs(boxes - bbox).max(axis=1) + np.where(labels == category_id, 0, np.inf)
+        nearest = int(differences.argmin())
+        if not differences[nearest] <= MAX_BOX_DIFFERENCE:
+            raise DataError(f"the box {bbox} of class {category_id} is not in the results of the baseline")
+        pairs.append((result["segmentation"], theirs[nearest]["segmentation"]))
+    check_masks([mask for mask, _ in pairs], [other for _, other in pairs])

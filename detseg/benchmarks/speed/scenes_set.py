@@ -1,4 +1,4 @@
-"""Made data for the comparisons: images of rendered scenes with polygons, and masks as a network gives them."""
+"""Generate data for the comparisons: images of rendered scenes with polygons, and mask outputs of a network."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Size = tuple[int, int]
 Boxes = npt.NDArray[np.float64]
 
 SIDES = (12.0, 480.0)
-"""Square roots of box areas in an image of 800 pixels: from 1/65 of the shorter side, evenly in their logarithm. About
-a third of the boxes is below COCO's 32 pixels and a third above its 96 when the image is scaled to COCO's 480."""
+"""Range of the square roots of box areas in an image of 800 pixels: from 1/65 of the shorter side, log-uniform. When
+the image is scaled to COCO's 480, about a third of the boxes is below COCO's 32 pixels and a third above its 96."""
 NAMES = ("cell", "dot", "bar")
-VERTICES = 40  # of a polygon; about as many as a COCO object has
+VERTICES = 40  # of a polygon; about as many as in a COCO object
 JPEG_QUALITY = 90
 GRAIN = 4.0
-"""Standard deviation of each channel: an image of 960 x 1280 then takes about 0.25 MB, as photographs do."""
+"""Standard deviation of the noise of each channel: an image of 960 x 1280 then has about 0.25 MB, like photographs."""
 
 
 def scene_set(folder: Path, images: int, size_hw: Size, instances: int, *, seed: int = 0) -> Path:
-    """Write JPEGs of rendered scenes and their :func:`scene_annotations` as a COCO file; the file's path."""
+    """Write JPEGs of rendered scenes and their :func:`scene_annotations` as a COCO file; returns the file's path."""
     ground_truth = scene_annotations(images, size_hw, instances, seed=seed)
     for image in ground_truth["images"]:
         write_image(folder / image["file_name"], size_hw, seed=derive_seed(seed, image["id"]))
@@ -39,16 +39,16 @@ def scene_set(folder: Path, images: int, size_hw: Size, instances: int, *, seed:
 
 
 def scene_annotations(images: int, size_hw: Size, instances: int, *, seed: int = 0) -> dict[str, Any]:
-    """A COCO dictionary with ``instances`` blob-shaped polygons in each image.
+    """Return a COCO dictionary with ``instances`` blob-shaped polygons in each image.
 
-    They are not the outlines of a scene's shapes: their number and size are what takes time.
+    They are not the outlines of the shapes in the scene: only their number and size affect the time.
     """
     rng = np.random.default_rng(seed)
     annotations: list[dict[str, Any]] = []
-    listed = []
+    image_entries = []
     for number in range(1, images + 1):
         name = f"scene_{number:04}.jpg"
-        listed.append({"id": number, "file_name": name, "height": size_hw[0], "width": size_hw[1]})
+        image_entries.append({"id": number, "file_name": name, "height": size_hw[0], "width": size_hw[1]})
         for x1, y1, x2, y2 in boxes(rng, instances, size_hw).tolist():
             ring = np.round(_ring(rng, x2 - x1, y2 - y1) + np.array([x1, y1]), 2)
             annotations.append(
@@ -63,31 +63,32 @@ def scene_annotations(images: int, size_hw: Size, instances: int, *, seed: int =
                 }
             )
     categories = [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
-    return {"images": listed, "annotations": annotations, "categories": categories}
+    return {"images": image_entries, "annotations": annotations, "categories": categories}
 
 
 def write_image(path: Path, size_hw: Size, *, seed: int) -> None:
-    """The scene of a seed with the grain of a camera, without which a JPEG would be smaller than photographs are."""
-    drawn = draw_scene(seed, (-(-size_hw[0] // 2), -(-size_hw[1] // 2))).image  # at half its size: four times as fast
-    pixels = cv2.resize(drawn, size_hw[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    """Write the scene of a seed with camera noise, without which a JPEG would be smaller than a photograph."""
+    scene_image = draw_scene(seed, (-(-size_hw[0] // 2), -(-size_hw[1] // 2))).image  # half size: 4 x faster
+    pixels = cv2.resize(scene_image, size_hw[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
     pixels += GRAIN * np.random.default_rng(seed).standard_normal(pixels.shape, np.float32)
     pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def boxes(rng: np.random.Generator, count: int, size_hw: Size) -> Boxes:
-    """float64 [count, 4] xyxy inside an image of ``size_hw``, small and large ones as in COCO; see :data:`SIDES`."""
+    """Return random boxes, float64 [count, 4] xyxy, in an image of ``size_hw``; sizes as in COCO, see :data:`SIDES`."""
     limits = np.array(size_hw[::-1], float)
     smallest, largest = (float(np.log(side)) for side in SIDES)
     sides = np.exp(rng.uniform(smallest, largest, count)) * min(size_hw) / 800
     stretch = np.exp(rng.normal(0, 0.3, count))
-    wide = np.minimum(np.stack([sides * stretch, sides / stretch], axis=1), 0.95 * limits)
-    corner = rng.uniform(0, limits - wide)
-    return np.concatenate([corner, corner + wide], axis=1)
+    box_wh = np.minimum(np.stack([sides * stretch, sides / stretch], axis=1), 0.95 * limits)
+    corner = rng.uniform(0, limits - box_wh)
+    return np.concatenate([corner, corner + box_wh], axis=1)
 
 
 def raw_prediction(rng: np.random.Generator, count: int, size_hw: Size) -> RawPrediction:
-    """``count`` detections in an image of ``size_hw``: blobs with soft borders, [count, 28, 28], best score first."""
+    """Return ``count`` random detections in an image of ``size_hw``: blobs with soft borders, [count, 28, 28], by
+    descending score."""
     edges = np.linspace(-1, 1, 28)
     y, x = np.meshgrid(edges, edges, indexing="ij")
     angle, distance = np.arctan2(y, x), np.hypot(x, y)
@@ -101,7 +102,7 @@ def raw_prediction(rng: np.random.Generator, count: int, size_hw: Size) -> RawPr
 
 
 def _ring(rng: np.random.Generator, width: float, height: float) -> npt.NDArray[np.float64]:
-    """float64 [VERTICES, 2]: the outline of a blob that fills a box of this size at (0, 0)."""
+    """Return the outline of a blob that fills a box of this size at (0, 0), float64 [VERTICES, 2]."""
     angle = np.linspace(0, 2 * np.pi, VERTICES, endpoint=False)
     points = np.stack([np.cos(angle), np.sin(angle)], axis=1) * _radius(rng, angle)[:, None]
     low, high = points.min(axis=0), points.max(axis=0)
@@ -110,7 +111,7 @@ def _ring(rng: np.random.Generator, width: float, height: float) -> npt.NDArray[
 
 
 def _radius(rng: np.random.Generator, angle: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Distance of a blob's border from its centre in each direction, about 0.8."""
+    """Return the distance of a blob's border from its centre in each direction, about 0.8."""
     waves = range(1, 6)
     size, phase = rng.normal(0, 0.1, len(waves)), rng.uniform(0, 2 * np.pi, len(waves))
     bumps = sum(a / wave**0.5 * np.cos(wave * angle + p) for wave, a, p in zip(waves, size, phase, strict=True))

@@ -1,4 +1,4 @@
-"""One training step against torchvision's: same weights, images, boxes, RoIs, freeze and random numbers."""
+"""Compare a training step with torchvision's: same weights, images, boxes, RoIs, freezing and random numbers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from detseg.benchmarks.speed.baseline import baseline_model
-from detseg.benchmarks.speed.drawn_samples import SkilledRpn, drawn_samples
-from detseg.benchmarks.speed.interleaved_timing import Comparison, in_turn
+from detseg.benchmarks.speed.drawn_samples import SimulatedRpn, drawn_samples
+from detseg.benchmarks.speed.interleaved_timing import Comparison, time_interleaved
 from detseg.classes import ClassMap
 from detseg.engine.optim import build_optimizer
 from detseg.engine.train import train_steps
@@ -22,14 +22,14 @@ from detseg.runtime.seeds import derive_seed
 
 CLASSES = ("triangle", "box", "kite")
 INSTANCES = 8
-"""In an image; many of the proposals lie around them, so that a quarter of the RoIs is positive, as in practice."""
+"""Per image; many of the proposals are around them, so that a quarter of the RoIs is positive, as in practice."""
 BATCH = 2
 LR = 1e-4
 CLIP_NORM = 10.0
 TOLERANCE = 5e-4
-"""Between any two losses, of the larger of them and 1: sums are taken in another order. Both sides are given the same
-proposals after their RPNs ran, for a last digit can carry a proposal over a threshold, and with one positive more all
-that is drawn is drawn otherwise."""
+"""Maximum difference of two losses, relative to the larger of them and 1: the order of sums differs. Both sides get
+the same proposals after their RPNs ran, because rounding can move a proposal across a threshold, and one more positive
+changes all later random samples."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,13 @@ class Case:
     """One row of the table.
 
     Attributes:
-        name: what is trained.
+        name: the model and its freezing.
         arch: a name of ``MODELS``.
         weights: "bundled" or "none".
-        size_hw: of the images, in multiples of 32, so that torchvision guesses the strides right.
-        frozen: whether the backbone is, on both sides.
-        target: the ratio that is wanted.
-        turns: steps of each side that are timed.
+        size_hw: of the images, multiples of 32, so that torchvision infers the correct strides.
+        frozen: whether the backbone is frozen, on both sides.
+        target: target of the ratio.
+        turns: timed steps of each side.
     """
 
     name: str
@@ -81,53 +81,53 @@ def compare(device: torch.device, cases: tuple[Case, ...] = CASES) -> list[Compa
 
 
 def _compare(case: Case, device: torch.device) -> Comparison:
-    model, baseline = both(case)
+    model, baseline = model_pair(case)
     samples = drawn_samples(BATCH, case.size_hw, instances=INSTANCES, num_labels=len(CLASSES))
-    model.rpn, baseline.rpn = SkilledRpn(model.rpn, samples), SkilledRpn(baseline.rpn, samples)
+    model.rpn, baseline.rpn = SimulatedRpn(model.rpn, samples), SimulatedRpn(baseline.rpn, samples)
     ours, theirs = (
         our_step(model.to(device), samples, device),
         baseline_step(baseline.to(device), samples, device, case),
     )
-    found: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    losses: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     height, width = case.size_hw
-    comparison = in_turn(
+    comparison = time_interleaved(
         f"step: {case.name}, {BATCH} images of {width} x {height}, {INSTANCES} instances each",
-        lambda: found[0].append(ours()),
-        lambda: found[1].append(theirs()),
+        lambda: losses[0].append(ours()),
+        lambda: losses[1].append(theirs()),
         baseline="torchvision's detector, SGD and clip_grad_norm_, images of the network's size",
         target=case.target,
         turns=case.turns,
     )
-    difference = largest_difference(*found)
+    difference = largest_difference(*losses)
     return replace(
         comparison,
-        note=f"losses of {len(found[0])} steps agree within {difference:.1e} (of {TOLERANCE:g} allowed); "
-        f"{model.description.rois_per_image} RoIs an image on both sides",
+        note=f"losses of {len(losses[0])} steps agree within {difference:.1e} ({TOLERANCE:g} is allowed); "
+        f"{model.description.rois_per_image} RoIs per image on both sides",
     )
 
 
 def largest_difference(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> float:
-    """Between the losses of two runs, of the larger of each pair and 1.
+    """Return the largest difference of the losses of two runs, relative to the larger of each pair and 1.
 
     Raises:
         ArithmeticError: it is more than :data:`TOLERANCE`, or a loss is not a number.
     """
     largest = 0.0
-    for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        for name in mine.keys() | other.keys():
-            pair = mine[name], other[name]
+    for number, (losses, baseline_losses) in enumerate(zip(ours, theirs, strict=True)):
+        for name in losses.keys() | baseline_losses.keys():
+            pair = losses[name], baseline_losses[name]
             difference = abs(pair[0] - pair[1]) / max(1.0, abs(pair[0]), abs(pair[1]))
             if not difference <= TOLERANCE:
                 raise ArithmeticError(
-                    f"step {number}: {name} is {pair[0]} here and {pair[1]} in torchvision; they may differ by "
-                    f"{TOLERANCE:g}, so these are not the same steps"
+                    f"step {number}: {name} is {pair[0]} in detseg and {pair[1]} in torchvision; a difference of up to "
+                    f"{TOLERANCE:g} is allowed, so these are not the same steps"
                 )
             largest = max(largest, difference)
     return largest
 
 
-def both(case: Case) -> tuple[Detector, Any]:
-    """This project's detector, and torchvision's of the same weights; in training mode."""
+def model_pair(case: Case) -> tuple[Detector, Any]:
+    """Return the detseg detector, and torchvision's with the same weights; in training mode."""
     torch.manual_seed(0)
     description = describe(case.arch, ClassMap(CLASSES), weights=case.weights)
     if case.weights == "none":
@@ -136,7 +136,7 @@ def both(case: Case) -> tuple[Detector, Any]:
     assert isinstance(model, Detector)
     load_weights(model, case.weights)
     if case.weights == "none":
-        _calm(model)
+        _limit_activations(model)
     baseline = baseline_model(model)
     if case.frozen:
         freeze(model, "backbone")
@@ -145,8 +145,8 @@ def both(case: Case) -> tuple[Detector, Any]:
 
 
 @torch.no_grad()
-def _calm(model: Detector) -> None:
-    """With random weights and constant norm layers a residual network's maps would grow from block to block."""
+def _limit_activations(model: Detector) -> None:
+    """Scale residual branches: with random weights and constant norm layers the maps would grow from block to block."""
     for name, tensor in model.state_dict().items():
         if name.startswith("backbone.body.layer") and name.endswith("bn3.weight"):
             tensor.fill_(0.2)
@@ -155,16 +155,16 @@ def _calm(model: Detector) -> None:
 def our_step(
     model: Detector, samples: list[tuple[Tensor, dict[str, Tensor]]], device: torch.device
 ) -> Callable[[], dict[str, float]]:
-    """The training loop over one batch; each call is the next step and gives its losses."""
-    # Any: the loader of a list
+    """Return a function that runs the next step of the training loop on one batch and returns its losses."""
+    # Any: loader of a list
     loader: DataLoader[Any] = DataLoader(samples, BATCH, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))  # type: ignore[arg-type]
     optimizer = build_optimizer(model, lr=LR)
     number = count()
 
     def step() -> dict[str, float]:
         steps = train_steps(model, optimizer, loader, device, next(number), clip_norm=CLIP_NORM, seed=0)
-        losses = next(one.losses for one in list(steps))
-        _wait(device)
+        losses = next(result.losses for result in list(steps))
+        _synchronize(device)
         return losses
 
     return step
@@ -173,7 +173,7 @@ def our_step(
 def baseline_step(
     network: nn.Module, samples: list[tuple[Tensor, dict[str, Tensor]]], device: torch.device, case: Case
 ) -> Callable[[], dict[str, float]]:
-    """The same with torchvision's detector, as its users write it; float images are made before."""
+    """Return the same function for torchvision's detector in a typical loop; float images are prepared before."""
     images = [image.float() / 255 for image, _ in samples]
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=LR, momentum=0.9, weight_decay=1e-4)
@@ -191,12 +191,12 @@ def baseline_step(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trainable, CLIP_NORM)
         optimizer.step()
-        _wait(device)
+        _synchronize(device)
         return {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}
 
     return step
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,1 +1,1 @@
-"""CPU kernels and tensor layouts that make training faster at equal results."""
+"""CPU kernels and memory formats that make training faster with equal results."""

@@ -1,4 +1,4 @@
-"""Replace the parts of a torchvision R-CNN by faster ones with equal results."""
+"""Replace parts of a torchvision R-CNN by faster ones with equal results."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from detseg.models.ops.folded_norm import fold_norms
 from detseg.models.ops.memory_format import compute_channels_last
 from detseg.models.ops.sampled_rpn import SampledRPN
 
-MOST = 8
-"""Sizes that are remembered: 1 MB each for 400 x 500 pixels, 4 MB for 800 x 1333."""
+CACHED_SIZES = 8
+"""Number of image sizes in the cache: 1 MB each for 400 x 500 pixels, 4 MB for 800 x 1333."""
 
 
 class CachedAnchorGenerator(AnchorGenerator):
-    """torchvision's anchors; those of the last few sizes are kept. They are shared: nobody may write into them."""
+    """torchvision's anchors, cached for the last few sizes. They are shared and must not be modified in place."""
 
     def __init__(self, sizes: tuple[tuple[int, ...], ...], aspect_ratios: tuple[tuple[float, ...], ...]) -> None:
         super().__init__(sizes, aspect_ratios)
-        self._kept: dict[tuple[object, ...], Tensor] = {}
+        self._cache: dict[tuple[object, ...], Tensor] = {}
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         if torch.jit.is_tracing() or torch.compiler.is_compiling():
-            made: list[Tensor] = super().forward(image_list, feature_maps)
-            return made
-        first, sizes = feature_maps[0], tuple(one.shape[-2:] for one in feature_maps)
+            uncached: list[Tensor] = super().forward(image_list, feature_maps)
+            return uncached
+        first, sizes = feature_maps[0], tuple(feature_map.shape[-2:] for feature_map in feature_maps)
         key = (sizes, image_list.tensors.shape[-2:], first.dtype, first.device)
-        anchors = self._kept.pop(key, None)
+        anchors = self._cache.pop(key, None)
         if anchors is None:
             single = ImageList(image_list.tensors, image_list.image_sizes[:1])
             anchors = super().forward(single, feature_maps)[0]
-        self._kept[key] = anchors  # the last used is the last to go
-        if len(self._kept) > MOST:
-            del self._kept[next(iter(self._kept))]
+        self._cache[key] = anchors  # last in order of use, so removed last
+        if len(self._cache) > CACHED_SIZES:
+            del self._cache[next(iter(self._cache))]
         return [anchors] * len(image_list.image_sizes)
 
 
 def use_fast_ops(rcnn: Any, mask_rois_per_image: int | None) -> None:
-    """Leave out of a step what its losses do not need; nothing is learned otherwise, and all names stay."""
-    kept = CachedAnchorGenerator(rcnn.rpn.anchor_generator.sizes, rcnn.rpn.anchor_generator.aspect_ratios)
-    rcnn.rpn.anchor_generator = kept
+    """Skip the work of a training step that its losses do not need; results and all state-dict names are unchanged."""
+    anchors = rcnn.rpn.anchor_generator
+    rcnn.rpn.anchor_generator = CachedAnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     rcnn.rpn, rcnn.roi_heads = SampledRPN.like(rcnn.rpn), TrainingRoIHeads.like(rcnn.roi_heads)
     rcnn.roi_heads.mask_rois_per_image = mask_rois_per_image
     fold_norms(rcnn.backbone)

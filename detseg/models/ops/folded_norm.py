@@ -1,8 +1,8 @@
-"""Norm layers with fixed statistics as part of the convolution before them: large maps are not gone over once more.
+"""Fold norm layers with fixed statistics into the preceding convolution, which saves one pass over large maps.
 
-Such a layer is ``x * scale + shift``, so ``norm(conv(x))`` is a convolution with scaled weights. That is a frozen norm
-layer always, and BatchNorm in eval mode, whose weight and bias may still learn. The weights and the constants stay
-where they are, under their names, and learn or load as before.
+Such a layer is ``x * scale + shift``, so ``norm(conv(x))`` is a convolution with scaled weights. This applies to frozen
+norm layers, and to BatchNorm in eval mode, whose weight and bias may still be trainable. Weights and constants keep
+their modules and names, and are trained and loaded as before.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torchvision.ops import FrozenBatchNorm2d
 __all__ = ["FoldedConv2d", "FoldedNorm", "fold_norms"]
 
 IN_ORDER = (nn.Sequential, BasicBlock, Bottleneck, ResNet, IntermediateLayerGetter)
-"""Modules that call a norm layer right after the convolution that stands before it, and on its result."""
+"""Modules that apply a norm layer directly to the output of the convolution that precedes it in their children."""
 
 
 class FoldedConv2d(nn.Conv2d):
-    """A convolution with the scale and shift of ``norms[0]``, which stays a child of another module."""
+    """A convolution with the scale and shift of ``norms[0]``, which is still a child of another module."""
 
-    norms: tuple[Any]  # FrozenBatchNorm2d or BatchNorm2d; torchvision comes without types
+    norms: tuple[Any]  # FrozenBatchNorm2d or BatchNorm2d; torchvision has no type annotations
 
     def forward(self, input: Tensor) -> Tensor:
         norm = self.norms[0]
-        if _follows_the_batch(norm):
+        if _uses_batch_statistics(norm):
             return super().forward(input)
         scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
@@ -38,14 +38,14 @@ class FoldedConv2d(nn.Conv2d):
 
 
 class FoldedNorm(FrozenBatchNorm2d):
-    """A frozen norm layer whose work the convolution before it has done."""
+    """A frozen norm layer that is folded into the preceding convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x
 
 
 class FoldedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm, whose work in eval mode the convolution before it has done."""
+    """BatchNorm that is folded into the preceding convolution in eval mode."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) if self.training else input
@@ -54,12 +54,12 @@ class FoldedBatchNorm(nn.BatchNorm2d):
 FOLDED: dict[type[nn.Module], type[nn.Module]] = {FrozenBatchNorm2d: FoldedNorm, nn.BatchNorm2d: FoldedBatchNorm}
 
 
-def _follows_the_batch(norm: nn.Module) -> bool:
+def _uses_batch_statistics(norm: nn.Module) -> bool:
     return norm.training and isinstance(norm, nn.BatchNorm2d)
 
 
 def fold_norms(network: nn.Module) -> None:
-    """Fold every norm layer of ``network`` that stands behind a convolution into it, in place."""
+    """Fold every norm layer of ``network`` that follows a convolution into it, in place."""
     for module in list(network.modules()):
         if isinstance(module, IN_ORDER):
             for (name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
@@ -68,8 +68,8 @@ def fold_norms(network: nn.Module) -> None:
 
 
 def _fold(parent: nn.Module, name: str, norm_name: str) -> None:
-    # Any: a module takes no attribute that is neither tensor nor module, by its types
+    # Any: nn.Module's annotations allow only tensors and modules as attributes
     conv: Any = parent.get_submodule(name)
     norm: Any = parent.get_submodule(norm_name)
     conv.__class__, norm.__class__ = FoldedConv2d, FOLDED[type(norm)]
-    conv.norms = (norm,)  # in a tuple, so that it is no child of the convolution
+    conv.norms = (norm,)  # in a tuple, so that it does not become a child of the convolution

@@ -1,7 +1,7 @@
-"""The memory format of maps on a CPU: all numbers of a pixel side by side.
+"""Set the memory format of feature maps on a CPU to channels last: all channels of a pixel are contiguous.
 
-Convolutions keep the format of what they are given, and in this one they are faster on a CPU, those with a group for
-each channel ten times. A RoI reads the channels of a pixel in one go. The format moves the last bits.
+Convolutions preserve the format of their input, and with channels last they are faster on a CPU, depthwise ones ten
+times. RoIAlign reads all channels of a pixel at once. The format changes the last bits of results.
 """
 
 from __future__ import annotations
@@ -15,37 +15,38 @@ __all__ = ["channels_last", "compute_channels_last"]
 
 
 def channels_last(maps: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same maps [N, C, h, w] with channels last in memory where they are on a CPU; free for those that are already.
+    """Convert maps [N, C, h, w] on a CPU to channels last; costs nothing for maps that already have this format.
 
-    Without gradients maps stay as they are: the heads then predict what torchvision's give, bit for bit.
+    Without gradients maps are unchanged: the predictions of the heads are then bit-equal to torchvision's.
     """
-    return _all_in(maps, torch.channels_last) if torch.is_grad_enabled() else maps
+    return _convert(maps, torch.channels_last) if torch.is_grad_enabled() else maps
 
 
 def compute_channels_last(part: nn.Module) -> None:
-    """Let a backbone or a neck compute with channels last.
+    """Make a backbone or a neck compute with channels last.
 
-    Maps come out in this format only if the part learns from them. Otherwise they come out as torchvision's do, so that
-    what comes next sees the same whether they were kept or have just been computed.
+    Its outputs have this format only if the part is trained. Otherwise they have torchvision's format, so that cached
+    and newly computed maps are the same for the next part.
     """
     part.register_forward_pre_hook(_before)
     part.register_forward_hook(_after)
 
 
 def _before(part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(_all_in(one, torch.channels_last) for one in inputs)
+    return tuple(_convert(value, torch.channels_last) for value in inputs)
 
 
 def _after(part: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in part.parameters()):
         return output
-    return _all_in(output, torch.contiguous_format)
+    return _convert(output, torch.contiguous_format)
 
 
-def _all_in(given: Any, layout: torch.memory_format) -> Any:
-    """A tensor or a dict of them in this format where they are maps on a CPU."""
+def _convert(value: Any, memory_format: torch.memory_format) -> Any:
+    """Convert a tensor, or a dict of tensors, to this format if it is a 4-d tensor on a CPU."""
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return given
-    if isinstance(given, dict):
-        return type(given)((name, _all_in(one, layout)) for name, one in given.items())
-    return given.contiguous(memory_format=layout) if given.device.type == "cpu" and given.ndim == 4 else given
+        return value
+    if isinstance(value, dict):
+        return type(value)((name, _convert(tensor, memory_format)) for name, tensor in value.items())
+    is_map = value.device.type == "cpu" and value.ndim == 4
+    return value.contiguous(memory_format=memory_format) if is_map else value

@@ -1,1 +1,1 @@
-"""Starting weights: loading, checking and class transfer."""
+"""Starting weights: loading, checks and class transfer."""

@@ -1,4 +1,4 @@
-"""Starting weights: what fits is loaded, what does not is listed, and a file of another network is refused."""
+"""Load starting weights: load all matching tensors, list the others, and refuse files of another network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detseg.models.base import FreezableModel
 from detseg.models.build import architecture_of, no_coco_weights
 from detseg.models.one_stage_build import retinanet_name, ssd_name
 from detseg.models.timm_backbone import PREFIX, backbone_spec
-from detseg.models.weights.bundled import BUNDLED, bundled_path, stages_taken
+from detseg.models.weights.bundled import BUNDLED, bundled_path, stages_to_load
 from detseg.models.weights.class_transfer import ClassMatch, head_lines, transfer_class_weights
 from detseg.models.weights.published import fetch, file_name
 from detseg.models.weights.source_classes import SourceClasses, source_classes
@@ -28,10 +28,10 @@ KEYPOINT_PREDICTOR = "roi_heads.keypoint_predictor."
 State = dict[str, Tensor]
 
 HEADS = ("rpn", "box head", "mask head", "keypoint head", "head")
-"""Parts whose shapes depend on the user's classes and anchors; elsewhere another shape means another network."""
+"""Parts whose shapes depend on the user's classes and anchors; in other parts a different shape is an error."""
 
 COUNTER = "num_batches_tracked"
-"""BatchNorm's counter, which frozen norm layers lack and nothing here reads."""
+"""BatchNorm's counter, which frozen norm layers do not have and this project does not use."""
 
 # Names in files from before torchvision 0.13
 _OLD_NAMES = (
@@ -43,19 +43,19 @@ _OLD_MASK_NAME = re.compile(r"^(roi_heads\.mask_head)\.mask_fcn(\d+)\.(weight|bi
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the weights. Names are those of the model's state dict.
+    """Which tensors were loaded. Names are those of the model's state dict.
 
     Attributes:
         source: "coco (file name)", "imagenet (file name)", "none" or the path.
-        loaded: tensors that were filled.
-        by_class: tensors that have rows of the source for the background and for some of the classes.
-        missing: tensors of the model that the source lacks: started from scratch.
-        mismatched: tensors that have another shape in the source (which is told): started from scratch.
-        unexpected: tensors of the source that the model has no place for.
-        by_part: part -> (tensors loaded, tensors in all).
-        by_class_in_part: part -> tensors loaded for some of the classes, where there are any.
-        rows: what became of each class; empty if the source has no rows of classes that fit.
-        named: whether the source names its classes, so that rows were matched by name.
+        loaded: tensors that were loaded completely.
+        by_class: tensors with rows of the source for the background and for some of the classes.
+        missing: tensors of the model that are not in the source: randomly initialized.
+        mismatched: tensors with another shape in the source (with both shapes): randomly initialized.
+        unexpected: tensors of the source that the model does not have.
+        by_part: (part, tensors loaded, tensors in total).
+        by_class_in_part: (part, tensors loaded for some of the classes), for parts with any.
+        rows: source of the rows of each class; empty if the source has no class rows of the right shape.
+        named: whether the class names of the source are known, so that rows were matched by name.
     """
 
     source: str
@@ -71,28 +71,28 @@ class LoadReport:
 
     @property
     def matched(self) -> tuple[tuple[str, str], ...]:
-        """(class of the model, class of the source) of all classes that start with rows of the source."""
+        """(class of the model, class of the source) for all classes that are initialized with rows of the source."""
         return tuple((match.name, match.source) for match in self.rows if match.row >= 0)
 
     def lines(self) -> list[str]:
-        """A few lines for the terminal, part by part."""
+        """Return a few lines for the terminal, part by part."""
         if not self.loaded:
-            return [f"weights: {self.source}; every part starts from scratch"]
+            return [f"weights: {self.source}; all parts are randomly initialized"]
         total = sum(count for _, _, count in self.by_part)
         lines = [f"weights: {self.source}; {len(self.loaded) + len(self.by_class)} of {total} tensors loaded"]
         by_class = dict(self.by_class_in_part)
         full = [part for part, loaded, count in self.by_part if loaded == count]
         if full:
             lines.append(f"  loaded: {', '.join(full)}")
-        for part, whole, count in self.by_part:
-            loaded = whole + by_class.get(part, 0)
+        for part, complete, count in self.by_part:
+            loaded = complete + by_class.get(part, 0)
             if part in by_class:
                 lines.append(f"  loaded for some classes: {by_class[part]} of {count} tensors of {part}")
             if not loaded:
-                lines.append(f"  started from scratch: {part}")
+                lines.append(f"  randomly initialized: {part}")
             elif loaded < count:
-                lines.append(f"  started from scratch: {count - loaded} of {count} tensors of {part}")
-        lines += [f"    another shape: {text}" for text in self.mismatched]
+                lines.append(f"  randomly initialized: {count - loaded} of {count} tensors of {part}")
+        lines += [f"    different shape: {text}" for text in self.mismatched]
         lines += [f"  {line}" for line in head_lines(self.rows, by_name=self.named)] if self.rows else []
         if self.unexpected:
             rest = f" and {len(self.unexpected) - 3} more" if len(self.unexpected) > 3 else ""
@@ -101,42 +101,43 @@ class LoadReport:
 
 
 def load_weights(model: FreezableModel, weights: str, *, class_transfer: Mapping[str, str] | None = None) -> LoadReport:
-    """Fill ``model`` with ``weights``.
+    """Load ``weights`` into ``model``.
 
     Args:
         weights: "coco": torchvision's published detection weights of this architecture; "imagenet": its published
-            classification weights, for a detector the backbone only; "bundled": the file of this package; "none": nothing
-            is loaded; otherwise a path (see ``read_state_dict``). A classification file also fills a detector's backbone,
-            and a detector's file a classifier's; of "bundled" a classifier takes the first stages only. Half precision
-            becomes float32. A keypoint predictor of other points is left out. Where COCO weights or a checkpoint of
-            this project name their classes, last layers are filled class by class, by name (see ``class_transfer.py``).
-        class_transfer: class of the model -> class of the weights whose rows it takes, "" for none, to overrule the names;
-            for a file that names no classes the number of a row.
+            classification weights, in a detector for the backbone only; "bundled": the file of this package; "none":
+            nothing is loaded; otherwise a path (see ``read_state_dict``). A classification file also works for the
+            backbone of a detector, and a detection file for that of a classifier; from "bundled" a classifier loads
+            only the first stages. Half precision is converted to float32. A keypoint predictor of other keypoints is
+            not loaded. If the class names are known (COCO weights, checkpoints of this project), the output layers
+            are loaded class by class, by name (see ``class_transfer.py``).
+        class_transfer: class of the model -> pretrained class whose rows initialize it, "" for none; overrides
+            matching by name. For a file without class names, the pretrained class is a row number.
 
     Raises:
-        DataError: there are no such weights, they cannot be fetched, or they are of another network; or
-            ``class_transfer`` names a class that does not exist.
+        DataError: the weights do not exist, cannot be downloaded, or are from another network; or ``class_transfer``
+            contains a class that does not exist.
         OSError: the file cannot be opened.
     """
     arch = model.description.arch
     if weights == "none":
         if class_transfer:
             first = "=".join(next(iter(class_transfer.items())))
-            raise DataError(f"--class-transfer {first}: there are no rows to give with weights none; leave it out")
-        return LoadReport("none", missing=tuple(_wanted(model)))
+            raise DataError(f"--class-transfer {first}: --weights none has no rows to transfer; remove the option")
+        return LoadReport("none", missing=tuple(_model_state(model)))
     if weights == "coco":
         if architecture_of(arch).coco is None:
             raise DataError(no_coco_weights(arch))
         url = architecture_of(arch).coco.url
     elif weights == "imagenet" and architecture_of(arch).backbone.startswith(PREFIX):
-        state, place = fetch_timm(architecture_of(arch).backbone)
-        return load_state(model, state, f"{weights} ({place})")
+        state, origin = fetch_timm(architecture_of(arch).backbone)
+        return load_state(model, state, f"{weights} ({origin})")
     elif weights == "imagenet":
         url = backbone_spec(architecture_of(arch)).imagenet.url
     else:
         state = _without_other_keypoints(read_state_dict(weights), model, weights)
         source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
-        classes, stages = source_classes(weights, arch), stages_taken(weights, architecture_of(arch).task)
+        classes, stages = source_classes(weights, arch), stages_to_load(weights, architecture_of(arch).task)
         return load_state(model, state, source, classes=classes, class_transfer=class_transfer, stages=stages)
     return load_state(
         model,
@@ -156,44 +157,47 @@ def load_state(
     class_transfer: Mapping[str, str] | None = None,
     stages: int | None = None,
 ) -> LoadReport:
-    """Fill ``model`` from a state dict under any of the names that torchvision has given its tensors.
+    """Load a state dict into ``model``; tensor names of all torchvision versions are supported.
 
     Args:
-        classes: what the rows of its last layers stand for; None if nobody knows: they are then taken in order if there
-            are as many as here, else the layers start from scratch.
-        stages: of the backbone, counted from the images on, that are filled. Default: all.
+        classes: class of each row of the output layers; None if unknown: rows are then loaded in order if their number
+            is the same, else these layers are randomly initialized.
+        stages: number of backbone stages to load, counted from the input. Default: all.
         class_transfer: as in :func:`load_weights`.
 
     Raises:
-        DataError: nothing fits, or stem, backbone or neck fit only in part: a file of another network; or ``class_transfer``
-            names a class that does not exist.
+        DataError: no tensor matches, or stem, backbone or neck match only partly: a file of another network; or
+            ``class_transfer`` contains a class that does not exist.
     """
     later = () if stages is None else tuple(f"{name}." for stage in model.backbone_stages()[stages:] for name in stage)
-    found = {name: tensor for name, tensor in rename(state, model).items() if not name.startswith(later)}
-    wanted = _wanted(model)
+    source_state = {name: tensor for name, tensor in rename(state, model).items() if not name.startswith(later)}
+    model_state = _model_state(model)
     names = None if classes is None else classes.names
-    carried, rows = transfer_class_weights(
-        model, wanted, found, names, class_transfer or {}, coco=classes is not None and classes.coco
+    transferred, rows = transfer_class_weights(
+        model, model_state, source_state, names, class_transfer or {}, coco=classes is not None and classes.coco
     )
-    found |= carried
-    by_class = [name for name in carried if any(match.row < 0 for match in rows)]
-    missing = [name for name in wanted if name not in found]
-    mismatched = [name for name in wanted if name in found and found[name].shape != wanted[name].shape]
-    loaded = [name for name in wanted if name in found and name not in mismatched]
-    checked = {name: tensor for name, tensor in wanted.items() if not name.startswith(later)}
-    _check_same_network(model, loaded, found, checked, source)
+    source_state |= transferred
+    by_class = [name for name in transferred if any(match.row < 0 for match in rows)]
+    missing = [name for name in model_state if name not in source_state]
+    common = [name for name in model_state if name in source_state]
+    mismatched = [name for name in common if source_state[name].shape != model_state[name].shape]
+    loaded = [name for name in common if name not in mismatched]
+    checked = {name: tensor for name, tensor in model_state.items() if not name.startswith(later)}
+    _check_same_network(model, loaded, source_state, checked, source)
     with torch.no_grad():
-        for name in loaded:  # those of by_class are among them here
-            wanted[name].copy_(found[name])  # in place: the state dict shares the model's memory
+        for name in loaded:  # including those of by_class
+            model_state[name].copy_(source_state[name])  # in place: the state dict shares the model's memory
     loaded = [name for name in loaded if name not in by_class]
-    counts, totals = Counter(map(model.part_of, loaded)), Counter(map(model.part_of, wanted))
+    counts, totals = Counter(map(model.part_of, loaded)), Counter(map(model.part_of, model_state))
     return LoadReport(
         source,
         loaded=tuple(loaded),
         by_class=tuple(by_class),
         missing=tuple(missing),
-        mismatched=tuple(f"{name} {list(found[name].shape)}, here {list(wanted[name].shape)}" for name in mismatched),
-        unexpected=tuple(name for name in found if name not in wanted and not name.endswith(COUNTER)),
+        mismatched=tuple(
+            f"{name} {list(source_state[name].shape)}, model {list(model_state[name].shape)}" for name in mismatched
+        ),
+        unexpected=tuple(name for name in source_state if name not in model_state and not name.endswith(COUNTER)),
         by_part=tuple((part, counts[part], totals[part]) for part in model.parts() if totals[part]),
         by_class_in_part=tuple(Counter(map(model.part_of, by_class)).items()),
         rows=rows,
@@ -202,7 +206,8 @@ def load_state(
 
 
 def rename(state: State, model: FreezableModel) -> State:
-    """The tensors of a file under the names that ``model`` has for them: old names, and backbone into detector or back."""
+    """Rename the tensors of a file to the names in ``model``: old names, and classifier backbones to detector ones or
+    back."""
     architecture = architecture_of(model.description.arch)
     if architecture.backbone.startswith(PREFIX):
         return timm_names(state, model, architecture.backbone)
@@ -233,53 +238,58 @@ def _new_name(name: str) -> str:
     return _OLD_MASK_NAME.sub(lambda match: f"{match[1]}.{int(match[2]) - 1}.0.{match[3]}", name)
 
 
-def _wanted(model: FreezableModel) -> dict[str, Any]:
+def _model_state(model: FreezableModel) -> dict[str, Any]:
     return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
 
 
-def _check_same_network(model: FreezableModel, loaded: list[str], found: State, wanted: State, source: str) -> None:
-    """A backbone that is filled in part computes nonsense, so a part before the heads is filled whole or not at all."""
+def _check_same_network(
+    model: FreezableModel, loaded: list[str], source_state: State, model_state: State, source: str
+) -> None:
+    """Check that parts before the heads are loaded completely or not at all: half a backbone has useless outputs."""
     arch = model.description.arch
     if not loaded:
         raise DataError(
-            f"{source}: none of its {len(found)} tensors fits {arch}; it has names like {', '.join(list(found)[:2])}, "
-            f"the model like {', '.join(list(wanted)[:2])}. Choose the --model that the file was made with"
+            f"{source}: none of its {len(source_state)} tensors matches {arch}; names in the file: "
+            f"{', '.join(list(source_state)[:2])}, ...; names in the model: {', '.join(list(model_state)[:2])}, ... "
+            "Choose the --model that the file was trained with"
         )
-    backbone = [name for name in wanted if model.part_of(name) in ("stem", "backbone")]
-    neck = [name for name in wanted if model.part_of(name) == "neck"]
-    good = set(loaded)
-    if not good.intersection(backbone) and any(name.startswith("backbone.body.") for name in found):
+    backbone = [name for name in model_state if model.part_of(name) in ("stem", "backbone")]
+    neck = [name for name in model_state if model.part_of(name) == "neck"]
+    matched = set(loaded)
+    if not matched.intersection(backbone) and any(name.startswith("backbone.body.") for name in source_state):
         raise DataError(
-            f"{source}: it has a backbone, but of another network than {arch}: none of its tensors fits. Choose the "
-            "--model that the file was made with"
+            f"{source}: its backbone is from another network than {arch}: none of its tensors matches. Choose the "
+            "--model that the file was trained with"
         )
     for names in (backbone, neck):
-        bad = [name for name in names if name not in good]
-        if bad and len(bad) < len(names):
-            shape = list(found[bad[0]].shape) if bad[0] in found else "missing"
+        unmatched = [name for name in names if name not in matched]
+        if unmatched and len(unmatched) < len(names):
+            first = unmatched[0]
+            shape = list(source_state[first].shape) if first in source_state else "missing"
             raise DataError(
-                f"{source}: {len(bad)} of {len(names)} tensors of the {model.part_of(bad[0])} do not fit {arch}, first "
-                f"{bad[0]}: {shape} in the file, {list(wanted[bad[0]].shape)} in the model. "
-                "Choose the --model that the file was made with"
+                f"{source}: {len(unmatched)} of {len(names)} tensors of the {model.part_of(first)} do not match "
+                f"{arch}, first {first}: {shape} in the file, {list(model_state[first].shape)} in the model. "
+                "Choose the --model that the file was trained with"
             )
 
 
 def _without_other_keypoints(state: dict[str, Tensor], model: FreezableModel, weights: str) -> dict[str, Tensor]:
-    """``state`` without its keypoint predictor if that is known to find other points than ``model``.
+    """Return ``state`` without its keypoint predictor if that is known to be for other keypoints than ``model``.
 
-    As many points are not the same points: a left ear learns slowly from the weights of a right knee.
+    The same number of keypoints does not mean the same keypoints: for a left ear, the weights of a right knee are a bad
+    start.
 
     Args:
-        weights: where ``state`` comes from: "coco" has COCO's 17, a checkpoint of this project says its own; of other
-            files nobody knows, so the shape alone decides later.
+        weights: origin of ``state``: "coco" has COCO's 17 keypoints, a checkpoint of this project lists its own; for
+            other files they are unknown, so that only the shape is checked later.
     """
     schema = model.description.keypoints
     if schema is None or not any(name.startswith(KEYPOINT_PREDICTOR) for name in state):
         return state
-    theirs: tuple[str, ...] | None = COCO_NAMES
+    source_names: tuple[str, ...] | None = COCO_NAMES
     if weights != "coco":
         saved = read_description(weights)
-        theirs = None if saved is None or saved.keypoints is None else saved.keypoints.names
-    if theirs is None or [name.lower() for name in theirs] == [name.lower() for name in schema.names]:
+        source_names = None if saved is None or saved.keypoints is None else saved.keypoints.names
+    if source_names is None or [name.lower() for name in source_names] == [name.lower() for name in schema.names]:
         return state
     return {name: tensor for name, tensor in state.items() if not name.startswith(KEYPOINT_PREDICTOR)}

@@ -1,4 +1,4 @@
-"""Which classes starting weights know: what each row of their last layers stands for."""
+"""Find the classes of starting weights: the class of each row of their output layers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from detseg.models.weights.state_files import read_description
 
 @dataclass(frozen=True)
 class SourceClasses:
-    """The classes of some weights.
+    """The classes of a set of weights.
 
     Attributes:
-        names: one for each row of their last layers; ``BACKGROUND`` for the background and for gaps.
-        coco: they are COCO's.
+        names: one for each row of the output layers; ``BACKGROUND`` for the background and for gaps.
+        coco: whether they are COCO's classes.
     """
 
     names: tuple[str, ...]
@@ -27,10 +27,10 @@ class SourceClasses:
 
 
 def source_classes(weights: str, arch: str) -> SourceClasses | None:
-    """The classes of ``weights``, a value that ``load_weights`` takes for a model of ``arch``; None if nobody knows.
+    """Return the classes of ``weights``, as accepted by ``load_weights`` for a model of ``arch``; None if unknown.
 
-    COCO weights are known under their name "coco" and, as a path, by the name of the published file. A checkpoint of
-    this project names its classes itself.
+    COCO weights are recognized by the name "coco" and, for a path, by the name of the published file. A checkpoint of
+    this project contains its class names.
 
     Raises:
         DataError, OSError: as ``read_description``.
@@ -50,7 +50,7 @@ def source_classes(weights: str, arch: str) -> SourceClasses | None:
 
 
 def _published(weights: Any) -> SourceClasses:
-    """torchvision's rows are COCO's category ids 1..90, of which ten are not in use; the keypoint weights have one."""
+    """torchvision's rows are COCO's category ids 1..90, ten of which are unused; the keypoint weights have one."""
     names = weights.meta["categories"]
     rows = tuple(BACKGROUND if row == 0 or name == "N/A" else name for row, name in enumerate(names))
     return SourceClasses(rows, coco=True)

@@ -1,8 +1,8 @@
-"""Which class names mean the same, as far as COCO's 80 are concerned: a short, hand-made list.
+"""Synonyms of COCO's 80 class names: a short, manually written list.
 
-A name is listed only if nearly every data set means the same by it. Left out for that reason: bag, bat, crane, cyclist,
-desk, face, glass, male, monitor, rider, scooter, screen, stove, table, van. What a data set means by such a name, or by
-``worker``, its owner can say.
+A name is listed only if it has the same meaning in nearly every data set. Therefore not listed: bag, bat, crane,
+cyclist, desk, face, glass, male, monitor, rider, scooter, screen, stove, table, van. For such names, or for ``worker``,
+the user can specify the meaning (--class-transfer).
 """
 
 from __future__ import annotations
@@ -62,50 +62,50 @@ _KINDS = {
     "tv": "computermonitor",
 }
 SAME = {other: name for name, others in _SAME.items() for other in others.split()}
-"""Another word, or another spelling, for the same things. Keys and values as :func:`plain_name` gives them."""
+"""Synonym or other spelling -> COCO name. Keys and values are normalized by :func:`plain_name`."""
 KINDS = {kind: name for name, kinds in _KINDS.items() for kind in kinds.split()}
-"""A kind of what COCO has one name for. It holds one way only: a man is a person, but a person is not a man."""
+"""Subclass -> COCO name. Not symmetric: a man is a person, but a person is not necessarily a man."""
 
 AMBIGUOUS = {
     "apple": "the fruit",
-    "keyboard": "that of a computer",
+    "keyboard": "a computer keyboard",
     "kite": "the toy",
-    "mouse": "that of a computer",
+    "mouse": "a computer mouse",
     "orange": "the fruit",
     "remote": "a remote control",
     "tie": "worn around the neck",
-    "train": "the one on rails",
+    "train": "the rail vehicle",
 }
-"""COCO's names that other data sets use for other things, and what COCO means. Only the very name matches them."""
+"""COCO names with other meanings in other data sets -> their meaning in COCO. Only the exact name matches them."""
 
 NO_PLURAL = ("glasses",)
-"""What looks like the plural of another thing."""
+"""Names that look like the plural of a different class."""
 
-_SEPARATORS = re.compile(r"(?<=\D)[\s_-]+|[\s_-]+(?!\d)")  # not in 1_0, which is not 10, nor in -1
+_SEPARATORS = re.compile(r"(?<=\D)[\s_-]+|[\s_-]+(?!\d)")  # not inside 1_0, which is not 10, and not in -1
 
 
 def plain_name(name: str) -> str:
-    """``name`` without case, underscores, hyphens and spaces: ``Potted_Plant`` and ``potted plant`` are one."""
+    """Normalize ``name``: ignore case, underscores, hyphens and spaces (``Potted_Plant`` equals ``potted plant``)."""
     return _SEPARATORS.sub("", unicodedata.normalize("NFKC", name).casefold())
 
 
 def is_ambiguous(name: str) -> bool:
-    """Whether ``name`` (also its plural) is one that different data sets use for different things."""
+    """Return whether ``name`` (or its singular) has different meanings in different data sets."""
     return any(word in AMBIGUOUS for word in _singulars(plain_name(name)))
 
 
 def meanings(name: str) -> set[str]:
-    """What ``name`` may be called: itself, its singular, and the listed name that means the same."""
+    """Return ``name`` itself, its possible singulars, and listed synonyms, all normalized."""
     return {SAME.get(word, word) for word in _singulars(plain_name(name))}
 
 
 def broader(name: str) -> set[str]:
-    """The listed names of which ``name`` is a kind."""
+    """Return the listed names of which ``name`` is a subclass."""
     return {KINDS[word] for word in _singulars(plain_name(name)) if word in KINDS}
 
 
 def _singulars(word: str) -> list[str]:
-    """``word``, and what it may be the plural of: a guess, that only counts when it meets another name."""
+    """Return ``word`` and its possible singulars; wrong ones do no harm, because they match no class name."""
     words = [word]
     if word in NO_PLURAL or word.endswith("ss"):
         return words

@@ -1,4 +1,4 @@
-"""Weights of timm's networks: fetched by timm, and renamed to what this project's models call them."""
+"""Download weights of timm's networks with timm, and rename tensors to the names of this project's models."""
 
 from __future__ import annotations
 
@@ -12,80 +12,81 @@ from detseg.models.timm_backbone import PREFIX, import_timm
 
 State = dict[str, Tensor]
 
-OURS = ("backbone.body.network.", "network.")
-"""What our detectors and classifiers put before the names of timm's network."""
+DETECTOR_PREFIX, CLASSIFIER_PREFIX = "backbone.body.network.", "network."
+"""Prefixes of the names of timm's network in this project's detectors and classifiers."""
 
 
 def fetch_timm(backbone: str) -> tuple[State, str]:
-    """timm's published weights of a whole network, and what a report calls them.
+    """Return timm's published weights of a whole network, and their name for reports.
 
     Args:
         backbone: such as "timm:convnext_atto".
 
     Raises:
-        DataError: timm is missing, has no weights of this network, or they cannot be fetched: names the file, its
-            address and the other ways.
+        DataError: timm is not installed, has no weights for this network, or the download fails; with the cache
+            path, the address and alternatives.
     """
     name = backbone.removeprefix(PREFIX)
     timm = import_timm(name)
     config = timm.get_pretrained_cfg(name)
     if not (config.hf_hub_id or config.url):
-        raise DataError(f"timm has no published weights of {name}; start from --weights PATH or --weights none")
-    place, page = _place(timm, config)
+        raise DataError(f"timm has no published weights for {name}; use --weights PATH or --weights none")
+    cached, url = _cache_path_and_url(timm, config)
     try:
         network = timm.create_model(name, pretrained=True)
-    except Exception as error:  # timm, its hub and the network under it raise what they like
+    except Exception as error:  # timm, the hub client and the network can raise any exception
         reason = str(error).split("\n")[0] or type(error).__name__
         raise DataError(
-            f"the weights of {backbone} are wanted but not at {place}, where timm looks first, or corrupt, and could not "
-            f"be downloaded from {page} ({reason}). Fetch the file from there on a machine with a network and give it "
-            "as --weights PATH, or start from --weights none"
+            f"the weights of {backbone} are not in the cache at {cached}, or are corrupt, and could not be downloaded "
+            f"from {url} ({reason}). Download the file on a machine with a network connection and use --weights PATH, "
+            "or use --weights none"
         ) from error
     licence = f", licence {config.license}" if config.license else ""
     return dict(network.state_dict()), f"{config.hf_hub_id or config.url}{licence}"
 
 
 def timm_names(state: State, model: FreezableModel, backbone: str) -> State:
-    """The tensors of a file under the names that ``model`` has for them.
+    """Rename the tensors of a file to the names in ``model``.
 
-    The file holds a timm network whole, one for maps (whose names timm flattens: ``stem_0`` for ``stem.0``), or a
-    detector or classifier of this project. What fits nowhere keeps its name.
+    The file contains a whole timm network, a ``features_only`` one (with names flattened by timm: ``stem_0`` for
+    ``stem.0``), or a detector or classifier of this project. Tensors without a counterpart keep their names.
     """
-    mine = OURS[model.description.task == "classify"]
-    own = _by_plain_name([name for name in model.state_dict() if name.startswith(mine)], mine)
-    if any(name.startswith(OURS[0]) for name in state):
-        theirs = OURS[0]
-    else:  # a network that timm made may have a child of our name, but also others
-        theirs = OURS[1] if all(name.startswith((OURS[1], "classifier.")) for name in state) else ""
-    found = _by_plain_name([name for name in state if name.startswith(theirs)], theirs)
-    renamed = {name: tensor for name, tensor in state.items() if name not in found.values()}
-    head = _head(backbone) if model.description.task == "classify" and not theirs else None
-    for plain, name in found.items():
+    model_prefix = CLASSIFIER_PREFIX if model.description.task == "classify" else DETECTOR_PREFIX
+    model_names = _by_flat_name([name for name in model.state_dict() if name.startswith(model_prefix)], model_prefix)
+    if any(name.startswith(DETECTOR_PREFIX) for name in state):
+        prefix = DETECTOR_PREFIX
+    else:  # a network built by timm may also have a child called "network", but it has other children too
+        own_file = all(name.startswith((CLASSIFIER_PREFIX, "classifier.")) for name in state)
+        prefix = CLASSIFIER_PREFIX if own_file else ""
+    file_names = _by_flat_name([name for name in state if name.startswith(prefix)], prefix)
+    renamed = {name: tensor for name, tensor in state.items() if name not in file_names.values()}
+    head = _head(backbone) if model.description.task == "classify" and not prefix else None
+    for flat_name, name in file_names.items():
         if head is not None and name in (f"{head}.weight", f"{head}.bias"):
-            tensor = state[name]  # of a linear layer, or of the same as a 1x1 convolution
+            tensor = state[name]  # of a linear layer, or of an equivalent 1x1 convolution
             renamed[f"classifier{name.removeprefix(head)}"] = tensor.flatten(1) if tensor.ndim == 4 else tensor
         else:
-            renamed[own.get(plain, name)] = state[name]
+            renamed[model_names.get(flat_name, name)] = state[name]
     return renamed
 
 
-def _by_plain_name(names: list[str], outside: str) -> dict[str, str]:
-    """``name -> name``, the first without ``outside`` and flattened."""
-    inside = {name: name.removeprefix(outside) for name in names}
-    if all(name.startswith("model.") for name in inside.values()):  # how timm holds a transformer for its maps
-        inside = {name: plain.removeprefix("model.") for name, plain in inside.items()}
-    return {plain.replace(".", "_"): name for name, plain in inside.items()}
+def _by_flat_name(names: list[str], prefix: str) -> dict[str, str]:
+    """Return ``flat name -> name``; the flat name has no ``prefix``, and underscores instead of dots."""
+    inner = {name: name.removeprefix(prefix) for name in names}
+    if all(inner_name.startswith("model.") for inner_name in inner.values()):  # timm's features_only transformers
+        inner = {name: inner_name.removeprefix("model.") for name, inner_name in inner.items()}
+    return {inner_name.replace(".", "_"): name for name, inner_name in inner.items()}
 
 
 def _head(backbone: str) -> str | None:
-    """Name of timm's last layer, where our ``classifier`` stands; None for a distilled network, which has two."""
+    """Return the name of timm's last layer, our ``classifier``; None for a distilled network, which has two."""
     name = backbone.removeprefix(PREFIX)
     head = import_timm(name).get_pretrained_cfg(name).classifier
     return head if isinstance(head, str) else None
 
 
-def _place(timm: Any, config: Any) -> tuple[str, str]:
-    """Where the weights are kept, and the address that they come from."""
+def _cache_path_and_url(timm: Any, config: Any) -> tuple[str, str]:
+    """Return the path of the weights in the cache, and their URL."""
     if config.hf_hub_id:
         from huggingface_hub import constants
 

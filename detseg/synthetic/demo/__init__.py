@@ -1,1 +1,1 @@
-"""The demo set: bolts, nuts and washers on a workbench."""
+"""Render the demo set: bolts, nuts and washers on a workbench."""

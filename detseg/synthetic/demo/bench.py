@@ -1,4 +1,4 @@
-"""Workbench surfaces of the demo set: wood, steel, mats, card, concrete, cloth and worn paint."""
+"""Render workbench surfaces of the demo set: wood, steel, mats, cardboard, concrete, cloth and worn paint."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from detseg.synthetic.demo.shading import Float, Light, Rng, linear, mottle, step
 
-COARSE = 2  # canvas pixels per texture pixel: finer than the final image, and four times cheaper
+COARSE = 2  # canvas pixels per texture pixel: finer than the final image, and four times faster
 
 
 def make_bench(rng: Rng, name: str, size_hw: tuple[int, int], px_per_mm: float, light: Light) -> Float:
-    """The empty bench, lit: linear float32 [H, W, 3] of canvas size ``size_hw``, turned by a random angle."""
+    """The empty bench, lit: linear float32 [H, W, 3] of canvas size ``size_hw``, rotated by a random angle."""
     side = int(np.hypot(*size_hw) / COARSE) + 8
     colour, bump = TEXTURES[name](rng, side, px_per_mm / COARSE)
-    colour, bump = _spoil(rng, colour, bump, px_per_mm / COARSE)
+    colour, bump = _add_dirt(rng, colour, bump, px_per_mm / COARSE)
     angle = rng.uniform(0, 2 * np.pi)
     slope_x = cv2.Sobel(bump, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
     slope_y = cv2.Sobel(bump, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
@@ -28,10 +28,10 @@ def make_bench(rng: Rng, name: str, size_hw: tuple[int, int], px_per_mm: float, 
     to_texture = np.array([[cos, sin, 0.0], [-sin, cos, 0.0]]) / COARSE
     to_texture[:, 2] = half - to_texture[:, :2] @ (np.array(size_hw[::-1]) / 2)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    turned = cv2.warpAffine(lit, to_texture, size_hw[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
+    rotated = cv2.warpAffine(lit, to_texture, size_hw[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
     y, x = np.mgrid[-1 : 1 : size_hw[0] * 1j, -1 : 1 : size_hw[1] * 1j].astype(np.float32)
     falloff = 1 + rng.uniform(0.05, 0.28) * (x * light.direction[0] + y * light.direction[1])
-    return np.asarray(turned * falloff[..., None] * np.array(light.colour, np.float32), np.float32)
+    return np.asarray(rotated * falloff[..., None] * np.array(light.colour, np.float32), np.float32)
 
 
 def _wood(rng: Rng, side: int, px: float) -> tuple[Float, Float]:
@@ -47,13 +47,13 @@ def _wood(rng: Rng, side: int, px: float) -> tuple[Float, Float]:
     warp = mottle(rng, size, (14 * px, 90 * px), 3)
     plank = rng.uniform(38, 90)
     number = ((row + rng.uniform(0, plank)) // plank).astype(int)
-    own = rng.random(64, dtype=np.float32)[number % 64]
-    growth = row / rng.uniform(2.2, 4.5) + 5.5 * warp + 9 * own
+    plank_value = rng.random(64, dtype=np.float32)[number % 64]
+    growth = row / rng.uniform(2.2, 4.5) + 5.5 * warp + 9 * plank_value
     rings = growth - np.floor(growth)
-    rings = rings**2 * step(1.0, 0.82, rings)  # late wood: slow into dark, quick back
+    rings = rings**2 * step(1.0, 0.82, rings)  # late wood: gradually darker, then abruptly light
     fibre = mottle(rng, size, (max(0.35 * px, 1.0), 18 * px), 2)
     pores = step(0.74, 0.82, mottle(rng, size, (max(0.3 * px, 1.0), 5 * px)))
-    mix = 0.75 - 0.55 * rings + 0.5 * (fibre - 0.5) + 0.3 * (own - 0.5) - 0.3 * pores
+    mix = 0.75 - 0.55 * rings + 0.5 * (fibre - 0.5) + 0.3 * (plank_value - 0.5) - 0.3 * pores
     colour = _blend(dark, pale, mix)
     seam = np.zeros((side, 1), np.float32)
     seam[1:] = np.diff(number, axis=0) != 0
@@ -86,9 +86,9 @@ def _rubber_mat(rng: Rng, side: int, px: float) -> tuple[Float, Float]:
     if rng.random() < 0.5:  # round studs
         pitch = rng.uniform(7, 12) * px
         y, x = np.mgrid[0:side, 0:side].astype(np.float32)
-        odd = np.floor(y / pitch) % 2 * 0.5
-        from_stud = np.hypot(y / pitch % 1 - 0.5, (x / pitch + odd) % 1 - 0.5)
-        stud = step(0.31, 0.22, from_stud)
+        row_offset = np.floor(y / pitch) % 2 * 0.5
+        distance = np.hypot(y / pitch % 1 - 0.5, (x / pitch + row_offset) % 1 - 0.5)
+        stud = step(0.31, 0.22, distance)
         bump = bump + 0.16 * pitch * stud
         colour = colour * (1 + 0.18 * stud[..., None])
     return colour, bump
@@ -100,16 +100,17 @@ def _cutting_mat(rng: Rng, side: int, px: float) -> tuple[Float, Float]:
     grain = mottle(rng, size, (0.45 * px, 0.45 * px), 2)
     colour = _blend(tuple(int(0.84 * c) for c in ground), tuple(int(1.12 * c) for c in ground), grain)
     lines = np.zeros(size, np.uint8)
-    every = 10 * px
-    start = rng.uniform(0, every, 2)
-    for k in range(int(side / every) + 1):
+    spacing = 10 * px
+    start = rng.uniform(0, spacing, 2)
+    for k in range(int(side / spacing) + 1):
         weight = max(1, round(0.45 * px)) if k % 5 == 0 else max(1, round(0.2 * px))
-        shade_of = 255 if k % 5 == 0 else 165
-        at = [int(start[0] + k * every), int(start[1] + k * every)]
-        cv2.line(lines, (at[0], 0), (at[0], side), shade_of, weight)
-        cv2.line(lines, (0, at[1]), (side, at[1]), shade_of, weight)
+        brightness = 255 if k % 5 == 0 else 165
+        position = [int(start[0] + k * spacing), int(start[1] + k * spacing)]
+        cv2.line(lines, (position[0], 0), (position[0], side), brightness, weight)
+        cv2.line(lines, (0, position[1]), (side, position[1]), brightness, weight)
         if k % 5 == 0:
-            cv2.putText(lines, str(k), (at[0] + 3, int(start[1]) + 24), cv2.FONT_HERSHEY_SIMPLEX, 0.09 * px, 200, 1)
+            text_xy = (position[0] + 3, int(start[1]) + 24)
+            cv2.putText(lines, str(k), text_xy, cv2.FONT_HERSHEY_SIMPLEX, 0.09 * px, 200, 1)
     printed = np.asarray(lines, np.float32) / np.float32(255) * (0.35 + 0.5 * mottle(rng, size, (9 * px, 9 * px), 2))
     colour = _over(colour, (214, 214, 190), np.float32(0.75) * printed)
     cuts = _scratches(rng, size, px, int(rng.integers(3, 14)))
@@ -180,8 +181,8 @@ TEXTURES: dict[str, Callable[[Rng, int, float], tuple[Float, Float]]] = {
 """Bench surfaces by name: (generator, side, texture pixels per mm) -> linear colour [S, S, 3] and height [S, S]."""
 
 
-def _spoil(rng: Rng, colour: Float, bump: Float, px: float) -> tuple[Float, Float]:
-    """Oil stains, cup rings and dust, as on every bench that is used."""
+def _add_dirt(rng: Rng, colour: Float, bump: Float, px: float) -> tuple[Float, Float]:
+    """Add oil stains, cup rings and dust."""
     side = len(colour)
     y, x = np.mgrid[0:side, 0:side].astype(np.float32)
     for _ in range(int(rng.integers(0, 4))):
@@ -215,11 +216,11 @@ def _scratches(rng: Rng, size: tuple[int, int], px: float, count: int) -> Float:
 
 
 def _blend(dark: tuple[int, ...], pale: tuple[int, ...], mix: Float) -> Float:
-    """sRGB ``dark`` at 0 to ``pale`` at 1, blended in linear light; a little beyond is allowed."""
+    """sRGB ``dark`` at 0 to ``pale`` at 1, blended in linear light; ``mix`` may slightly exceed [0, 1]."""
     low, high = (np.array(linear(*colour), np.float32) for colour in (dark, pale))
     return np.asarray(low + (high - low) * np.clip(mix, -0.25, 1.3)[..., None], np.float32).clip(0.002, 1)
 
 
 def _over(colour: Float, top: tuple[int, int, int], share: Float) -> Float:
-    """Lay an sRGB colour over ``colour`` with opacity ``share`` [H, W]."""
+    """Blend an sRGB colour over ``colour`` with opacity ``share`` [H, W]."""
     return colour + (np.array(linear(*top), np.float32) - colour) * share[..., None]

@@ -1,4 +1,4 @@
-"""What else lies on the demo set's bench and is not annotated: cables, ties, tools, paper, plugs, shavings."""
+"""Render unannotated clutter on the demo set's bench: cables, ties, tools, paper, plugs, shavings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _strand(
 
 
 def _wander(rng: Rng, length: float, bend: float) -> npt.NDArray[np.float64]:
-    """A smooth random walk, float64 [61, 2] in mm, whose heading changes by about ``bend`` radians a quarter."""
+    """A smooth random walk, float64 [61, 2] in mm; each quarter changes the heading by about ``bend`` radians."""
     turns = np.interp(np.linspace(0, 4, 61), np.arange(5), np.cumsum(rng.normal(0, bend, 5)))
     heading = rng.uniform(0, 2 * np.pi) + cv2.GaussianBlur(turns[:, None], (1, 15), 0, sigmaY=4)[:, 0]
     return np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / 60, axis=0)
@@ -70,13 +70,13 @@ def _cable_tie(rng: Rng, px: float, light: Light) -> Patch:
     slot = np.maximum(np.abs(u) - 0.4 * width, np.abs(v) - 0.5 * width)
     top = np.minimum(-outside * 1.2, 1.0) - 1.2 * step(0.1, -0.2, slot)
     head = shade(normals(top * px), np.full((*u.shape, 3), finish.colour, np.float32), finish, light, outside < 0)
-    return _joined(strip, outside < 0, head, path[0] * px - (path.min(0) * px - width * px - 2))
+    return _overlaid(strip, outside < 0, head, path[0] * px - (path.min(0) * px - width * px - 2))
 
 
-def _joined(
+def _overlaid(
     base: Patch, alpha: npt.NDArray[np.bool_], rgb: npt.NDArray[np.float32], xy: npt.NDArray[np.float64]
 ) -> Patch:
-    """``base`` with another piece laid over it, centred at ``xy`` in base's pixels."""
+    """``base`` with another piece drawn over it, centred at ``xy`` in base's pixels."""
     pad = max(alpha.shape)
     whole, colour = np.pad(base.alpha, pad), np.pad(base.rgb, ((pad, pad), (pad, pad), (0, 0)))
     top, left = (round(float(xy[1 - k])) + pad - alpha.shape[k] // 2 for k in range(2))
@@ -112,9 +112,9 @@ def _hex_key(rng: Rng, px: float, light: Light) -> Patch:
     corner = np.stack([bend * np.sin(turn), bend * (1 - np.cos(turn))], axis=1)
     points = np.concatenate([[[-long, 0]], corner, [[bend, bend + short]]])
     angle = rng.uniform(0, 2 * np.pi)
-    turned = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    rotated = points @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     finish = BLACK_STEEL if rng.random() < 0.6 else STEEL
-    return _strand(rng, turned, width, px, light, finish, 0.35)
+    return _strand(rng, rotated, width, px, light, finish, 0.35)
 
 
 def _screwdriver(rng: Rng, px: float, light: Light) -> Patch:
@@ -128,16 +128,16 @@ def _screwdriver(rng: Rng, px: float, light: Light) -> Patch:
     belly = np.where(t < 0.12, belly * (0.6 + 3.3 * np.clip(t, 0, 0.12)), belly)
     belly = belly * np.sqrt(np.clip(1 - np.clip((t - 0.88) / 0.12, 0, 1) ** 2, 0, 1))
     on_handle = (t >= 0) & (t <= 1)
-    reach = np.where(on_shaft, blade, np.where(on_handle, belly, -1.0))
+    radius_at = np.where(on_shaft, blade, np.where(on_handle, belly, -1.0))
     flute = 0.05 * grip * np.cos(16 * np.arcsin(np.clip(v / grip, -1, 1))) * on_handle * step(0.15, 0.25, t)
-    top = np.sqrt(np.maximum(reach**2 - v**2, 0)) + flute
+    top = np.sqrt(np.maximum(radius_at**2 - v**2, 0)) + flute
     top = np.where(on_shaft & (u < 7), np.minimum(top, 0.35 + 0.25 * u), top)
     plastic = _plastic(rng, 0.3)
     colour = np.full((*u.shape, 3), plastic.colour, np.float32)
     band = (t > 0.3) & (t < 0.42)
     colour[band] = PLASTICS[1]
     normal = normals(cv2.GaussianBlur(top * px, (0, 0), 0.8))
-    inside = np.abs(v) < reach
+    inside = np.abs(v) < radius_at
     metal = shade(normal, np.full_like(colour, STEEL.colour), STEEL, light, inside & on_shaft)
     rgb = metal + shade(normal, colour, plastic, light, inside & ~on_shaft)
     return Patch(0, 0, 0, inside, rgb, grip * px)
@@ -190,11 +190,11 @@ def _wall_plug(rng: Rng, px: float, light: Light) -> Patch:
     length, radius = rng.uniform(22, 42), rng.uniform(2.4, 4.4)
     u, v = local_frame((length / 2, radius * 1.25), rng.uniform(0, 2 * np.pi), px)
     t = u / length + 0.5
-    reach = radius * (1.0 - 0.3 * step(0.75, 1.0, t)) * (1 - 0.14 * ((t * 7) % 1) * (t > 0.3))
-    reach = np.where(t < 0.07, radius * 1.22, reach)
-    inside = (np.abs(v) < reach) & (t > 0) & (t < 1)
+    radius_at = radius * (1.0 - 0.3 * step(0.75, 1.0, t)) * (1 - 0.14 * ((t * 7) % 1) * (t > 0.3))
+    radius_at = np.where(t < 0.07, radius * 1.22, radius_at)
+    inside = (np.abs(v) < radius_at) & (t > 0) & (t < 1)
     slit = (np.abs(v) < 0.16 * radius) & (t > 0.3)
-    top = np.sqrt(np.maximum(reach**2 - v**2, 0)) - 0.5 * slit
+    top = np.sqrt(np.maximum(radius_at**2 - v**2, 0)) - 0.5 * slit
     finish = Finish(PLASTICS[(0, 2, 3, 5, 6, 7, 4)[int(rng.integers(7))]], 0.0, 0.45)
     albedo = np.full((*u.shape, 3), finish.colour, np.float32) * np.where(slit, 0.35, 1.0)[..., None]
     rgb = shade(normals(cv2.GaussianBlur(top * px, (0, 0), 0.8)), albedo.astype(np.float32), finish, light, inside)

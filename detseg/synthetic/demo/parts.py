@@ -1,4 +1,4 @@
-"""The three kinds of parts in the demo set: bolts, nuts and washers, by metric size, as lit patches."""
+"""Render the three kinds of parts in the demo set as lit patches: bolts, nuts and washers, by metric size."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SHAPE_FAMILIES = (
     "nut_hex", "nut_flange", "nut_nylon_insert",
     "washer_flat", "washer_fender", "washer_split", "washer_star",
 )  # fmt: skip
-"""Outline families of annotated parts; other synthetic sets of this package must use others."""
+"""Outline families of annotated parts; other synthetic sets of this package must use different ones."""
 
 FINISHES = {
     "zinc": Finish(linear(184, 190, 196), 0.92, 0.42),
@@ -63,7 +63,7 @@ def make_part(rng: Rng, family: str, metric: int, px_per_mm: float, light: Light
     Args:
         metric: thread size, one of ``SIZES``.
         px_per_mm: canvas pixels per millimetre.
-        lean: how far the top of a part of height 1 is shifted by the camera's oblique view, in x and y.
+        lean: shift in x and y of the top of a part of height 1, due to the camera's oblique view.
     """
     finish = FINISHES[str(rng.choice(list(FINISHES), p=_FINISH_ODDS))]
     kind, variant = family.split("_", 1)
@@ -98,7 +98,7 @@ def _nut(
     if variant != "nylon_insert":
         albedo = albedo * (1 - thread * (0.35 + 0.35 * groove.astype(np.float32)))[..., None]
     wall = height if variant != "flange" else 0.3 * height
-    return _standing(rng, 2, outline, top, wall, albedo, finish, px, light, lean)
+    return _flat_part(rng, 2, outline, top, wall, albedo, finish, px, light, lean)
 
 
 def _washer(
@@ -127,7 +127,7 @@ def _washer(
     if variant == "star":
         top = top + 0.35 * step(hole + 0.5 * (outer - hole), outer, radius) * np.sin(teeth * np.arctan2(v, u))
     albedo = _metal(rng, finish, u, v, px, radius)
-    return _standing(rng, 3, outline, top, thickness, albedo, finish, px, light, lean)
+    return _flat_part(rng, 3, outline, top, thickness, albedo, finish, px, light, lean)
 
 
 def _bolt(
@@ -135,8 +135,8 @@ def _bolt(
 ) -> Patch:
     flats, _, head_height, pitch = _METRIC[metric][:4]
     length = metric * rng.uniform(2.2, 7.5)
-    body = metric / 2
-    plain = length * rng.uniform(0.25, 0.5) if rng.random() < 0.4 else 0.6 * pitch
+    shank_radius = metric / 2
+    unthreaded = length * rng.uniform(0.25, 0.5) if rng.random() < 0.4 else 0.6 * pitch
     if variant == "countersunk":
         head_height = 0.55 * metric
     elif variant == "socket_cap":
@@ -146,12 +146,12 @@ def _bolt(
     half_u = (length + head_height) / 2
     u, v = local_frame((half_u, 1.05 * metric), rng.uniform(0, 2 * np.pi), px)
     u = u + length - half_u  # the head ends at u = 0, the shank at u = length
-    around = np.arcsin(np.clip(v / body, -1, 1)) / (2 * np.pi)
+    around = np.arcsin(np.clip(v / shank_radius, -1, 1)) / (2 * np.pi)
     phase = u / max(pitch, 3.2 / px) - around * (1 if rng.random() < 0.97 else -1)
     tooth = np.abs(2 * (phase - np.floor(phase)) - 1)
-    threaded = step(plain - 0.2 * pitch, plain + 0.2 * pitch, u).astype(np.float64)
+    threaded = step(unthreaded - 0.2 * pitch, unthreaded + 0.2 * pitch, u).astype(np.float64)
     depth = max(0.61 * pitch, 1.4 / px)
-    shank = body - threaded * depth * tooth - np.maximum(u - (length - 0.9 * pitch), 0) * 0.8
+    shank = shank_radius - threaded * depth * tooth - np.maximum(u - (length - 0.9 * pitch), 0) * 0.8
     shank = np.where((u >= 0) & (u <= length), shank, -1.0)
     head, head_radius = _head(rng, variant, u, v, metric, flats, head_height)
     height = np.maximum(np.where(np.abs(v) < shank, np.sqrt(np.maximum(shank**2 - v**2, 0)), -1.0), head)
@@ -162,13 +162,13 @@ def _bolt(
     albedo *= (1 - 0.35 * step(0.9, 0.0, np.abs(u) / (0.35 * metric)) * (u > 0))[..., None]  # dark corner at the head
     tilt = (float(rng.normal(0, 0.05)), float(rng.normal(0, 0.05)))
     rgb = shade(normals(top, tilt), albedo, finish, light, inside)
-    return Patch(1, 0, 0, inside, rgb, 0.8 * max(head_radius, body) * px)
+    return Patch(1, 0, 0, inside, rgb, 0.8 * max(head_radius, shank_radius) * px)
 
 
 def _head(
     rng: Rng, variant: str, u: Float64, v: Float64, metric: int, flats: float, height: float
 ) -> tuple[Float64, float]:
-    """Surface of a landscape bolt's head, which spans u in [-height, 0]; -1 outside. Also its radius."""
+    """Surface of the head of a bolt on its side, which spans u in [-height, 0]; -1 outside. Also its radius."""
     t = -u / height
     if variant == "hex_head":
         turn = rng.uniform(0, np.pi / 3)
@@ -192,7 +192,7 @@ def _head(
     return np.where(inside, np.sqrt(np.maximum(radius**2 - v**2, 0)), -1.0), 0.9 * metric
 
 
-def _standing(
+def _flat_part(
     rng: Rng,
     label: int,
     outline: Float64,
@@ -204,10 +204,12 @@ def _standing(
     light: Light,
     lean: tuple[float, float],
 ) -> Patch:
-    """A flat part of height ``wall`` mm: its outline stacked along the camera's lean, walls below, face on top."""
+    """A flat part of height ``wall`` mm: copies of its outline shifted along ``lean``, walls below, face on top."""
     inside = outline < 0
     tilt = (float(rng.normal(0, 0.09)), float(rng.normal(0, 0.09)))
-    top = top + 0.22 * mottle(rng, top.shape, (5 * px, 5 * px), 2)  # no face is quite flat: reflections vary over it
+    top = top + 0.22 * mottle(
+        rng, top.shape, (5 * px, 5 * px), 2
+    )  # no face is perfectly flat: reflections vary over it
     face = shade(normals(top * px, tilt), albedo, finish, light, inside)
     side_normal = normals(-outline * px * 6)  # a steep slope: the normal points out of the wall
     side = shade(side_normal, albedo, finish, light, inside) * np.float32(0.75)
@@ -227,7 +229,7 @@ def _standing(
 
 
 def _metal(rng: Rng, finish: Finish, u: Float64, v: Float64, px: float, along: Float64) -> Float:
-    """float32 [h, w, 3] colour of the surface: machining marks along constant ``along``, stains and rust."""
+    """float32 [h, w, 3] colour of the surface: machining marks along lines of constant ``along``, stains and rust."""
     size = u.shape
     marks = rng.random(512, dtype=np.float32)[(np.abs(along) * px / 2.5).astype(int) % 512]
     blotches = mottle(rng, size, (2.2 * px, 2.2 * px), 4)

@@ -1,10 +1,10 @@
-"""The demo set: bolts, nuts and washers on a workbench, rendered from a seed, with exact instance masks.
+"""Render the demo set from a seed: bolts, nuts and washers on a workbench, with exact instance masks.
 
     $ python -m detseg.synthetic.demo FOLDER
     FOLDER: 120 + 40 images
 
-Everything is drawn by code (no photographs, no fonts but OpenCV's own), so the set has no owner but this project.
-An image is drawn three times too large and reduced; a mask is the pixels whose larger part shows its instance.
+Everything is drawn by code (no photographs, only OpenCV's built-in fonts), so no third party has rights to the set.
+An image is drawn at three times its size and reduced; a mask has the pixels that its instance covers by more than half.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from detseg.synthetic.demo.shading import Float, Light, Patch, Rng, mottle, pain
 __all__ = ["CLASSES", "CLUTTER", "SHAPE_FAMILIES", "TEXTURES", "Scene", "demo_folder", "draw_scene", "render"]
 
 SCALE = 3  # canvas pixels per image pixel
-MIN_VISIBLE = 0.4  # a part that shows less of itself is taken off the bench, so that no unlabelled sliver remains
-MIN_PIXELS = 24  # likewise a part of which fewer pixels would be seen
-NEGATIVES = 0.08  # share of images with clutter only
+MIN_VISIBLE = 0.4  # a part with a smaller visible fraction is removed, so that no unlabelled sliver remains
+MIN_PIXELS = 24  # likewise a part with fewer visible pixels
+NEGATIVES = 0.08  # fraction of images with clutter only
 JPEG_QUALITY = 88
 SPLITS = ("train", "val")
-ID_STEP = 100_000  # ids of the second split start here, so that both files can be joined as they are
+ID_STEP = 100_000  # ids of the second split start here, so that both files can be concatenated
 _SIZES_HW = ((192, 256), (240, 320), (256, 192), (208, 288), (240, 240), (320, 240))
 _FAMILY_ODDS = {"bolt": 0.36, "nut": 0.34, "washer": 0.30}
 
@@ -60,7 +60,7 @@ class Scene:
 
 
 def draw_scene(seed: int) -> Scene:
-    """The scene of one seed: it depends on nothing else."""
+    """Render the scene of a seed; it depends only on the seed."""
     rng = np.random.default_rng(seed)
     height, width = _SIZES_HW[int(rng.integers(len(_SIZES_HW)))]
     canvas_hw = (height * SCALE, width * SCALE)
@@ -68,8 +68,8 @@ def draw_scene(seed: int) -> Scene:
     closeness = rng.choice(3, p=[0.36, 0.44, 0.20])
     px_per_mm = SCALE * float(rng.uniform(*((1.7, 2.5), (2.5, 4.2), (4.2, 7.5))[closeness]))
     bench = make_bench(rng, str(rng.choice(list(TEXTURES))), canvas_hw, px_per_mm, light)
-    wanted = 0 if rng.random() < NEGATIVES else int(rng.integers(*((2, 10), (1, 10), (1, 5))[closeness]))
-    patches = _lay_out(rng, canvas_hw, px_per_mm, light, wanted)
+    part_count = 0 if rng.random() < NEGATIVES else int(rng.integers(*((2, 10), (1, 10), (1, 5))[closeness]))
+    patches = _lay_out(rng, canvas_hw, px_per_mm, light, part_count)
     patches, owner = _drop_slivers(patches, canvas_hw)
     for patch in patches:
         paint(bench, patch, light)
@@ -82,21 +82,21 @@ def draw_scene(seed: int) -> Scene:
     )
 
 
-def _lay_out(rng: Rng, canvas_hw: tuple[int, int], px_per_mm: float, light: Light, wanted: int) -> list[Patch]:
-    """Put clutter and up to ``wanted`` parts on the bench; patches from bottom to top."""
+def _lay_out(rng: Rng, canvas_hw: tuple[int, int], px_per_mm: float, light: Light, part_count: int) -> list[Patch]:
+    """Place clutter and up to ``part_count`` parts on the bench; patches from bottom to top."""
     lean = (float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.3, 0.3)))
     patches: list[Patch] = []
-    for _ in range(int(rng.integers(2, 6)) if wanted == 0 else int(rng.integers(0, 5))):
+    for _ in range(int(rng.integers(2, 6)) if part_count == 0 else int(rng.integers(0, 5))):
         piece = make_clutter(rng, str(rng.choice(list(CLUTTER))), px_per_mm, light)
         patches.append(_place(rng, piece, canvas_hw, patches, 0.0))
-    laid = 0
-    for attempt in range(40 * wanted):
-        if laid == wanted or (laid and attempt >= 4 * wanted):
+    placed = 0
+    for attempt in range(40 * part_count):
+        if placed == part_count or (placed and attempt >= 4 * part_count):
             break
         part = _draw_part(rng, px_per_mm, light, lean, canvas_hw)
         trial = [*patches, _place(rng, part, canvas_hw, patches, 0.45)]
         if _all_visible(trial, canvas_hw):
-            patches, laid = trial, laid + 1
+            patches, placed = trial, placed + 1
     if rng.random() < 0.25:
         name = str(rng.choice(["cable", "cable_tie", "shaving", "paper_scrap"]))
         trial = [*patches, _place(rng, make_clutter(rng, name, px_per_mm, light), canvas_hw, patches, 0.5)]
@@ -106,7 +106,7 @@ def _lay_out(rng: Rng, canvas_hw: tuple[int, int], px_per_mm: float, light: Ligh
 
 
 def _draw_part(rng: Rng, px: float, light: Light, lean: tuple[float, float], canvas_hw: tuple[int, int]) -> Patch:
-    """A random part that is neither a speck nor larger than about three quarters of the image."""
+    """A random part that is neither tiny nor larger than about three quarters of the image."""
     while True:
         kind = str(rng.choice(list(_FAMILY_ODDS), p=list(_FAMILY_ODDS.values())))
         family = str(rng.choice([name for name in SHAPE_FAMILIES if name.startswith(kind)]))
@@ -115,24 +115,24 @@ def _draw_part(rng: Rng, px: float, light: Light, lean: tuple[float, float], can
             return part
 
 
-def _place(rng: Rng, patch: Patch, canvas_hw: tuple[int, int], others: Sequence[Patch], beside: float) -> Patch:
-    """Move a patch somewhere, with probability ``beside`` close to one of the parts that lie there."""
+def _place(rng: Rng, patch: Patch, canvas_hw: tuple[int, int], others: Sequence[Patch], near: float) -> Patch:
+    """Move a patch to a random position, with probability ``near`` close to one of the other parts."""
     parts = [other for other in others if other.label]
     half = np.array(patch.alpha.shape) / 2
     centre = rng.uniform(0.04, 0.96, 2) * canvas_hw
-    if parts and rng.random() < beside:
+    if parts and rng.random() < near:
         other = parts[int(rng.integers(len(parts)))]
         other_half = np.array(other.alpha.shape) / 2
         angle = rng.uniform(0, 2 * np.pi)
-        reach = rng.uniform(0.3, 0.85) * (half + other_half)
-        centre = np.array([other.top, other.left]) + other_half + reach * (np.sin(angle), np.cos(angle))
+        offset = rng.uniform(0.3, 0.85) * (half + other_half)
+        centre = np.array([other.top, other.left]) + other_half + offset * (np.sin(angle), np.cos(angle))
         centre = np.clip(centre, 0, canvas_hw)
     top, left = np.round(centre - half).astype(int)
     return replace(patch, top=int(top), left=int(left))
 
 
 def _id_buffer(patches: Sequence[Patch], canvas_hw: tuple[int, int]) -> npt.NDArray[np.int16]:
-    """int16 [H, W]: 1 + index of the topmost patch at every canvas pixel, 0 where the bench is bare."""
+    """int16 [H, W]: 1 + index of the topmost patch at every canvas pixel, 0 for the bench."""
     ids = np.zeros(canvas_hw, np.int16)
     for number, patch in enumerate(patches, 1):
         stamp(ids, patch, number)
@@ -140,34 +140,36 @@ def _id_buffer(patches: Sequence[Patch], canvas_hw: tuple[int, int]) -> npt.NDAr
 
 
 def _all_visible(patches: Sequence[Patch], canvas_hw: tuple[int, int]) -> bool:
-    """Whether every part shows enough of itself, inside the frame and under the others."""
-    seen = np.bincount(_id_buffer(patches, canvas_hw).ravel(), minlength=len(patches) + 1)[1:]
+    """Whether enough of every part is visible, inside the image and under the others."""
+    visible = np.bincount(_id_buffer(patches, canvas_hw).ravel(), minlength=len(patches) + 1)[1:]
     return all(
-        count >= MIN_VISIBLE * patch.alpha.sum() for patch, count in zip(patches, seen, strict=True) if patch.label
+        count >= MIN_VISIBLE * patch.alpha.sum() for patch, count in zip(patches, visible, strict=True) if patch.label
     )
 
 
 def _drop_slivers(patches: list[Patch], canvas_hw: tuple[int, int]) -> tuple[list[Patch], npt.NDArray[np.int16]]:
-    """Take away parts that would own fewer than ``MIN_PIXELS`` pixels of the image.
+    """Remove parts that would own fewer than ``MIN_PIXELS`` pixels of the image.
 
-    Returns the rest and who owns each pixel: int16 [H, W], 1 + index of the patch that covers more than half of the
-    pixel (5 of its 9 canvas pixels), 0 for nobody.
+    Returns the remaining patches and the owner of each pixel: int16 [H, W], 1 + index of the patch that covers more
+    than half of the pixel (5 of its 9 canvas pixels), 0 for none.
     """
     while True:
         height, width = (side // SCALE for side in canvas_hw)
         blocks = _id_buffer(patches, canvas_hw).reshape(height, SCALE, width, SCALE).swapaxes(1, 2)
         votes = np.sort(blocks.reshape(height, width, SCALE * SCALE), axis=-1)
-        middle = votes[..., votes.shape[-1] // 2]  # whoever has more than half of the votes is the median
+        middle = votes[..., votes.shape[-1] // 2]  # a majority of the votes is also the median
         owner = np.where((votes == middle[..., None]).sum(-1) * 2 > votes.shape[-1], middle, 0).astype(np.int16)
         owned = np.bincount(owner.ravel(), minlength=len(patches) + 1)[1:]
-        kept = [patch for patch, count in zip(patches, owned, strict=True) if not patch.label or count >= MIN_PIXELS]
-        if len(kept) == len(patches):
+        remaining = [
+            patch for patch, count in zip(patches, owned, strict=True) if not patch.label or count >= MIN_PIXELS
+        ]
+        if len(remaining) == len(patches):
             return patches, owner
-        patches = kept
+        patches = remaining
 
 
 def _photograph(rng: Rng, canvas: Float, size_hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """What a small camera makes of the canvas: blur, vignette, exposure, gamma and sensor noise."""
+    """Simulate a small camera: blur, vignette, exposure, gamma and sensor noise."""
     image = cv2.resize(np.minimum(canvas, 4), size_hw[::-1], interpolation=cv2.INTER_AREA)
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.35, 0.85)))
     y, x = np.mgrid[-1 : 1 : size_hw[0] * 1j, -1 : 1 : size_hw[1] * 1j].astype(np.float32)
@@ -175,7 +177,7 @@ def _photograph(rng: Rng, canvas: Float, size_hw: tuple[int, int]) -> npt.NDArra
     level = rng.uniform(0.16, 0.30) / max(float(np.median(image)), 0.06)
     exposure = np.clip(level, 0.5, 1.9) ** 0.6
     image = image * (vignette * exposure)[..., None].astype(np.float32)
-    image = np.where(image > 0.7, 0.7 + 0.3 * np.tanh((image - 0.7) / 0.5), image)  # highlights roll off
+    image = np.where(image > 0.7, 0.7 + 0.3 * np.tanh((image - 0.7) / 0.5), image)  # compress highlights
     shot = rng.uniform(0.002, 0.009)
     grain = (
         rng.standard_normal((*size_hw, 3), dtype=np.float32) * 0.7
@@ -186,17 +188,17 @@ def _photograph(rng: Rng, canvas: Float, size_hw: tuple[int, int]) -> npt.NDArra
 
 
 def render(folder: str | os.PathLike[str], *, train: int = 120, val: int = 40, seed: int = 0) -> None:
-    """Draw the demo set into ``folder``: images, ``instances_train.json`` and ``instances_val.json`` (COCO form).
+    """Render the demo set into ``folder``: images, ``instances_train.json`` and ``instances_val.json`` (COCO format).
 
     Every image has its own generator, seeded by (seed, split, index): the first n are the same in a set of any size.
-    The JSON files come last, so a folder that has them is complete.
+    The JSON file of a split is written after its images, so a split that has one is complete.
 
     Raises:
-        DataError: the folder has something in it.
+        DataError: the folder is not empty.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
-        raise DataError(f"{folder} is not empty; give a new folder, or remove what is in it")
+        raise DataError(f"{folder} is not empty; specify a new folder or remove its content")
     with tqdm(total=train + val, desc="rendering the demo set", unit="image", disable=None) as progress:
         for split_number, (split, count) in enumerate(zip(SPLITS, (train, val), strict=True)):
             (folder / split).mkdir(parents=True)
@@ -240,10 +242,10 @@ def _write_jpeg(path: Path, image: npt.NDArray[np.uint8]) -> None:
 
 
 def demo_folder() -> Path:
-    """Where the demo set is: ``data/demo`` of a checkout, else the user's cache, rendered there on first use.
+    """Folder of the demo set: ``data/demo`` of a checkout, else the user's cache, rendered there on first use.
 
-    The cache is ``$XDG_CACHE_HOME/detseg/demo-v1`` (``~/.cache`` unless the variable is set). It is rendered beside and
-    put in place in one step, so an interrupted or a second rendering never leaves half a set.
+    The cache is ``$XDG_CACHE_HOME/detseg/demo-v1`` (``~/.cache`` if the variable is not set). It is rendered to a
+    temporary folder and renamed in one step, so an interrupted or concurrent rendering never leaves an incomplete set.
     """
     shipped = Path(__file__).resolve().parents[3] / "data" / "demo"
     if (shipped / "instances_val.json").is_file():
@@ -259,7 +261,7 @@ def demo_folder() -> Path:
         temporary.chmod(0o755)
         temporary.rename(target)
     except OSError:
-        if not (target / "instances_val.json").is_file():  # else somebody else was faster, and theirs is the same
+        if not (target / "instances_val.json").is_file():  # else another process was faster, with the same result
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Light, noise and surfaces for the demo set: how a height map becomes a lit piece of metal, plastic or paper.
+"""Shade the surfaces of the demo set: height maps to lit metal, plastic or paper; light and noise.
 
 Colours are linear float32 RGB; x points right, y down, z towards the camera. Lengths are canvas pixels.
 """
@@ -23,8 +23,8 @@ class Light:
     Attributes:
         direction: unit vector from the bench to the lamp.
         colour: linear RGB of the lamp, near 1.
-        ambient: share of light that comes from everywhere, in [0, 1].
-        softness: blur of a shadow's edge, as a share of the height that casts it.
+        ambient: fraction of ambient light, in [0, 1].
+        softness: blur of a shadow's edge, as a fraction of the object's height.
     """
 
     direction: tuple[float, float, float]
@@ -47,14 +47,14 @@ class Light:
 
 @dataclass(frozen=True)
 class Patch:
-    """One thing that lies on the bench, already lit.
+    """One object on the bench, already lit.
 
     Attributes:
         label: 1..3 for a part, 0 for clutter.
-        top, left: where its array starts on the canvas; may be negative.
-        alpha: bool [h, w], which pixels it covers.
+        top, left: position of its arrays on the canvas; may be negative.
+        alpha: bool [h, w], the pixels that it covers.
         rgb: float32 [h, w, 3] linear.
-        lift: how high it stands, in canvas pixels; the length of its shadow.
+        lift: its height in canvas pixels, which determines the length of its shadow.
     """
 
     label: int
@@ -67,7 +67,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Finish:
-    """What a surface is made of: linear RGB, share of mirror-like reflection, width of highlights in (0, 1]."""
+    """Material of a surface: linear RGB, fraction of mirror reflection, width of highlights in (0, 1], rust."""
 
     colour: tuple[float, float, float]
     metal: float
@@ -76,7 +76,7 @@ class Finish:
 
 
 def linear(red: float, green: float, blue: float) -> tuple[float, float, float]:
-    """An sRGB colour in 0..255 as linear values in [0, 1] (plain gamma 2.2)."""
+    """An sRGB colour in 0..255 as linear values in [0, 1] (simple gamma 2.2)."""
     return ((red / 255) ** 2.2, (green / 255) ** 2.2, (blue / 255) ** 2.2)
 
 
@@ -103,7 +103,7 @@ def step(edge0: float, edge1: float, value: npt.NDArray[np.floating]) -> Float:
 
 
 def normals(height: npt.NDArray[np.floating], tilt: tuple[float, float] = (0.0, 0.0)) -> Float:
-    """float32 [H, W, 3] unit normals of a height map [H, W] in pixels, leaning by ``tilt`` (slopes in x and y)."""
+    """float32 [H, W, 3] unit normals of a height map [H, W] in pixels, inclined by ``tilt`` (slopes in x and y)."""
     height = height.astype(np.float32)
     slope_x = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8, borderType=cv2.BORDER_REPLICATE) - tilt[0]
     slope_y = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8, borderType=cv2.BORDER_REPLICATE) - tilt[1]
@@ -112,9 +112,9 @@ def normals(height: npt.NDArray[np.floating], tilt: tuple[float, float] = (0.0, 
 
 
 def shade(normal: Float, albedo: Float, finish: Finish, light: Light, inside: Inside | None = None) -> Float:
-    """Light a surface: float32 [H, W, 3] linear; only where ``inside`` [H, W] is true if it is given, else zeros.
+    """Light a surface: float32 [H, W, 3] linear; with ``inside`` [H, W], zeros where it is false.
 
-    Metal mirrors a made-up workshop (grey ceiling, dark horizon, a soft window at the lamp, a weak one opposite);
+    Metal reflects a simulated workshop (grey ceiling, dark horizon, a soft window at the lamp, a weak one opposite);
     the rest is Lambert plus a highlight. Mirror direction and highlight follow Blinn, 1977.
     """
     if inside is not None:
@@ -128,8 +128,8 @@ def shade(normal: Float, albedo: Float, finish: Finish, light: Light, inside: In
     sharp = 1.6 / max(finish.roughness, 0.05) ** 1.5
     window = np.exp((mirror @ to_lamp - 1) * sharp)
     second = np.exp((mirror @ opposite - 1) * sharp * 0.6)
-    room = 0.10 + 0.62 * step(-0.35, 0.95, mirror[..., 2]) + 0.25 * lambert
-    reflected = (room + (2.6 - 1.6 * finish.roughness) * window + 0.45 * second)[..., None] * albedo
+    workshop = 0.10 + 0.62 * step(-0.35, 0.95, mirror[..., 2]) + 0.25 * lambert
+    reflected = (workshop + (2.6 - 1.6 * finish.roughness) * window + 0.45 * second)[..., None] * albedo
     diffuse = (light.ambient * (0.55 + 0.45 * normal[..., 2]) + (1 - light.ambient) * 1.25 * lambert)[..., None]
     gloss = (0.5 * (1 - finish.roughness) * window)[..., None]
     mixed = finish.metal * reflected + (1 - finish.metal) * (diffuse * albedo + gloss)
@@ -139,9 +139,8 @@ def shade(normal: Float, albedo: Float, finish: Finish, light: Light, inside: In
 def local_frame(
     half_uv: tuple[float, float], angle: float, px_per_mm: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Coordinates u, v (mm, float64 [h, w]) of a patch that holds a box of half sides ``half_uv`` turned by ``angle``.
-
-    float64, so that the outlines that are computed from it do not depend on the machine.
+    """Coordinates u, v (mm, float64 [h, w]) of a patch that contains a box of half sides ``half_uv`` rotated by
+    ``angle``. float64, so that the outlines computed from it do not depend on the machine.
     """
     cos, sin = float(np.cos(angle)), float(np.sin(angle))
     half_w = int(np.ceil((abs(cos) * half_uv[0] + abs(sin) * half_uv[1]) * px_per_mm)) + 2
@@ -152,9 +151,9 @@ def local_frame(
 
 
 def paint(canvas: Float, patch: Patch, light: Light) -> None:
-    """Draw ``patch`` on the linear ``canvas`` [H, W, 3] in place: its shadow on what is there, then itself."""
-    reach = patch.lift / light.direction[2]
-    shift = (-light.direction[0] * reach, -light.direction[1] * reach)
+    """Draw ``patch`` on the linear ``canvas`` [H, W, 3] in place: first its shadow, then itself."""
+    shadow_length = patch.lift / light.direction[2]
+    shift = (-light.direction[0] * shadow_length, -light.direction[1] * shadow_length)
     blur = 0.6 + patch.lift * light.softness
     margin = int(np.ceil(np.hypot(*shift) + 3 * blur + 2))
     outline = np.pad(patch.alpha.astype(np.float32), margin)
@@ -176,7 +175,7 @@ def stamp(ids: npt.NDArray[np.int16], patch: Patch, number: int) -> None:
 
 
 def _blur(field: Float, sigma: float) -> Float:
-    """Gaussian blur of [H, W], a wide one at reduced size, where it costs little."""
+    """Gaussian blur of [H, W]; a wide blur is computed at reduced size, which is fast."""
     reduced = max(int(sigma / 2.5), 1)
     size_wh = field.shape[::-1]
     small = cv2.resize(field, [-(-side // reduced) for side in size_wh], interpolation=cv2.INTER_AREA)
@@ -186,7 +185,7 @@ def _blur(field: Float, sigma: float) -> Float:
 def _overlap(
     canvas: npt.NDArray[np.generic], top: int, left: int, size_hw: tuple[int, ...]
 ) -> tuple[slice, slice, tuple[slice, slice]]:
-    """Rows and columns of the canvas under an array at (top, left), and the part of the array that lies there."""
+    """Rows and columns of the canvas under an array at (top, left), and the same window in the array."""
     spans = []
     for start, length, limit in zip((top, left), size_hw, canvas.shape, strict=False):
         first, last = max(start, 0), max(min(start + length, limit), 0)

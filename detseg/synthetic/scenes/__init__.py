@@ -1,4 +1,4 @@
-"""Labelled scenes without end, rendered from a seed: what starting weights are trained on. Shares nothing with demo."""
+"""Render unlimited labelled scenes from a seed, to train the starting weights. Shares no code with the demo set."""
 
 from detseg.synthetic.scenes.contours import SHAPE_FAMILIES
 from detseg.synthetic.scenes.scene import Scene, draw_scene

@@ -1,7 +1,7 @@
-"""Outlines by family: closed polygons about the origin, drawn from a random generator.
+"""Generate random outlines by family: closed polygons around the origin.
 
 A contour is a list of polygons, float64 [V, 2] in x and y; their even-odd union is the shape, so an inner polygon is a
-hole. The size is arbitrary: :func:`make_contour` brings it into the unit disc.
+hole. The size is arbitrary: :func:`make_contour` scales it to the unit disc.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Contour = list[Polygon]
 
 
 def make_contour(rng: Rng, family: str) -> Contour:
-    """A random contour of ``family``, turned at random; its farthest point lies at distance 1 from the origin."""
+    """A random contour of ``family``, randomly rotated; its farthest point is at distance 1 from the origin."""
     polygons = _FAMILIES[family](rng)
     outer = np.concatenate(polygons)
     low, high = outer.min(0), outer.max(0)
     centre = (low + high) / 2
-    reach = float(np.sqrt(((outer - centre) ** 2).sum(1).max()))
+    radius = float(np.sqrt(((outer - centre) ** 2).sum(1).max()))
     angle = rng.uniform(0, 2 * np.pi)
     cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.array([[cos, sin], [-sin, cos]]) / reach
-    return [(polygon - centre) @ turn for polygon in polygons]
+    rotation = np.array([[cos, sin], [-sin, cos]]) / radius
+    return [(polygon - centre) @ rotation for polygon in polygons]
 
 
 def _polar(radius: npt.NDArray[np.float64]) -> Polygon:
@@ -48,7 +48,7 @@ def _rectangle(width: float, height: float) -> Polygon:
 
 
 def _rounded(polygon: Polygon, share: float) -> Polygon:
-    """``polygon`` with each corner replaced by a quadratic curve that begins at ``share`` (below 0.5) of its sides."""
+    """``polygon`` with each corner replaced by a quadratic curve that starts at ``share`` (below 0.5) of its sides."""
     t = np.linspace(0, 1, 6)[:, None]
     before, after = np.roll(polygon, 1, axis=0), np.roll(polygon, -1, axis=0)
     corners = []
@@ -129,7 +129,7 @@ def _heart(rng: Rng) -> Contour:
 
 
 def _blob(rng: Rng) -> Contour:
-    """Radial harmonics 2 to 6 with falling, random amplitudes."""
+    """Radial harmonics 2 to 6 with decreasing, random amplitudes."""
     angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     order = np.arange(2, 7)[:, None]
     amplitude = rng.normal(0, 0.34, (5, 1)) / order**0.9
@@ -148,7 +148,7 @@ def _frame(rng: Rng) -> Contour:
 
 
 def _elbow(rng: Rng) -> Contour:
-    """An L, or a U where its third arm is long enough."""
+    """An L, or a U if there is a third arm."""
     arm, width = rng.uniform(0.5, 1.0), rng.uniform(0.12, 0.34)
     foot = float(rng.choice([0.0, arm]))
     points = [(0, 0), (1, 0), (1, width), (width, width), (width, arm), (0, arm)]
@@ -165,7 +165,7 @@ def _capsule(rng: Rng) -> Contour:
 
 
 def _spindle(rng: Rng) -> Contour:
-    """A long body whose thickness swells and shrinks, pointed or blunt."""
+    """A long shape with varying thickness, pointed or blunt."""
     x = np.linspace(-1, 1, 40)
     bulge = (1 - np.abs(x) ** rng.uniform(1.5, 4)) * (1 + rng.uniform(0, 0.4) * np.sin(rng.uniform(2, 7) * x))
     return [_outline_of_band(np.stack([x, 0 * x], axis=1), rng.uniform(0.3, 0.7) * bulge + 0.03)]
@@ -198,14 +198,14 @@ def _comb(rng: Rng) -> Contour:
 
 
 def _porthole(rng: Rng) -> Contour:
-    """A plate of three, four or five corners with one round or oval window, not always in the middle."""
+    """A plate with three, four or five corners and one round or oval hole, not always in the middle."""
     plate = _rounded(_regular(int(rng.integers(3, 6))), float(rng.uniform(0.1, 0.45)))
     window = _stretched(_disc(float(rng.uniform(0.2, 0.42))), float(rng.uniform(0.7, 1.0)))
     return [_stretched(plate, float(rng.uniform(0.75, 1.0))), window + rng.uniform(-0.12, 0.12, 2)]
 
 
 def _snowflake(rng: Rng) -> Contour:
-    """Two to three rounds of Koch's rule (von Koch, 1904) on a triangle or square, with spikes of random height."""
+    """Two or three iterations of Koch's rule (von Koch, 1904) on a triangle or square, with spikes of random height."""
     points = _regular(int(rng.integers(3, 5)))
     height = rng.uniform(0.18, 0.36) * rng.choice([1, -1])
     for _ in range(int(rng.integers(2, 4))):
@@ -237,10 +237,10 @@ def _spiral(rng: Rng) -> Contour:
 
 
 def _baluster(rng: Rng) -> Contour:
-    """A long turned body: three to six stretches along its axis, each of a thickness of its own."""
-    stretches = int(rng.integers(3, 7))
-    ends = np.cumsum(rng.uniform(0.3, 1.5, stretches))
-    thick = np.repeat(rng.uniform(0.12, 0.4, stretches), 2)
+    """A long lathe-turned shape: three to six sections along its axis, each with its own thickness."""
+    sections = int(rng.integers(3, 7))
+    ends = np.cumsum(rng.uniform(0.3, 1.5, sections))
+    thick = np.repeat(rng.uniform(0.12, 0.4, sections), 2)
     x = np.repeat(np.concatenate([[0.0], 2 * ends / ends[-1]]), 2)[1:-1]
     half = np.stack([x, thick], axis=1)
     return [_maybe_rounded(rng, np.concatenate([half, (half * (1, -1))[::-1]]), 0.2)]
@@ -255,30 +255,32 @@ def _paddle(rng: Rng) -> Contour:
 
 
 def torn_sheet(rng: Rng) -> Contour:
-    """No family: a scrap with straight and ragged edges, for clutter."""
+    """Clutter, not a family: a sheet with straight and ragged edges."""
     corners = _regular(int(rng.integers(3, 6))) * rng.uniform(0.6, 1.2, (1, 2))
     following = np.roll(corners, -1, axis=0)
     t = np.linspace(0, 1, 14, endpoint=False)[:, None]
     sides = []
     for side, (start, end) in enumerate(zip(corners, following, strict=True)):
-        ragged = 0.05 if side == 0 else rng.choice([0.0, 0.05])  # without any it were a polygon of a family
+        ragged = (
+            0.05 if side == 0 else rng.choice([0.0, 0.05])
+        )  # with straight sides only, it would be a polygon of a family
         sides.append(start + t * (end - start) + rng.normal(0, ragged, (14, 2)))
     return [np.concatenate(sides)]
 
 
 def rod(rng: Rng) -> list[Contour]:
-    """No family: two to four collinear pieces about the origin, which is the middle of a length of 2, for clutter."""
+    """Clutter, not a family: two to four collinear pieces of total length 2, centred at the origin."""
     pieces = int(rng.integers(2, 5))
     ends = np.concatenate([[0.0], np.cumsum(rng.uniform(0.2, 1.0, pieces))])
     ends = 2 * ends / ends[-1] - 1
     thick = rng.uniform(0.03, 0.16, pieces)
     angle = rng.uniform(0, 2 * np.pi)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     boxes = [
         np.array([[start, -wide], [end, -wide], [end, wide], [start, wide]])
         for start, end, wide in zip(ends, ends[1:], thick, strict=False)
     ]
-    return [[_maybe_rounded(rng, box, 0.3) @ turn] for box in boxes]
+    return [[_maybe_rounded(rng, box, 0.3) @ rotation] for box in boxes]
 
 
 _FAMILIES: dict[str, Callable[[Rng], Contour]] = {

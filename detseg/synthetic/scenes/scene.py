@@ -1,4 +1,4 @@
-"""One labelled image from a seed: shapes of many families, textured, lit, overlapping, among unlabelled clutter."""
+"""Render one labelled image from a seed: textured, lit, overlapping shapes of many families, and unlabelled clutter."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from detseg.synthetic.scenes.textures import TEXTURES, Field, lattice_noise, mak
 
 Shape = tuple[int, int, Field]
 
-MIN_VISIBLE = 0.35  # share of a shape that others must leave in sight
-MIN_PIXELS = 20  # and how many pixels of it
-TRIES = 3  # places that are tried for a shape before it is given up
-NEGATIVES = 0.03  # share of scenes without a shape
+MIN_VISIBLE = 0.35  # minimum visible fraction of a shape
+MIN_PIXELS = 20  # minimum visible pixels of a shape
+TRIES = 3  # positions that are tried before a shape is skipped
+NEGATIVES = 0.03  # fraction of scenes without a shape
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Scene:
 
     Attributes:
         image: uint8 [H, W, 3] RGB.
-        labels: int64 [N], 1..K in the order of the K of ``SHAPE_FAMILIES``.
-        masks: uint8 [N, H, W] in {0, 1}, the pixels of which an instance covers more than half and nothing above it
-            does; each has some.
+        labels: int64 [N], 1..K in the order of ``SHAPE_FAMILIES``.
+        masks: uint8 [N, H, W] in {0, 1}, the pixels of which an instance covers more than half and no instance above it
+            does; no mask is empty.
     """
 
     image: npt.NDArray[np.uint8]
@@ -48,31 +48,31 @@ class Scene:
 
 
 def draw_scene(seed: int, size_hw: tuple[int, int] = (160, 160)) -> Scene:
-    """The scene of one seed and size; it depends on nothing else."""
+    """Render the scene of a seed and size; it depends only on them."""
     rng = np.random.default_rng(seed)
     lamp = Lamp.draw(rng)
     image = _ground(rng, size_hw, lamp)
-    places, labels = _lay_out(rng, size_hw)
-    for place in _sheets(rng, size_hw):
-        blend(image, make_piece(rng, place, lamp, draw_colour(rng)), lamp)
+    shapes, labels = _lay_out(rng, size_hw)
+    for sheet in _sheets(rng, size_hw):
+        blend(image, make_piece(rng, sheet, lamp, draw_colour(rng)), lamp)
     palette = [draw_colour(rng) for _ in range(int(rng.integers(1, 6)))]
-    for place, label in zip(places, labels, strict=True):
+    for shape, label in zip(shapes, labels, strict=True):
         if label < 0:
-            blend(image, _strand_piece(rng, place, lamp), lamp)
+            blend(image, _strand_piece(rng, shape, lamp), lamp)
         else:
             base = related_colour(rng, palette[int(rng.integers(len(palette)))])
-            blend(image, make_piece(rng, place, lamp, base), lamp)
-    owner = _owners(places, size_hw)
-    shapes = [number for number, label in enumerate(labels, 1) if label > 0]
+            blend(image, make_piece(rng, shape, lamp, base), lamp)
+    owner = _owners(shapes, size_hw)
+    instances = [number for number, label in enumerate(labels, 1) if label > 0]
     return Scene(
         _photograph(rng, image),
-        np.array([labels[number - 1] for number in shapes], np.int64),
-        np.array([owner == number for number in shapes], np.uint8).reshape(-1, *size_hw),
+        np.array([labels[number - 1] for number in instances], np.int64),
+        np.array([owner == number for number in instances], np.uint8).reshape(-1, *size_hw),
     )
 
 
 def _ground(rng: Rng, size_hw: tuple[int, int], lamp: Lamp) -> Colour:
-    """The surface that everything lies on: up to two textures over one or two colours, with some relief."""
+    """The background surface: up to two textures over one or two colours, with some relief."""
     base = draw_colour(rng)
     albedo = np.broadcast_to(base, (*size_hw, 3)).astype(np.float32)
     height = np.zeros(size_hw, np.float32)
@@ -88,8 +88,8 @@ def _ground(rng: Rng, size_hw: tuple[int, int], lamp: Lamp) -> Colour:
 
 
 def _sheets(rng: Rng, size_hw: tuple[int, int]) -> list[Shape]:
-    """Up to three unlabelled things under the shapes: bars wider than the image, torn sheets, rods of pieces."""
-    places = []
+    """Up to three unlabelled objects under the shapes: bars wider than the image, torn sheets, rods of pieces."""
+    sheets = []
     side = float(max(size_hw))
     for _ in range(int(rng.choice(4, p=[0.35, 0.3, 0.2, 0.15]))):
         kind = rng.choice(["bar", "sheet", "rod"])
@@ -100,8 +100,8 @@ def _sheets(rng: Rng, size_hw: tuple[int, int]) -> list[Shape]:
         else:
             contours, scale = rod(rng), side * rng.uniform(0.2, 0.8)
         x, y = rng.uniform(0, 1, 2) * size_hw[::-1]
-        places += [coverage_of(contour, float(scale), (float(x), float(y))) for contour in contours]
-    return places
+        sheets += [coverage_of(contour, float(scale), (float(x), float(y))) for contour in contours]
+    return sheets
 
 
 def _bar(rng: Rng) -> Contour:
@@ -112,85 +112,85 @@ def _bar(rng: Rng) -> Contour:
 
 
 def _lay_out(rng: Rng, size_hw: tuple[int, int]) -> tuple[list[Shape], list[int]]:
-    """Places and labels from bottom to top; label -1 for a strand. Every shape stays in sight."""
-    places: list[Shape] = []
+    """Positioned shapes and their labels, from bottom to top; label -1 for a strand. Every shape stays visible."""
+    shapes: list[Shape] = []
     labels: list[int] = []
     side = min(size_hw)
     typical = float(np.exp(rng.uniform(np.log(0.05), np.log(0.3)))) * side  # radius
-    room = 0.8 * size_hw[0] * size_hw[1] / (2 * typical) ** 2
-    wanted = 0 if rng.random() < NEGATIVES else int(rng.integers(2, int(4 + min(room, 16))))
-    few = rng.random() < 0.3  # a scene of two or three families, as most people's data are
+    capacity = 0.8 * size_hw[0] * size_hw[1] / (2 * typical) ** 2
+    count = 0 if rng.random() < NEGATIVES else int(rng.integers(2, int(4 + min(capacity, 16))))
+    few = rng.random() < 0.3  # a scene of one to three families, like most custom data
     families = rng.choice(len(SHAPE_FAMILIES), int(rng.integers(1, 4))) if few else np.arange(len(SHAPE_FAMILIES))
     owner = np.zeros(size_hw, np.int16)
     sizes: list[int] = []
-    for _ in range(wanted):
+    for _ in range(count):
         label = int(families[int(rng.integers(len(families)))]) + 1
         radius = float(np.clip(typical * np.exp(rng.normal(0, 0.4)), 4.5, 0.48 * side))
         contour = make_contour(rng, SHAPE_FAMILIES[label - 1])
         for _ in range(TRIES):
-            place = coverage_of(contour, radius, _centre(rng, size_hw, places, labels, radius))
-            if _fits(owner, place, sizes, labels):
-                _add(owner, place, label, places, labels, sizes)
+            shape = coverage_of(contour, radius, _centre(rng, size_hw, shapes, labels, radius))
+            if _leaves_all_visible(owner, shape, sizes, labels):
+                _add(owner, shape, label, shapes, labels, sizes)
                 break
         if rng.random() < 0.06:
-            place = _strand(rng, size_hw)
-            if _fits(owner, place, sizes, labels, strand=True):
-                _add(owner, place, -1, places, labels, sizes)
-    return places, labels
+            strand = _strand(rng, size_hw)
+            if _leaves_all_visible(owner, strand, sizes, labels, is_strand=True):
+                _add(owner, strand, -1, shapes, labels, sizes)
+    return shapes, labels
 
 
 def _centre(
-    rng: Rng, size_hw: tuple[int, int], places: list[Shape], labels: list[int], radius: float
+    rng: Rng, size_hw: tuple[int, int], shapes: list[Shape], labels: list[int], radius: float
 ) -> tuple[float, float]:
-    """Anywhere, or beside or upon a shape that is there."""
-    shapes = [place for place, label in zip(places, labels, strict=True) if label > 0]
-    if shapes and rng.random() < 0.4:
-        top, left, coverage = shapes[int(rng.integers(len(shapes)))]
-        away = rng.uniform(0.3, 1.1) * (radius + max(coverage.shape) / 2)
+    """A random position, sometimes near or on an existing shape; x, y in pixels."""
+    labelled = [shape for shape, label in zip(shapes, labels, strict=True) if label > 0]
+    if labelled and rng.random() < 0.4:
+        top, left, coverage = labelled[int(rng.integers(len(labelled)))]
+        distance = rng.uniform(0.3, 1.1) * (radius + max(coverage.shape) / 2)
         angle = rng.uniform(0, 2 * np.pi)
-        x = left + coverage.shape[1] / 2 + away * np.cos(angle)
-        y = top + coverage.shape[0] / 2 + away * np.sin(angle)
+        x = left + coverage.shape[1] / 2 + distance * np.cos(angle)
+        y = top + coverage.shape[0] / 2 + distance * np.sin(angle)
         return float(np.clip(x, 0, size_hw[1])), float(np.clip(y, 0, size_hw[0]))
     return float(rng.uniform(0, size_hw[1])), float(rng.uniform(0, size_hw[0]))
 
 
-def _fits(
-    owner: npt.NDArray[np.int16], place: Shape, sizes: list[int], labels: list[int], strand: bool = False
+def _leaves_all_visible(
+    owner: npt.NDArray[np.int16], shape: Shape, sizes: list[int], labels: list[int], is_strand: bool = False
 ) -> bool:
-    """Whether the new piece shows enough of itself and leaves enough of every shape below."""
-    top, left, coverage = place
-    there, here = overlap(owner, top, left, coverage.shape)
+    """Whether enough of the new shape is visible and enough of every shape below remains visible."""
+    top, left, coverage = shape
+    image_window, shape_window = overlap(owner, top, left, coverage.shape)
     solid = coverage > 0.5
-    covered = solid[here]
-    if not strand and covered.sum() < max(MIN_PIXELS, MIN_VISIBLE * solid.sum()):
+    covered = solid[shape_window]
+    if not is_strand and covered.sum() < max(MIN_PIXELS, MIN_VISIBLE * solid.sum()):
         return False
     trial = owner.copy()
-    trial[there][covered] = len(sizes) + 1
-    seen = np.bincount(trial.ravel(), minlength=len(sizes) + 2)[1:-1]
+    trial[image_window][covered] = len(sizes) + 1
+    visible = np.bincount(trial.ravel(), minlength=len(sizes) + 2)[1:-1]
     return all(
         count >= max(MIN_PIXELS, MIN_VISIBLE * size)
-        for count, size, label in zip(seen, sizes, labels, strict=True)
+        for count, size, label in zip(visible, sizes, labels, strict=True)
         if label > 0
     )
 
 
 def _add(
-    owner: npt.NDArray[np.int16], place: Shape, label: int, places: list[Shape], labels: list[int], sizes: list[int]
+    owner: npt.NDArray[np.int16], shape: Shape, label: int, shapes: list[Shape], labels: list[int], sizes: list[int]
 ) -> None:
-    top, left, coverage = place
-    there, here = overlap(owner, top, left, coverage.shape)
-    owner[there][coverage[here] > 0.5] = len(sizes) + 1
-    places.append(place)
+    top, left, coverage = shape
+    image_window, shape_window = overlap(owner, top, left, coverage.shape)
+    owner[image_window][coverage[shape_window] > 0.5] = len(sizes) + 1
+    shapes.append(shape)
     labels.append(label)
     sizes.append(int((coverage > 0.5).sum()))
 
 
-def _owners(places: list[Shape], size_hw: tuple[int, int]) -> npt.NDArray[np.int16]:
-    """int16 [H, W]: 1 + index of the topmost piece that covers more than half of a pixel, 0 for the ground."""
+def _owners(shapes: list[Shape], size_hw: tuple[int, int]) -> npt.NDArray[np.int16]:
+    """int16 [H, W]: 1 + index of the topmost shape that covers more than half of a pixel, 0 for the background."""
     owner = np.zeros(size_hw, np.int16)
-    for number, (top, left, coverage) in enumerate(places, 1):
-        there, here = overlap(owner, top, left, coverage.shape)
-        owner[there][coverage[here] > 0.5] = number
+    for number, (top, left, coverage) in enumerate(shapes, 1):
+        image_window, shape_window = overlap(owner, top, left, coverage.shape)
+        owner[image_window][coverage[shape_window] > 0.5] = number
     return owner
 
 
@@ -206,9 +206,9 @@ def _strand(rng: Rng, size_hw: tuple[int, int]) -> Shape:
     return 0, 0, np.asarray(line, np.float32) / np.float32(255)
 
 
-def _strand_piece(rng: Rng, place: Shape, lamp: Lamp) -> Piece:
+def _strand_piece(rng: Rng, strand: Shape, lamp: Lamp) -> Piece:
     """A strand in one colour, round like a wire."""
-    top, left, coverage = place
+    top, left, coverage = strand
     depth = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
     albedo = np.broadcast_to(draw_colour(rng), (*coverage.shape, 3)).astype(np.float32)
     rgb = light_surface(rng, cv2.GaussianBlur(depth, (3, 3), 0.8), albedo, lamp, 0.0, float(rng.uniform(0, 0.6)))
@@ -216,7 +216,7 @@ def _strand_piece(rng: Rng, place: Shape, lamp: Lamp) -> Piece:
 
 
 def _photograph(rng: Rng, image: Colour) -> npt.NDArray[np.uint8]:
-    """What a camera makes of the light: exposure, vignette, blur, gamma, noise, now and then JPEG."""
+    """Simulate a camera: exposure, vignette, blur, gamma, noise, sometimes JPEG compression."""
     level = float(np.exp(rng.normal(np.log(0.25), 0.35))) / max(float(image.mean()), 0.03)
     image = image * np.float32(np.clip(level, 0.4, 3.0) ** 0.7)
     if rng.random() < 0.6:

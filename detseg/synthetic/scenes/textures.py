@@ -1,4 +1,4 @@
-"""Scalar fields float32 [H, W] in [0, 1] that become the colours and bumps of a surface. Lengths are pixels."""
+"""Generate random scalar fields float32 [H, W] in [0, 1], for colours and relief of surfaces. Lengths are pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make_texture(rng: Rng, name: str, size_hw: tuple[int, int], grain: float) ->
 
 
 def lattice_noise(rng: Rng, size_hw: tuple[int, int], grain: float, octaves: int = 1) -> Field:
-    """Value noise: random numbers on a lattice of ``grain`` pixels, enlarged smoothly; finer octaves weigh less."""
+    """Value noise: random numbers on a lattice of ``grain`` pixels, smoothly upsampled; finer octaves weigh less."""
     height, width = size_hw
     total, share = np.zeros(size_hw, np.float32), 0.5
     for octave in range(octaves):
@@ -37,8 +37,8 @@ def _grid(size_hw: tuple[int, int]) -> tuple[Field, Field]:
     return x, y
 
 
-def _turned(rng: Rng, size_hw: tuple[int, int]) -> Field:
-    """The coordinate along a random direction."""
+def _along_random_direction(rng: Rng, size_hw: tuple[int, int]) -> Field:
+    """The pixel coordinate along a random direction."""
     x, y = _grid(size_hw)
     angle = rng.uniform(0, 2 * np.pi)
     return x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
@@ -62,12 +62,12 @@ def _ridges(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
 
 
 def _grating(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
-    return _wave_of(rng, _turned(rng, size_hw) / np.float32(2 * grain))
+    return _wave_of(rng, _along_random_direction(rng, size_hw) / np.float32(2 * grain))
 
 
 def _bent_grating(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
     bend = np.float32(rng.uniform(0.5, 3)) * lattice_noise(rng, size_hw, 8 * grain)
-    return _wave_of(rng, _turned(rng, size_hw) / np.float32(2 * grain) + bend)
+    return _wave_of(rng, _along_random_direction(rng, size_hw) / np.float32(2 * grain) + bend)
 
 
 def _ripples(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
@@ -103,7 +103,7 @@ def _polka(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
 
 
 def _ramp(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
-    along = _turned(rng, size_hw)
+    along = _along_random_direction(rng, size_hw)
     low, high = float(along.min()), float(along.max())
     return (along - np.float32(low)) / np.float32(max(high - low, 1e-6))
 
@@ -114,7 +114,7 @@ def _blots(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
 
 
 def _streaks(rng: Rng, size_hw: tuple[int, int], grain: float) -> Field:
-    """Noise drawn out along one axis, as if it had been brushed."""
+    """Noise stretched along one axis, like brush strokes."""
     height, width = size_hw
     long = int(rng.integers(6, 20))
     upright = rng.random() < 0.5
@@ -156,4 +156,4 @@ TEXTURES: dict[str, Callable[[Rng, tuple[int, int], float], Field]] = {
     "mosaic": _mosaic,
     "grit": _grit,
 }
-"""Kind -> its maker; none is a texture of the demo set, and no code is shared with it."""
+"""Texture name -> its function; none is a texture of the demo set, and no code is shared with it."""

@@ -1,4 +1,4 @@
-"""Roboflow's exports, and COCO files of other tools: a right table, or one clear message."""
+"""Roboflow's exports, and COCO files of other tools: a correct table, or one clear message."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def write(folder: Path, categories: list[dict[str, Any]], used: list[int]) -> Pa
         ([GROUP, RBC, WBC], [], ("RBC", "WBC"), []),
         ([GROUP, RBC, WBC], [1, 2], ("RBC", "WBC"), [1, 2]),
         ([WBC, RBC, GROUP], [2], ("RBC", "WBC"), [2]),
-        ([GROUP, RBC, WBC], [0, 1], ("cells", "RBC", "WBC"), [1, 2]),  # it is used, so it stays
+        ([GROUP, RBC, WBC], [0, 1], ("cells", "RBC", "WBC"), [1, 2]),  # it is used, so it is not removed
         ([{"id": 0, "name": "car"}, {"id": 1, "name": "car", "supercategory": "car"}], [1], ("car",), [1]),
-        ([GROUP, RBC, {**WBC, "supercategory": "none"}], [1], ("cells", "RBC", "WBC"), [2]),  # not of all others
+        ([GROUP, RBC, {**WBC, "supercategory": "none"}], [1], ("cells", "RBC", "WBC"), [2]),  # not of all
         ([GROUP, RBC, {"id": 2, "name": "WBC"}], [1], ("cells", "RBC", "WBC"), [2]),
         ([GROUP], [], ("cells",), []),  # a class like any other
         ([{**GROUP, "id": 3}, RBC, WBC], [1], ("RBC", "WBC", "cells"), [1]),  # only id 0 is Roboflow's
@@ -56,7 +56,7 @@ def test_category_zero(
     assert table.notes.counts == ({NOTE: 1} if len(names) < len(categories) else {})
 
 
-def test_a_used_group_of_the_name_of_a_class_is_still_refused(tmp_path: Path) -> None:
+def test_a_used_group_with_the_name_of_a_class_is_rejected(tmp_path: Path) -> None:
     categories = [{"id": 0, "name": "car"}, {"id": 1, "name": "car", "supercategory": "car"}]
     with pytest.raises(DataError, match="2 categories have the name 'car'"):
         read_coco(write(tmp_path, categories, [0, 1]), False)
@@ -91,18 +91,18 @@ def test_samples(shared_data: Path, file: str, names: tuple[str, ...], boxes: li
     assert all((table.root / str(name)).is_file() for name in table.media)
 
 
-def test_every_sample_is_read_or_told(shared_data: Path) -> None:
-    told = {
-        "captions": "captions have no categories: give the file of the instances",
-        "labels": "neither box nor segmentation; give one of them",
-        "panoptic": "panoptic annotations .* give the file of the instances",
+def test_every_sample_is_read_or_rejected(shared_data: Path) -> None:
+    rejected = {
+        "captions": "captions have no categories: pass the instances file",
+        "labels": "neither box nor segmentation; provide one of them",
+        "panoptic": "panoptic annotations .* pass the instances file",
     }
     files = sorted((shared_data / "datumaro_assets/assets/coco_dataset").rglob("*.json"))
     assert files
     for path in files:
         kind = path.name.split("_")[0]
-        if kind in told:
-            with pytest.raises(DataError, match=told[kind]):
+        if kind in rejected:
+            with pytest.raises(DataError, match=rejected[kind]):
                 read_coco(path)
         else:
             assert len(read_coco(path)) == 1

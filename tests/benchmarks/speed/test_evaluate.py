@@ -1,4 +1,4 @@
-"""The comparison of pasting and scoring at a small size, and that its checks see a difference."""
+"""Test the comparison of pasting and scoring at a small size, and that its checks detect differences."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize("detections", [1, 20])
 def test_pasting(detections: int) -> None:
-    found = pasting(detections=detections, size_hw=(400, 533), images=2, turns=2)
-    assert len(found.ours) == len(found.theirs) == 2
-    assert found.ratio > 0
-    assert found.target == 20
-    assert "IoU of all masks" in found.note
+    comparison = pasting(detections=detections, size_hw=(400, 533), images=2, turns=2)
+    assert len(comparison.ours) == len(comparison.theirs) == 2
+    assert comparison.ratio > 0
+    assert comparison.target == 20
+    assert "IoU of all masks" in comparison.note
 
 
 @pytest.mark.parametrize(("images", "objects"), [(1, 1), (8, 10)])
 def test_scoring(images: int, objects: int) -> None:
-    found = scoring(images=images, objects=objects, size_hw=(120, 160), turns=2)
-    assert len(found.ours) == len(found.theirs) == 2
-    assert "the same 12 numbers" in found.note
+    comparison = scoring(images=images, objects=objects, size_hw=(120, 160), turns=2)
+    assert len(comparison.ours) == len(comparison.theirs) == 2
+    assert "the same 12 numbers" in comparison.note
 
 
-def test_masks_that_differ_are_refused() -> None:
+def test_masks_that_differ_are_an_error() -> None:
     masks = np.zeros((3, 40, 60), np.uint8)
     masks[0, 5:35, 5:55] = 1
     masks[1] = masks[0]
-    masks[1, 5, 5] = 0  # one pixel, a tie
+    masks[1, 5, 5] = 0  # one pixel differs
     masks[2, 5:35, 8:58] = 1
-    one, tie, moved = (mask_to_rle(mask) for mask in masks)
+    mask, one_pixel, shifted = (mask_to_rle(pixels) for pixels in masks)
     assert check_masks([], []) == 1
-    assert check_masks([one, one], [one, tie]) == 1 - 0.5 / coco_mask.area(one)
+    assert check_masks([mask, mask], [mask, one_pixel]) == 1 - 0.5 / coco_mask.area(mask)
     with pytest.raises(DataError, match="of their pixels"):
-        check_masks([one, one], [moved, moved])
+        check_masks([mask, mask], [shifted, shifted])
     with pytest.raises(DataError, match="equal work"):
-        check_masks([one], [])
+        check_masks([mask], [])
 
 
-def test_scores_that_differ_are_refused() -> None:
+def test_scores_that_differ_are_an_error() -> None:
     check_scores([None, 0.5], [-1, 0.5])
     with pytest.raises(DataError, match="differ"):
         check_scores([None, 0.5], [-1, 0.5001])

@@ -1,4 +1,4 @@
-"""The index against pycocotools' on a small file: equal content, rows that make sense, a check that can fail."""
+"""Test the index against pycocotools on a small file: equal content, plausible rows, a check that can fail."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_rows_of_a_small_index() -> None:
     assert [row.unit for row in rows] == ["s", "MB", "MB"][: len(rows)]
 
 
-def test_a_different_index_is_noticed(tmp_path: Path) -> None:
+def test_a_different_index_is_detected(tmp_path: Path) -> None:
     path = write_index(tmp_path / "a.json", 200, 1000)
     ours, theirs = measure("ours", path, 0), measure("theirs", path, 0)
     check_equal(ours, theirs)
@@ -48,7 +48,7 @@ def test_a_different_index_is_noticed(tmp_path: Path) -> None:
         check_equal(replace(ours, content={**ours.content, "images": "3"}), theirs)
 
 
-def test_the_file_is_like_cocos(tmp_path: Path) -> None:
+def test_the_file_is_like_a_coco_file(tmp_path: Path) -> None:
     data = json.loads(write_index(tmp_path / "a.json", 300, 6000).read_text())
     assert [image["id"] for image in data["images"]] != sorted(image["id"] for image in data["images"])
     polygons = [value["segmentation"] for value in data["annotations"] if not value["iscrowd"]]

@@ -1,4 +1,4 @@
-"""The comparison of prediction at a small size, and that its check sees other weights."""
+"""Test the comparison of prediction at a small size, and that its check detects other weights."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ CPU = torch.device("cpu")
 
 
 def test_predicting(tmp_path: Path) -> None:
-    found = predicting(tmp_path, CPU, (150, 200), size=96, detections=10, turns=2)
-    assert len(found.ours) == len(found.theirs) == 2
-    assert "10 masks an image" in found.note
+    comparison = predicting(tmp_path, CPU, (150, 200), size=96, detections=10, turns=2)
+    assert len(comparison.ours) == len(comparison.theirs) == 2
+    assert "10 masks per image" in comparison.note
 
 
-def test_results_that_differ_are_refused(tmp_path: Path) -> None:
+def test_results_that_differ_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "scene.png"
     write_image(path, (96, 128), seed=0)
     torch.manual_seed(0)
     ours, theirs = Ours(96, 10, CPU), Baseline(96, 10, CPU)
-    found = ours(path)
+    results = ours(path)
     with pytest.raises(DataError):
-        check_results(found, theirs(path))  # random weights
+        check_results(results, theirs(path))  # random weights
     theirs.load(ours)
     same = theirs(path)
-    check_results(found, same)
+    check_results(results, same)
     with pytest.raises(DataError, match="equal work"):
-        check_results(found, same[1:])
-    with pytest.raises(DataError, match="none of the baseline's"):
-        check_results(found, [one | {"category_id": one["category_id"] + 1} for one in same])
+        check_results(results, same[1:])
+    with pytest.raises(DataError, match="not in the results of the baseline"):
+        check_results(results, [result | {"category_id": result["category_id"] + 1} for result in same])
     with pytest.raises(DataError, match="of their pixels"):
-        check_results(found, [one | {"segmentation": same[0]["segmentation"]} for one in same])
+        check_results(results, [result | {"segmentation": same[0]["segmentation"]} for result in same])

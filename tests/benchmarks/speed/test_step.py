@@ -1,4 +1,4 @@
-"""The comparison of a training step: it runs, and it notices when the two sides are not the same step."""
+"""Test the comparison of a training step: it runs, and it detects when the two sides are not the same step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TINY = Case("slim", "maskrcnn_mobilenet_v3_large_fpn_slim", "bundled", (96, 128)
 CPU = torch.device("cpu")
 
 
-def test_both_sides_take_the_same_step() -> None:
+def test_both_sides_run_the_same_step() -> None:
     frozen = Case("frozen", "fasterrcnn_mobilenet_v3_large_fpn_slim", "bundled", (96, 128), frozen=True, turns=1)
     full, heads = compare(CPU, (TINY, frozen))
     assert len(full.ours) == len(full.theirs) == 1
@@ -24,34 +24,34 @@ def test_both_sides_take_the_same_step() -> None:
     assert "frozen" in heads.name
 
 
-def test_control_another_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = step.both
+def test_control_another_network_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
+    model_pair = step.model_pair
 
     def changed(case: Case) -> object:
-        model, baseline = whole(case)
+        model, baseline = model_pair(case)
         with torch.no_grad():
             baseline.get_parameter("roi_heads.box_predictor.cls_score.bias")[0] += 0.5
         return model, baseline
 
-    monkeypatch.setattr(step, "both", changed)
+    monkeypatch.setattr(step, "model_pair", changed)
     with pytest.raises(ArithmeticError, match="not the same steps"):
         compare(CPU, (TINY,))
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "fine"),
+    ("ours", "theirs", "agree"),
     [({}, {}, True), ({"loss": 2.0}, {"loss": 2.0008}, True), ({"loss": 2.0}, {"loss": 2.1}, False),
      ({"loss": float("nan")}, {"loss": float("nan")}, False)],
 )  # fmt: skip
-def test_losses_that_differ(ours: dict[str, float], theirs: dict[str, float], fine: bool) -> None:
-    if fine:
+def test_losses_that_differ(ours: dict[str, float], theirs: dict[str, float], agree: bool) -> None:
+    if agree:
         assert largest_difference([ours], [theirs]) < 1e-3
         return
     with pytest.raises(ArithmeticError, match="loss is"):
         largest_difference([ours], [theirs])
 
 
-def test_scenes_have_boxes_of_their_masks() -> None:
+def test_boxes_match_their_masks() -> None:
     ((image, target),) = drawn_samples(1, (64, 96), instances=4, num_labels=3)
     assert image.shape == (3, 64, 96)
     assert image.dtype == torch.uint8

@@ -1,4 +1,4 @@
-"""Mask targets and mask logits against torchvision's: the same numbers, from the pixels of the boxes."""
+"""Test mask targets and mask logits against torchvision's: the same values, computed inside the boxes only."""
 
 from __future__ import annotations
 
@@ -25,55 +25,58 @@ def corners(first: Tensor, second: Tensor) -> Tensor:
 
 def boxes(kind: str, size_hw: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    frame = torch.tensor([size_hw[1], size_hw[0]])
-    first, second = torch.rand(2, 20, 2, generator=generator) * frame
+    size_wh = torch.tensor([size_hw[1], size_hw[0]])
+    first, second = torch.rand(2, 20, 2, generator=generator) * size_wh
     return {
         "none": torch.zeros(0, 4),
-        "the frame": torch.cat([torch.zeros(1, 2), frame[None].float()], dim=1),
+        "whole image": torch.cat([torch.zeros(1, 2), size_wh[None].float()], dim=1),
         "inside": corners(first, second),
-        "partly outside": corners(first * 3 - frame, second * 3 - frame),
-        "far away": corners(first, second) + 5000,
+        "partly outside": corners(first * 3 - size_wh, second * 3 - size_wh),
+        "far outside": corners(first, second) + 5000,
         "no area": torch.cat([first, first], dim=1),
     }[kind]
 
 
-KINDS = ["none", "the frame", "inside", "partly outside", "far away", "no area"]
+KINDS = ["none", "whole image", "inside", "partly outside", "far outside", "no area"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size_hw", SIZES)
 def test_equals_torchvisions(size_hw: tuple[int, int], kind: str) -> None:
-    masks, given = random_masks(size_hw), boxes(kind, size_hw)
-    matched = torch.arange(len(given)) % len(masks)
-    ours, theirs = mask_targets(masks, given, matched, 28), project_masks_on_boxes(masks, given, matched, 28)
-    exact = project_masks_on_boxes(masks.double(), given.double(), matched, 28)
-    assert ours.shape == theirs.shape
-    assert ours.dtype == theirs.dtype
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
-    torch.testing.assert_close(mask_targets(masks, given.double(), matched, 28), exact, rtol=0, atol=1e-13)
+    masks, box_tensor = random_masks(size_hw), boxes(kind, size_hw)
+    matched = torch.arange(len(box_tensor)) % len(masks)
+    actual, reference = (
+        mask_targets(masks, box_tensor, matched, 28),
+        project_masks_on_boxes(masks, box_tensor, matched, 28),
+    )
+    exact = project_masks_on_boxes(masks.double(), box_tensor.double(), matched, 28)
+    assert actual.shape == reference.shape
+    assert actual.dtype == reference.dtype
+    torch.testing.assert_close(actual, reference, rtol=0, atol=2e-6)
+    torch.testing.assert_close(mask_targets(masks, box_tensor.double(), matched, 28), exact, rtol=0, atol=1e-13)
 
 
 def test_no_instance() -> None:
-    found = mask_targets(torch.zeros(0, 8, 8, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), 28)
-    assert found.shape == (0, 28, 28)
+    targets = mask_targets(torch.zeros(0, 8, 8, dtype=torch.uint8), torch.zeros(0, 4), torch.zeros(0).long(), 28)
+    assert targets.shape == (0, 28, 28)
 
 
 def test_a_mask_of_one_pixel() -> None:
     masks = torch.zeros(1, 40, 40, dtype=torch.uint8)
     masks[0, 7, 9] = 1
-    given = torch.tensor([[9.0, 7, 10, 8], [0, 0, 40, 40], [20, 20, 30, 30]])
-    theirs = project_masks_on_boxes(masks, given, torch.zeros(3).long(), 28)
-    ours = mask_targets(masks, given, torch.zeros(3).long(), 28)
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
-    assert ours.flatten(1).sum(1).gt(0).tolist() == [True, True, False]
+    box_tensor = torch.tensor([[9.0, 7, 10, 8], [0, 0, 40, 40], [20, 20, 30, 30]])
+    reference = project_masks_on_boxes(masks, box_tensor, torch.zeros(3).long(), 28)
+    actual = mask_targets(masks, box_tensor, torch.zeros(3).long(), 28)
+    torch.testing.assert_close(actual, reference, rtol=0, atol=1e-6)
+    assert actual.flatten(1).sum(1).gt(0).tolist() == [True, True, False]
 
 
-def test_control_without_the_border_rules_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = module.axis_weights
-    monkeypatch.setattr(module, "axis_weights", lambda a, b, bins, size: whole(a.clamp(min=0), b, bins, size))
-    masks, given = random_masks((60, 80)), boxes("partly outside", (60, 80))
-    matched = torch.zeros(len(given)).long()
-    difference = mask_targets(masks, given, matched, 28) - project_masks_on_boxes(masks, given, matched, 28)
+def test_control_without_border_rules_results_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = module.axis_weights
+    monkeypatch.setattr(module, "axis_weights", lambda a, b, bins, size: original(a.clamp(min=0), b, bins, size))
+    masks, box_tensor = random_masks((60, 80)), boxes("partly outside", (60, 80))
+    matched = torch.zeros(len(box_tensor)).long()
+    difference = mask_targets(masks, box_tensor, matched, 28) - project_masks_on_boxes(masks, box_tensor, matched, 28)
     assert difference.abs().max() > 0.1
 
 

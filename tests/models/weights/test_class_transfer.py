@@ -1,4 +1,4 @@
-"""Heads that keep what the weights know: which rows go where, and that they arrive."""
+"""Test class transfer: which rows of the weights each class gets, and that they are copied."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ VOC = {
 }
 
 
-def found(name: str, source: tuple[str, ...] = COCO) -> str:
+def matched_source(name: str, source: tuple[str, ...] = COCO) -> str:
     return match_class_weights([name], source, {})[0].source
 
 
@@ -55,20 +55,20 @@ def test_cocos_rows_are_its_category_ids() -> None:
     assert len(COCO) == 91
     assert (COCO[0], COCO[1], COCO[12], COCO[13], COCO[90]) == ("", "person", "", "stop sign", "toothbrush")
     assert len([name for name in COCO if name]) == 80
-    points = source_classes("coco", "keypointrcnn_resnet50_fpn")
-    assert points is not None
-    assert points.names == ("", "person")
+    keypoint_classes = source_classes("coco", "keypointrcnn_resnet50_fpn")
+    assert keypoint_classes is not None
+    assert keypoint_classes.names == ("", "person")
     assert KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][0] == "no person"
 
 
-def test_every_coco_name_finds_itself_and_only_itself() -> None:
+def test_every_coco_name_matches_itself_only() -> None:
     names = [name for name in COCO if name]
     assert [match.row for match in match_class_weights(names, COCO, {})] == [COCO.index(name) for name in names]
     others = [[other for other in COCO if other != name] for name in names]
     assert {match_class_weights([name], rest, {})[0].source for name, rest in zip(names, others, strict=True)} == {""}
 
 
-def test_the_lists_name_coco_classes_and_no_class_twice() -> None:
+def test_the_synonym_lists_are_consistent() -> None:
     plain = {plain_name(name) for name in COCO if name}
     assert set(SAME.values()) | set(KINDS.values()) | set(AMBIGUOUS) <= plain
     assert not (set(SAME) | set(KINDS)) & plain
@@ -118,8 +118,8 @@ def test_the_lists_name_coco_classes_and_no_class_twice() -> None:
         ("-", ""),
     ],
 )
-def test_names_and_coco(name: str, expected: str) -> None:
-    assert found(name) == expected
+def test_matches_with_coco_names(name: str, expected: str) -> None:
+    assert matched_source(name) == expected
 
 
 @pytest.mark.parametrize(
@@ -130,11 +130,11 @@ def test_names_and_coco(name: str, expected: str) -> None:
         ("person", ("", "pedestrian"), "pedestrian"),
         ("aeroplane", ("", "plane"), "plane"),
         ("bolts", ("", "bolt"), "bolt"),
-        ("man", ("", "woman"), ""),  # both are people, neither is the other
-        ("person", ("", "man"), ""),  # holds one way only
+        ("man", ("", "woman"), ""),  # both are people, but different ones
+        ("person", ("", "man"), ""),  # not symmetric
         ("man", ("", "pedestrian"), "pedestrian"),
         ("A", ("", "a", "A"), "A"),
-        ("a b", ("", "a_b", "A-B"), ""),  # two would fit
+        ("a b", ("", "a_b", "A-B"), ""),  # two match
         ("people", ("", "person", "pedestrian"), ""),
         ("type 10", ("", "type 1_0"), ""),
         ("type 1-0", ("", "type_1_0"), ""),
@@ -145,30 +145,32 @@ def test_names_and_coco(name: str, expected: str) -> None:
         ("螺栓", ("", "螺母", "螺栓"), "螺栓"),
     ],
 )
-def test_names_and_other_weights(name: str, source: tuple[str, ...], expected: str) -> None:
-    assert found(name, source) == expected
+def test_matches_with_other_names(name: str, source: tuple[str, ...], expected: str) -> None:
+    assert matched_source(name, source) == expected
 
 
-def test_several_classes_may_take_the_same_rows() -> None:
+def test_several_classes_may_get_the_same_rows() -> None:
     matches = match_class_weights(["man", "bolt", "woman"], COCO, {})
     assert [(match.source, match.row) for match in matches] == [("person", 1), ("", -1), ("person", 1)]
 
 
-def test_the_user_overrules() -> None:
+def test_the_user_overrides_matches() -> None:
     names = ["person", "worker", "mouse"]
-    given = {"worker": "Pedestrian", "mouse": "", "person": "dog"}
-    matches = match_class_weights(names, COCO, given, coco=True)
+    overrides = {"worker": "Pedestrian", "mouse": "", "person": "dog"}
+    matches = match_class_weights(names, COCO, overrides, coco=True)
     assert [match.text() for match in matches] == [
         "person <- dog (--class-transfer)",
         "worker <- person (--class-transfer)",
-        "mouse starts from scratch (--class-transfer)",
+        "mouse randomly initialized (--class-transfer)",
     ]
     with pytest.raises(
-        DataError, match=r"--class-transfer worker=persn: the weights have no class 'persn'; they have person, bic"
+        DataError,
+        match=r"--class-transfer worker=persn: the weights have no class 'persn'; their classes are person, bic",
     ):
         match_class_weights(names, COCO, {"worker": "persn"})
     with pytest.raises(
-        DataError, match=r"--class-transfer wrker=person: the data has no class 'wrker'; it has person, worker, m"
+        DataError,
+        match=r"--class-transfer wrker=person: the data has no class 'wrker'; its classes are person, worker, m",
     ):
         match_class_weights(names, COCO, {"wrker": "person"})
     with pytest.raises(DataError, match="have no class 'N/A'"):
@@ -176,7 +178,7 @@ def test_the_user_overrules() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("option", "expected"),
     [
         (None, {}),
         ("", {}),
@@ -189,26 +191,26 @@ def test_the_user_overrules() -> None:
         ("bolt=x,bolt=x", {"bolt": "x"}),
     ],
 )
-def test_pairs(given: Any, expected: dict[str, str]) -> None:
-    assert class_pairs(given, ["worker", "bolt", "colour=red"]) == expected
+def test_pairs(option: Any, expected: dict[str, str]) -> None:
+    assert class_pairs(option, ["worker", "bolt", "colour=red"]) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("option", "message"),
     [
-        ("worker", r"--class-transfer worker: give CLASS=CLASS OF THE WEIGHTS"),
-        ("nut=person", r"no class 'nut'; it has worker, bolt"),
+        ("worker", r"--class-transfer worker: use CLASS=PRETRAINED CLASS"),
+        ("nut=person", r"no class 'nut'; its classes are worker, bolt"),
         ("=person", r"no class ''"),
-        ("bolt=a,bolt=b", r"bolt is given 'a' and 'b'; give it once"),
+        ("bolt=a,bolt=b", r"bolt has two values, 'a' and 'b'; use one"),
     ],
 )
-def test_pairs_that_cannot_be(given: str, message: str) -> None:
+def test_invalid_pairs_are_refused(option: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        class_pairs(given, ["worker", "bolt"])
+        class_pairs(option, ["worker", "bolt"])
 
 
 @pytest.mark.parametrize(
-    ("rows", "given", "expected"),
+    ("rows", "overrides", "expected"),
     [
         (3, {}, [1, 2]),
         (3, {"ant": "2"}, [2, 2]),
@@ -218,35 +220,35 @@ def test_pairs_that_cannot_be(given: str, message: str) -> None:
         (1, {}, [-1, -1]),
     ],
 )
-def test_rows_without_names_go_by_number(rows: int, given: dict[str, str], expected: list[int]) -> None:
-    matches = match_row_numbers(["ant", "bee"], rows, given, background=True)
+def test_rows_without_names_are_matched_by_number(rows: int, overrides: dict[str, str], expected: list[int]) -> None:
+    matches = match_row_numbers(["ant", "bee"], rows, overrides, background=True)
     assert [match.row for match in matches] == expected
 
 
 @pytest.mark.parametrize("number", ["0", "91", "person", "-1"])
-def test_rows_that_are_not_there(number: str) -> None:
-    with pytest.raises(DataError, match=r"the weights have no row .*; they have 1 to 90"):
+def test_missing_rows_are_refused(number: str) -> None:
+    with pytest.raises(DataError, match=r"the weights have no row .*; their rows are 1 to 90"):
         match_row_numbers(["ant"], 91, {"ant": number}, background=True)
 
 
-def test_what_is_printed() -> None:
+def test_printed_lines() -> None:
     names = ["person", "worker", "bolt"]
     assert head_lines(match_class_weights(names, COCO, {"worker": "person"}), by_name=True) == [
-        "heads: person <- person, worker <- person (--class-transfer), bolt starts from scratch",
-        "  (--class-transfer bolt=X gives a class the rows of a class of the weights)",
+        "heads: person <- person, worker <- person (--class-transfer), bolt randomly initialized",
+        "  (--class-transfer bolt=X initializes a class from a pretrained class)",
     ]
     assert head_lines(match_class_weights(["cats"], COCO, {}), by_name=True) == [
-        "heads: every class starts with rows of the weights: cats <- cat (synonym)"
+        "heads: every class is initialized from a pretrained class: cats <- cat (synonym)"
     ]
     assert (
-        "mouse <- mouse (COCO means that of a computer; else --class-transfer mouse=)"
+        "mouse <- mouse (COCO means a computer mouse; if not: --class-transfer mouse=)"
         in head_lines(match_class_weights(["mouse"], COCO, {}, coco=True), by_name=True)[0]
     )
-    assert "person starts from scratch (man and Man would fit: choose with" not in found("man")
+    assert "person randomly initialized (man and Man both match: choose with" not in matched_source("man")
     (line, _) = head_lines(match_class_weights(["MAN"], ("", "man", "Man"), {}), by_name=True)
-    assert line == "heads: MAN starts from scratch (man and Man would fit: choose with --class-transfer MAN=man)"
+    assert line == "heads: MAN randomly initialized (man and Man both match: choose with --class-transfer MAN=man)"
     many = [ClassMatch(f"c{index}") for index in range(20)]
-    assert head_lines(many, by_name=True)[0].endswith("c10, c11 and 8 more start from scratch")
+    assert head_lines(many, by_name=True)[0].endswith("c10, c11 and 8 more randomly initialized")
 
 
 # Rows.
@@ -256,23 +258,22 @@ def test_what_is_printed() -> None:
 @pytest.mark.parametrize(("anchors", "per_class"), [(1, 1), (1, 4), (3, 1)])
 @pytest.mark.parametrize("pairs", [[], [(0, 0)], [(0, 0), (3, 1), (1, 6), (2, 6)]])
 def test_rows_are_copied(rest: Any, anchors: int, per_class: int, pairs: Any) -> None:
-    ours, theirs = 4, 7
-    target, source = torch.rand(anchors * ours * per_class, *rest), torch.rand(anchors * theirs * per_class, *rest)
+    target_rows, source_rows = 4, 7
+    target = torch.rand(anchors * target_rows * per_class, *rest)
+    source = torch.rand(anchors * source_rows * per_class, *rest)
     before = target.clone(), source.clone()
     expected = target.clone()
     for anchor in range(anchors):
-        for row, their_row in pairs:
+        for row, source_row in pairs:
             for part in range(per_class):
-                place = (anchor * theirs + their_row) * per_class + part
-                expected[(anchor * ours + row) * per_class + part] = source[place]
-    result = copy_class_weights(target, source, pairs, rows=(ours, theirs), per_class=per_class)
+                index = (anchor * source_rows + source_row) * per_class + part
+                expected[(anchor * target_rows + row) * per_class + part] = source[index]
+    rows = (target_rows, source_rows)
+    result = copy_class_weights(target, source, pairs, rows=rows, per_class=per_class)
     assert torch.equal(result, expected)
     assert torch.equal(target, before[0])
     assert torch.equal(source, before[1])
-    assert (
-        copy_class_weights(target, source.half(), pairs, rows=(ours, theirs), per_class=per_class).dtype
-        == torch.float32
-    )
+    assert copy_class_weights(target, source.half(), pairs, rows=rows, per_class=per_class).dtype == torch.float32
 
 
 def checkpoint(path: Path, model: Any) -> str:
@@ -283,13 +284,13 @@ def checkpoint(path: Path, model: Any) -> str:
 
 
 def loaded(like: Any, names: tuple[str, ...], weights: str, **options: Any) -> Any:
-    """A model as ``like`` for other classes, and the report of filling it."""
+    """Build a model like ``like`` for other classes, load the weights, and return it with the report."""
     model = build_model(replace(like.description, class_map=ClassMap(names)))
     return model, load_weights(model, weights, **options)
 
 
-def test_other_order_same_predictions(small: Any, tmp_path: Path) -> None:
-    """A checkpoint of ant, bee, cat, read for cat, ant, bee, predicts the same under the other labels."""
+def test_classes_in_another_order_have_the_same_predictions(small: Any, tmp_path: Path) -> None:
+    """A checkpoint of ant, bee, cat, loaded for cat, ant, bee, has equal predictions with the new labels."""
     like = small.detector(SLIM).eval()
     path = checkpoint(tmp_path / "a.safetensors", like)
     model, report = loaded(like, ("cats", "Ant", "bee"), path)
@@ -302,7 +303,7 @@ def test_other_order_same_predictions(small: Any, tmp_path: Path) -> None:
         order = np.lexsort((new_label[old.labels], -old.scores))
         again = np.lexsort((new.labels, -new.scores))
         np.testing.assert_array_equal(new_label[old.labels][order], new.labels[again])
-        np.testing.assert_allclose(old.scores[order], new.scores[again], rtol=1e-5)  # a sum in another order
+        np.testing.assert_allclose(old.scores[order], new.scores[again], rtol=1e-5)  # the order of summation differs
         np.testing.assert_array_equal(old.boxes[order], new.boxes[again])
         np.testing.assert_array_equal(old.mask_probs[order], new.mask_probs[again])
     in_order = build_model(model.description).eval()
@@ -310,7 +311,7 @@ def test_other_order_same_predictions(small: Any, tmp_path: Path) -> None:
     assert any(
         set(old.labels) != set(new.labels) or list(old.labels) != list(new_label[new.labels])
         for old, new in zip(in_order(images), model(images), strict=True)
-    )  # control: rows taken in order are those of other classes
+    )  # control: rows in the old order belong to other classes
 
 
 def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
@@ -329,7 +330,7 @@ def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
             assert not torch.equal(start[:, 2], other[:, 2])  # control
             if one.shape[2] == 1:
                 assert torch.equal(other[:, [1, 4]], start[:, [1, 4]])
-            else:  # how a box is corrected is known for any class: the mean of ant, bee and cat
+            else:  # box corrections of new classes: the mean of ant, bee and cat
                 mean = one[:, 1:].mean(1, keepdim=True)
                 torch.testing.assert_close(other[:, [1, 4]], mean.expand(7, 2, 4), atol=1e-6, rtol=1e-5)
     masks, old_masks = (m.state_dict()["roi_heads.mask_predictor.mask_fcn_logits.weight"] for m in (model, like))
@@ -341,73 +342,73 @@ def test_a_subset_with_new_classes(small: Any, tmp_path: Path) -> None:
     lines = report.lines()
     assert "  loaded for some classes: 4 of 8 tensors of box head" in lines
     assert (
-        "  heads: cat <- cat, worker <- bee (--class-transfer), bolt starts from scratch, nut starts from scratch (--class-transfer)"
-        in lines
+        "  heads: cat <- cat, worker <- bee (--class-transfer), bolt randomly initialized, "
+        "nut randomly initialized (--class-transfer)" in lines
     )
     assert not any("box head" in line for line in lines if line.startswith("  started from scratch"))
 
 
-def as_published(path: Path, state: dict[str, Tensor], *, half: bool = False) -> str:
+def save_as_published(path: Path, state: dict[str, Tensor], *, half: bool = False) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({name: t.half() if half and t.is_floating_point() else t for name, t in state.items()}, path)
     return str(path)
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A random slim Mask R-CNN of 91 rows in the place of torchvision's published one, in an own cache."""
+def published_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A random slim Mask R-CNN with 91 rows instead of torchvision's published one, in a separate cache."""
     weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setitem(MODELS, SLIM, replace(MODELS[SLIM], coco=weights))
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **_: torch.load(cache_path(url)))
     gaps = ClassMap(tuple(f"{row} {name}" for row, name in enumerate(COCO) if row))
     model = build_model(describe(SLIM, gaps, weights="none"))
-    as_published(cache_path(weights.url), model.state_dict())
+    save_as_published(cache_path(weights.url), model.state_dict())
     return model
 
 
-@pytest.mark.parametrize("place", ["coco", "path"])
-def test_the_published_weights(stand_in: Any, place: str) -> None:
-    weights = "coco" if place == "coco" else str(cache_path(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url))
+@pytest.mark.parametrize("source", ["coco", "path"])
+def test_the_published_weights(published_model: Any, source: str) -> None:
+    weights = "coco" if source == "coco" else str(cache_path(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url))
     names = ("bolt", "pedestrian", "tvmonitor")
     model: Any = build_model(describe(SLIM, ClassMap(names), weights=weights))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     report = load_weights(model, weights)
     assert report.matched == (("pedestrian", "person"), ("tvmonitor", "tv"))
-    state, theirs = model.state_dict(), stand_in.state_dict()
+    state, published = model.state_dict(), published_model.state_dict()
     layers = class_tensors(model, state)
     assert set(layers) == set(report.by_class)
     assert sorted(layers.values()) == [1, 1, 1, 1, 4, 4]
     for name, count in layers.items():
-        ours, coco, start = (t[name].view(rows, count, -1) for t, rows in ((state, 4), (theirs, 91), (before, 4)))
-        assert torch.equal(ours[[0, 2, 3]], coco[[0, 1, 72]])
+        new, coco, start = (t[name].view(rows, count, -1) for t, rows in ((state, 4), (published, 91), (before, 4)))
+        assert torch.equal(new[[0, 2, 3]], coco[[0, 1, 72]])
         if "cls_score" in name:
-            assert torch.equal(ours[1], start[1])
+            assert torch.equal(new[1], start[1])
         else:
-            known = [row for row, label in enumerate(COCO) if label != ""]
-            assert len(known) == 80
-            torch.testing.assert_close(ours[1], coco[known].mean(0))
-            assert not torch.allclose(ours[1], coco.mean(0), atol=1e-7)  # control: the gaps are no classes
-        assert not torch.equal(ours[2], coco[2])  # control
+            trained_rows = [row for row, label in enumerate(COCO) if label != ""]
+            assert len(trained_rows) == 80
+            torch.testing.assert_close(new[1], coco[trained_rows].mean(0))
+            assert not torch.allclose(new[1], coco.mean(0), atol=1e-7)  # control: the gaps are not classes
+        assert not torch.equal(new[2], coco[2])  # control
 
 
-def test_a_file_without_names(small: Any, tmp_path: Path) -> None:
+def test_a_file_without_class_names(small: Any, tmp_path: Path) -> None:
     like = small.detector(SLIM)
-    path = as_published(tmp_path / "mine.pth", like.state_dict(), half=True)
-    model, report = loaded(like, ("x", "y", "z"), path)  # as many classes: taken in order, as ever
+    path = save_as_published(tmp_path / "mine.pth", like.state_dict(), half=True)
+    model, report = loaded(like, ("x", "y", "z"), path)  # the same number of classes: used in order
     assert report.missing == report.mismatched == report.by_class == ()
-    assert "  heads: the weights do not name their classes; the rows of all 3 are taken in order" in report.lines()
+    assert "  heads: the weights have no class names; the rows of all 3 classes are used in order" in report.lines()
     name = "roi_heads.box_predictor.cls_score.weight"
-    theirs = like.state_dict()[name].half().float()
-    assert torch.equal(model.state_dict()[name], theirs)
+    source = like.state_dict()[name].half().float()
+    assert torch.equal(model.state_dict()[name], source)
 
-    model, report = loaded(like, ("ant", "bee"), path)  # other classes: nothing is guessed
+    model, report = loaded(like, ("ant", "bee"), path)  # other classes: no assumptions
     assert len(report.mismatched) == 6
     assert report.matched == ()
-    assert "    (--class-transfer ant=X gives a class a row by its number)" in report.lines()
+    assert "    (--class-transfer ant=X initializes a class from a row number of the weights)" in report.lines()
     model, report = loaded(like, ("ant", "bee"), path, class_transfer={"bee": "3"})
     assert report.mismatched == ()
-    assert torch.equal(model.state_dict()[name][[0, 2]], theirs[[0, 3]])
+    assert torch.equal(model.state_dict()[name][[0, 2]], source[[0, 3]])
     assert report.matched == (("bee", "row 3"),)
 
 
@@ -434,21 +435,21 @@ def test_a_classifiers_head(small: Any, tmp_path: Path) -> None:
     with torch.no_grad():
         old, new = like.head(features), model.head(features)
     assert torch.equal(new[:, [0, 2]], old[:, [2, 0]])
-    assert not torch.equal(new[:, 1], old[:, 1])  # control: as many classes, yet bee's row is not bolt's
+    assert not torch.equal(new[:, 1], old[:, 1])  # control: the same number of classes, but bolt does not get bee's row
     assert report.matched == (("cat", "cat"), ("ant", "ant"))
 
 
 @pytest.mark.parametrize("weights", ["none", "classifier"])
-def test_a_map_that_nothing_can_fill(small: Any, tmp_path: Path, weights: str) -> None:
+def test_class_transfer_without_class_rows_is_refused(small: Any, tmp_path: Path, weights: str) -> None:
     like = small.detector()
     if weights == "classifier":
         weights = checkpoint(tmp_path / "a.safetensors", small.classifier())
-        assert loaded(like, ("ant",), weights)[1].rows == ()  # control: without a map there is nothing to say
-    with pytest.raises(DataError, match=r"--class-transfer ant=bee: .*leave it out"):
+        assert loaded(like, ("ant",), weights)[1].rows == ()  # control: without class transfer there is no error
+    with pytest.raises(DataError, match=r"--class-transfer ant=bee: .*remove the option"):
         loaded(like, ("ant",), weights, class_transfer={"ant": "bee"})
 
 
-def test_layers_of_another_width_start_from_scratch(small: Any, tmp_path: Path) -> None:
+def test_layers_of_another_width_are_randomly_initialized(small: Any, tmp_path: Path) -> None:
     like = small.detector(SLIM)
     state = like.state_dict()
     for name in class_tensors(like, state):

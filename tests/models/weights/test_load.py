@@ -1,4 +1,4 @@
-"""Starting weights from every source, and clear words when they are not there."""
+"""Test starting weights from every source, and the messages when they are missing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def mobilenet() -> dict[str, Tensor]:
 
 
 def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The names in torchvision's published detection files, which are from before 0.13."""
+    """Rename to the names in torchvision's published detection files, which are from before 0.13."""
     old = {}
     for name, tensor in state.items():
         name = re.sub(r"((?:inner|layer)_blocks\.\d+)\.0\.", r"\1.", name)
@@ -64,31 +64,33 @@ def old_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return old
 
 
-def test_nothing_is_loaded_for_none() -> None:
+def test_nothing_is_loaded_for_weights_none() -> None:
     model = model_of("resnet18")
     report = load_weights(model, "none")
     assert report.loaded == ()
-    assert report.lines() == ["weights: none; every part starts from scratch"]
+    assert report.lines() == ["weights: none; all parts are randomly initialized"]
 
 
-def test_imagenet_weights_fill_a_classifier_but_its_last_layer(cache: Path, mobilenet: dict[str, Tensor]) -> None:
+def test_imagenet_weights_are_loaded_into_a_classifier_except_its_last_layer(
+    cache: Path, mobilenet: dict[str, Tensor]
+) -> None:
     torch.save(mobilenet, cache / Path(BACKBONES[MOBILENET].imagenet.url).name)
     model = model_of(MOBILENET)
     report = load_weights(model, "imagenet")
     assert torch.equal(model.features[0][0].weight, mobilenet["features.0.0.weight"])
     assert report.missing == report.unexpected == ()
     assert report.mismatched == (
-        "classifier.1.weight [1000, 1280], here [3, 1280]",
-        "classifier.1.bias [1000], here [3]",
+        "classifier.1.weight [1000, 1280], model [3, 1280]",
+        "classifier.1.bias [1000], model [3]",
     )
     assert report.lines()[:3] == [
         "weights: imagenet (mobilenet_v2-b0353104.pth); 260 of 262 tensors loaded",
         "  loaded: stem, backbone",
-        "  started from scratch: head",
+        "  randomly initialized: head",
     ]
 
 
-def test_imagenet_weights_fill_a_detectors_backbone(cache: Path, mobilenet: dict[str, Tensor]) -> None:
+def test_imagenet_weights_are_loaded_into_a_detectors_backbone(cache: Path, mobilenet: dict[str, Tensor]) -> None:
     torch.save(mobilenet, cache / Path(BACKBONES[MOBILENET].imagenet.url).name)
     model = model_of("maskrcnn_mobilenet_v2_fpn", "imagenet")
     report = load_weights(model, "imagenet")
@@ -96,29 +98,33 @@ def test_imagenet_weights_fill_a_detectors_backbone(cache: Path, mobilenet: dict
     assert "  loaded: stem, backbone" in report.lines()
     assert [part for part, loaded, _ in report.by_part if not loaded] == ["neck", "rpn", "box head", "mask head"]
     assert "classifier.1.weight" in " ".join(report.unexpected)
-    theirs = torchvision.models.mobilenet_v2(weights=None).eval()
-    theirs.load_state_dict(mobilenet)
+    reference = torchvision.models.mobilenet_v2(weights=None).eval()
+    reference.load_state_dict(mobilenet)
     batch = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(model.backbone.body(batch)["3"], theirs.features[:18](batch))
+        torch.testing.assert_close(model.backbone.body(batch)["3"], reference.features[:18](batch))
 
 
 @pytest.mark.parametrize(
-    ("arch", "theirs", "old"),
+    ("arch", "published_arch", "old"),
     [
         ("fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_320_fpn", False),
         ("maskrcnn_mobilenet_v3_large_fpn", "fasterrcnn_mobilenet_v3_large_fpn", False),
         ("maskrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", True),
     ],
 )
-def test_coco_weights_fill_all_but_rows_of_other_classes(cache: Path, arch: str, theirs: str, old: bool) -> None:
-    published = getattr(detection, theirs)(weights=None, weights_backbone=None, num_classes=91).state_dict()
+def test_coco_weights_are_loaded_except_rows_of_other_classes(
+    cache: Path, arch: str, published_arch: str, old: bool
+) -> None:
+    published = getattr(detection, published_arch)(weights=None, weights_backbone=None, num_classes=91).state_dict()
     published = {name: tensor for name, tensor in published.items() if not name.endswith("num_batches_tracked")}
     torch.save(old_names(published) if old else published, cache / Path(MODELS[arch].coco.url).name)
     model = model_of(arch, "coco")
     report = load_weights(model, "coco")
-    last = {f"roi_heads.box_predictor.{layer}.{kind}" for layer in ("cls_score", "bbox_pred") for kind in WB}
-    masks = {f"roi_heads.mask_predictor.mask_fcn_logits.{kind}" for kind in WB}
+    last = {
+        f"roi_heads.box_predictor.{layer}.{kind}" for layer in ("cls_score", "bbox_pred") for kind in WEIGHT_AND_BIAS
+    }
+    masks = {f"roi_heads.mask_predictor.mask_fcn_logits.{kind}" for kind in WEIGHT_AND_BIAS}
     if arch == "maskrcnn_resnet50_fpn":
         last |= masks
     assert set(report.by_class) == last  # a cat is in COCO, an ant and a bee are not
@@ -126,18 +132,18 @@ def test_coco_weights_fill_all_but_rows_of_other_classes(cache: Path, arch: str,
     assert report.matched == (("cat", "cat"),)
     if arch == "maskrcnn_mobilenet_v3_large_fpn":  # Faster R-CNN's weights: the mask head is not in them
         assert {model.part_of(name) for name in report.missing} == {"mask head"}
-        assert "  started from scratch: mask head" in report.lines()
+        assert "  randomly initialized: mask head" in report.lines()
     else:
         assert report.missing == ()
     state = model.state_dict()
     assert all(torch.equal(state[name], published[name]) for name in report.loaded)
 
 
-WB = ("weight", "bias")
+WEIGHT_AND_BIAS = ("weight", "bias")
 
 
 @pytest.mark.parametrize("weights", ["coco", "imagenet"])
-def test_without_a_network_the_error_says_what_is_wanted_and_what_to_do(cache: Path, weights: str) -> None:
+def test_without_a_network_the_error_has_file_url_and_alternatives(cache: Path, weights: str) -> None:
     arch = "maskrcnn_resnet50_fpn"
     url = MODELS[arch].coco.url if weights == "coco" else BACKBONES["resnet50"].imagenet.url
     with torch.device("meta"):
@@ -145,18 +151,18 @@ def test_without_a_network_the_error_says_what_is_wanted_and_what_to_do(cache: P
     with pytest.raises(DataError) as caught:
         load_weights(model, weights)
     message = str(caught.value)
-    for piece in (Path(url).name, url, str(cache / Path(url).name), "--weights PATH", "imagenet", "none"):
-        assert piece in message
+    for text in (Path(url).name, url, str(cache / Path(url).name), "--weights PATH", "imagenet", "none"):
+        assert text in message
 
 
-def test_coco_weights_that_do_not_exist() -> None:
+def test_missing_coco_weights_are_refused() -> None:
     with torch.device("meta"):
         model: Any = build_model(describe("maskrcnn_resnet18_fpn", CLASSES, weights="none"))
     with pytest.raises(DataError, match=r"maskrcnn_resnet50_fpn, .*imagenet \(the backbone only\), none"):
         load_weights(model, "coco")
 
 
-def test_urls_are_fetched_into_the_cache_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_are_downloaded_to_the_cache_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     source = tmp_path / "net.pth"
     torch.save({"weight": torch.ones(2)}, source)
@@ -191,14 +197,14 @@ def test_files_in_every_form(tmp_path: Path, mobilenet: dict[str, Tensor], form:
     torch.testing.assert_close(loaded, mobilenet["features.1.conv.1.weight"], atol=1e-3, rtol=1e-3)
 
 
-def test_a_detectors_file_fills_a_classifier() -> None:
+def test_a_detectors_file_is_loaded_into_a_classifier() -> None:
     detector, classifier = model_of("fasterrcnn_resnet18_fpn"), model_of("resnet18")
     report = load_state(classifier, detector.state_dict(), "detector")
     assert [part for part, loaded, count in report.by_part if loaded == count] == ["stem", "backbone"]
     assert torch.equal(classifier.layer1[0].conv1.weight, detector.backbone.body.layer1[0].conv1.weight)
 
 
-def test_a_checkpoint_brings_its_norm_anchors_and_size(tmp_path: Path) -> None:
+def test_a_checkpoint_determines_norm_anchors_and_size(tmp_path: Path) -> None:
     description = replace(
         describe("fasterrcnn_resnet18_fpn", CLASSES, weights="none", image_size=96),
         norm="frozen",
@@ -210,7 +216,7 @@ def test_a_checkpoint_brings_its_norm_anchors_and_size(tmp_path: Path) -> None:
     tensors["optimizer.x|step"] = torch.ones(())
     header = {"schema": 1, "model": description.to_dict()}
     safetensors.torch.save_file(tensors, tmp_path / "best.safetensors", metadata={"detseg": json.dumps(header)})
-    assert set(read_state_dict(tmp_path)) == set(saved.state_dict())  # the run folder stands for its best checkpoint
+    assert set(read_state_dict(tmp_path)) == set(saved.state_dict())  # for a run folder, the best checkpoint is used
     again = describe("fasterrcnn_resnet18_fpn", CLASSES, weights=str(tmp_path))
     assert again == description
     model: Any = build_model(again)
@@ -239,22 +245,22 @@ def test_the_norm_of_a_torchvision_file_is_recognised(tmp_path: Path, counters: 
 
 def test_a_file_of_another_network_is_refused(mobilenet: dict[str, Tensor]) -> None:
     resnet34 = torchvision.models.resnet34(weights=None).state_dict()
-    with pytest.raises(DataError, match=r"do not fit resnet50, first layer1.0.conv1.weight: \[64, 64, 3, 3\]"):
+    with pytest.raises(DataError, match=r"do not match resnet50, first layer1.0.conv1.weight: \[64, 64, 3, 3\]"):
         load_state(model_of("resnet50"), resnet34, "file")
-    with pytest.raises(DataError, match=r"do not fit resnet34, first .*missing in the file"):
+    with pytest.raises(DataError, match=r"do not match resnet34, first .*missing in the file"):
         load_state(model_of("resnet34"), torchvision.models.resnet18(weights=None).state_dict(), "file")
-    with pytest.raises(DataError, match="none of its 314 tensors fits fasterrcnn_resnet18_fpn"):
+    with pytest.raises(DataError, match="none of its 314 tensors matches fasterrcnn_resnet18_fpn"):
         load_state(model_of("fasterrcnn_resnet18_fpn"), mobilenet, "file")
 
 
-def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+def test_invalid_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     with pytest.raises(FileNotFoundError, match=r"net\.pth: no such file"):
         read_state_dict(path)
     for content, message in (
-        ({}, "no tensors"),
-        ([torch.ones(1)], "holds a list"),
-        ({"epoch": 3}, "'epoch' is no tensor"),
+        ({}, "contains no tensors"),
+        ([torch.ones(1)], "contains a list"),
+        ({"epoch": 3}, "'epoch' is not a tensor"),
         ({"args": argparse.Namespace(lr=1)}, "pickle can run code"),
     ):
         torch.save(content, path)
@@ -266,16 +272,16 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             read_state_dict(tmp_path / name)
 
 
-def test_real_weights_fill_a_classifier_and_a_detector(shared_data: Path) -> None:
+def test_real_weights_are_loaded_into_a_classifier_and_a_detector(shared_data: Path) -> None:
     path = str(shared_data / "weights" / "mobilenet_v2_fp16.pth")
-    theirs = torchvision.models.mobilenet_v2(weights=None).eval()
-    theirs.load_state_dict(read_state_dict(path))
+    reference = torchvision.models.mobilenet_v2(weights=None).eval()
+    reference.load_state_dict(read_state_dict(path))
     batch = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        expected = theirs.features[:18](batch)
+        expected = reference.features[:18](batch)
         for arch in (MOBILENET, "maskrcnn_mobilenet_v2_fpn"):
             model = model_of(arch, path)
             assert "  loaded: stem, backbone" in load_weights(model, path).lines()
             model.eval()
-            got = model.backbone.body(batch)["3"] if isinstance(model, Detector) else model.features[:18](batch)
-            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+            last_map = model.backbone.body(batch)["3"] if isinstance(model, Detector) else model.features[:18](batch)
+            torch.testing.assert_close(last_map, expected, atol=1e-4, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""COCO's JSON as typed values; what does not fit is named by its place in the file."""
+"""Read COCO JSON as typed values, with errors that state the position in the file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Whole = int | float
 Ids = npt.NDArray[np.int64]
 
 TABLE = 4_000_000
-"""Ids of images that lie this close together are looked up in a table; COCO's go to 600,000."""
+"""Image ids within a range of this size are looked up in a table; COCO's ids go up to 600,000."""
 
 
 class CocoImage(msgspec.Struct, gc=False):
-    """One of ``images``. Width and height may be missing: then they are those of the file."""
+    """One of ``images``. Width and height may be missing: then they are read from the image file."""
 
     id: Whole
     file_name: str
@@ -47,7 +47,7 @@ class CocoCategory(msgspec.Struct, gc=False):
 
 
 class CocoAnnotation(msgspec.Struct, gc=False):
-    """One of ``annotations``. Without ``bbox`` the box is that of the segmentation."""
+    """One of ``annotations``. Without ``bbox`` the box is computed from the segmentation."""
 
     image_id: Whole
     category_id: Whole
@@ -61,35 +61,35 @@ class CocoAnnotation(msgspec.Struct, gc=False):
     keypoints: list[float] | None = None
 
 
-class _QuickAnnotation(CocoAnnotation, gc=False):
-    segmentation: msgspec.Raw = msgspec.Raw(b"")  # type: ignore[assignment]  # read by another reader
+class _RawAnnotation(CocoAnnotation, gc=False):
+    segmentation: msgspec.Raw = msgspec.Raw(b"")  # type: ignore[assignment]  # parsed by read_outlines
 
 
 class _File(msgspec.Struct, gc=False):
-    """A whole file. ``annotations`` may be missing: lists of images without ground truth are published without them."""
+    """A whole file. ``annotations`` may be missing: image lists are published without ground truth."""
 
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: list[CocoAnnotation] = []
 
 
-class _QuickFile(msgspec.Struct, gc=False):
+class _RawFile(msgspec.Struct, gc=False):
     images: list[CocoImage]
     categories: list[CocoCategory]
-    annotations: list[_QuickAnnotation] = []
+    annotations: list[_RawAnnotation] = []
 
 
 @dataclass
 class CocoAnnotations:
-    """N annotations as the file has them, each key in a column (see :class:`CocoAnnotation`).
+    """N annotations as written in the file, one column per key (see :class:`CocoAnnotation`).
 
     Attributes:
-        image_id, category_id, id: int64 [N], or a list where not all are written as whole numbers of 64 bits.
-        bbox, area: float64 [N, 4] and [N]; NaN where there is none.
+        image_id, category_id, id: int64 [N], or a list if not all are written as 64-bit whole numbers.
+        bbox, area: float64 [N, 4] and [N]; NaN if missing.
         iscrowd, ignore, difficult: bool [N].
-        keypoints: those that are there, by position.
-        order: int64 [N], positions in the file by the row of their image; those of unknown images come first.
-        outlines: in that order.
+        keypoints: position in the file -> keypoints, for annotations that have them.
+        order: int64 [N], positions in the file sorted by the row of their image; those of unknown images come first.
+        outlines: segmentations, in this order.
     """
 
     image_id: Ids | list[Whole]
@@ -118,32 +118,32 @@ class CocoFile:
 
 
 def load_coco_json(path: Path, source: str) -> CocoFile:
-    """Read and check a file. A byte order mark is accepted; NaN and Infinity are not JSON and are refused.
+    """Read and validate a file. A byte order mark is accepted; NaN and Infinity are not JSON and are rejected.
 
-    ``source`` is what messages call the file.
+    ``source`` is the name of the file in messages.
 
     Raises:
-        DataError: the text is not JSON or not COCO's form; says where, with the value that is wrong.
+        DataError: the text is not JSON or not in COCO format; with the position and the invalid value.
         OSError: the file cannot be read.
     """
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     try:
-        file = msgspec.json.decode(raw, type=_QuickFile)
+        file = msgspec.json.decode(raw, type=_RawFile)
         image_id = _numbers([annotation.image_id for annotation in file.annotations])
         order = np.argsort(rows_of(image_id, [image.id for image in file.images]), kind="stable")
         texts = [annotation.segmentation for annotation in file.annotations]
         texts = [texts[i] for i in order.tolist()]
         outlines = read_outlines(texts)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _refusal(raw, source) from None
+        raise _error_of(raw, source) from None
     del raw, texts
-    number, listed, nothing = len(file.annotations), file.annotations, (np.nan,) * 4
-    corners = chain.from_iterable([nothing if a.bbox is None else a.bbox for a in listed])
+    number, listed, no_box = len(file.annotations), file.annotations, (np.nan,) * 4
+    boxes = chain.from_iterable([no_box if a.bbox is None else a.bbox for a in listed])
     annotations = CocoAnnotations(
         image_id=image_id,
         category_id=_numbers([a.category_id for a in listed]),
         id=_numbers([a.id for a in listed]),
-        bbox=np.fromiter(corners, np.float64, 4 * number).reshape(-1, 4),
+        bbox=np.fromiter(boxes, np.float64, 4 * number).reshape(-1, 4),
         area=np.array([a.area for a in listed], np.float64),  # None becomes NaN
         iscrowd=np.fromiter([bool(a.iscrowd) for a in listed], np.bool_, number),
         ignore=np.fromiter([bool(a.ignore) for a in listed], np.bool_, number),
@@ -155,55 +155,55 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
     return CocoFile(file.images, file.categories, annotations)
 
 
-def _refusal(raw: bytes, source: str) -> DataError:
-    """What is wrong with a file, by the reader that looks at everything in the order of the file."""
+def _error_of(raw: bytes, source: str) -> DataError:
+    """The first error in a file, from the parser that checks all values in file order."""
     try:
         msgspec.json.decode(raw, type=_File)
     except msgspec.ValidationError as error:
         try:
-            return DataError(_misfit(raw, str(error), source))
-        except json.JSONDecodeError as broken:  # further on
-            return DataError(f"{source}: {broken}; write the file again")
+            return DataError(_schema_error(raw, str(error), source))
+        except json.JSONDecodeError as syntax_error:  # later in the file
+            return DataError(f"{source}: {syntax_error}; export the file again")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return DataError(f"{source}: {error}{_around(raw, str(error))}; write the file again")
-    raise AssertionError(f"{source}: refused in parts and accepted as a whole")
+        return DataError(f"{source}: {error}{_position(raw, str(error))}; export the file again")
+    raise AssertionError(f"{source}: rejected in parts but accepted as a whole")
 
 
-def whole(value: Whole, what: str, where: str) -> int:
-    """``value`` as int; DataError if it has a fraction or does not fit 64 bits."""
+def whole(value: Whole, name: str, where: str) -> int:
+    """``value`` as int; DataError if it has a fraction or does not fit into 64 bits."""
     if isinstance(value, float) and not value.is_integer():
-        raise DataError(f"{where}: {what} {value} is not a whole number")
+        raise DataError(f"{where}: {name} {value} is not a whole number")
     if not -(2**63) <= value < 2**63:
-        raise DataError(f"{where}: {what} {value} does not fit 64 bits")
+        raise DataError(f"{where}: {name} {value} does not fit into 64 bits")
     return int(value)
 
 
-def rows_of(values: Ids | Sequence[Whole], among: Sequence[Whole]) -> Ids:
-    """int64 [N]: the position of each of ``values`` in ``among``, the last one of equals; -1 where there is none."""
-    known = _numbers(list(among))
-    if not isinstance(values, np.ndarray) or not isinstance(known, np.ndarray):
-        position = {value: i for i, value in enumerate(among)}
+def rows_of(values: Ids | Sequence[Whole], ids: Sequence[Whole]) -> Ids:
+    """int64 [N]: the position of each of ``values`` in ``ids``, the last one of duplicates; -1 if it is not there."""
+    id_array = _numbers(list(ids))
+    if not isinstance(values, np.ndarray) or not isinstance(id_array, np.ndarray):
+        position = {value: i for i, value in enumerate(ids)}
         return np.array([position.get(value, -1) for value in values], np.int64)
-    if not len(known):
+    if not len(id_array):
         return np.full(len(values), -1)
-    lowest, highest = int(known.min()), int(known.max())
-    if highest - lowest < TABLE:  # one look into a table, in place of twenty comparisons
+    lowest, highest = int(id_array.min()), int(id_array.max())
+    if highest - lowest < TABLE:  # one table lookup instead of twenty comparisons
         table = np.full(highest - lowest + 2, -1)
-        table[known - lowest] = np.arange(len(known))
+        table[id_array - lowest] = np.arange(len(id_array))
         return table[np.where((values >= lowest) & (values <= highest), values - lowest, -1)]
-    order = np.argsort(known, kind="stable")
-    nearest = order[np.searchsorted(known, values, side="right", sorter=order) - 1]
-    return np.where(known[nearest] == values, nearest, -1)
+    order = np.argsort(id_array, kind="stable")
+    nearest = order[np.searchsorted(id_array, values, side="right", sorter=order) - 1]
+    return np.where(id_array[nearest] == values, nearest, -1)
 
 
 def _numbers(values: list[Any]) -> Any:
-    """int64 [N] if all are written as whole numbers and fit; else the list."""
+    """int64 [N] if all are written as whole numbers and fit into 64 bits; else the list."""
     array = np.array(values) if values else np.zeros(0, np.int64)
     return array if array.dtype == np.int64 else values
 
 
-def _around(raw: bytes, message: str) -> str:
-    """The text where JSON stops being JSON."""
+def _position(raw: bytes, message: str) -> str:
+    """Line and text of a JSON syntax error."""
     position = re.search(r"byte (\d+)", message)
     if not position:
         return ""
@@ -212,32 +212,29 @@ def _around(raw: bytes, message: str) -> str:
     return f", line {line}, at {raw[start : start + 20].decode('utf-8', 'replace')!r}"
 
 
-def _misfit(raw: bytes, message: str, name: str) -> str:
-    """The message for JSON of another form: which annotation or image, which value."""
+def _schema_error(raw: bytes, message: str, name: str) -> str:
+    """The message for JSON that is not in COCO format: which annotation or image, which value."""
     problem, _, path = message.partition(" - at ")
     path = path.strip("`")
     data = json.loads(raw)
     if isinstance(data, list):
         return (
-            f"{name}: a list, where COCO has an object with images, annotations and categories; if these are "
+            f"{name}: a list, but COCO expects an object with images, annotations and categories; if these are "
             "predictions, evaluate them with --predictions"
         )
     if _is_panoptic(data):
-        return (
-            f"{name}: COCO's panoptic annotations (segments_info), whose masks are in PNG files; give the file of the "
-            "instances"
-        )
+        return f"{name}: COCO's panoptic annotations (segments_info), with masks in PNG files; pass the instances file"
     steps: list[str | int] = [
         int(number) if number else key for key, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)
     ]
-    value, place = data, name
+    value, where = data, name
     for depth, step in enumerate(steps):
         value = value[step]
         if depth == 1 and isinstance(value, dict):
-            place = f"{name}, {_called(data, steps[0], value)}"
+            where = f"{name}, {_entry_name(data, steps[0], value)}"
     at = f" at {path}" if path else ""
     shown = "" if value is data else f", value {_shortened(value)}"
-    return f"{place}: {problem}{at}{shown}; correct it in the file"
+    return f"{where}: {problem}{at}{shown}; correct it in the file"
 
 
 def _is_panoptic(data: Any) -> bool:
@@ -245,7 +242,7 @@ def _is_panoptic(data: Any) -> bool:
     return isinstance(listed, list) and any(isinstance(item, dict) and "segments_info" in item for item in listed[:1])
 
 
-def _called(data: dict[str, Any], section: str | int, value: dict[str, Any]) -> str:
+def _entry_name(data: dict[str, Any], section: str | int, value: dict[str, Any]) -> str:
     kind = str(section).removesuffix("s") if section != "categories" else "category"
     image, image_id = value.get("file_name"), value.get("image_id")
     listed = data.get("images")

@@ -41,21 +41,21 @@ def read_coco(
 ) -> AnnotationTable:
     """Read a COCO file (instances or keypoints) and the headers of its images.
 
-    The annotated size of each image is compared with the stored and the upright one (EXIF). Where only the upright
-    one fits, coordinates are taken as they are; else they belong to the stored pixels and are turned upright as the
-    image is. Labels follow the category ids in ascending order, so that the files of one data set agree.
+    The annotated size of each image is compared with the stored and the upright size (EXIF). If only the upright size
+    matches, coordinates are used unchanged; otherwise they refer to the stored pixels and are rotated upright together
+    with the image. Labels follow the category ids in ascending order, so that the files of one data set agree.
 
     Args:
         annotations: the JSON file.
-        images: folder of the images; None to look beside the file and in folders named like it; False to open no
-            image and to trust the annotated sizes (for those who have only the JSON).
-        split: what the ``split`` column says, and a hint for the folder's name.
+        images: image folder; None searches next to the file and in folders named after it; False opens no image and
+            trusts the annotated sizes (if only the JSON file is available).
+        split: value of the ``split`` column, and a hint for the name of the image folder.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images stay.
+            note, their images are not.
 
     Raises:
-        DataError: what cannot be used, with the file, the annotation and the image.
+        DataError: input that cannot be used, with the file, the annotation and the image.
         OSError: the JSON file or the image folder is missing.
     """
     path = Path(annotations)
@@ -63,13 +63,13 @@ def read_coco(
     data = load_coco_json(path, source)
     notes = RepairLog()
     categories = checked_categories(without_group(data, source, notes), source)
-    everything = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
-    class_map = everything.select(classes, source)
+    all_classes = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
+    class_map = all_classes.select(classes, source)
     row_of = checked_images(data.images, source)
     rows, category_ids, annotation_ids = checked_annotations(data, row_of, categories, source, notes)
     label_of = class_map.labels_by_category_id()
-    label_of_each = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
-    labels = label_of_each[np.searchsorted([int(category.id) for category in categories], category_ids)]
+    category_labels = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
+    labels = category_labels[np.searchsorted([int(category.id) for category in categories], category_ids)]
     schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
     root, names, sizes = _images(data.images, path, source, images, split)
 
@@ -85,16 +85,16 @@ def read_coco(
     )
     listed, order = data.annotations, data.annotations.order
     columns = _columns(listed, rows[order], labels[order], annotation_ids[order], schema)
-    each = _OneByOne(builder, source, names, sizes, listed, columns, schema)
+    irregular = _IrregularInstances(builder, source, names, sizes, listed, columns, schema)
     builder.add_instances(
-        columns, _is_regular(columns, listed, builder.sizes_hw, sizes, len(class_map), schema), each.add
+        columns, _is_regular(columns, listed, builder.sizes_hw, sizes, len(class_map), schema), irregular.add
     )
     return builder.build()
 
 
 @dataclass(frozen=True)
-class _OneByOne:
-    """Adds the instances to which there is something to do or to say."""
+class _IrregularInstances:
+    """Adds, one by one, the instances that need a conversion, a repair or an error message."""
 
     builder: TableBuilder
     source: str
@@ -111,15 +111,15 @@ class _OneByOne:
         )
         where = f"{self.source}, annotation {number} ({self.names[row]})"
         if not label:
-            notes.add("instance of a class that was not selected left out", where)
+            notes.add("instance of an unselected class left out", where)
             return
-        area, given = float(listed.area[position]), listed.bbox[position]
+        area, stated_box = float(listed.area[position]), listed.bbox[position]
         if area < 0:
             raise DataError(f"{where}: area {area:g} is negative; correct or remove it")
         stored_hw, orientation, stored_frame = self.sizes[row]
-        box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).upright(
-            None if np.isnan(given[0]) else given,
-            _segmentation(listed.outlines[i], _own_hw(self.sizes[row]), where, notes),
+        box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).to_upright(
+            None if np.isnan(stated_box[0]) else stated_box,
+            _segmentation(listed.outlines[i], _frame_hw(self.sizes[row]), where, notes),
             _keypoints(listed.keypoints.get(position), self.schema, where),
         )
         self.builder.add_instance(
@@ -145,12 +145,12 @@ def _is_regular(
     classes: int,
     schema: KeypointSchema | None,
 ) -> npt.NDArray[np.bool_]:
-    """Which instances a table takes as they are, by column."""
-    turned = np.array([stored_frame and orientation != 1 for _, orientation, stored_frame in sizes], np.bool_)
-    own_hw = np.array([_own_hw(size) for size in sizes], np.int64).reshape(-1, 2)
-    regular = columns.regular(sizes_hw, classes) & (columns.area >= 0) & ~turned[columns.image]
-    regular &= listed.outlines.reach <= REACH * own_hw.max(axis=1, initial=0)[columns.image]
-    regular &= (own_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
+    """bool [N]: which instances need no repair or conversion and can be added as whole columns."""
+    rotated = np.array([stored_frame and orientation != 1 for _, orientation, stored_frame in sizes], np.bool_)
+    frame_hw = np.array([_frame_hw(size) for size in sizes], np.int64).reshape(-1, 2)
+    regular = columns.regular(sizes_hw, classes) & (columns.area >= 0) & ~rotated[columns.image]
+    regular &= listed.outlines.max_coordinate <= REACH * frame_hw.max(axis=1, initial=0)[columns.image]
+    regular &= (frame_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
     regular[list(listed.outlines.others)] = False
     if schema is not None:
         regular &= ~np.isin(listed.order, list(listed.keypoints))
@@ -164,8 +164,7 @@ def _columns(
     annotation_ids: npt.NDArray[np.int64],
     schema: KeypointSchema | None,
 ) -> InstanceColumns:
-    """The annotations as they are given, in ``listed.order``; without keypoints, and without the outlines of another
-    form."""
+    """The annotations as in the file, in ``listed.order``; without keypoints and without ``listed.outlines.others``."""
     number, order = len(listed), listed.order
     boxes, area = listed.bbox[order], listed.area[order]
     outlined = listed.outlines.column.present()
@@ -185,8 +184,9 @@ def _columns(
     )
 
 
-def _own_hw(size: tuple[HW, int, bool]) -> HW:
-    """Height and width in which the file speaks, of stored size, orientation, and whether it means stored pixels."""
+def _frame_hw(size: tuple[HW, int, bool]) -> HW:
+    """Height and width of the file's coordinate frame, from stored size, orientation, and whether the frame is the
+    stored pixels."""
     stored_hw, orientation, stored_frame = size
     return stored_hw if stored_frame or orientation == 1 else upright_hw(stored_hw, orientation)
 
@@ -194,49 +194,50 @@ def _own_hw(size: tuple[HW, int, bool]) -> HW:
 def _images(
     images: list[CocoImage], path: Path, source: str, folder: str | os.PathLike[str] | Literal[False] | None, split: str
 ) -> tuple[Path, list[str], list[tuple[HW, int, bool]]]:
-    """Root folder, file names in it, and (stored size, orientation, whether the file speaks of stored pixels)."""
+    """Root folder, file names in it, and (stored size, orientation, whether coordinates refer to stored pixels)."""
     names = [image.file_name for image in images]
     annotated = _annotated_hw(images, source)
     if folder is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
-                raise DataError(f"{source} ({name}): no width and height; add them, or give the images (--images)")
+                raise DataError(
+                    f"{source} ({name}): no width and height; add them, or pass the image folder (--images)"
+                )
         return path.parent, names, [(hw, 1, False) for hw in annotated if hw is not None]
     root, names = find_image_files(names, path, folder, split, source)
     headers = read_headers(root, names, source)
-    sizes, misfits = [], []
+    sizes, mismatches = [], []
     for name, hw, header in zip(names, annotated, headers, strict=True):
         stored_frame = is_stored_frame(hw, header)
         if stored_frame is None and hw is not None:
             (height, width), (file_height, file_width) = hw, header.size_hw
-            misfits.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
+            mismatches.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
         sizes.append((header.size_hw, header.orientation, bool(stored_frame)))
-    if misfits:
+    if mismatches:
         raise DataError(
-            f"{source}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
-            "correct width and height"
+            f"{source}: the size (width x height) of {len(mismatches)} of {len(names)} images differs from the "
+            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            "annotations and correct width and height"
         )
     return root, names, sizes
 
 
 def _annotated_hw(images: list[CocoImage], source: str) -> list[HW | None]:
     heights, widths = [image.height for image in images], [image.width for image in images]
-    given = np.array([heights, widths])
-    if given.dtype == np.int64:
+    if np.array([heights, widths]).dtype == np.int64:
         return list(zip(heights, widths, strict=True))  # type: ignore[arg-type]
-    found: list[HW | None] = []
+    sizes: list[HW | None] = []
     for image in images:
         if image.width is None or image.height is None:
-            found.append(None)
+            sizes.append(None)
             continue
         where = f"{source} ({image.file_name})"
-        found.append((whole(image.height, "height", where), whole(image.width, "width", where)))
-    return found
+        sizes.append((whole(image.height, "height", where), whole(image.width, "width", where)))
+    return sizes
 
 
 def _segmentation(value: Outline, size_hw: HW, where: str, notes: RepairLog) -> Segmentation:
-    """The checked outline; rings of fewer than three points are left out with a note."""
+    """The validated segmentation; rings of fewer than three points are left out with a note."""
     if not value:
         return None
     if isinstance(value, CocoRle):
@@ -257,31 +258,32 @@ def _schema(
     notes: RepairLog,
     source: str,
 ) -> KeypointSchema | None:
-    """The one keypoint schema of the selected categories; None if they have no keypoints."""
-    described = [category for category in categories if category.keypoints]
-    for category in described[1:]:
-        if category.keypoints != described[0].keypoints:
+    """The keypoint schema shared by the selected categories; None if they have no keypoints."""
+    with_keypoints = [category for category in categories if category.keypoints]
+    for category in with_keypoints[1:]:
+        if category.keypoints != with_keypoints[0].keypoints:
             raise DataError(
-                f"{source}: categories {described[0].name!r} and {category.name!r} have different keypoints; select "
-                "classes with the same ones (--classes)"
+                f"{source}: categories {with_keypoints[0].name!r} and {category.name!r} have different keypoints; "
+                "select classes with the same keypoints (--classes)"
             )
-    if described:
-        names = list(described[0].keypoints or ())
-        skeleton = described[0].skeleton or []
+    if with_keypoints:
+        first = with_keypoints[0]
+        names = list(first.keypoints or ())
+        skeleton = first.skeleton or []
         if any(not 1 <= end <= len(names) for line in skeleton for end in line):
-            notes.add("skeleton with points that do not exist left out", f"{source}, category {described[0].name!r}")
+            notes.add("skeleton with points that do not exist left out", f"{source}, category {first.name!r}")
             skeleton = []
-        sigmas = described[0].sigmas or []
+        sigmas = first.sigmas or []
         if sigmas and (len(sigmas) != len(names) or not all(0 < sigma < 10 for sigma in sigmas)):
             raise DataError(
-                f"{source}: category {described[0].name!r} has the sigmas {sigmas} for {len(names)} keypoints; give "
-                "each a number above 0, such as 0.05, or leave them out"
+                f"{source}: category {first.name!r} has the sigmas {sigmas} for {len(names)} keypoints; set each to a "
+                "number above 0, such as 0.05, or remove them"
             )
         return keypoint_schema(names, [(a - 1, b - 1) for a, b in skeleton], sigmas)
     number = max((len(values) for i, values in keypoints.items() if labels[i]), default=0) // 3
     if not number:
         return None
-    notes.add(f"keypoints without names, called point 1 to point {number}", source)
+    notes.add(f"keypoints without names, named point 1 to point {number}", source)
     return keypoint_schema(unnamed(number))
 
 

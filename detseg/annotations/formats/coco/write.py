@@ -1,4 +1,4 @@
-"""Write a table as COCO JSON: one file, or a folder in COCO's own layout."""
+"""Write a table as COCO JSON: one file, or a folder in COCO's layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import image_names
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.frame import Frame
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -21,16 +21,16 @@ from detseg.runtime.files import atomic_write
 
 
 def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
-    """Write a table as COCO JSON, atomically, in the data set's own frame.
+    """Write a table as COCO JSON, atomically, in the coordinate frame of the source data set.
 
-    Category ids and image ids are kept, annotations are numbered from 1 (pycocotools scores id 0 as unmatched);
-    coordinates of images whose source spoke of stored pixels are turned back to those.
+    Category ids and image ids are preserved, annotations are numbered from 1 (pycocotools scores id 0 as unmatched);
+    if the source coordinates referred to stored pixels, they are rotated back to those.
 
     Raises:
-        DataError: the table has class labels of whole images, which COCO has no place for.
+        DataError: the table has class labels of whole images, which COCO cannot store.
     """
     if table.has_class_index:
-        raise DataError(f"{table.source}: COCO has no place for the classes of whole images; keep the folders")
+        raise DataError(f"{table.source}: COCO cannot store the classes of whole images; keep the folders")
     schema = table.keypoint_schema
     points: dict[str, Any] = {}
     if schema is not None:
@@ -50,7 +50,7 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
         images.append({"id": record.image_id, "file_name": name, "width": width, "height": height})
         frame = Frame(record.stored_hw, record.orientation if stored_frame else 1)
         for row, label in enumerate(record.labels.tolist()):
-            box, segmentation, keypoints = frame.own(
+            box, segmentation, keypoints = frame.from_upright(
                 record.boxes_xywh[row],
                 record.segmentations[row],
                 None if record.keypoints is None else record.keypoints[row],
@@ -63,7 +63,7 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
                 "bbox": box.tolist(),
                 "area": float(record.areas[row]),
                 "iscrowd": int(record.iscrowd[row]),
-                "segmentation": _written(segmentation),
+                "segmentation": _segmentation_json(segmentation),
             }
             if record.ignore[row] or record.difficult[row]:
                 annotation["ignore"] = 1
@@ -77,18 +77,18 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
         file.write(msgspec.json.encode({"images": images, "annotations": annotations, "categories": categories}))
 
 
-def _written(segmentation: Segmentation) -> Any:
+def _segmentation_json(segmentation: Segmentation) -> Any:
     if segmentation is None:
-        return []  # the key is always there: pycocotools and others ask for it without looking
+        return []  # the key is always written: pycocotools and others read it without checking that it exists
     if isinstance(segmentation, dict):
         return {"size": segmentation["size"], "counts": segmentation["counts"].decode("ascii")}
     return [ring.ravel().tolist() for ring in segmentation]
 
 
-def write_coco_folder(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """One JSON file for each of the source's own splits, or ``instances.json`` if it has none.
+def write_coco_folder(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write one JSON file for each split of the source, or ``instances.json`` if it has none.
 
-    COCO holds all that a table of instances holds but the groups of its images.
+    COCO stores everything in a table of instances except the groups of its images.
 
     Raises:
         DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
@@ -101,4 +101,4 @@ def write_coco_folder(table: AnnotationTable, folder: str | os.PathLike[str]) ->
     for split in sorted(set(table.split.tolist())):
         name = f"instances_{split}.json" if split else "instances.json"
         write_coco(table.subset(np.flatnonzero(table.split == split)), root / "annotations" / name)
-    return Written([f"images/{image}" for image in names], notes)
+    return WriteResult([f"images/{image}" for image in names], notes)

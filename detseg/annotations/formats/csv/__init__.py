@@ -1,1 +1,1 @@
-"""Reader and writer of CSV lists of boxes, landmarks and labels."""
+"""Readers and writers of CSV tables of boxes, landmarks and labels."""

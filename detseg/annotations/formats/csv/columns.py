@@ -1,4 +1,4 @@
-"""Which column of a CSV table holds what, by its name in the header."""
+"""Recognize the columns of a CSV table by their header names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PATH_COLUMNS = (
     "image_file_name", "image_name", "img_name", "image_file", "imagefile", "image", "img", "file", "image", "photo",
     "images", "files", "filenames", "name_of_file", "image_id", "imageid", "img_id", "image_uri", "id",
 )  # fmt: skip
-"""In order of preference: a table may have an ``id`` beside the ``filename``."""
+"""In order of preference: a table may have an ``id`` as well as a ``filename``."""
 
 ID_COLUMNS = ("image_id", "imageid", "img_id", "id")
-"""Of these columns the name alone does not say that they hold files."""
+"""Column names that do not by themselves mean that the cells are file names."""
 
 LABEL_COLUMNS = (
     "class", "label", "class_name", "label_name", "category", "category_name", "cell_type", "labelname", "classname",
@@ -38,7 +38,7 @@ _CENTRE = (("x_center", "xcenter", "x_centre", "center_x", "cx"), ("y_center", "
 
 @dataclass(frozen=True)
 class BoxColumns:
-    """Four column numbers and what they hold: "xyxy" corners, "xywh" top-left and size, "cxcywh" centre and size."""
+    """Four column numbers and the box format: "xyxy" corners, "xywh" top-left and size, "cxcywh" centre and size."""
 
     columns: tuple[int, int, int, int]
     form: str
@@ -46,7 +46,7 @@ class BoxColumns:
 
 @dataclass(frozen=True)
 class PointColumns:
-    """Column numbers of one landmark; ``visibility`` is None where there is none."""
+    """Column numbers of one landmark; ``visibility`` is None without such a column."""
 
     name: str
     x: int
@@ -55,7 +55,7 @@ class PointColumns:
 
 
 def canonical(header: Sequence[str]) -> list[str]:
-    """Header cells as compared: lower case, words joined by one underscore, without a comment sign."""
+    """Header cells normalized for comparison: lower case, words joined by one underscore, no comment sign."""
     return [re.sub(r"[\s.\-/_]+", "_", cell.strip().lstrip("#").strip()).lower() for cell in header]
 
 
@@ -66,7 +66,7 @@ def column_of(header: Sequence[str], names: Sequence[str]) -> int | None:
 
 
 def size_columns(header: Sequence[str]) -> tuple[int, int] | None:
-    """Columns of the image's (height, width), if the table has them and they are not the size of the box."""
+    """Columns of the image's (height, width), if the table has them and they are not the box size."""
     cells = canonical(header)
     box = box_columns(header)
     used = box.columns if box else ()
@@ -79,11 +79,11 @@ def size_columns(header: Sequence[str]) -> tuple[int, int] | None:
 
 
 def box_columns(header: Sequence[str]) -> BoxColumns | None:
-    """The columns of a box; corners before sizes, because ``width`` beside ``xmin`` and ``xmax`` is the image's."""
+    """The box columns; corners are tried before sizes: next to ``xmin`` and ``xmax``, ``width`` is the image's."""
     cells = [re.sub(f"^{_PREFIX}", "", cell) or cell for cell in canonical(header)]
     for form, names in (("xyxy", _CORNERS), ("xywh", _TOP_LEFT), ("cxcywh", _CENTRE)):
-        found = [next((cells.index(name) for name in choices if name in cells), None) for choices in names]
-        columns = [column for column in found if column is not None]
+        matches = [next((cells.index(name) for name in choices if name in cells), None) for choices in names]
+        columns = [column for column in matches if column is not None]
         if len(columns) == 4:
             return BoxColumns((columns[0], columns[1], columns[2], columns[3]), form)
     return None
@@ -93,7 +93,7 @@ def point_columns(header: Sequence[str]) -> list[PointColumns]:
     """Landmarks in the order of their x columns: ``<name>_x, <name>_y`` or ``x_<name>, y_<name>``.
 
     ``<name>_v``, ``<name>_vis``, ``<name>_visible`` or ``<name>_visibility`` (or with ``v_`` before the name) is the
-    visibility. Columns of the box are no landmarks. Mere ``x, y`` are the only landmark, "point".
+    visibility. Box columns are not landmarks. Columns called just ``x, y`` are a single landmark, "point".
     """
     cells = canonical(header)
     box = box_columns(header)
@@ -109,12 +109,12 @@ def point_columns(header: Sequence[str]) -> list[PointColumns]:
             form, stem, name = "{1}_{0}", match[1], re.sub(r"^[xX][_.\-]+", "", names[x])
         else:
             continue
-        other = form.format(stem, "y")
-        if other not in cells or cells.index(other) in used:
+        y_name = form.format(stem, "y")
+        if y_name not in cells or cells.index(y_name) in used:
             continue
-        shown = [form.format(stem, word) for word in ("v", "vis", "visible", "visibility")]
-        visibility = next((cells.index(word) for word in shown if word in cells), None)
-        points.append(PointColumns(name, x, cells.index(other), visibility))
+        visibility_names = [form.format(stem, word) for word in ("v", "vis", "visible", "visibility")]
+        visibility = next((cells.index(word) for word in visibility_names if word in cells), None)
+        points.append(PointColumns(name, x, cells.index(y_name), visibility))
     if not points and box is None and "x" in cells and "y" in cells:
         return [PointColumns("point", cells.index("x"), cells.index("y"), None)]
     return points

@@ -1,4 +1,4 @@
-"""A CSV file as rows of text, and which kind of data set it is."""
+"""Read a CSV file as rows of text, and detect its kind of annotations."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from detseg.annotations.formats.csv.columns import (
     point_columns,
     size_columns,
 )
-from detseg.annotations.formats.shared.text_file import finite
+from detseg.annotations.formats.shared.text_file import parse_finite
 from detseg.annotations.listing import is_image
 from detseg.errors import DataError
 
 CsvKind = Literal["boxes", "landmarks", "labels"]
 
 MAX_BYTES = 2**30
-"""A larger file is no table of annotations."""
+"""A larger file is not a table of annotations."""
 
-_HEAD = 2**16  # bytes that decide the kind
-_VIA = "region_shape_attributes"  # VIA's own CSV holds JSON in its cells
+_HEAD = 2**16  # bytes read to detect the kind
+_VIA = "region_shape_attributes"  # VIA's CSV export has JSON in its cells
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class CsvFile:
     """A table of text.
 
     Attributes:
-        name: what messages call the file.
+        name: name of the file in messages.
         delimiter: "," or ";" or a tab.
         header: the first row if it names columns; None if it is data.
-        rows: (line number from 1, cells without surrounding blanks) of each row that is not blank.
+        rows: (line number from 1, cells without surrounding spaces) of each row that is not empty.
     """
 
     name: str
@@ -51,30 +51,30 @@ class CsvFile:
         """The beginning of a message about one line."""
         return f"{self.name}, line {line}"
 
-    def number(self, cell: str, what: str, line: int) -> float:
-        """A finite number; DataError for anything else. Where ``;`` divides cells, a comma may be the decimal sign."""
-        value = finite(cell.replace(",", ".") if self.delimiter == ";" else cell)
+    def number(self, cell: str, name: str, line: int) -> float:
+        """A finite number; DataError for anything else. If ``;`` separates cells, a comma may be the decimal sign."""
+        value = parse_finite(cell.replace(",", ".") if self.delimiter == ";" else cell)
         if value is None:
-            raise DataError(f"{self.where(line)}: {what} {_shown(cell)} is not a finite number; correct the cell")
+            raise DataError(f"{self.where(line)}: {name} {_shortened(cell)} is not a finite number; correct the cell")
         return value
 
 
 def read_csv(path: Path, name: str = "") -> CsvFile:
-    """Read a UTF-8 CSV file (a byte order mark is accepted) divided by comma, semicolon or tab.
+    """Read a UTF-8 CSV file (a byte order mark is accepted) separated by comma, semicolon or tab.
 
-    The first row is a header if none of its cells is a number, empty (but the first) or the name of an image.
+    The first row is a header if no cell is a number, the name of an image, or empty (except the first).
 
     Args:
         path: the file.
-        name: what messages call it; its name if empty.
+        name: name of the file in messages; "" uses its own name.
 
     Raises:
-        DataError: the file is empty, too large, not UTF-8, or breaks off inside a quoted cell.
+        DataError: the file is empty, too large, not UTF-8, or ends inside a quoted cell.
         OSError: it cannot be opened.
     """
     name = name or path.name
     if path.stat().st_size > MAX_BYTES:
-        raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; divide it into several files")
+        raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; split it into several files")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -84,18 +84,18 @@ def read_csv(path: Path, name: str = "") -> CsvFile:
         ) from None
     file = _parsed(text, name)
     if file.header is None and not file.rows:
-        raise DataError(f"{name}: the file is empty; write it again")
+        raise DataError(f"{name}: the file is empty; export it again")
     return file
 
 
 def csv_kind(path: Path) -> CsvKind | None:
-    """Which data set a CSV file is, by its first rows: a path in each row, and
+    """Kind of annotations in a CSV file, detected from its first rows: a path in each row, and
 
-    boxes: the columns of a box, or no header and path, x1, y1, x2, y2, class (five empty cells for a negative image);
+    boxes: box columns, or no header and path, x1, y1, x2, y2, class (five empty cells for a negative image);
     landmarks: pairs of columns ``<name>_x, <name>_y``;
     labels: neither, but at least one more column.
 
-    None for any other file, also for one that cannot be taken apart.
+    None for any other file, and for one that cannot be parsed.
     """
     try:
         with path.open("rb") as stream:
@@ -119,7 +119,7 @@ def csv_kind(path: Path) -> CsvKind | None:
     split = column_of(file.header, SPLIT_COLUMNS)
     others = set(range(len(file.header))) - {column, split, *(size_columns(file.header) or ())}
     if not others or [canonical(file.header)[index] for index in others] == ["group"]:
-        return None  # a list of groups (--group) says nothing about classes
+        return None  # a list of groups (--group) has no classes
     if canonical(file.header)[column] in ID_COLUMNS and len(file.header) > 2:
         cells = [row[column] for _, row in file.rows if column < len(row)]
         return "labels" if cells and all(map(is_image, cells)) else None
@@ -147,30 +147,30 @@ def _parsed(text: str, name: str, strict: bool = True) -> CsvFile:
                 rows.append((reader.line_num, cells))
     except csv.Error as error:
         raise DataError(
-            f"{name}, line {reader.line_num}: not CSV ({error}); close the quotes, or write the file again"
+            f"{name}, line {reader.line_num}: not CSV ({error}); close the quotes, or export the file again"
         ) from None
     header = None
     if rows and _is_header(rows[0][1]):
-        header = _without_end(rows.pop(0)[1])
+        header = _without_trailing_empty(rows.pop(0)[1])
     return CsvFile(name, delimiter, header, rows)
 
 
 def _is_header(cells: list[str]) -> bool:
-    """Words in every cell; the first may be empty, as pandas writes the name of its index."""
-    words = _without_end(cells)
+    """Whether every cell is a word; the first may be empty, because pandas writes an unnamed index."""
+    words = _without_trailing_empty(cells)
     words = words[not words[0] :]
     return not any(not word or _is_number(word) or is_image(word) for word in words)
 
 
-def _without_end(cells: list[str]) -> list[str]:
-    """Cells up to the last that is not empty: spreadsheets add empty columns."""
+def _without_trailing_empty(cells: list[str]) -> list[str]:
+    """Cells without empty ones at the end: spreadsheets add empty columns."""
     while cells and not cells[-1]:
         cells = cells[:-1]
     return cells
 
 
 def _delimiter(text: str) -> str:
-    """The sign that divides the first line that has any, quoted cells aside; a comma if none does."""
+    """The most frequent separator in the first line that has one outside quotes; a comma if there is none."""
     for line in text.splitlines()[:20]:
         outside = "".join(line.split('"')[::2])
         best = max(",;\t", key=outside.count)
@@ -187,5 +187,5 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def _shown(cell: str) -> str:
+def _shortened(cell: str) -> str:
     return repr(cell if len(cell) <= 40 else f"{cell[:40]}...")

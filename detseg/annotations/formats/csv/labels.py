@@ -1,4 +1,4 @@
-"""CSV lists of class labels to a table: one line an image, one column a label field."""
+"""Read CSV files of class labels: one line per image, one column per label field."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, column_of, size_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
-from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
-from detseg.annotations.formats.shared.image_lookup import Wanted, look_up_images
+from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
+from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
 from detseg.annotations.image_files import read_headers
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
@@ -22,28 +22,28 @@ from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 
 ONLY_COLUMN = "label"
-"""What the column of a file with a single one is called in messages, and written as."""
+"""Name of the label column, in messages and when written, if there is only one."""
 
 NAMES_FROM = 20
-"""Labelled images from which a column whose cells all differ is no class but a name, a number or a remark."""
+"""From this many labelled images, a column with a different text in every cell is a name, number or remark."""
 
 _WHOLE = re.compile(r"-?\d+(\.0+)?")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One line: its image, its part, and the text of each label column ("" for none)."""
+    """One line: its image, its split, and the text of each label column ("" for none)."""
 
-    image: Wanted
+    image: ImageReference
     where: str
     split: str
     labels: dict[str, str]
 
 
 def find_csv_labels(root: Path, files: list[str]) -> str | None:
-    """What is found, if the folder holds CSV files of labels (see ``csv_kind``) at the top, in annotations/, or in
-    train/, val/, test/."""
-    return summary("CSV labels", annotation_files(root, files, ".csv", _is_labels))
+    """One line that lists the CSV files of labels (see ``csv_kind``) at the top, in annotations/, or in train/, val/,
+    test/; None if there are none."""
+    return summary_line("CSV labels", annotation_files(root, files, ".csv", _is_labels))
 
 
 def read_csv_labels(
@@ -54,36 +54,36 @@ def read_csv_labels(
     bad_instances: str = "drop",
     split: str = "",
 ) -> AnnotationTable:
-    """Read CSV files of class labels: a column of paths, and each other column a label field.
+    """Read CSV files of class labels: a column of image paths; every other column is a label field.
 
-    ``path,label`` needs no header; several label columns do. A column ``split`` says train, val or test. An empty cell
-    is no label; an image without any is left out with a note. Classes are what the cells say, sorted; whole numbers by
-    value (1.0, as spreadsheets write it, is 1). Of several columns, one that holds only 0 and 1 has both as classes
-    though one does not occur: so each class of Roboflow's ``_classes.csv`` is a field of its own.
+    ``path,label`` needs no header; several label columns do. A ``split`` column contains train, val or test. An empty
+    cell is no label; an image without labels is left out with a note. Classes are the texts in the cells, sorted;
+    whole numbers by value (1.0, as spreadsheets write it, is 1). If there are several columns, one with only 0 and 1
+    has both as classes even if one does not occur: each class of Roboflow's ``_classes.csv`` is a separate field.
 
     Args:
         data: the folder, or the CSV file.
-        images: folder of the image_files if they are not beside or below the file.
-        classes: of one column, the classes that are taken, in this order; of several, the columns that are taken
-            (``colour``), or some classes of one (``colour=red``). The rest is left out with a note.
-        bad_instances: has no meaning here: there are no instances.
-        split: what the split column says; "" lets the files' own column, names and folders say it.
+        images: image folder if the images are not next to or below the file.
+        classes: with one label column, the selected classes, in this order; with several, the selected columns
+            (``colour``), or some classes of a column (``colour=red``). The rest is left out with a note.
+        bad_instances: has no effect: there are no instances.
+        split: split of all images; "" takes it from the split column, file names and folders.
 
     Raises:
-        DataError: what cannot be used, with file, line and remedy.
+        DataError: input that cannot be used, with file, line and remedy.
         OSError: a file or folder is missing.
     """
-    base, found = files_of(Path(data), split, ".csv", _is_labels)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels)
     notes = RepairLog()
     rows: list[_Row] = []
-    for file, part in found:
-        rows.extend(_read_file(read_csv(base / file, file), file, part, split == "", notes))
-    source = found[0][0] if len(found) == 1 else base.name
-    fields = _selected(rows, classes, source, notes)
-    index = [[_index_of(row, field, notes) for field in fields] for row in rows]
+    for file, file_split in files:
+        rows.extend(_read_file(read_csv(base / file, file), file, file_split, split == "", notes))
+    source = files[0][0] if len(files) == 1 else base.name
+    fields = _selected_fields(rows, classes, source, notes)
+    index = [[_class_index(row, field, notes) for field in fields] for row in rows]
     root, image_files = look_up_images([row.image for row in rows], base, images, source, notes)
-    kept = _kept(rows, index, image_files, notes)
-    headers = read_headers(root, [image_files[i] for i in kept], source)
+    selected = _labelled_rows(rows, index, image_files, notes)
+    headers = read_headers(root, [image_files[i] for i in selected], source)
     several = fields if len(fields) > 1 else []
     builder = TableBuilder(
         joined(fields) if several else fields[0].class_map,
@@ -93,7 +93,7 @@ def read_csv_labels(
         label_fields=several,
     )
     builder.notes.merge(notes)
-    for i, header in zip(kept, headers, strict=True):
+    for i, header in zip(selected, headers, strict=True):
         builder.add_image(
             image_files[i], header.size_hw, orientation=header.orientation, split=rows[i].split, class_index=index[i]
         )
@@ -105,95 +105,99 @@ def _is_labels(path: Path) -> bool:
 
 
 def label_columns(header: Sequence[str]) -> list[int]:
-    """Numbers of the columns that are neither path nor split nor size."""
-    other = {column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS), *(size_columns(header) or ())}
-    return [column for column in range(len(header)) if column not in other]
+    """Numbers of the columns that are not path, split or size."""
+    others = {column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS), *(size_columns(header) or ())}
+    return [column for column in range(len(header)) if column not in others]
 
 
-def _read_file(file: CsvFile, name: str, part: str, by_column: bool, notes: RepairLog) -> list[_Row]:
+def _read_file(file: CsvFile, name: str, file_split: str, use_split_column: bool, notes: RepairLog) -> list[_Row]:
     header = file.header or ["filename", ONLY_COLUMN]
     path, split = column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS)
     columns = label_columns(header)
     if path is None or not columns:
         raise DataError(
-            f"{name}: a column of images called filename and at least one of labels are needed; the header is "
+            f"{name}: an image column called filename and at least one label column are required; the header is "
             f"{', '.join(header)}"
         )
-    twice = sorted({header[column] for column in columns if header.count(header[column]) > 1})
-    if twice:
-        raise DataError(f"{name}: two columns are called {twice[0]}; rename one")
+    duplicates = sorted({header[column] for column in columns if header.count(header[column]) > 1})
+    if duplicates:
+        raise DataError(f"{name}: two columns are called {duplicates[0]}; rename one")
     for column in size_columns(header) or ():
-        notes.add("column not read", f"{header[column]} ({name})")
-    near = name.rpartition("/")[0]
+        notes.add("column ignored", f"{header[column]} ({name})")
+    folder = name.rpartition("/")[0]
     rows = []
     for line, cells in file.rows:
         where = file.where(line)
         if len(cells) < len(header) or any(cells[len(header) :]):
-            wanted = "2 (path and label); give several label columns a header" if file.header is None else len(header)
-            raise DataError(f"{where}: {len(cells)} cells, expected {wanted}")
+            expected = "2 (path and label); several label columns need a header" if file.header is None else len(header)
+            raise DataError(f"{where}: {len(cells)} cells, expected {expected}")
         if not cells[path]:
-            raise DataError(f"{where}: no image is named; fill the cell or remove the line")
-        own = part
-        if split is not None and by_column and cells[split]:
-            own = split_of(cells[split])
-            if not own:
-                notes.add("word for a split that is not train, val or test not used", f"{where} {cells[split]}")
+            raise DataError(f"{where}: the image name is empty; fill the cell or remove the line")
+        row_split = file_split
+        if split is not None and use_split_column and cells[split]:
+            row_split = split_of(cells[split])
+            if not row_split:
+                notes.add("split ignored: not train, val or test", f"{where} {cells[split]}")
         labels = {header[column]: cells[column] for column in columns}
         for field, text in labels.items():
             if text.lower() == "nan":
-                notes.add("cell nan taken as no label", f"{where}, {field}")
+                notes.add("cell nan read as no label", f"{where}, {field}")
                 labels[field] = ""
-        rows.append(_Row(Wanted(cells[path], near, own), where, own, labels))
+        rows.append(_Row(ImageReference(cells[path], folder, row_split), where, row_split, labels))
     return rows
 
 
-def _selected(rows: list[_Row], classes: Sequence[str] | None, source: str, notes: RepairLog) -> list[LabelField]:
-    """The label fields that are taken, their classes in order. Cells are brought to the names of the classes.
+def _selected_fields(
+    rows: list[_Row], classes: Sequence[str] | None, source: str, notes: RepairLog
+) -> list[LabelField]:
+    """The selected label fields, with their classes in order. Texts in ``rows`` are replaced by the class names.
 
     Raises:
-        DataError: there is no label, an unknown name in ``classes``, or a column that is no class.
+        DataError: there is no label, an unknown name in ``classes``, or a column that does not contain classes.
     """
-    if all(len(row.labels) == 1 for row in rows):  # one column is one field, whatever each file calls it
+    if all(len(row.labels) == 1 for row in rows):  # one column is one field, even if its name differs between files
         for row in rows:
             row.labels[ONLY_COLUMN] = row.labels.pop(next(iter(row.labels)))
     names = list(dict.fromkeys(name for row in rows for name in row.labels))
     several = len(names) > 1
-    wanted: dict[str, list[str] | None] = dict.fromkeys(names)
+    selection: dict[str, list[str] | None] = dict.fromkeys(names)
     if classes is not None:
-        wanted = _wanted(classes, names) if several else {name: list(classes) for name in names}
+        selection = _parse_selection(classes, names) if several else {name: list(classes) for name in names}
         for name in names:
-            if name not in wanted:
-                notes.add("label column that is not selected left out", name)
+            if name not in selection:
+                notes.add("unselected label column left out", name)
     fields = []
-    for name, chosen in wanted.items():
-        known = _classes_of(rows, name, several)
-        unknown = [label for label in chosen or () if label not in known]
+    for name, selected in selection.items():
+        existing = _classes_of_column(rows, name, several)
+        unknown = [label for label in selected or () if label not in existing]
         if unknown:
-            raise DataError(f"{source}: no class {', '.join(unknown)} in column {name}; there are {', '.join(known)}")
-        if not known:
-            raise DataError(f"{source}: no label in column {name}; fill it, or name the other columns with --classes")
-        fields.append(LabelField(name, ClassMap.from_names(known if chosen is None else chosen)))
+            raise DataError(
+                f"{source}: no class {', '.join(unknown)} in column {name}; there are {', '.join(existing)}"
+            )
+        if not existing:
+            raise DataError(f"{source}: no label in column {name}; fill it, or select the other columns with --classes")
+        fields.append(LabelField(name, ClassMap.from_names(existing if selected is None else selected)))
     if not fields:
-        raise DataError(f"{source}: no labels; the file names no images")
+        raise DataError(f"{source}: no labels; the file lists no images")
     return fields
 
 
-def _wanted(classes: Sequence[str], names: list[str]) -> dict[str, list[str] | None]:
-    """Column -> its classes that are taken, None for all."""
-    wanted: dict[str, list[str] | None] = {}
+def _parse_selection(classes: Sequence[str], names: list[str]) -> dict[str, list[str] | None]:
+    """Column -> its selected classes, None for all."""
+    selection: dict[str, list[str] | None] = {}
     for text in classes:
         column, equals, label = (text, "", "") if text in names else text.partition("=")
-        if column not in names or (column in wanted and not (equals and wanted[column])):
+        if column not in names or (column in selection and not (equals and selection[column])):
             raise DataError(
-                f"classes: {text!r} is no label column, or is named twice; columns are {', '.join(names)}, and their "
-                f"classes are named as {names[0]}=..."
+                f"classes: {text!r} is not a label column, or is listed twice; columns are {', '.join(names)}, and "
+                f"their classes are written as {names[0]}=..."
             )
-        wanted[column] = [*(wanted.get(column) or ()), label] if equals else None
-    return wanted
+        selection[column] = [*(selection.get(column) or ()), label] if equals else None
+    return selection
 
 
-def _classes_of(rows: list[_Row], name: str, several: bool) -> list[str]:
-    """The classes of a column, in order; its cells then read like them."""
+def _classes_of_column(rows: list[_Row], name: str, several: bool) -> list[str]:
+    """The classes of a column, in order; numbers in its cells are rewritten as class names."""
     labelled = [row for row in rows if row.labels.get(name)]
     if all(_WHOLE.fullmatch(row.labels[name]) for row in labelled):
         for row in labelled:
@@ -201,48 +205,48 @@ def _classes_of(rows: list[_Row], name: str, several: bool) -> list[str]:
     elif all(_is_number(row.labels[name]) for row in labelled):
         row = next(row for row in labelled if not _WHOLE.fullmatch(row.labels[name]))
         raise DataError(
-            f"{row.where}: {name} is {row.labels[name]}, a measured number and no class; name the label columns with "
-            "--classes, or write ranges as classes"
+            f"{row.where}: {name} is {row.labels[name]}, a measured number, not a class; select the label columns "
+            "with --classes, or write ranges as classes"
         )
-    known = {row.labels[name] for row in labelled}
-    if len(labelled) == len(known) >= NAMES_FROM:
+    texts = {row.labels[name] for row in labelled}
+    if len(labelled) == len(texts) >= NAMES_FROM:
         raise DataError(
-            f"{labelled[0].where}: column {name} says something else in each of {len(known)} images, so it holds no "
-            "classes; name the label columns with --classes"
+            f"{labelled[0].where}: column {name} has a different text in each of {len(texts)} images, so it does not "
+            "contain classes; select the label columns with --classes"
         )
-    return ["0", "1"] if several and known and known <= {"0", "1"} else in_order(known)
+    return ["0", "1"] if several and texts and texts <= {"0", "1"} else in_order(texts)
 
 
-def _index_of(row: _Row, field: LabelField, notes: RepairLog) -> int:
+def _class_index(row: _Row, field: LabelField, notes: RepairLog) -> int:
     text = row.labels.get(field.name, "")
     if text and text not in field.class_map.names:
-        notes.add("label of a class that is not selected left out", f"{row.where}, {field.name}={text}")
+        notes.add("label of an unselected class left out", f"{row.where}, {field.name}={text}")
         return -1
     return field.class_map.names.index(text) if text else -1
 
 
-def _kept(rows: list[_Row], index: list[list[int]], images: list[str], notes: RepairLog) -> list[int]:
-    """Rows that become images: images with a label, each once.
+def _labelled_rows(rows: list[_Row], index: list[list[int]], images: list[str], notes: RepairLog) -> list[int]:
+    """Numbers of the rows to use: images with a label, each once.
 
     Raises:
-        DataError: an image has two lines that disagree.
+        DataError: an image has two lines with different labels.
     """
-    first: dict[tuple[str, str], int] = {}
-    kept = []
+    first_row: dict[tuple[str, str], int] = {}
+    selected = []
     for i, row in enumerate(rows):
-        before = first.setdefault((images[i], row.split), i)
-        if before != i:
-            if index[before] != index[i]:
+        first = first_row.setdefault((images[i], row.split), i)
+        if first != i:
+            if index[first] != index[i]:
                 raise DataError(
-                    f"{row.where}: {row.image.name} has other labels in {rows[before].where}; give each image one "
-                    "line (a label of each kind in a column of its own)"
+                    f"{row.where}: {row.image.name} has different labels in {rows[first].where}; keep one line per "
+                    "image (with a separate column for each kind of label)"
                 )
-            notes.add("line that repeats another left out", row.where)
+            notes.add("duplicate line left out", row.where)
         elif max(index[i]) < 0:
             notes.add("image without a label left out", f"{row.where} {row.image.name}")
         else:
-            kept.append(i)
-    return kept
+            selected.append(i)
+    return selected
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""CSV lists of landmarks to a table: one line an instance, two or three columns a landmark."""
+"""Read CSV files of landmarks: one line per instance, two or three columns per landmark."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.annotations.formats.csv.boxes import CLASS_FILES, BoxRows, box_xywh, class_list, read_columns
+from detseg.annotations.formats.csv.boxes import CLASS_FILES, BoxRows, box_xywh, read_class_list, read_columns
 from detseg.annotations.formats.csv.columns import PointColumns, box_columns, point_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
-from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
+from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, landmark_box, shapes_table
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -22,9 +22,9 @@ _EMPTY = ("", "nan", "na", "none", "null")
 
 
 def find_csv_landmarks(root: Path, files: list[str]) -> str | None:
-    """What is found, if the folder holds CSV files of landmarks (see ``csv_kind``) at the top, in annotations/, or in
-    train/, val/, test/."""
-    return summary("CSV landmarks", annotation_files(root, files, ".csv", _is_landmarks))
+    """One line that lists the CSV files of landmarks (see ``csv_kind``) at the top, in annotations/, or in train/,
+    val/, test/; None if there are none."""
+    return summary_line("CSV landmarks", annotation_files(root, files, ".csv", _is_landmarks))
 
 
 def read_csv_landmarks(
@@ -35,48 +35,48 @@ def read_csv_landmarks(
     bad_instances: str = "drop",
     split: str = "",
 ) -> AnnotationTable:
-    """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line an instance.
+    """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line per instance.
 
-    A landmark is two columns ``<name>_x, <name>_y`` (or ``x_<name>, y_<name>``) and maybe ``<name>_v``, COCO's
+    A landmark is two columns ``<name>_x, <name>_y`` (or ``x_<name>, y_<name>``) and optionally ``<name>_v``, COCO's
     visibility: 0 not labelled, 1 hidden, 2 visible (the default). Empty cells, NaN and -1, -1 mean not labelled.
-    Columns of a box and of a class are optional: the box is else that around the labelled landmarks, at least
-    ``MIN_SIDE`` wide and high (widened about its middle, noted), and the class is "object". A line without any
-    landmark and box makes a negative image (noted).
+    Columns of a box and of a class are optional. The default box is the one around the labelled landmarks, at least
+    ``MIN_SIDE`` wide and high (widened around its centre, noted), and the default class is "object". A line without
+    landmarks and box makes a negative image (noted).
 
     Args:
         data: the folder, or the CSV file.
-        images: folder of the images if they are not beside or below the file.
+        images: image folder if the images are not next to or below the file.
         classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: what the split column says; "" lets the files' own column, names and folders say it.
+        split: split of all images; "" takes it from the split column, file names and folders.
 
     Raises:
-        DataError: what cannot be used, with file, line and remedy; files with different landmarks.
+        DataError: input that cannot be used, with file, line and remedy; files with different landmarks.
         OSError: a file or folder is missing.
     """
-    base, found = files_of(Path(data), split, ".csv", _is_landmarks)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_landmarks)
     notes = RepairLog()
-    drawn: list[ShapeAnnotation] = []
+    annotations: list[ShapeAnnotation] = []
     names: list[str] = []
-    for file, part in found:
+    for file, file_split in files:
         table = read_csv(base / file, file)
         points = point_columns(table.header or [])
         if not points:
-            raise DataError(f"{file}: no columns of landmarks; name them <name>_x, <name>_y in the first line")
+            raise DataError(f"{file}: no landmark columns; name them <name>_x, <name>_y in the first line")
         names = names or [point.name for point in points]
         if [point.name for point in points] != names:
             raise DataError(
-                f"{file}: landmarks {', '.join(point.name for point in points)}, but {found[0][0]} has "
+                f"{file}: landmarks {', '.join(point.name for point in points)}, but {files[0][0]} has "
                 f"{', '.join(names)}; give all files the same columns"
             )
-        drawn.extend(_read_file(table, points, file, part, split == "", notes))
+        annotations.extend(_read_file(table, points, file, file_split, split == "", notes))
     return shapes_table(
-        drawn,
+        annotations,
         base,
         images,
-        source=found[0][0] if len(found) == 1 else base.name,
+        source=files[0][0] if len(files) == 1 else base.name,
         notes=notes,
-        listed=class_list(base, [file for file, _ in found]),
+        class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
         schema=keypoint_schema(names),
@@ -88,13 +88,14 @@ def _is_landmarks(path: Path) -> bool:
 
 
 def _read_file(
-    file: CsvFile, points: list[PointColumns], name: str, part: str, by_column: bool, notes: RepairLog
+    file: CsvFile, points: list[PointColumns], name: str, split: str, use_split_column: bool, notes: RepairLog
 ) -> list[ShapeAnnotation]:
     box = box_columns(file.header or [])
     used = [*(box.columns if box else ())]
     for point in points:
         used += [point.x, point.y, *([] if point.visibility is None else [point.visibility])]
-    rows = BoxRows(file, read_columns(file, used, notes), name.rpartition("/")[0], part, by_column, notes)
+    folder = name.rpartition("/")[0]
+    rows = BoxRows(file, read_columns(file, used, notes), folder, split, use_split_column, notes)
     for line, cells in file.rows:
         image = rows.image(line, cells)
         where = file.where(line)
@@ -104,7 +105,7 @@ def _read_file(
         elif (keypoints[:, 2] > 0).any():
             xywh = landmark_box(keypoints, where, notes)
         else:
-            notes.add("line without landmarks: a negative image", f"{where} ({image.image.name})")
+            notes.add("line without landmarks read as a negative image", f"{where} ({image.image.name})")
             continue
         image.instances.append(ShapeInstance(rows.label(cells), where, xywh, keypoints=keypoints))
     return rows.images
@@ -117,7 +118,7 @@ def _point(
     missing = [cells[column].lower() in _EMPTY for column in (point.x, point.y)]
     if any(missing):
         if not all(missing):
-            notes.add("landmark with one coordinate taken as not labelled", f"{file.where(line)}, {point.name}")
+            notes.add("landmark with only one coordinate read as not labelled", f"{file.where(line)}, {point.name}")
         return 0.0, 0.0, 0.0
     x = file.number(cells[point.x], f"{point.name} x", line)
     y = file.number(cells[point.y], f"{point.name} y", line)
@@ -126,6 +127,7 @@ def _point(
         visibility = file.number(cells[point.visibility], f"{point.name} visibility", line)
         if visibility not in (0, 1, 2):
             raise DataError(
-                f"{file.where(line)}: visibility {visibility:g} of {point.name}; 0 is not labelled, 1 hidden, 2 visible"
+                f"{file.where(line)}: visibility {visibility:g} of {point.name}; use 0 (not labelled), 1 (hidden) or "
+                "2 (visible)"
             )
     return (0.0, 0.0, 0.0) if (x, y) == (-1, -1) or not visibility else (x, y, visibility)

@@ -1,4 +1,4 @@
-"""A table as CSV: a list of boxes, or of landmarks."""
+"""Write a table as CSV: boxes or landmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import image_names, note_images, written_instances
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
@@ -22,11 +22,11 @@ IMAGES = "images"
 BOXES, LANDMARKS, CLASSES = "boxes.csv", "landmarks.csv", "classes.csv"
 
 
-def write_csv_boxes(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """boxes.csv (filename, width, height, class, xmin, ymin, xmax, ymax, and split if there is one) and classes.csv.
+def write_csv_boxes(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write boxes.csv (filename, width, height, class, xmin, ymin, xmax, ymax, optionally split) and classes.csv.
 
-    Coordinates are upright pixels with all their digits; x + width may be rounded in its last one. An image without
-    boxes has one line with these cells empty.
+    Coordinates are upright pixels in full precision; x + width may be rounded in its last digit. An image without
+    boxes has one line with empty class and box cells.
 
     Raises:
         DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
@@ -35,28 +35,28 @@ def write_csv_boxes(table: AnnotationTable, folder: str | os.PathLike[str]) -> W
     return _write(table, folder, BOXES, corners, lambda record, row: _corners(record.boxes_xywh[row]), ())
 
 
-def write_csv_landmarks(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """landmarks.csv (as boxes.csv, and <name>_x, <name>_y, <name>_v for each keypoint) and classes.csv.
+def write_csv_landmarks(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write landmarks.csv (as boxes.csv, with <name>_x, <name>_y, <name>_v for each keypoint) and classes.csv.
 
     Keypoints that are not labelled have empty cells. Spaces in their names become underscores.
 
     Raises:
-        DataError: the table has no keypoints, or two whose names would be one; else as :func:`write_csv_boxes`.
+        DataError: the table has no keypoints, or two with the same column name; else as :func:`write_csv_boxes`.
     """
     schema = table.keypoint_schema
     if schema is None:
         raise DataError(f"{table.source}: no keypoints to write; write the boxes instead")
     names = ["_".join(name.split()) for name in schema.names]
     if len({name.lower() for name in names}) < len(names):
-        raise DataError(f"{table.source}: keypoints of equal names ({', '.join(schema.names)}); rename them")
+        raise DataError(f"{table.source}: keypoints with the same column name ({', '.join(schema.names)}); rename them")
     columns = ["xmin", "ymin", "xmax", "ymax", *(f"{name}_{axis}" for name in names for axis in "xyv")]
 
     def cells(record: Record, row: int) -> list[str]:
         assert record.keypoints is not None
-        made = _corners(record.boxes_xywh[row])
+        texts = _corners(record.boxes_xywh[row])
         for x, y, visibility in record.keypoints[row].tolist():
-            made += [_number(x), _number(y), _number(visibility)] if visibility > 0 else ["", "", ""]
-        return made
+            texts += [_number(x), _number(y), _number(visibility)] if visibility > 0 else ["", "", ""]
+        return texts
 
     written = _write(table, folder, LANDMARKS, columns, cells, ("keypoints",))
     if schema.skeleton:
@@ -70,18 +70,18 @@ def _write(
     name: str,
     columns: Sequence[str],
     cells: Callable[[Record, int], list[str]],
-    holds: Sequence[str],
-) -> Written:
-    names = image_names(table, "a CSV list")
+    supported: Sequence[str],
+) -> WriteResult:
+    names = image_names(table, "CSV")
     root = new_folder(folder)
     notes = RepairLog()
     note_images(table, notes, ("splits", "class_ids"))
-    splits = bool((table.split != "").any())
-    lines = [["filename", "width", "height", "class", *columns, *(["split"] if splits else [])]]
+    has_split = bool((table.split != "").any())
+    lines = [["filename", "width", "height", "class", *columns, *(["split"] if has_split else [])]]
     for image, record in zip(names, table, strict=True):
         height, width = record.size_hw
-        start, end = [image, str(width), str(height)], [record.split] if splits else []
-        rows = [row for row, _ in written_instances(record, notes, holds)]
+        start, end = [image, str(width), str(height)], [record.split] if has_split else []
+        rows = [row for row, _ in written_instances(record, notes, supported)]
         for row in rows:
             label = table.class_map.name_of(int(record.labels[row]))
             lines.append([*start, label, *cells(record, row), *end])
@@ -91,7 +91,7 @@ def _write(
     write_text(root / name, _text(lines))
     if len(table.class_map):
         write_text(root / CLASSES, _text([list(pair) for pair in classes]))
-    return Written([f"{IMAGES}/{image}" for image in names], notes)
+    return WriteResult([f"{IMAGES}/{image}" for image in names], notes)
 
 
 def _text(lines: list[list[str]]) -> str:

@@ -1,4 +1,4 @@
-"""A table of class labels as a CSV file."""
+"""Write the class labels of a table as a CSV file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from detseg.annotations.formats.csv.labels import ONLY_COLUMN, label_columns
 from detseg.annotations.formats.shared.output_paths import new_folder
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.groups import file_name, first_names
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.repair_log import RepairLog
@@ -19,18 +19,19 @@ from detseg.errors import DataError
 from detseg.runtime.files import write_text
 
 
-def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
+def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
     """Write ``labels.csv``: filename, split if the table has any, and a column for each label field.
 
     Raises:
-        DataError: the images carry no labels, one is no file of its own, or a field has the name of another column.
+        DataError: the images have no labels, an image is not a separate file, or a field has the name of another
+            column.
     """
     if not table.has_class_index:
-        raise DataError(f"{table.source}: its images carry no class labels; write its instances in another format")
-    inner = np.flatnonzero((table.media == "") | (table.member != "") | (table.frame >= 0))
-    if len(inner):
+        raise DataError(f"{table.source}: its images have no class labels; write its instances in another format")
+    embedded = np.flatnonzero((table.media == "") | (table.member != "") | (table.frame >= 0))
+    if len(embedded):
         raise DataError(
-            f"{table.source}: {table[int(inner[0])].name or 'an image'} is no file of its own; extract it first"
+            f"{table.source}: {table[int(embedded[0])].name or 'an image'} is not a separate file; extract it first"
         )
     notes = RepairLog()
     names = [field.name or ONLY_COLUMN for field in table.fields]
@@ -38,8 +39,7 @@ def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> 
     header = ["filename", *(["split"] if has_split else []), *names]
     if [header[column] for column in label_columns(header)] != names:
         raise DataError(
-            f"{table.source}: label fields {', '.join(names)}: one has the name of a column with another meaning, such "
-            "as split; rename it"
+            f"{table.source}: label fields {', '.join(names)}: one has a reserved column name, such as split; rename it"
         )
     images = [f"images/{name}" for name in table.media.tolist()]
     lines = []
@@ -53,7 +53,7 @@ def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> 
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *lines])
     write_text(new_folder(folder) / "labels.csv", text.getvalue())
-    return Written(images, notes)
+    return WriteResult(images, notes)
 
 
 def _note_losses(table: AnnotationTable, notes: RepairLog) -> None:

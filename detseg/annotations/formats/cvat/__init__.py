@@ -1,1 +1,1 @@
-"""Reader and writer of CVAT XML."""
+"""Read and write CVAT XML."""

@@ -1,4 +1,4 @@
-"""CVAT's XML (version 1.1, "for images" and "for video") to a table."""
+"""Read CVAT XML (version 1.1, "for images" and "for video") into a table."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from detseg.annotations.formats.cvat.shapes import SHAPES, attribute, number_of, point_names, read_shape, whole_of
-from detseg.annotations.formats.shared.annotation_files import annotation_files, files_of, summary
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, Wanted
+from detseg.annotations.formats.cvat.shapes import (
+    SHAPES,
+    attribute,
+    parse_number,
+    parse_whole_number,
+    read_point_names,
+    read_shape,
+)
+from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
+from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
 from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.annotations.listing import split_of
@@ -23,9 +30,9 @@ _HEAD = 2**16
 
 
 def find_cvat(root: Path, files: list[str]) -> str | None:
-    """What is found, if the folder holds CVAT's XML at the top, in annotations/, or in train/, val/, test/: files with
-    the root ``annotations`` that begin with a version and ``meta`` or with images or tracks."""
-    return summary("CVAT", annotation_files(root, files, ".xml", _is_cvat))
+    """One line to print, if the folder contains CVAT XML at the top level, in annotations/, or in train/, val/, test/:
+    files with the root ``annotations`` that start with a version and ``meta`` or with images or tracks."""
+    return summary_line("CVAT", annotation_files(root, files, ".xml", _is_cvat))
 
 
 def read_cvat(
@@ -36,47 +43,51 @@ def read_cvat(
     bad_instances: str = "drop",
     split: str = "",
 ) -> AnnotationTable:
-    """Read CVAT's XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
+    """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
-    Labels are those of the file in its order. A turned box becomes the upright box around it, noted. Points, lines,
-    cuboids and tags are left out with a note. ``subset`` is the split. Of a video, the images
-    ``frame_000010.png`` that lie in the folder are read, each with the shapes of its frame that are not ``outside``.
+    Classes are the labels of the file in its order. A rotated box becomes its axis-aligned bounding box, with a note.
+    Points, lines, cuboids and tags are left out with a note. ``subset`` is the split. For a video, the images
+    ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
     Args:
-        data: the folder, or the XML file.
-        images: folder of the images if they are not beside or below the file.
-        classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
+        data: the data folder, or the XML file.
+        images: image folder, if the images are not next to the file or below it.
+        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: what the split column says; "" lets the subsets say it, or else the names of files and folders.
+        split: the split of all images; "" uses the subsets, or else the names of files and folders.
 
     Raises:
-        DataError: what cannot be used, with file, image, shape and remedy; a video without images of its frames.
+        DataError: input that cannot be used, with file, image, shape and remedy; a video without images of its frames.
         OSError: a file or folder is missing.
     """
-    base, found = files_of(Path(data), split, ".xml", _is_cvat)
+    base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat)
     notes = RepairLog()
-    roots = [(file, part, parse_xml(base / file, file)) for file, part in found]
+    roots = [(file, file_split, parse_xml(base / file, file)) for file, file_split in annotation_paths]
     names: dict[str, None] = {}
     points: tuple[str, ...] = ()
     for file, _, root in roots:
         if root.tag != "annotations":
-            raise DataError(f"{file}: the root is <{root.tag}>, CVAT's is <annotations>; export CVAT for images 1.1")
+            raise DataError(
+                f"{file}: the root is <{root.tag}>, expected <annotations> (CVAT); export CVAT for images 1.1"
+            )
         names.update(dict.fromkeys(_labels(root)))
-        points = point_names(root, points, file)
-    drawn: list[ShapeAnnotation] = []
-    for file, part, root in roots:
-        near = file.rpartition("/")[0]
-        drawn.extend(_image(image, file, near, part, split == "", points, notes) for image in root.findall("image"))
+        points = read_point_names(root, points, file)
+    annotations: list[ShapeAnnotation] = []
+    for file, file_split, root in roots:
+        parent = file.rpartition("/")[0]
+        annotations.extend(
+            _image(image, file, parent, file_split, split == "", points, notes) for image in root.findall("image")
+        )
         if root.find("track") is not None:
             folder = base if images is None else Path(images)
-            drawn.extend(_frames(root, file, folder, part, points, notes))
+            annotations.extend(_frames(root, file, folder, file_split, points, notes))
     return shapes_table(
-        drawn,
+        annotations,
         base,
         images,
-        source=found[0][0] if len(found) == 1 else base.name,
+        source=annotation_paths[0][0] if len(annotation_paths) == 1 else base.name,
         notes=notes,
-        listed=ClassList(tuple(names)) if names else None,
+        class_list=ClassList(tuple(names)) if names else None,
         classes=classes,
         bad_instances=bad_instances,
         schema=keypoint_schema(points) if points else None,
@@ -92,49 +103,59 @@ def _is_cvat(path: Path) -> bool:
 
 def _labels(root: Element) -> list[str]:
     """Names of the labels of the task, project or job in its order, without the points of skeletons."""
-    found = [label for block in root.findall("./meta//labels") for label in block.findall("label")]
-    names = [(label.findtext("name") or "").strip() for label in found if not (label.findtext("parent") or "").strip()]
+    labels = [label for block in root.findall("./meta//labels") for label in block.findall("label")]
+    names = [(label.findtext("name") or "").strip() for label in labels if not (label.findtext("parent") or "").strip()]
     return [name for name in dict.fromkeys(names) if name]
 
 
 def _image(
-    image: Element, file: str, near: str, part: str, by_subset: bool, points: tuple[str, ...], notes: RepairLog
+    image: Element,
+    file: str,
+    parent: str,
+    file_split: str,
+    by_subset: bool,
+    points: tuple[str, ...],
+    notes: RepairLog,
 ) -> ShapeAnnotation:
+    """The annotation of one <image> element of ``file`` in the folder ``parent``."""
     name = image.get("name", "")
     where = f"{file}, image {image.get('id', '?')} ({name})"
     size = None
     if image.get("height") and image.get("width"):
-        size = whole_of(image, "height", where), whole_of(image, "width", where)
+        size = parse_whole_number(image, "height", where), parse_whole_number(image, "width", where)
     subset = (image.get("subset") or "").strip()
     if by_subset and subset and not split_of(subset):
-        notes.add("subset that is not train, val or test not used", f"{where}: {subset}")
-    split = (split_of(subset) if by_subset else "") or part
-    made = ShapeAnnotation(Wanted(name, near, subset), where, size, split)
+        notes.add("subset ignored: it is not train, val or test", f"{where}: {subset}")
+    split = (split_of(subset) if by_subset else "") or file_split
+    annotation = ShapeAnnotation(ImageReference(name, parent, subset), where, size, split)
     for number, shape in enumerate(image, 1):
         instance = read_shape(shape, f"{where}, shape {number}", size, points, notes)
         if instance is not None:
-            made.instances.append(instance)
-    return made
+            annotation.instances.append(instance)
+    return annotation
 
 
 def _frames(
-    root: Element, file: str, folder: Path, part: str, points: tuple[str, ...], notes: RepairLog
+    root: Element, file: str, folder: Path, file_split: str, points: tuple[str, ...], notes: RepairLog
 ) -> list[ShapeAnnotation]:
-    """The images of a video's frames, found by their number, and the shapes of all tracks on them."""
+    """The images of a video's frames, matched by frame number, with the shapes of all tracks."""
     by_number: dict[int, str] = {}
     for image in ImageLookup(folder).files:
         if match := re.search(r"(?:^|[_\-/])0*(\d{1,9})\.[a-zA-Z]+$", image):
-            other = by_number.setdefault(int(match[1]), image)
-            if other != image:
-                raise DataError(f"{file}: {other} and {image} are both frame {match[1]}; keep one of them")
-    size_of = root.find("./meta//original_size")
+            first = by_number.setdefault(int(match[1]), image)
+            if first != image:
+                raise DataError(f"{file}: {first} and {image} are both frame {match[1]}; keep one of them")
+    size_element = root.find("./meta//original_size")
     size = None
-    if size_of is not None:
+    if size_element is not None:
         where = f"{file}, original_size"
-        size = number_of(size_of.findtext("height"), where), number_of(size_of.findtext("width"), where)
+        size = parse_number(size_element.findtext("height"), where), parse_number(size_element.findtext("width"), where)
     images = {
         number: ShapeAnnotation(
-            Wanted(image), f"{file}, frame {number}", None if size is None else (int(size[0]), int(size[1])), part
+            ImageReference(image),
+            f"{file}, frame {number}",
+            None if size is None else (int(size[0]), int(size[1])),
+            file_split,
         )
         for number, image in sorted(by_number.items())
     }
@@ -143,11 +164,11 @@ def _frames(
             if shape.tag not in SHAPES:
                 continue
             where = f"{file}, track {track.get('id', '?')}"
-            number = whole_of(shape, "frame", where)
+            number = parse_whole_number(shape, "frame", where)
             if attribute(shape, "outside") == "1":
                 continue
             if number not in images:
-                notes.add("shape of a frame without an image left out", f"{where}, frame {number}")
+                notes.add("shape in a frame without an image left out", f"{where}, frame {number}")
                 continue
             shape.set("label", track.get("label", ""))
             instance = read_shape(shape, f"{where}, frame {number}", images[number].size_hw, points, notes)
@@ -156,6 +177,6 @@ def _frames(
     if not images:
         raise DataError(
             f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in {folder}; "
-            "export with images from CVAT, or take the frames out of the video"
+            "export with images from CVAT, or extract the frames of the video"
         )
     return list(images.values())

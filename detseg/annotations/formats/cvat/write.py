@@ -1,4 +1,4 @@
-"""A table as CVAT's XML, "CVAT for images 1.1"."""
+"""Write a table as CVAT XML, "CVAT for images 1.1"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detseg.annotations.formats.shared.writing import (
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
@@ -32,12 +32,12 @@ FILE = "annotations.xml"
 _SUBSETS = {"train": "Train", "val": "Validation", "test": "Test"}
 
 
-def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """``annotations.xml`` with the labels of the table; splits are subsets. Coordinates are upright, with all digits.
+def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write ``annotations.xml``: classes as labels, splits as subsets, upright coordinates with all digits.
 
-    An instance of one ring is a polygon, of several rings or an RLE a mask (its pixels are kept, not its points), and
-    one without an outline a box; a box that is not the one around its outline is not written. An image without
-    instances is an image without shapes.
+    An instance with one ring is written as a polygon, with several rings or an RLE as a mask (pixels, not points), and
+    without an outline as a box; a box that differs from its outline is not written. An image without instances has no
+    shapes.
 
     Raises:
         DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
@@ -45,7 +45,7 @@ def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> Writte
     names = image_names(table, "CVAT")
     for text in (*names, *table.class_map.names):
         if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
-            raise DataError(f"{table.source}: {text!r} has a character that XML cannot hold; rename it")
+            raise DataError(f"{table.source}: {text!r} contains a character that XML does not allow; rename it")
     root = new_folder(folder)
     notes = RepairLog()
     note_images(table, notes, ("splits",))
@@ -62,7 +62,7 @@ def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> Writte
         lines.append("</image>")
     lines.append("</annotations>")
     write_text(root / FILE, "\n".join(lines) + "\n")
-    return Written([f"{IMAGES}/{name}" for name in names], notes)
+    return WriteResult([f"{IMAGES}/{name}" for name in names], notes)
 
 
 def _attributes(**values: Any) -> str:
@@ -79,7 +79,7 @@ def _shape(record: Record, row: int, segmentation: Segmentation, label: str, not
         return box
     if isinstance(segmentation, list) and len(segmentation) == 1:
         points = ";".join(f"{px!r},{py!r}" for px, py in segmentation[0].tolist())
-        made, outline = f"<polygon{_attributes(**common, points=points, **end)}/>", segmentation_box(segmentation)
+        element, outline = f"<polygon{_attributes(**common, points=points, **end)}/>", segmentation_box(segmentation)
     else:
         if isinstance(segmentation, list):
             notes.add("polygon of several rings written as a mask", where)
@@ -87,18 +87,18 @@ def _shape(record: Record, row: int, segmentation: Segmentation, label: str, not
         if not mask.any():
             notes.add("empty mask not written, only its box", where)
             return box
-        left, top, wide, high = mask_box(mask)
-        rle = ", ".join(map(str, _runs(mask[top : top + high, left : left + wide])))
-        place = {"rle": rle, "left": left, "top": top, "width": wide, "height": high}
-        made, outline = f"<mask{_attributes(**common, **place, **end)}/>", (left, top, wide, high)
+        left, top, mask_width, mask_height = mask_box(mask)
+        rle = ", ".join(map(str, _runs(mask[top : top + mask_height, left : left + mask_width])))
+        geometry = {"rle": rle, "left": left, "top": top, "width": mask_width, "height": mask_height}
+        element, outline = f"<mask{_attributes(**common, **geometry, **end)}/>", (left, top, mask_width, mask_height)
     if differs_from_outline(record.boxes_xywh[row], outline):
-        notes.add("box that is not the one around its outline not written", where)
-    return made
+        notes.add("box that differs from its outline not written", where)
+    return element
 
 
 def _runs(crop: npt.NDArray[np.uint8]) -> list[int]:
-    """Run lengths of a crop [h, w] in {0, 1}, row by row, zeros first."""
-    flat = np.concatenate([[0], crop.ravel()])  # so that the first run is of zeros, one too long
+    """Row-major run lengths of a crop [h, w] in {0, 1}, zeros first."""
+    flat = np.concatenate([[0], crop.ravel()])  # makes the first run one of zeros, one too long
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], changes, [len(flat)]]))
     runs[0] -= 1

@@ -1,1 +1,1 @@
-"""Reader of image folders, one per class."""
+"""Reader of image folders with one folder per class."""

@@ -1,4 +1,4 @@
-"""Reader of image folders: one folder a class, in one tree or below train, val and test."""
+"""Read image folders: one folder per class, in one tree or below train, val and test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from detseg.errors import DataError
 
 
 def split_folders(files: list[str]) -> dict[str, str]:
-    """Folder -> "train", "val" or "test", if all folders that hold images are such parts; else empty.
+    """Folder -> "train", "val" or "test", if all folders with images have the name of a split; else empty.
 
-    All of them, because "train" may also be the class beside "bus".
+    All of them, because "train" may also be a class next to "bus".
     """
     folders = [name for name, inner in subfolders(files).items() if name and any(map(is_image, inner))]
     splits = {name: split_of(name) for name in folders}
@@ -27,28 +27,28 @@ def split_folders(files: list[str]) -> dict[str, str]:
 
 def class_folders(files: list[str]) -> list[str]:
     """The classes that :func:`read_image_folder` would find in these files, sorted; empty if there are none."""
-    return sorted({name for _, name, _ in _sorted_out(files, RepairLog())})
+    return sorted({name for _, name, _ in _images_by_class(files, RepairLog())})
 
 
 def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> AnnotationTable:
-    """The table of a folder with one sub-folder a class, or with train, val, test folders of such.
+    """Read a folder with one subfolder per class, or with train, val, test folders that contain such subfolders.
 
-    A class folder may have folders of its own. ``class_index`` follows the sorted class names.
+    A class folder may have subfolders. ``class_index`` follows the sorted class names.
 
     Args:
         root: the folder.
-        classes: takes only these classes, in this order.
+        classes: only these classes are read, in this order.
 
     Raises:
-        DataError: no class folder, an unknown name in ``classes``, an image that cannot be read, or a link that leads
-            out of ``root``.
+        DataError: no class folder, an unknown name in ``classes``, an image that cannot be read, or a link that points
+            outside ``root``.
         OSError: the folder cannot be read.
     """
     root = Path(root)
     notes = RepairLog()
     files = list_files(root)
-    found = _sorted_out(files, notes)
-    names = sorted({name for _, name, _ in found})
+    images = _images_by_class(files, notes)
+    names = sorted({name for _, name, _ in images})
     if not names:
         raise DataError(f"{root}: no images in class folders; expected {root.name}/<class>/<image>")
     _note_empty(root, split_folders(files), names, notes)
@@ -56,25 +56,25 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
         unknown = [name for name in classes if name not in names]
         if unknown:
             raise DataError(f"{root}: no class folder {', '.join(unknown)}; there are {', '.join(names)}")
-        for _, name, file in found:
+        for _, name, file in images:
             if name not in classes:
-                notes.add("image of a class that is not selected left out", file)
-        found = [entry for entry in found if entry[1] in classes]
+                notes.add("image of an unselected class left out", file)
+        images = [entry for entry in images if entry[1] in classes]
         names = list(classes)
-    headers = read_headers(root, [file for _, _, file in found], root.name)
+    headers = read_headers(root, [file for _, _, file in images], root.name)
     builder = TableBuilder(ClassMap.from_names(names), root, source=str(root))
     builder.notes.merge(notes)
-    for (split, name, file), header in zip(found, headers, strict=True):
+    for (split, name, file), header in zip(images, headers, strict=True):
         builder.add_image(
             file, header.size_hw, orientation=header.orientation, split=split, class_index=names.index(name)
         )
     return builder.build()
 
 
-def _sorted_out(files: list[str], notes: RepairLog) -> list[tuple[str, str, str]]:
-    """(split, class, file) of every image in a class folder; the rest is noted."""
+def _images_by_class(files: list[str], notes: RepairLog) -> list[tuple[str, str, str]]:
+    """(split, class, file) of every image in a class folder; all other files are noted."""
     splits = split_folders(files)
-    found = []
+    images = []
     for file in files:
         parts = file.split("/")
         split = splits.get(parts[0], "") if len(parts) > 1 else ""
@@ -83,13 +83,13 @@ def _sorted_out(files: list[str], notes: RepairLog) -> list[tuple[str, str, str]
         elif len(parts) < (3 if split else 2):
             notes.add("image outside any class folder left out", file)
         else:
-            found.append((split, parts[1] if split else parts[0], file))
-    return found
+            images.append((split, parts[1] if split else parts[0], file))
+    return images
 
 
 def _note_empty(root: Path, splits: dict[str, str], names: list[str], notes: RepairLog) -> None:
-    """Note folders that look like classes and hold no image; they become no class."""
+    """Note folders without images, which would look like classes; they do not become classes."""
     for parent in [root / folder for folder in splits] or [root]:
         for folder in sorted(parent.iterdir()):
             if folder.is_dir() and not folder.name.startswith(".") and folder.name not in names:
-                notes.add("folder without images is not taken as a class", folder.relative_to(root).as_posix())
+                notes.add("folder without images not used as a class", folder.relative_to(root).as_posix())

@@ -1,1 +1,1 @@
-"""Reader and writer of LabelMe JSON and XML."""
+"""Read and write LabelMe JSON; read LabelMe XML."""

@@ -1,4 +1,4 @@
-"""A table as LabelMe's JSON: one file beside each image."""
+"""Write a table as LabelMe JSON: one file next to each image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 
 from detseg.annotations.formats.shared.output_paths import new_folder
 from detseg.annotations.formats.shared.writing import (
+    check_distinct_stems,
     differs_from_outline,
-    distinct_stems,
     image_names,
     mask_box,
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -28,26 +28,26 @@ from detseg.masks import rle_to_mask, segmentation_box
 from detseg.runtime.files import write_json
 
 VERSION = "5.5.0"
-"""The version of LabelMe whose form is written."""
+"""The LabelMe version of the written files."""
 
 
-def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """One JSON file an image, of its name, beside the place of the image; in train/, val/, test/ if all images have
-    a split. Coordinates are upright pixels.
+def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write one JSON file per image, with its name and next to its path; in train/, val/, test/ if all images have a
+    split. Coordinates are upright pixels.
 
-    Rings of one instance share a ``group_id``; an RLE becomes a mask shape (LabelMe 5.3 and later show it). An
-    instance without a mask is a rectangle, and a box that is not the one around its outline is not written. An image
+    Rings of one instance share a ``group_id``; an RLE becomes a mask shape (shown by LabelMe 5.3 and later). An
+    instance without a mask is written as a rectangle, and a box that differs from its outline is not written. An image
     without instances has a file without shapes.
 
     Raises:
-        DataError: ``folder`` is not empty, two images differ in their suffix only, or the table cannot be written
+        DataError: ``folder`` is not empty, two images differ only in their suffix, or the table cannot be written
             (see ``image_names``).
     """
     names = image_names(table, "LabelMe")
     by_split = len(table) > 0 and bool((table.split != "").all())
     if by_split:
-        names = [_in_part(name, str(split)) for name, split in zip(names, table.split, strict=True)]
-    distinct_stems(names, "LabelMe")
+        names = [_in_split_folder(name, str(split)) for name, split in zip(names, table.split, strict=True)]
+    check_distinct_stems(names, "LabelMe")
     root = new_folder(folder)
     notes = RepairLog()
     note_images(table, notes, ("splits",) if by_split else ())
@@ -70,15 +70,15 @@ def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> Wri
             "imageWidth": width,
         }
         write_json(root / path.with_suffix(".json"), value)
-    return Written(names, notes)
+    return WriteResult(names, notes)
 
 
-def _in_part(name: str, split: str) -> str:
+def _in_split_folder(name: str, split: str) -> str:
     return name if "/" in name and split_of(name.partition("/")[0]) == split else f"{split}/{name}"
 
 
 def _shapes(record: Record, row: int, segmentation: Segmentation, notes: RepairLog) -> list[dict[str, Any]]:
-    """The shapes of one instance: a rectangle, a mask, or its rings."""
+    """The shapes of one instance: a rectangle, a mask, or polygons of its rings."""
     box = record.boxes_xywh[row]
     where = f"{record.name}, instance {row}"
     x, y, width, height = box.tolist()
@@ -90,16 +90,16 @@ def _shapes(record: Record, row: int, segmentation: Segmentation, notes: RepairL
         if not mask.any():
             notes.add("empty mask not written, only its box", where)
             return [rectangle]
-        left, top, wide, high = mask_box(mask)
-        made = [_mask_shape(mask[top : top + high, left : left + wide], left, top)]
-        outline = (float(left), float(top), float(wide), float(high))
+        left, top, mask_width, mask_height = mask_box(mask)
+        shapes = [_mask_shape(mask[top : top + mask_height, left : left + mask_width], left, top)]
+        outline = (float(left), float(top), float(mask_width), float(mask_height))
     else:
         group = row + 1 if len(segmentation) > 1 else None
-        made = [_shape("polygon", ring.tolist(), group) for ring in segmentation]
+        shapes = [_shape("polygon", ring.tolist(), group) for ring in segmentation]
         outline = segmentation_box(segmentation)
     if differs_from_outline(box, outline):
-        notes.add("box that is not the one around its outline not written", where)
-    return made
+        notes.add("box that differs from its outline not written", where)
+    return shapes
 
 
 def _shape(kind: str, points: list[list[float]], group: int | None = None) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def _shape(kind: str, points: list[list[float]], group: int | None = None) -> di
 
 
 def _mask_shape(crop: Any, left: int, top: int) -> dict[str, Any]:
-    done, png = cv2.imencode(".png", crop * np.uint8(255))
-    assert done, "a small grey PNG can always be made"
-    last = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
-    return {**_shape("mask", last), "mask": base64.b64encode(png.tobytes()).decode("ascii")}
+    encoded, png = cv2.imencode(".png", crop * np.uint8(255))
+    assert encoded, "encoding a grayscale PNG cannot fail"
+    corners = [[left, top], [left + crop.shape[1] - 1, top + crop.shape[0] - 1]]
+    return {**_shape("mask", corners), "mask": base64.b64encode(png.tobytes()).decode("ascii")}

@@ -1,1 +1,1 @@
-"""Reader of mask PNGs."""
+"""Reader of mask images, such as PNG label images."""

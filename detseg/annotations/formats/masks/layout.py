@@ -1,4 +1,4 @@
-"""Which folder holds the images, which the masks, and which mask belongs to which image: by names only."""
+"""Find image and mask folders, and match masks to images, by names only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ MASK_FOLDERS = (
     "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",
     "segmentation", "seg", "annotations", "annotation", "gt",
 )  # fmt: skip
-"""Usual names of the folder with the masks, in lower case; the first one that matches images is taken."""
+"""Usual names of the mask folder, in lower case; the first one whose masks match images is used."""
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm")
-"""Formats that keep label values; JPEG does not."""
+"""Lossless formats, which preserve label values; JPEG does not."""
 
 ENDINGS = ("mask", "masks", "label", "labels", "instances", "instance", "seg", "segmentation", "gt")
-"""What may follow the image's name in the name of its only mask: ``img_7_mask.png``."""
+"""Endings that may follow the image name in the name of its only mask: ``img_7_mask.png``."""
 
 _ENDING = re.compile(rf"[_\-. ](?:{'|'.join(ENDINGS)})$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:(?P<name>.*?)[_\- ]?)??(?P<number>\d+)$")
@@ -27,7 +27,7 @@ _NUMBERED = re.compile(r"(?:(?P<name>.*?)[_\- ]?)??(?P<number>\d+)$")
 
 @dataclass(frozen=True)
 class MaskFolders:
-    """One folder of images and the folder of their masks, relative to the data folder ("" is that folder itself)."""
+    """An image folder and its mask folder, relative to the data folder ("" is the data folder itself)."""
 
     images: str
     masks: str
@@ -40,8 +40,8 @@ class MaskFile:
 
     Attributes:
         file: path relative to the mask folder.
-        class_name: the class in a name such as ``img_7_square_2.png``; "" if the name says none.
-        one_of_many: the name has more than the image's: the file may hold one object of several.
+        class_name: the class in a name such as ``img_7_square_2.png``; "" if the name contains none.
+        one_of_many: the name is longer than the image name: the file may contain one object of several.
     """
 
     file: str
@@ -51,7 +51,7 @@ class MaskFile:
 
 @dataclass
 class Matches:
-    """Masks by image, and what is left over; all paths relative to their own folder."""
+    """Masks by image, and unmatched files; all paths relative to the image or mask folder."""
 
     masks: dict[str, list[MaskFile]] = field(default_factory=dict)
     without_mask: list[str] = field(default_factory=list)
@@ -61,30 +61,30 @@ class Matches:
 
 
 def find_mask_folders(files: Sequence[str], masks_name: str | None = None) -> list[MaskFolders]:
-    """The folders of images and masks among the ``files`` of a data folder (relative paths); empty if there are none.
+    """Find the image and mask folders among the ``files`` of a data folder (relative paths); empty if there are none.
 
     Args:
-        files: as ``list_files`` gives them.
-        masks_name: the name that the mask folder must have, in lower case; None for any of ``MASK_FOLDERS``.
+        files: as returned by ``list_files``.
+        masks_name: the required name of the mask folder, in lower case; None for any of ``MASK_FOLDERS``.
     """
-    here = _pair(list(files), masks_name)
-    if here is not None:
-        return [MaskFolders(*here)]
-    found = []
+    top_level = _find_pair(list(files), masks_name)
+    if top_level is not None:
+        return [MaskFolders(*top_level)]
+    mask_folders = []
     for folder, inner in sorted(subfolders(list(files)).items()):
-        pair = _pair(inner, masks_name) if folder and split_of(folder) else None
+        pair = _find_pair(inner, masks_name) if folder and split_of(folder) else None
         if pair is not None:
             images, masks = (str(PurePosixPath(folder, name)) for name in pair)
-            found.append(MaskFolders(images, masks, split_of(folder)))
-    return found
+            mask_folders.append(MaskFolders(images, masks, split_of(folder)))
+    return mask_folders
 
 
-def files_below(files: Sequence[str], folder: str, other: str = "") -> list[str]:
-    """The files in ``folder`` ("" is all), relative to it, without those in ``other`` if that lies inside."""
+def files_below(files: Sequence[str], folder: str, excluded: str = "") -> list[str]:
+    """The files in ``folder`` ("" is all), relative to it, without those in the subfolder ``excluded``."""
     prefix = f"{folder}/" if folder else ""
     inside = [file for file in files if file.startswith(prefix)]
-    if other.startswith(prefix) and other != folder:
-        inside = [file for file in inside if not file.startswith(f"{other}/")]
+    if excluded.startswith(prefix) and excluded != folder:
+        inside = [file for file in inside if not file.startswith(f"{excluded}/")]
     return [file.removeprefix(prefix) for file in inside]
 
 
@@ -92,8 +92,8 @@ def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = Fa
     """Find the masks of each image by name: the same, with an ending (``_mask``), or with a class and a number.
 
     Args:
-        images, masks: file names relative to their folders; what is neither is passed over.
-        same_folder: both lists are the same, images are the files that are no mask of another.
+        images, masks: file names relative to their folders; other files are ignored.
+        same_folder: both lists are the same; images are the files that are not a mask of another file.
     """
     result = Matches()
     image_of: dict[str, str] = {}
@@ -106,26 +106,26 @@ def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = Fa
             if is_image(mask) and not same_folder:
                 result.lossy.append(mask)
             continue
-        key, found = _owner(key_of(mask), mask, image_of, own=not same_folder)
-        if found is not None:
-            result.masks.setdefault(image_of[key], []).append(found)
+        key, mask_file = _match_mask(key_of(mask), mask, image_of, allow_same_name=not same_folder)
+        if mask_file is not None:
+            result.masks.setdefault(image_of[key], []).append(mask_file)
         elif not same_folder:
             result.without_image.append(mask)
-    taken = {found.file for of_image in result.masks.values() for found in of_image} if same_folder else set()
-    result.without_mask = [image for image in image_of.values() if image not in result.masks and image not in taken]
+    used = {mask.file for masks_of_image in result.masks.values() for mask in masks_of_image} if same_folder else set()
+    result.without_mask = [image for image in image_of.values() if image not in result.masks and image not in used]
     return result
 
 
-def _owner(key: str, mask: str, image_of: dict[str, str], own: bool) -> tuple[str, MaskFile | None]:
-    """The key of the image that a mask belongs to, and what its name says."""
-    if own and key in image_of:
+def _match_mask(key: str, mask: str, image_of: dict[str, str], allow_same_name: bool) -> tuple[str, MaskFile | None]:
+    """The key of the image that a mask belongs to, and the mask with the class in its name."""
+    if allow_same_name and key in image_of:
         return key, MaskFile(mask)
-    bare = _ENDING.sub("", key)
-    if bare != key and bare in image_of:
-        return bare, MaskFile(mask)
-    if not own:
+    without_ending = _ENDING.sub("", key)
+    if without_ending != key and without_ending in image_of:
+        return without_ending, MaskFile(mask)
+    if not allow_same_name:
         return "", None
-    for end in range(len(key) - 1, 0, -1):  # the longest image name that the mask's name begins with
+    for end in range(len(key) - 1, 0, -1):  # the longest image name that is a prefix of the mask name
         if key[end] in "_- ." and key[:end] in image_of:
             rest = key[end + 1 :]
             numbered = _NUMBERED.match(rest)
@@ -134,15 +134,15 @@ def _owner(key: str, mask: str, image_of: dict[str, str], own: bool) -> tuple[st
     return "", None
 
 
-def _pair(files: list[str], masks_name: str | None) -> tuple[str, str] | None:
+def _find_pair(files: list[str], masks_name: str | None) -> tuple[str, str] | None:
     """(image folder, mask folder) directly below one folder, if its masks match images."""
     folders = subfolders(files)
     names = {name.lower(): name for name in folders if name}
-    for wanted in (masks_name,) if masks_name else MASK_FOLDERS:
-        if wanted not in names:
+    for mask_folder in (masks_name,) if masks_name else MASK_FOLDERS:
+        if mask_folder not in names:
             continue
-        masks = names[wanted]
-        usual = [names[name] for name in IMAGE_FOLDERS if name in names and name != wanted]
+        masks = names[mask_folder]
+        usual = [names[name] for name in IMAGE_FOLDERS if name in names and name != mask_folder]
         others = [name for name in folders if name and name != masks and name.lower() not in MASK_FOLDERS]
         others = [name for name in others if any(map(is_image, folders[name]))]
         candidates = [*usual, *([""] if any(map(is_image, folders.get("", []))) else []), *others]
@@ -150,7 +150,7 @@ def _pair(files: list[str], masks_name: str | None) -> tuple[str, str] | None:
             inside = folders.get(images, [])
             if match(inside, folders[masks]).masks:
                 return images, masks
-    loose = folders.get("", [])
-    if not masks_name and match(loose, loose, same_folder=True).masks:
+    top_files = folders.get("", [])
+    if not masks_name and match(top_files, top_files, same_folder=True).masks:
         return "", ""
     return None

@@ -1,1 +1,1 @@
-"""Helpers that several formats share."""
+"""Helpers shared by several formats."""

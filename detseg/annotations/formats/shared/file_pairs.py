@@ -1,4 +1,4 @@
-"""Formats with one annotation file an image: which file belongs to which image, by names only."""
+"""Match annotation files to images by name, for formats with one annotation file per image."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from detseg.errors import DataError
 LABEL_FOLDERS = (
     "annotations", "annotation", "labels", "label", "labeltxt", "anns", "xml", "xmls", "txt", "txts", "bboxes", "boxes",
 )  # fmt: skip
-"""Usual names of folders that hold nothing but annotation files, in lower case."""
+"""Usual names of folders that hold only annotation files, in lower case."""
 
 
 def pair_key(file: str) -> str:
-    """What an image and its annotation file have in common: the path without suffix and without folders that only say
-    what kind of file they hold (``train/images/a.jpg`` and ``train/labels/a.txt`` are ``train/a``)."""
+    """The key shared by an image and its annotation file: the path without suffix and without folder names that only
+    state the kind of file (``train/images/a.jpg`` and ``train/labels/a.txt`` both become ``train/a``)."""
     path = PurePosixPath(unicodedata.normalize("NFC", file))
-    kinds = (*IMAGE_FOLDERS, *LABEL_FOLDERS)
-    return "/".join([*(part for part in path.parts[:-1] if part.lower() not in kinds), path.stem])
+    ignored = (*IMAGE_FOLDERS, *LABEL_FOLDERS)
+    return "/".join([*(folder for folder in path.parts[:-1] if folder.lower() not in ignored), path.stem])
 
 
 def list_images(
     files: Sequence[str], data: Path, images: str | os.PathLike[str] | None, source: str
 ) -> tuple[Path, list[str]]:
-    """The folder of the images, and all images in it, relative to it.
+    """The image folder, and the paths of all images relative to it.
 
     Args:
         files: the annotation files, relative to ``data``.
-        data: where to look, and if nothing there has a name that fits, in a folder of images beside it.
-        images: the folder to look in instead.
-        source: what messages call the data set.
+        data: the folder to search; if no image name in it matches, the image folders next to it are searched.
+        images: the folder to search instead.
+        source: name of the data set in messages.
 
     Raises:
-        DataError: a link leads out of the folder.
+        DataError: a link points outside the folder.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None:
         if not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such image folder")
         return Path(images), [file for file in list_files(images) if is_image(file)]
-    found = [file for file in list_files(data) if is_image(file)]
-    wanted = {_stem(file) for file in files}
-    if not wanted or any(_stem(file) in wanted for file in found):
-        return data, found
-    beside = data.resolve().parent
-    for folder in sorted(beside.iterdir()):
+    inside = [file for file in list_files(data) if is_image(file)]
+    stems = {_stem(file) for file in files}
+    if not stems or any(_stem(file) in stems for file in inside):
+        return data, inside
+    parent = data.resolve().parent
+    for folder in sorted(parent.iterdir()):
         if folder.name.lower() in IMAGE_FOLDERS and folder.is_dir():
             others = [file for file in list_files(folder) if is_image(file)]
-            if any(_stem(file) in wanted for file in others):
+            if any(_stem(file) in stems for file in others):
                 return folder, others
-    return data, found
+    return data, inside
 
 
 def pair_files(
@@ -63,19 +63,19 @@ def pair_files(
 ) -> list[str]:
     """The image of each annotation file.
 
-    First by place and name (:func:`pair_key`), then by the name without suffix wherever the image lies, then by the
-    file name that the annotation itself gives; the last two are noted. Only listed images are ever the answer, so
-    nothing else is opened, whatever the annotations say.
+    Matched first by folder and name (:func:`pair_key`), then by the name without suffix in any folder, then by the
+    image name written in the annotation; the last two are noted. Only listed images are returned, so no other file is
+    opened, whatever the annotations contain.
 
     Args:
         files: annotation files, relative to the data folder.
-        images: all images, relative to theirs.
-        source: what messages call the data set.
-        names: the image's name inside each annotation file ("" for none); not needed.
+        images: all images, relative to the image folder.
+        source: name of the data set in messages.
+        names: the image's name inside each annotation file ("" for none); optional.
 
     Raises:
-        DataError: annotation files without image, or with several that fit, or two with the same image; with their
-            number and the first five.
+        DataError: annotation files without image, or with several matching images, or two with the same image; with
+            their number and the first five.
     """
     by_key: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
@@ -83,52 +83,53 @@ def pair_files(
     for image in images:
         by_key.setdefault(pair_key(image), []).append(image)
         by_stem.setdefault(_stem(image), []).append(image)
-        by_name.setdefault(_base(image), []).append(image)
-    found: list[str] = []
-    missing, several = [], []
+        by_name.setdefault(_file_name(image), []).append(image)
+    paired: list[str] = []
+    missing, ambiguous = [], []
     for file, name in zip(files, names or [""] * len(files), strict=True):
-        named = _base(name)
-        same = by_key.get(pair_key(file), [])
-        if not same:
-            same = by_stem.get(_stem(file), []) or by_name.get(named, [])
-            if len(same) == 1:
-                notes.add("image found by its name alone, in another folder than expected", f"{file}: {same[0]}")
-        if len(same) > 1:
-            same = [image for image in same if _base(image) == named] or same
-        if len(same) > 1:
-            same = [image for image in same if _folder(image) == _folder(file)] or same
-        if len(same) == 1:
-            found.append(same[0])
-        elif same:
-            several.append(f"{file} ({first_few(same)})")
+        stated_name = _file_name(name)
+        matches = by_key.get(pair_key(file), [])
+        if not matches:
+            matches = by_stem.get(_stem(file), []) or by_name.get(stated_name, [])
+            if len(matches) == 1:
+                notes.add("image found by its name alone, in an unexpected folder", f"{file}: {matches[0]}")
+        if len(matches) > 1:
+            matches = [image for image in matches if _file_name(image) == stated_name] or matches
+        if len(matches) > 1:
+            matches = [image for image in matches if _folder(image) == _folder(file)] or matches
+        if len(matches) == 1:
+            paired.append(matches[0])
+        elif matches:
+            ambiguous.append(f"{file} ({first_few(matches)})")
         else:
             missing.append(file)
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(files)} annotation files have no image: {first_few(missing)}; add the "
-            "images, remove these files, or pass the folder of the images with --images"
+            "images, remove these files, or pass the image folder with --images"
         )
-    if several:
+    if ambiguous:
         raise DataError(
-            f"{source}: {len(several)} of {len(files)} annotation files fit several images: {first_few(several)}; "
-            "keep one image of each name"
+            f"{source}: {len(ambiguous)} of {len(files)} annotation files match several images: "
+            f"{first_few(ambiguous)}; keep one image of each name"
         )
-    _check_once(files, found, source)
-    return found
+    _check_unique(files, paired, source)
+    return paired
 
 
-def _check_once(files: Sequence[str], found: Sequence[str], source: str) -> None:
+def _check_unique(files: Sequence[str], images: Sequence[str], source: str) -> None:
+    """DataError if one image has two annotation files."""
     first: dict[str, str] = {}
-    for file, image in zip(files, found, strict=True):
+    for file, image in zip(files, images, strict=True):
         if image in first:
             raise DataError(
-                f"{source}: the image {image} is annotated by {first[image]} and by {file}; keep one of them, or "
+                f"{source}: the image {image} is annotated in {first[image]} and in {file}; keep one of them, or "
                 "add the image of the other"
             )
         first[image] = file
 
 
-def _base(name: str) -> str:
+def _file_name(name: str) -> str:
     return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
 
 

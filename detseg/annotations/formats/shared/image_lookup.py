@@ -1,4 +1,4 @@
-"""Image files found by the names that annotation files of any machine have for them."""
+"""Find image files by the names in annotation files, including paths written on other machines."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from detseg.errors import DataError
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One image that an annotation file speaks of.
+class ImageReference:
+    """The image that an annotation refers to.
 
     Attributes:
-        name: as it stands there: a file name, a path below some folder, or an absolute path of another machine.
-        near: folder of the annotation file, relative to the data folder: the first place to look.
-        part: a word such as "train" that tells equal names apart by a folder of that name; "" for none.
+        name: as written in the file: a file name, a path below some folder, or an absolute path of another machine.
+        folder: folder of the annotation file, relative to the data folder: searched first.
+        subset: a word such as "train"; of several images with the same name, the one in a folder with this name is
+            used; "" for none.
     """
 
     name: str
-    near: str = ""
-    part: str = ""
+    folder: str = ""
+    subset: str = ""
 
 
 class ImageLookup:
-    """All images below a folder, asked by name.
+    """All images below a folder, searched by name.
 
-    A name is only ever compared with the files that lie in the folder, so nothing outside it is opened, whatever the
-    annotation file says. Unicode forms, backslashes and, for names without an image's suffix, the suffix make no
-    difference.
+    A name is only compared with the files that exist in the folder, so no file outside it is opened, whatever the
+    annotation file contains. Unicode normal forms and backslashes are treated as equal, and so is the suffix for names
+    without an image suffix.
     """
 
     def __init__(self, root: Path) -> None:
@@ -44,127 +45,135 @@ class ImageLookup:
         self._by_stem: dict[str, list[str]] = {}
         self.files = [file for file in list_files(root) if is_image(file)]
         for file in self.files:
-            self._exact[_plain(file)] = file
-            name = _plain(file).rpartition("/")[2]
+            self._exact[_normalized(file)] = file
+            name = _normalized(file).rpartition("/")[2]
             self._by_name.setdefault(name, []).append(file)
             self._by_stem.setdefault(name.rpartition(".")[0], []).append(file)
 
-    def find(self, wanted: Wanted) -> tuple[list[str], bool]:
-        """The files that fit best (one, none, or several that cannot be told apart), relative to the folder; and
-        whether their path agrees with the name in its end only."""
-        for start in _starts(wanted):
-            exact = self._exact.get(_plain(os.path.normpath(f"{start}/{wanted.name}" if start else wanted.name)))
+    def find(self, reference: ImageReference) -> tuple[list[str], bool]:
+        """The files that match best (one, none, or several if ambiguous), relative to the folder; and whether only
+        the end of the path matches."""
+        for start in _start_folders(reference):
+            path = f"{start}/{reference.name}" if start else reference.name
+            exact = self._exact.get(_normalized(os.path.normpath(path)))
             if exact is not None:
                 return [exact], False
-        parts, cut = _parts(wanted.name)
+        parts, cut = _path_parts(reference.name)
         if not parts:
             return [], False
         by_stem = not is_image(parts[-1])
         candidates = (self._by_stem if by_stem else self._by_name).get(parts[-1], [])
         for dropped in range(len(parts)):  # the longest common end
             tail = parts[dropped:]
-            found = [file for file in candidates if _ends_with(file, tail, by_stem)]
-            if found:
-                return _closest(found, tail, wanted), cut or dropped > 0
+            matches = [file for file in candidates if _ends_with(file, tail, by_stem)]
+            if matches:
+                return _preferred(matches, reference), cut or dropped > 0
         return [], False
 
 
 def look_up_images(
-    wanted: Sequence[Wanted], base: Path, images: str | os.PathLike[str] | None, source: str, notes: RepairLog
+    references: Sequence[ImageReference],
+    base: Path,
+    images: str | os.PathLike[str] | None,
+    source: str,
+    notes: RepairLog,
 ) -> tuple[Path, list[str]]:
-    """The folder of the images, and each image's path in it with forward slashes.
+    """The image folder, and the path of each image in it with forward slashes.
 
-    A path whose first folders are not there (it is of another machine, or leads out of the folder) is matched by its
-    end, down to the file name alone, with a note. Images beside those found that nobody asked for are noted.
+    A path whose first folders do not exist (it is from another machine, or leads out of the folder) is matched by its
+    end, down to the file name alone, with a note. Images in the same folders without annotation are noted.
 
     Args:
-        wanted: what the annotations name.
-        base: the data folder: where to look, and else in a folder of images beside it.
-        images: the folder to look in instead.
-        source: what messages call the data set.
+        references: the images that the annotations refer to.
+        base: the data folder: searched first, then image folders next to it.
+        images: the folder to search instead.
+        source: name of the data set in messages.
 
     Raises:
-        DataError: images that are not there, or of which several fit: their number and the first five.
+        DataError: images that are missing, or that match several files: their number and the first five.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"{images}: no such image folder")
-    search = _best_search(wanted, base, None if images is None else Path(images))
-    found, missing, several = [], [], []
-    for one in wanted:
-        files, by_end = search.find(one)
+    lookup = _select_lookup(references, base, None if images is None else Path(images))
+    paths, missing, ambiguous = [], [], []
+    for reference in references:
+        files, end_only = lookup.find(reference)
         if len(files) == 1:
-            found.append(files[0])
-            if by_end:
-                notes.add("image of a path elsewhere found by its file name", f"{one.name} as {files[0]}")
+            paths.append(files[0])
+            if end_only:
+                notes.add(
+                    "image with a path of another machine found by its file name", f"{reference.name} as {files[0]}"
+                )
         elif files:
-            several.append(f"{one.name} ({first_few(files)})")
+            ambiguous.append(f"{reference.name} ({first_few(files)})")
         else:
-            missing.append(one.name or "(no name)")
+            missing.append(reference.name or "(no name)")
     if missing:
         raise DataError(
-            f"{source}: {len(missing)} of {len(wanted)} images are not in {search.root}: {first_few(missing)}; add "
-            "the files, remove their annotations, or pass the folder that holds them with --images"
+            f"{source}: {len(missing)} of {len(references)} images are not in {lookup.root}: {first_few(missing)}; "
+            "add the files, remove their annotations, or pass the folder that contains them with --images"
         )
-    if several:
+    if ambiguous:
         raise DataError(
-            f"{source}: {len(several)} of {len(wanted)} images fit more than one file: {first_few(several)}; write "
-            "the path below the image folder, or pass the right folder with --images"
+            f"{source}: {len(ambiguous)} of {len(references)} images match more than one file: "
+            f"{first_few(ambiguous)}; write the path below the image folder, or pass the right folder with --images"
         )
-    _note_unnamed(search, found, notes)
-    return search.root, found
+    _note_unannotated(lookup, paths, notes)
+    return lookup.root, paths
 
 
-def _best_search(wanted: Sequence[Wanted], base: Path, images: Path | None) -> ImageLookup:
-    search = ImageLookup(base if images is None else images)
-    if images is not None or not wanted or any(search.find(one)[0] for one in wanted):
-        return search
-    beside = base.resolve().parent
-    for folder in sorted(beside.iterdir()) if beside.is_dir() else []:
+def _select_lookup(references: Sequence[ImageReference], base: Path, images: Path | None) -> ImageLookup:
+    lookup = ImageLookup(base if images is None else images)
+    if images is not None or not references or any(lookup.find(reference)[0] for reference in references):
+        return lookup
+    parent = base.resolve().parent
+    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
         if folder.name.lower() in IMAGE_FOLDERS and folder.is_dir():
             other = ImageLookup(folder)
-            if any(other.find(one)[0] for one in wanted):
+            if any(other.find(reference)[0] for reference in references):
                 return other
-    return search
+    return lookup
 
 
-def _note_unnamed(search: ImageLookup, found: Sequence[str], notes: RepairLog) -> None:
-    used = set(found)
+def _note_unannotated(lookup: ImageLookup, paths: Sequence[str], notes: RepairLog) -> None:
+    used = set(paths)
     folders = {file.rpartition("/")[0] for file in used}
-    for file in search.files:
+    for file in lookup.files:
         if file not in used and file.rpartition("/")[0] in folders:
-            notes.add("image that no annotation names left out", file)
+            notes.add("image without annotation left out", file)
 
 
-def _closest(found: list[str], tail: list[str], wanted: Wanted) -> list[str]:
-    """Of several files: those in a folder of the part; else the one beside the annotations, or in images/."""
-    if len(found) == 1:
-        return found
-    part = wanted.part.lower()
-    inside = [file for file in found if part in file.lower().split("/")[:-1]]
-    if part:
-        return inside if len(inside) == 1 else found
-    beside = [file for file in found if _plain(file).rpartition("/")[0] in _starts(wanted)]
-    return beside[:1] or found
+def _preferred(files: list[str], reference: ImageReference) -> list[str]:
+    """Of several files: those in a folder of the subset; else the one next to the annotations, or in images/."""
+    if len(files) == 1:
+        return files
+    subset = reference.subset.lower()
+    inside = [file for file in files if subset in file.lower().split("/")[:-1]]
+    if subset:
+        return inside if len(inside) == 1 else files
+    nearby = [file for file in files if _normalized(file).rpartition("/")[0] in _start_folders(reference)]
+    return nearby[:1] or files
 
 
-def _starts(wanted: Wanted) -> list[str]:
-    """Folders that a path may begin at, the likeliest first."""
-    near = f"{_plain(wanted.near)}/" if wanted.near else ""
-    folders = [f"{near}images/{wanted.part}", f"{near}{wanted.part}"] if wanted.part else []
-    return [*folders, near.rstrip("/"), f"{near}images", "", "images"]
+def _start_folders(reference: ImageReference) -> list[str]:
+    """Folders that a path may be relative to, the most likely first."""
+    folder = f"{_normalized(reference.folder)}/" if reference.folder else ""
+    subset = reference.subset
+    folders = [f"{folder}images/{subset}", f"{folder}{subset}"] if subset else []
+    return [*folders, folder.rstrip("/"), f"{folder}images", "", "images"]
 
 
 def _ends_with(file: str, tail: list[str], by_stem: bool) -> bool:
-    have = _plain(file).split("/")
+    parts = _normalized(file).split("/")
     if by_stem:
-        have[-1] = have[-1].rpartition(".")[0]
-    return have[-len(tail) :] == tail
+        parts[-1] = parts[-1].rpartition(".")[0]
+    return parts[-len(tail) :] == tail
 
 
-def _parts(name: str) -> tuple[list[str], bool]:
-    """Folders and file of a path of any system, and whether a root, a drive or what stands before ``..`` was cut."""
-    path = _plain(name).replace("\\", "/")
+def _path_parts(name: str) -> tuple[list[str], bool]:
+    """Folders and file of a path of any system, and whether a root, a drive or the part before ``..`` was removed."""
+    path = _normalized(name).replace("\\", "/")
     parts = [part for part in path.split("/") if part not in ("", ".")]
     cut = path.startswith("/") or ".." in parts
     while ".." in parts:
@@ -174,5 +183,5 @@ def _parts(name: str) -> tuple[list[str], bool]:
     return parts, cut
 
 
-def _plain(name: str) -> str:
+def _normalized(name: str) -> str:
     return unicodedata.normalize("NFC", name)

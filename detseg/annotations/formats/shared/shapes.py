@@ -1,4 +1,4 @@
-"""What people drew on images, as the files of labelling tools say it, and the table of it."""
+"""Build a table from boxes, polygons and other shapes drawn in labelling tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.image_lookup import Wanted, look_up_images
+from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
 from detseg.annotations.frame import Frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.repair_log import RepairLog
@@ -28,30 +28,30 @@ from detseg.structures import RLE
 
 HW = tuple[int, int]
 CORNERS = 72
-"""Corners of the polygon that stands for a circle or an ellipse: its area is 0.13 % smaller."""
+"""Vertices of the polygon that approximates a circle or an ellipse: its area is 0.13 % smaller."""
 
-LEFT_OUT = "shape that is neither box nor polygon left out"
+UNSUPPORTED_SHAPE = "shape that is neither box nor polygon left out"
 
 
 MIN_SIDE = 8.0
-"""Pixels: a box around landmarks is at least so wide and high. Finer than one cell of the finest feature map, an
-object cannot be found; a box around a single landmark, or two at one height, would have no area at all."""
+"""Pixels: minimum width and height of a box around landmarks. An object smaller than one cell of the finest feature
+map cannot be detected; a box around a single landmark, or two at the same height, would have no area."""
 
 ONLY_CLASS = "object"
-"""The class of all boxes of a file that names none."""
+"""The class of all boxes of a file that states none."""
 
 
 @dataclass
 class ShapeInstance:
-    """One object, in the coordinates of its file; numbers are finite or refused later.
+    """One object, in the coordinates of its file; numbers that are not finite are rejected later.
 
     Attributes:
-        class_name: "" where the file gives none.
-        where: the beginning of messages.
-        box_xywh: None takes it from the outline.
-        rings: polygons as flat x, y, ... or [V, 2]; unchecked.
-        difficult: trained on, but not counted as missed.
-        mask: an RLE instead, of the size of the image in the file.
+        class_name: "" where the file states none.
+        where: file and position, the beginning of messages.
+        box_xywh: None computes it from the outline.
+        rings: polygons as flat x, y, ... or [V, 2]; not yet validated.
+        difficult: used for training, but not counted as missed.
+        mask: an RLE instead of polygons, with the image size stated in the file.
         keypoints: float64 [P, 3].
     """
 
@@ -66,16 +66,16 @@ class ShapeInstance:
 
 @dataclass
 class ShapeAnnotation:
-    """One image and what was drawn on it.
+    """One image and the objects drawn on it.
 
     Attributes:
-        image: how to find it.
-        where: the beginning of messages.
+        image: the image file that the annotation refers to.
+        where: file and position, the beginning of messages.
         size_hw: height and width that the file states; None if it states none.
         split: "train", "val", "test" or "".
     """
 
-    image: Wanted
+    image: ImageReference
     where: str
     size_hw: HW | None = None
     split: str = ""
@@ -84,65 +84,65 @@ class ShapeAnnotation:
 
 @dataclass(frozen=True)
 class ClassList:
-    """Classes that the format lists itself, in its order, with its own ids (1..K if it has none)."""
+    """Class list stored in the data set, in its order, with its category ids (1..K if there are none)."""
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...] = ()
 
 
 def shapes_table(
-    drawn: Sequence[ShapeAnnotation],
+    annotations: Sequence[ShapeAnnotation],
     base: Path,
     images: str | os.PathLike[str] | None,
     *,
     source: str,
     notes: RepairLog,
-    listed: ClassList | None = None,
+    class_list: ClassList | None = None,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     schema: KeypointSchema | None = None,
 ) -> AnnotationTable:
     """Find the images, read their headers, and build the table.
 
-    Labelling tools and OpenCV show images upright, so coordinates are taken as upright ones unless the stated size
-    is that of the stored pixels and of these only; where EXIF turns an image and no size tells, that is noted.
+    Labelling tools and OpenCV show images upright, so coordinates are assumed to be upright unless the stated size
+    matches only the stored pixels; where EXIF rotates an image and the size does not decide, that is noted.
 
     Args:
-        drawn: the images in the order of the table.
+        annotations: the images in the order of the table.
         base: the data folder.
-        images: folder of the images if it is another.
-        source: what messages call the data set.
-        notes: of the reader so far.
-        listed: the format's own class list; None takes the names that occur, sorted.
+        images: image folder, if it is a different one.
+        source: name of the data set in messages.
+        notes: notes of the reader so far.
+        class_list: the data set's class list; None uses the names that occur, sorted.
         classes: names that become labels 1, 2, ... in this order.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         schema: keypoints of every instance.
 
     Raises:
-        DataError: what cannot be used, with file and place.
+        DataError: input that cannot be used, with file and position.
     """
-    class_map, known = _class_map(drawn, listed, classes, source)
-    root, names = look_up_images([one.image for one in drawn], base, images, source, notes)
-    _check_once(drawn, names, source)
+    class_map, class_names = _class_map(annotations, class_list, classes, source)
+    root, names = look_up_images([annotation.image for annotation in annotations], base, images, source, notes)
+    _check_unique(annotations, names, source)
     headers = read_headers(root, names, source)
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
-    stored_frames = _stored_frames(drawn, names, headers, source, builder.notes)
-    for one, name, header, stored_frame in zip(drawn, names, headers, stored_frames, strict=True):
+    stored_frames = _stored_frames(annotations, names, headers, source, builder.notes)
+    for annotation, name, header, stored_frame in zip(annotations, names, headers, stored_frames, strict=True):
         builder.add_image(
-            name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=one.split
+            name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=annotation.split
         )
         frame = Frame(header.size_hw, header.orientation if stored_frame else 1)
-        own_hw = header.size_hw if stored_frame else upright_hw(header.size_hw, header.orientation)
-        for instance in one.instances:
-            if not _has_class(instance, known, bad_instances, builder.notes, source):
+        frame_hw = header.size_hw if stored_frame else upright_hw(header.size_hw, header.orientation)
+        for instance in annotation.instances:
+            if not _has_class(instance, class_names, bad_instances, builder.notes, source):
                 continue
             if instance.class_name not in class_map.names:
-                builder.notes.add("instance of a class that was not selected left out", instance.where)
+                builder.notes.add("instance of an unselected class left out", instance.where)
                 continue
-            given, outline = _outline(instance, own_hw, builder.notes)
-            box, segmentation, keypoints = frame.upright(
-                None if given is None else np.array(given, np.float64), outline, instance.keypoints
+            stated_box, outline = _box_and_outline(instance, frame_hw, builder.notes)
+            box, segmentation, keypoints = frame.to_upright(
+                None if stated_box is None else np.array(stated_box, np.float64), outline, instance.keypoints
             )
             builder.add_instance(
                 None if box is None else box.tolist(),
@@ -156,12 +156,13 @@ def shapes_table(
 
 
 def ellipse_ring(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> npt.NDArray[np.float64]:
-    """[CORNERS, 2]: points on an ellipse, turned clockwise (y points down) about its centre."""
+    """[CORNERS, 2]: points on an ellipse, rotated clockwise (y points down) about its centre."""
     angle = np.arange(CORNERS) * (2 * np.pi / CORNERS)
-    with np.errstate(over="ignore", invalid="ignore"):  # absurd numbers become infinite and are refused later
-        turn = np.deg2rad(degrees)
+    with np.errstate(over="ignore", invalid="ignore"):  # overflowing numbers become infinite and are rejected later
+        rotation = np.deg2rad(degrees)
         x, y = rx * np.cos(angle), ry * np.sin(angle)
-        return np.column_stack([cx + x * np.cos(turn) - y * np.sin(turn), cy + x * np.sin(turn) + y * np.cos(turn)])
+        cos, sin = np.cos(rotation), np.sin(rotation)
+        return np.column_stack([cx + x * cos - y * sin, cy + x * sin + y * cos])
 
 
 def extent_xywh(points: npt.ArrayLike) -> list[float]:
@@ -173,7 +174,7 @@ def extent_xywh(points: npt.ArrayLike) -> list[float]:
 
 
 def landmark_box(points: npt.NDArray[np.float64], where: str, notes: RepairLog) -> list[float]:
-    """x, y, width, height around the labelled of the points [P, 3] (at least one), widened to ``MIN_SIDE``, noted."""
+    """x, y, width, height around the labelled points of [P, 3] (at least one); widening to ``MIN_SIDE`` is noted."""
     x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
     if min(width, height) < MIN_SIDE:
         notes.add(f"box around landmarks widened to {MIN_SIDE:g} px", where)
@@ -182,78 +183,83 @@ def landmark_box(points: npt.NDArray[np.float64], where: str, notes: RepairLog) 
 
 
 def _class_map(
-    drawn: Sequence[ShapeAnnotation], listed: ClassList | None, classes: Sequence[str] | None, source: str
+    annotations: Sequence[ShapeAnnotation], class_list: ClassList | None, classes: Sequence[str] | None, source: str
 ) -> tuple[ClassMap, tuple[str, ...]]:
-    """The selected classes, and all that are known."""
-    if listed is None:
-        names = {instance.class_name for one in drawn for instance in one.instances} - {""}
-        everything = ClassMap.from_names(sorted(names))
+    """The selected classes, and the names of all classes."""
+    if class_list is None:
+        names = {instance.class_name for annotation in annotations for instance in annotation.instances} - {""}
+        all_classes = ClassMap.from_names(sorted(names))
     else:
-        everything = ClassMap(listed.names, listed.category_ids)
-    return everything.select(classes, source), everything.names
+        all_classes = ClassMap(class_list.names, class_list.category_ids)
+    return all_classes.select(classes, source), all_classes.names
 
 
 def _has_class(
-    instance: ShapeInstance, known: Sequence[str], bad_instances: str, notes: RepairLog, source: str
+    instance: ShapeInstance, class_names: Sequence[str], bad_instances: str, notes: RepairLog, source: str
 ) -> bool:
     if not instance.class_name:
         if bad_instances == "error":
-            raise DataError(f"{instance.where}: no class; name it, remove it, or pass --bad-instances drop")
+            raise DataError(
+                f"{instance.where}: no class; add the class, remove the instance, or pass --bad-instances drop"
+            )
         notes.add("instance without a class dropped", instance.where)
         return False
-    if instance.class_name not in known:
+    if instance.class_name not in class_names:
         raise DataError(
             f"{instance.where}: class {instance.class_name!r} is not in the class list of {source} "
-            f"({', '.join(known) or 'which is empty'}); add it there or correct it"
+            f"({', '.join(class_names) or 'which is empty'}); add it there or correct it"
         )
     return True
 
 
-def _check_once(drawn: Sequence[ShapeAnnotation], names: Sequence[str], source: str) -> None:
-    """One image has one record, or one a split: then the doctor finds it."""
-    seen: dict[tuple[str, str], str] = {}
-    for one, name in zip(drawn, names, strict=True):
-        first = seen.setdefault((name, one.split), one.where)
-        if first is not one.where:
+def _check_unique(annotations: Sequence[ShapeAnnotation], names: Sequence[str], source: str) -> None:
+    """DataError if an image has two records in one split. The doctor reports an image in several splits."""
+    first_place: dict[tuple[str, str], str] = {}
+    for annotation, name in zip(annotations, names, strict=True):
+        first = first_place.setdefault((name, annotation.split), annotation.where)
+        if first is not annotation.where:
             raise DataError(
-                f"{source}: the image {name} is annotated by {first} and by {one.where}; keep one of them, or "
-                "give each the name of its own image"
+                f"{source}: the image {name} is annotated in {first} and in {annotation.where}; keep one of them, or "
+                "correct the image names"
             )
 
 
 def _stored_frames(
-    drawn: Sequence[ShapeAnnotation],
+    annotations: Sequence[ShapeAnnotation],
     names: Sequence[str],
     headers: Sequence[ImageHeader],
     source: str,
     notes: RepairLog,
 ) -> list[bool]:
-    """Of each image: whether its coordinates are those of the stored pixels."""
-    frames, misfits = [], []
-    for one, name, header in zip(drawn, names, headers, strict=True):
+    """For each image: whether its coordinates refer to the stored pixels."""
+    stored_frames, mismatches = [], []
+    for annotation, name, header in zip(annotations, names, headers, strict=True):
+        stated_hw = annotation.size_hw
         upright = upright_hw(header.size_hw, header.orientation)
-        frames.append(one.size_hw == header.size_hw != upright)
-        if one.size_hw is not None and one.size_hw not in (upright, header.size_hw):
-            (height, width), (file_height, file_width) = one.size_hw, header.size_hw
-            misfits.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
-        elif header.orientation != 1 and (one.size_hw is None or header.size_hw == upright):
-            notes.add("image that EXIF turns: coordinates are taken as those of the upright image", name)
-    if misfits:
+        stored_frames.append(stated_hw == header.size_hw != upright)
+        if stated_hw is not None and stated_hw not in (upright, header.size_hw):
+            (height, width), (file_height, file_width) = stated_hw, header.size_hw
+            mismatches.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
+        elif header.orientation != 1 and (stated_hw is None or header.size_hw == upright):
+            notes.add("image rotated by EXIF: coordinates are assumed to refer to the upright image", name)
+    if mismatches:
         raise DataError(
-            f"{source}: {len(misfits)} of {len(names)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
-            "correct width and height"
+            f"{source}: the size (width x height) of {len(mismatches)} of {len(names)} images differs from the "
+            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            "annotations and correct width and height"
         )
-    return frames
+    return stored_frames
 
 
-def _outline(instance: ShapeInstance, own_hw: HW, notes: RepairLog) -> tuple[Sequence[float] | None, Segmentation]:
-    """Box (None: that of the outline) and checked outline; rings of fewer than three points are left out, noted."""
+def _box_and_outline(
+    instance: ShapeInstance, frame_hw: HW, notes: RepairLog
+) -> tuple[Sequence[float] | None, Segmentation]:
+    """Box (None: computed from the outline) and validated outline; rings of fewer than three points are left out."""
     if instance.mask is not None:
-        if tuple(instance.mask["size"]) != own_hw:
+        if tuple(instance.mask["size"]) != frame_hw:
             raise DataError(
-                f"{instance.where}: a mask of height and width {list(instance.mask['size'])} in an image of "
-                f"{list(own_hw)}; make the mask again from this image"
+                f"{instance.where}: the mask has height and width {list(instance.mask['size'])}, the image "
+                f"{list(frame_hw)}; create the mask again from this image"
             )
         return instance.box_xywh, instance.mask
     if not instance.rings:
@@ -263,7 +269,7 @@ def _outline(instance: ShapeInstance, own_hw: HW, notes: RepairLog) -> tuple[Seq
     if len(rings) < len(flat):
         notes.add("polygon ring with fewer than three points left out", instance.where)
     if rings:
-        return instance.box_xywh, check_polygons(rings, own_hw, instance.where)
+        return instance.box_xywh, check_polygons(rings, frame_hw, instance.where)
     notes.add("instance left without a mask", instance.where)
     points = np.concatenate(flat)
     if instance.box_xywh is None and points.size:

@@ -1,4 +1,4 @@
-"""Small text files of data sets, as lines."""
+"""Read text files of data sets, and the numbers in them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from detseg.errors import DataError
 
 MAX_BYTES = 2**30
-"""A larger file is no list and no annotation of one image."""
+"""A larger file is neither a list nor the annotation of one image."""
 
 
 def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
-    """A UTF-8 text; a byte order mark is accepted.
+    """Read UTF-8 text; a byte order mark is accepted.
 
     Args:
-        name: what messages call the file.
-        max_bytes: a larger file is refused unread.
+        name: name of the file in messages.
+        max_bytes: a larger file is rejected without reading it.
 
     Raises:
         DataError: the file is too large or not UTF-8.
@@ -24,7 +24,7 @@ def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
     """
     size = path.stat().st_size
     if size > max_bytes:
-        raise DataError(f"{name}: {size} bytes, more than the {max_bytes} that such a file may have; divide it")
+        raise DataError(f"{name}: {size} bytes, more than the limit of {max_bytes}; split it into smaller files")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,8 +33,8 @@ def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
         ) from None
 
 
-def finite(text: str) -> float | None:
-    """The number that ``text`` writes; None if it is none, or not finite."""
+def parse_finite(text: str) -> float | None:
+    """``text`` as a float; None if it is not a number, or not finite."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a writer of a format made, and what it could not write."""
+"""Result of writing a table in some format."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from detseg.annotations.repair_log import RepairLog
 
 
 @dataclass(frozen=True)
-class Written:
-    """The result of writing a table in some format.
+class WriteResult:
+    """Image paths of a written table, and the notes of what could not be written.
 
     Attributes:
-        images: for each image of the table, where below the written folder its image has to lie, with forward
+        images: for each image of the table, the path to copy it to, relative to the written folder, with forward
             slashes.
-        notes: what the format cannot hold, counted, the first few named.
+        notes: what the format cannot store, counted, with the first few examples.
     """
 
     images: list[str]

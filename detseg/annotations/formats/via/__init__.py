@@ -1,1 +1,1 @@
-"""Reader and writer of VGG Image Annotator JSON."""
+"""Read and write VGG Image Annotator (VIA) JSON."""

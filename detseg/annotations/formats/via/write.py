@@ -1,4 +1,4 @@
-"""A table as a project of VIA 2."""
+"""Write a table as a VIA 2 project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detseg.annotations.formats.shared.writing import (
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.masks import segmentation_box
@@ -22,11 +22,11 @@ IMAGES = "images"
 PROJECT = "via_project.json"
 
 
-def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """``via_project.json`` with a dropdown attribute ``class``; VIA opens it as a project. Coordinates are upright.
+def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write the VIA project ``via_project.json`` with a dropdown attribute ``class``. Coordinates are upright.
 
-    An instance of one ring is a polygon; any other is the rectangle of its box, because VIA has one ring a region and
-    no masks. An image without instances is an entry without regions.
+    An instance with one ring is written as a polygon, any other as its box, because VIA has one ring per region and no
+    masks. An image without instances is an entry without regions.
 
     Raises:
         DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
@@ -42,7 +42,7 @@ def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written
             shape = _shape(record, row, notes) if segmentation is not None else _rect(record, row)
             label = table.class_map.name_of(int(record.labels[row]))
             regions.append({"shape_attributes": shape, "region_attributes": {"class": label}})
-        size = record.path.stat().st_size if record.path.is_file() else -1  # VIA's key is name and size in bytes
+        size = record.path.stat().st_size if record.path.is_file() else -1  # VIA uses name and size in bytes as the key
         key = f"{name}{size}"
         if key in entries:
             key = f"{key}-{record.split}"
@@ -61,7 +61,7 @@ def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written
         "_via_image_id_list": list(entries),
     }
     write_json(root / PROJECT, value)
-    return Written([f"{IMAGES}/{name}" for name in names], notes)
+    return WriteResult([f"{IMAGES}/{name}" for name in names], notes)
 
 
 def _rect(record: Record, row: int) -> dict[str, Any]:
@@ -70,13 +70,13 @@ def _rect(record: Record, row: int) -> dict[str, Any]:
 
 
 def _shape(record: Record, row: int, notes: RepairLog) -> dict[str, Any]:
-    """The polygon of an instance that has one ring, else its box."""
+    """The polygon of an instance with one ring, else its box."""
     segmentation = record.segmentations[row]
     where = f"{record.name}, instance {row}"
     if isinstance(segmentation, dict) or segmentation is None or len(segmentation) != 1:
-        notes.add("mask that is not one polygon not written, only its box", where)
+        notes.add("mask that is not a single polygon not written, only its box", where)
         return _rect(record, row)
     if differs_from_outline(record.boxes_xywh[row], segmentation_box(segmentation)):
-        notes.add("box that is not the one around its outline not written", where)
+        notes.add("box that differs from its outline not written", where)
     ring = segmentation[0]
     return {"name": "polygon", "all_points_x": ring[:, 0].tolist(), "all_points_y": ring[:, 1].tolist()}

@@ -1,1 +1,1 @@
-"""Reader and writer of Pascal VOC XML."""
+"""Read and write Pascal VOC XML."""

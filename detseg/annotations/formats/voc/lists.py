@@ -1,4 +1,4 @@
-"""The lists of a Pascal VOC folder: ImageSets/Main says which image is for what, labelmap.txt which classes exist."""
+"""Read the lists of a Pascal VOC folder: splits from ImageSets/Main, class names from labelmap.txt."""
 
 from __future__ import annotations
 
@@ -12,59 +12,62 @@ from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
-_WHOLE = ("trainval", "default")  # lists that do not divide
-_FLAG = re.compile(r"\s+-?[01]$")  # what lists of one class have behind the name
+_COMBINED = ("trainval", "default")  # lists that do not define one split
+_FLAG = re.compile(r"\s+-?[01]$")  # follows the name in single-class lists
 
 
-def read_image_sets(root: Path, files: list[str], known: Collection[str], notes: RepairLog) -> dict[str, str] | None:
-    """What ImageSets/Main says of each image; None if there are no such lists.
+def read_image_sets(
+    root: Path, files: list[str], annotation_keys: Collection[str], notes: RepairLog
+) -> dict[str, str] | None:
+    """The split of each image from ImageSets/Main; None if there are no such lists.
 
-    ``train``, ``val``, ``test`` and their usual variants count; ``trainval`` alone means train; lists of one class
-    (``aeroplane_train``) are passed over.
+    ``train``, ``val``, ``test`` and their usual variants are used; ``trainval`` alone means train; single-class lists
+    (``aeroplane_train``) are skipped.
 
     Args:
         root: the data folder.
         files: all files in it.
-        known: ``pair_key`` of each annotation file.
-        notes: names that have no annotation file are noted here.
+        annotation_keys: ``pair_key`` of each annotation file.
+        notes: names without an annotation file are noted here.
 
     Returns:
-        ``pair_key -> "train" | "val" | "test" | ""``; images in no list are missing.
+        ``pair_key -> "train" | "val" | "test" | ""``; images that are in no list are missing.
 
     Raises:
-        DataError: an image is in two lists that exclude each other; a list is not UTF-8.
+        DataError: an image is in two lists of different splits; a list is not UTF-8.
     """
     lists = [file for file in files if re.search(r"(^|/)imagesets/main/[^/]+\.txt$", file, re.IGNORECASE)]
-    lists = [file for file in lists if _part(file) in ("train", "val", "test", *_WHOLE)]
+    lists = [file for file in lists if _list_split(file) in ("train", "val", "test", *_COMBINED)]
     if not lists:
         return None
-    found: dict[str, tuple[str, str]] = {}
-    for file in sorted(lists, key=lambda file: _part(file) in _WHOLE):  # those that divide come first
-        part = {"trainval": "train", "default": ""}.get(_part(file), _part(file))
+    assigned: dict[str, tuple[str, str]] = {}
+    for file in sorted(lists, key=lambda file: _list_split(file) in _COMBINED):  # lists of one split come first
+        split = {"trainval": "train", "default": ""}.get(_list_split(file), _list_split(file))
         base = "/".join(PurePosixPath(file).parts[:-3])
         for line in read_text(root / file, file).splitlines():
             name = line.strip().strip('"')
-            key = _key(base, name)
-            if key not in known:
+            key = _list_key(base, name)
+            if key not in annotation_keys:
                 bare = _FLAG.sub("", name).strip().strip('"')
-                key = _key(base, bare.rpartition(".")[0] if is_image(bare) else bare)
-            if not name or (key not in known and name.startswith("#")):
+                key = _list_key(base, bare.rpartition(".")[0] if is_image(bare) else bare)
+            if not name or (key not in annotation_keys and name.startswith("#")):
                 continue
-            if key not in known:
-                notes.add("name in a list without annotation file left out", f"{file}: {name}")
+            if key not in annotation_keys:
+                notes.add("listed name without an annotation file ignored", f"{file}: {name}")
                 continue
-            first, where = found.setdefault(key, (part, file))
-            if first != part and _part(file) not in _WHOLE:
+            first_split, first_file = assigned.setdefault(key, (split, file))
+            if first_split != split and _list_split(file) not in _COMBINED:
                 raise DataError(
-                    f"{file}: {name} is also in {where}; an image is for {first} or for {part}: take it out of one"
+                    f"{file}: {name} is also in {first_file}; an image belongs to one split: remove it from "
+                    f"{first_split} or {split}"
                 )
-            if _part(file) == "trainval" and first == "test":
-                raise DataError(f"{file}: {name} is also in {where}; take it out of one")
-    return {key: part for key, (part, _) in found.items()}
+            if _list_split(file) == "trainval" and first_split == "test":
+                raise DataError(f"{file}: {name} is also in {first_file}; remove it from one of them")
+    return {key: split for key, (split, _) in assigned.items()}
 
 
 def read_labelmap(root: Path, files: list[str]) -> list[str]:
-    """Class names in the order of a ``labelmap.txt`` (``name:colour:parts:actions``) in the folder; [] for none."""
+    """Class names in the order of the folder's ``labelmap.txt`` (``name:color:parts:actions``); [] if there is none."""
     file = next((file for file in files if file.lower() == "labelmap.txt"), None)
     if file is None:
         return []
@@ -73,11 +76,11 @@ def read_labelmap(root: Path, files: list[str]) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _part(file: str) -> str:
+def _list_split(file: str) -> str:
     stem = PurePosixPath(file).stem.lower()
-    return stem if stem in _WHOLE else split_of(stem)
+    return stem if stem in _COMBINED else split_of(stem)
 
 
-def _key(base: str, name: str) -> str:
-    """Names in lists have no suffix, but may hold dots."""
+def _list_key(base: str, name: str) -> str:
+    """The ``pair_key`` of a name in a list, which has no suffix but may contain dots."""
     return pair_key(f"{base}/{name}.xml" if base else f"{name}.xml")

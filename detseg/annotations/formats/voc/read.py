@@ -1,4 +1,4 @@
-"""Pascal VOC XML to a table: one XML file an image, in any of the usual folders."""
+"""Read Pascal VOC XML, one file per image in any of the usual folders, into a table."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import ImageHeader
 
-_HEAD = 2**16  # bytes that decide whether an XML file is of VOC
-_LOOKED_AT = 5  # files; the first may hold no object
-_UNUSED = ("background", "ignored")  # classes of a labelmap.txt that no box has
+_HEAD = 2**16  # bytes read to decide whether an XML file is Pascal VOC
+_FILES_CHECKED = 5  # the first file may contain no object
+_UNUSED = ("background", "ignored")  # classes of a labelmap.txt that normally have no boxes
 
 
 def find_voc(root: Path, files: list[str]) -> str | None:
-    """One line for humans that says what was found; None if the folder holds no Pascal VOC annotations.
+    """One line to print about the annotations of the folder; None if it contains no Pascal VOC annotations.
 
     Args:
         root: the data folder.
         files: all files in it (``list_files``).
     """
-    found = _annotation_files(files)
-    if not any(_is_voc(root / file) for file in found[:_LOOKED_AT]):
+    annotation_files = _annotation_files(files)
+    if not any(_is_voc(root / file) for file in annotation_files[:_FILES_CHECKED]):
         return None
-    folders = sorted({file.rpartition("/")[0] or "." for file in found})
-    lists = any(re.search(r"(^|/)imagesets/main/", file, re.IGNORECASE) for file in files)
-    return f"Pascal VOC: {len(found)} files in {first_few(folders)}" + (", ImageSets/Main" if lists else "")
+    folders = sorted({file.rpartition("/")[0] or "." for file in annotation_files})
+    has_lists = any(re.search(r"(^|/)imagesets/main/", file, re.IGNORECASE) for file in files)
+    lists = ", ImageSets/Main" if has_lists else ""
+    return f"Pascal VOC: {len(annotation_files)} files in {first_few(folders)}{lists}"
 
 
 def read_voc(
@@ -53,62 +54,65 @@ def read_voc(
 ) -> AnnotationTable:
     """Read the XML files of a folder and the headers of their images.
 
-    An image is found by the name of its XML file, else by ``<filename>``, never by ``<path>``. The annotated size is
-    compared with the stored and the upright one (EXIF) as for COCO. Class names are sorted (a ``labelmap.txt`` gives
-    its order), category ids are 1..K. ``difficult`` fills the column of that name. Images without XML file are left
-    out with a note: VOC says nothing about them.
+    An image is matched by the name of its XML file, else by ``<filename>``, never by ``<path>``. The annotated size is
+    compared with the stored and the upright size (EXIF) as for COCO. Class names are sorted, or in the order of
+    ``labelmap.txt``; category ids are 1..K. ``difficult`` fills the column of that name. Images without an XML file are
+    left out with a note, because VOC does not define them as negative.
 
-    The split column is that of the lists in ``ImageSets/Main``, else of folders called train, val or test.
+    The split column comes from the lists in ``ImageSets/Main``, else from folders called train, val or test.
 
     Args:
-        data: the folder: with Annotations/, or with XML files anywhere below it.
-        images: folder of the images; None to look in ``data``, then beside it.
+        data: the data folder, with Annotations/ or with XML files anywhere below it.
+        images: image folder; None to search ``data``, then image folders next to it.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images stay.
+            note, their images are kept.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: what the split column says of all images instead.
-        one_based: corners are VOC's own pixel numbers, from 1 and the last one included: x = xmin - 1,
-            y = ymin - 1, width = xmax - xmin + 1, height = ymax - ymin + 1. Nearly all tools write half-open corners
-            from 0 (x = xmin, width = xmax - xmin), so this has to be said.
+        split: one split for all images instead.
+        one_based: corners are the original VOC pixel indices, from 1 and inclusive: x = xmin - 1, y = ymin - 1,
+            width = xmax - xmin + 1, height = ymax - ymin + 1. Nearly all tools write half-open corners from 0
+            (x = xmin, width = xmax - xmin), so this must be requested.
 
     Raises:
-        DataError: what cannot be used, with the file, the object and the value.
-        OSError: no such folder.
+        DataError: an annotation or image that cannot be used, with the file, the object and the value.
+        OSError: the folder does not exist.
     """
     root = Path(data)
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder; Pascal VOC is a folder of XML files")
+        raise FileNotFoundError(f"{root}: no such folder; pass a folder of Pascal VOC XML files")
     if root.name.lower() in ("annotations", "annotation") and (root.resolve().parent / "JPEGImages").is_dir():
         root = root.resolve().parent
     source = root.name or root.resolve().name
     files = list_files(root)
-    found = _annotation_files(files)
-    if not found:
-        raise DataError(f"{root}: no XML file in it; give the folder that holds Annotations/")
-    annotations = [parse_voc(root, file, one_based=one_based) for file in found]
+    annotation_files = _annotation_files(files)
+    if not annotation_files:
+        raise DataError(f"{root}: no XML file in it; pass the folder that contains Annotations/")
+    annotations = [parse_voc(root, file, one_based=one_based) for file in annotation_files]
     notes = RepairLog()
-    class_map, known = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
-    media_root, image_files = list_images(found, root, images, source)
-    media = pair_files(found, image_files, source, notes, [annotation.filename for annotation in annotations])
+    class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
+    media_root, image_files = list_images(annotation_files, root, images, source)
+    filenames = [annotation.filename for annotation in annotations]
+    media = pair_files(annotation_files, image_files, source, notes, filenames)
     headers = read_headers(media_root, media, source)
     stored_frames = _stored_frames(annotations, media, headers, source, notes)
-    splits = [split] * len(found) if split else _splits(root, files, found, media, notes)
+    splits = [split] * len(annotation_files) if split else _splits(root, files, annotation_files, media, notes)
     _note_leftovers(files, set(image_files) - set(media), media, notes)
 
     builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances)
     builder.notes.merge(notes)
-    for annotation, name, header, stored_frame, part in zip(
+    for annotation, name, header, stored_frame, image_split in zip(
         annotations, media, headers, stored_frames, splits, strict=True
     ):
-        builder.add_image(name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=part)
+        builder.add_image(
+            name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=image_split
+        )
         frame = Frame(header.size_hw, header.orientation if stored_frame else 1)
-        _note_unread(annotation, builder.notes)
+        _note_ignored_elements(annotation, builder.notes)
         for instance in annotation.objects:
             if instance.name not in class_map.names:
-                assert instance.name in known
-                builder.notes.add("instance of a class that was not selected left out", instance.where)
+                assert instance.name in all_names
+                builder.notes.add("instance of an unselected class left out", instance.where)
                 continue
-            box, _, _ = frame.upright(np.array(instance.box_xywh), None, None)
+            box, _, _ = frame.to_upright(np.array(instance.box_xywh), None, None)
             assert box is not None
             builder.add_instance(
                 box.tolist(), class_map.label_of(instance.name), difficult=instance.difficult, where=instance.where
@@ -117,10 +121,10 @@ def read_voc(
 
 
 def _annotation_files(files: Sequence[str]) -> list[str]:
-    """The XML files below folders called Annotations if there are such, else all."""
-    found = [file for file in files if file.lower().endswith(".xml")]
-    inside = [file for file in found if "annotations" in file.lower().split("/")[:-1]]
-    return inside or found
+    """The XML files below folders called Annotations if there are any, else all XML files."""
+    xml_files = [file for file in files if file.lower().endswith(".xml")]
+    inside = [file for file in xml_files if "annotations" in file.lower().split("/")[:-1]]
+    return inside or xml_files
 
 
 def _is_voc(path: Path) -> bool:
@@ -130,78 +134,87 @@ def _is_voc(path: Path) -> bool:
         return False
     if b"<bndbox" in head:
         return True
-    other = b"<polygon" in head or b"<imagesize" in head  # LabelMe's XML has the same root element
-    return not other and (b"<size" in head or b"<segmented" in head)
+    is_labelme = b"<polygon" in head or b"<imagesize" in head  # LabelMe's XML has the same root element
+    return not is_labelme and (b"<size" in head or b"<segmented" in head)
 
 
 def _class_map(
-    annotations: Sequence[VocFile], listed: Sequence[str], classes: Sequence[str] | None, source: str, notes: RepairLog
+    annotations: Sequence[VocFile],
+    labelmap: Sequence[str],
+    classes: Sequence[str] | None,
+    source: str,
+    notes: RepairLog,
 ) -> tuple[ClassMap, tuple[str, ...]]:
-    """The selected classes, and the names of all."""
+    """The map of the selected classes, and the names of all classes."""
     used = {instance.name for annotation in annotations for instance in annotation.objects}
-    names = [name for name in listed if name in used or name not in _UNUSED]
-    others = sorted(used - set(names))
-    for name in others if names else ():
-        notes.add("class that labelmap.txt does not list added", f"{source}: {name}")
-    everything = ClassMap.from_names((*names, *others))
-    return everything.select(classes, source), everything.names
+    names = [name for name in labelmap if name in used or name not in _UNUSED]
+    unlisted = sorted(used - set(names))
+    for name in unlisted if names else ():
+        notes.add("class added that labelmap.txt does not list", f"{source}: {name}")
+    all_classes = ClassMap.from_names((*names, *unlisted))
+    return all_classes.select(classes, source), all_classes.names
 
 
 def _stored_frames(
     annotations: Sequence[VocFile], media: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: RepairLog
 ) -> list[bool]:
-    """Of each image: whether its boxes are in stored pixels; DataError for sizes that are not the file's."""
-    frames, misfits = [], []
+    """For each image, whether its boxes are in stored pixels; DataError if annotated sizes do not match the files."""
+    stored_frames, mismatches = [], []
     for annotation, name, header in zip(annotations, media, headers, strict=True):
         if annotation.size_hw is None:
             notes.add("<size> missing or 0, taken from the image", annotation.file)
             if header.orientation != 1:
-                notes.add("image that EXIF turns: coordinates are taken as those of the upright image", name)
-            frames.append(False)
+                notes.add("image rotated by EXIF: coordinates are assumed to refer to the upright image", name)
+            stored_frames.append(False)
             continue
         stored_frame = is_stored_frame(annotation.size_hw, header)
         if stored_frame is None:
             (height, width), (file_height, file_width) = annotation.size_hw, header.size_hw
-            misfits.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
-        frames.append(bool(stored_frame))
-    if misfits:
+            mismatches.append(f"{name} (annotated {width} x {height}, file {file_width} x {file_height})")
+        stored_frames.append(bool(stored_frame))
+    if mismatches:
         raise DataError(
-            f"{source}: {len(misfits)} of {len(media)} images have another size (width x height) than annotated: "
-            f"{first_few(misfits)}; give the images that were annotated (--images), or scale the annotations and "
-            "correct <size>"
+            f"{source}: the size (width x height) of {len(mismatches)} of {len(media)} images differs from the "
+            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            "annotations and correct <size>"
         )
-    return frames
+    return stored_frames
 
 
-def _splits(root: Path, files: list[str], found: Sequence[str], media: Sequence[str], notes: RepairLog) -> list[str]:
-    keys = [pair_key(file) for file in found]
-    lists = read_image_sets(root, files, frozenset(keys), notes)
-    if lists is None:
-        return [_folder_split(file) or _folder_split(image) for file, image in zip(found, media, strict=True)]
+def _splits(
+    root: Path, files: list[str], annotation_files: Sequence[str], media: Sequence[str], notes: RepairLog
+) -> list[str]:
+    """The split of each image: from ImageSets/Main if there are lists, else from folder names."""
+    keys = [pair_key(file) for file in annotation_files]
+    split_by_key = read_image_sets(root, files, frozenset(keys), notes)
+    if split_by_key is None:
+        return [
+            _folder_split(file) or _folder_split(image) for file, image in zip(annotation_files, media, strict=True)
+        ]
     for key, name in zip(keys, media, strict=True):
-        if key not in lists:
+        if key not in split_by_key:
             notes.add("image in no list of ImageSets/Main, split left empty", name)
-    return [lists.get(key, "") for key in keys]
+    return [split_by_key.get(key, "") for key in keys]
 
 
 def _folder_split(file: str) -> str:
-    """What the innermost folder with such a name says."""
-    return next((part for folder in reversed(PurePosixPath(file).parts[:-1]) if (part := split_of(folder))), "")
+    """The split of the innermost folder whose name is a split; "" if there is none."""
+    return next((split for folder in reversed(PurePosixPath(file).parts[:-1]) if (split := split_of(folder))), "")
 
 
 def _note_leftovers(files: Sequence[str], unused: set[str], media: Sequence[str], notes: RepairLog) -> None:
     folders = {name.rpartition("/")[0] for name in media}
     for name in sorted(unused):
         if name.rpartition("/")[0] in folders:
-            notes.add("image without XML file left out", name)
+            notes.add("image without an XML file left out", name)
     for folder in ("SegmentationObject", "SegmentationClass"):
         masks = [file for file in files if folder.lower() in file.lower().split("/")[:-1]]
         if masks:
-            notes.add(f"masks in {folder} not read (give them with --format masks)", masks[0].rpartition("/")[0])
+            notes.add(f"masks in {folder} not read (use --format masks)", masks[0].rpartition("/")[0])
 
 
-def _note_unread(annotation: VocFile, notes: RepairLog) -> None:
+def _note_ignored_elements(annotation: VocFile, notes: RepairLog) -> None:
     if annotation.parts:
-        notes.add("objects with parts (<part>): the parts are not read", annotation.file)
+        notes.add("objects with parts (<part>): parts are ignored", annotation.file)
     if annotation.polygons:
-        notes.add("objects with an outline (<polygon>): only the box is read", annotation.file)
+        notes.add("objects with a polygon (<polygon>): only the box is read", annotation.file)

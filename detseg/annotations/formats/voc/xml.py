@@ -1,4 +1,4 @@
-"""One Pascal VOC annotation: the XML of one image as typed values."""
+"""Parse the Pascal VOC XML of one image into typed values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.errors import DataError
 
 EXACT = Context(prec=60)
-"""Corners are subtracted as decimals: 10.3 - 10.1 is 0.2, and what the writer added comes back to the last bit."""
+"""Corners are subtracted as decimals: 10.3 - 10.1 is 0.2, and boxes of the writer are read back bit-identical."""
 
-LARGEST = 1e9
-"""A larger coordinate is a corrupt number."""
+MAX_COORDINATE = 1e9
+"""Pixels. A larger coordinate is a corrupt number."""
 
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no", "", "unspecified")
 
@@ -36,11 +36,11 @@ class VocFile:
 
     Attributes:
         file: path of the XML file, relative to the data folder.
-        filename: what it says that the image is called; "" if it does not.
+        filename: name of the image according to the file; "" if not stated.
         size_hw: height and width; None if missing or 0.
-        objects: in the file's order.
-        parts: number of parts of objects (heads, hands), which are not read.
-        polygons: number of objects that also have an outline, which is not read.
+        objects: in the order of the file.
+        parts: number of parts of objects (heads, hands), which are ignored.
+        polygons: number of objects that also have a polygon, which is ignored.
     """
 
     file: str
@@ -52,28 +52,30 @@ class VocFile:
 
 
 def parse_voc(root: Path, file: str, *, one_based: bool = False) -> VocFile:
-    """Read ``root / file``. Elements may come in any order; only an object's own name and box count, not its parts'.
+    """Read ``root / file``. Elements may be in any order; names and boxes of an object's parts are ignored.
 
     Args:
-        one_based: corners are VOC's own: numbers of pixels, from 1, the last one included. Then x = xmin - 1,
+        one_based: corners are the original VOC pixel indices, from 1 and inclusive. Then x = xmin - 1,
             y = ymin - 1, width = xmax - xmin + 1, height = ymax - ymin + 1.
 
     Raises:
-        DataError: not XML, not VOC, or a value that is missing or no number: with file, object and value.
+        DataError: not XML, not VOC, or a value that is missing or not a number: with file, object and value.
         OSError: the file cannot be read.
     """
     tree = parse_xml(root / file, file)
     if tree.tag != "annotation":
-        raise DataError(f"{file}: the root element is <{tree.tag}>, Pascal VOC has <annotation>; remove the file")
+        raise DataError(
+            f"{file}: the root element is <{tree.tag}>, expected <annotation> (Pascal VOC); remove the file"
+        )
     objects, parts, polygons = [], 0, 0
     for number, element in enumerate(tree.findall("object"), 1):
         name = _text(element, "name")
         where = f"{file}, object {number}" + (f" ({name})" if name else "")
         if not name:
-            raise DataError(f"{where}: no <name>; name the class or remove the object")
+            raise DataError(f"{where}: no <name>; add the class name or remove the object")
         box = element.find("bndbox")
         if box is None:
-            raise DataError(f"{where}: no <bndbox>; give it a box, or remove the object")
+            raise DataError(f"{where}: no <bndbox>; add a box or remove the object")
         parts += len(element.findall("part"))
         polygons += element.find("polygon") is not None
         objects.append(VocObject(name, _box(box, one_based, where), _flag(element, "difficult", where), where))
@@ -93,17 +95,17 @@ def _number(element: Element, tag: str, where: str) -> Decimal:
     text = _text(element, tag)
     try:
         value = float(text)
-        if isfinite(value) and abs(value) <= LARGEST:
+        if isfinite(value) and abs(value) <= MAX_COORDINATE:
             return EXACT.create_decimal(text)
     except (ValueError, InvalidOperation):
         pass
-    raise DataError(f"{where}: {tag} {_shown(text)} is not a number of pixels; correct it")
+    raise DataError(f"{where}: {tag} {_quoted(text)} is not a number of pixels; correct it")
 
 
 def _flag(element: Element, tag: str, where: str) -> bool:
     text = _text(element, tag).lower()
     if text not in (*_YES, *_NO):
-        raise DataError(f"{where}: {tag} {_shown(text)} is neither 0 nor 1; correct it")
+        raise DataError(f"{where}: {tag} {_quoted(text)} is neither 0 nor 1; correct it")
     return text in _YES
 
 
@@ -118,8 +120,8 @@ def _size(tree: Element, file: str) -> tuple[int, int] | None:
             value = float(text)
         except ValueError:
             value = -1.0
-        if not (0 <= value <= LARGEST and value.is_integer()):
-            raise DataError(f"{file}: {tag} {_shown(text)} of <size> is not a whole number of pixels; correct it")
+        if not (0 <= value <= MAX_COORDINATE and value.is_integer()):
+            raise DataError(f"{file}: {tag} {_quoted(text)} of <size> is not a whole number of pixels; correct it")
         numbers.append(int(value))
     return (numbers[0], numbers[1]) if all(numbers) else None
 
@@ -128,5 +130,5 @@ def _text(element: Element, tag: str) -> str:
     return (element.findtext(tag) or "").strip()
 
 
-def _shown(text: str) -> str:
+def _quoted(text: str) -> str:
     return repr(text if len(text) <= 40 else f"{text[:40]}...")

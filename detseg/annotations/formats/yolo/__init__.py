@@ -1,1 +1,1 @@
-"""Reader and writer of YOLO text files."""
+"""Read and write YOLO text files."""

@@ -1,4 +1,4 @@
-"""What a YOLO data set says about itself: data.yaml, Darknet's obj.data, files of class names."""
+"""Read the configuration of a YOLO data set: data.yaml, Darknet's obj.data, files of class names."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 
 MAX_YAML = 2**20
-"""Bytes. A class list of a thousand names takes 20 KB."""
+"""Bytes. A list of a thousand class names needs 20 KB."""
 
 MAX_DEPTH = 20
-"""Lists in lists; a data.yaml has three."""
+"""Levels of nested lists; a data.yaml has three."""
 
 NAME_FILES = ("obj.names", "classes.txt", "labels.txt", "predefined_classes.txt", "_darknet.labels")
-"""Files with one class name a line, in the order in which they are looked for."""
+"""Files with one class name per line, in the order in which they are searched."""
 
 _PREFERRED = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 _MAX_KEYPOINTS = 1000
@@ -31,21 +31,21 @@ _MAX_KEYPOINTS = 1000
 
 @dataclass(frozen=True)
 class YoloConfig:
-    """One data.yaml or obj.data; everything in it is text of a stranger until it is checked here.
+    """One data.yaml or obj.data. The files are untrusted input; all values are validated here.
 
     Attributes:
-        file: path of it, relative to the data folder.
-        names: class names by number; None if it gives none.
-        parts: "train" | "val" | "test" -> folders, lists or images as they stand there, ``path`` put before.
-        names_file: where the names are instead (Darknet); "" for none.
-        kpt_shape: number of keypoints, and numbers of each (2 or 3); None without keypoints.
-        flip_idx: for each keypoint the one that it becomes in a mirror.
+        file: its path, relative to the data folder.
+        names: class names by number; None if it defines none.
+        splits: "train" | "val" | "test" -> folders, lists or images as written there, prefixed with ``path``.
+        names_file: file of the class names (Darknet); "" for none.
+        kpt_shape: number of keypoints, and values per keypoint (2 or 3); None without keypoints.
+        flip_idx: for each keypoint the index of its counterpart after a horizontal flip.
         kpt_names: names of the keypoints; [] for none.
     """
 
     file: str
     names: dict[int, str] | None = None
-    parts: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[str, list[str]] = field(default_factory=dict)
     names_file: str = ""
     kpt_shape: tuple[int, int] | None = None
     flip_idx: tuple[int, ...] = ()
@@ -53,46 +53,46 @@ class YoloConfig:
 
 
 def find_config(root: Path, files: Sequence[str]) -> YoloConfig | None:
-    """The config in a folder; None if there is none. Configs in folders below are those of other data sets.
+    """The config in a folder; None if there is none. Configs in subfolders belong to other data sets.
 
     Raises:
-        DataError: several that could be it, or one that is corrupt.
+        DataError: several candidates, or a corrupt config.
     """
     candidates = [file for file in files if "/" not in file and file.lower().endswith((".yaml", ".yml"))]
-    usual = sorted([file for file in candidates if file.lower() in _PREFERRED], key=str.lower)
-    for file in usual:
-        if _names_something(root / file):
+    preferred = sorted([file for file in candidates if file.lower() in _PREFERRED], key=str.lower)
+    for file in preferred:
+        if _looks_like_config(root / file):
             return read_yaml(root, file)
-    found = [file for file in candidates if file not in usual and _names_something(root / file)]
-    if len(found) > 1:
-        raise DataError(f"{root}: several YOLO configs ({', '.join(found[:5])}); name one of them as the data")
-    if found:
-        return read_yaml(root, found[0])
+    others = [file for file in candidates if file not in preferred and _looks_like_config(root / file)]
+    if len(others) > 1:
+        raise DataError(f"{root}: several YOLO configs ({', '.join(others[:5])}); pass one of them as the data")
+    if others:
+        return read_yaml(root, others[0])
     darknet = [file for file in files if "/" not in file and file.lower().endswith(".data")]
     return read_darknet(root, darknet[0]) if len(darknet) == 1 else None
 
 
 def read_yaml(root: Path, file: str) -> YoloConfig:
-    """Read a data.yaml. All scalars stay text, so that a class may be called ``no`` or ``1``.
+    """Read a data.yaml. All scalars are read as text, so a class name may be ``no`` or ``1``.
 
     Raises:
-        DataError: too large, not YAML, not a mapping, or values of another kind.
+        DataError: too large, not YAML, not a mapping, or values of a wrong type.
     """
     text = read_text(root / file, file, max_bytes=MAX_YAML)
     try:
         _check_nesting(text, file)
-        data = yaml.load(text, Loader=yaml.BaseLoader)  # makes nothing but str, list and dict
+        data = yaml.load(text, Loader=yaml.BaseLoader)  # creates only str, list and dict
     except yaml.YAMLError as error:
         raise DataError(f"{file}: not YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(data, dict):
-        raise DataError(f"{file}: not a mapping with names and train; see the example of your exporter")
+        raise DataError(f"{file}: not a mapping with the keys names and train; export the data set again")
     base = _text(data.get("path", ""), "path", file)
-    parts: dict[str, list[str]] = {}
+    splits: dict[str, list[str]] = {}
     for key, value in data.items():
-        part = split_of(key) if isinstance(key, str) else ""
-        if part and value not in ("", [], "null", "~"):
+        split = split_of(key) if isinstance(key, str) else ""
+        if split and value not in ("", [], "null", "~"):
             entries = value if isinstance(value, list) else [value]
-            parts.setdefault(part, []).extend(_joined(base, _text(entry, str(key), file)) for entry in entries)
+            splits.setdefault(split, []).extend(_join_paths(base, _text(entry, str(key), file)) for entry in entries)
     names = _names(data.get("names"), file)
     kpt_shape = _numbers(data.get("kpt_shape"), "kpt_shape", file)
     if kpt_shape and not (len(kpt_shape) == 2 and 1 <= kpt_shape[0] <= _MAX_KEYPOINTS and kpt_shape[1] in (2, 3)):
@@ -100,7 +100,7 @@ def read_yaml(root: Path, file: str) -> YoloConfig:
     return YoloConfig(
         file,
         names,
-        parts,
+        splits,
         kpt_shape=(kpt_shape[0], kpt_shape[1]) if kpt_shape else None,
         flip_idx=_numbers(data.get("flip_idx"), "flip_idx", file),
         kpt_names=_keypoint_names(data.get("kpt_names")),
@@ -110,43 +110,43 @@ def read_yaml(root: Path, file: str) -> YoloConfig:
 def read_darknet(root: Path, file: str) -> YoloConfig:
     """Read an obj.data: ``key = value`` lines."""
     values = dict(re.findall(r"^\s*(\w+)\s*=\s*(.+?)\s*$", read_text(root / file, file, max_bytes=MAX_YAML), re.M))
-    parts = {part: [value] for key, value in values.items() if (part := split_of(key))}
-    return YoloConfig(file, None, parts, names_file=values.get("names", ""))
+    splits = {split: [value] for key, value in values.items() if (split := split_of(key))}
+    return YoloConfig(file, None, splits, names_file=values.get("names", ""))
 
 
 def read_names(root: Path, file: str) -> dict[int, str]:
-    """Class names by number: one a line, empty lines at the end aside.
+    """Class names by number, one per line; empty lines at the end are ignored.
 
     Raises:
-        DataError: an empty line between names, a name twice, or no name.
+        DataError: an empty line between names, a duplicate name, or no name.
     """
     lines = [line.strip() for line in read_text(root / file, file, max_bytes=MAX_YAML).rstrip().splitlines()]
     if not all(lines):
-        raise DataError(f"{file}, line {lines.index('') + 1}: empty, where a class name belongs; remove or fill it")
+        raise DataError(f"{file}, line {lines.index('') + 1}: empty, expected a class name; remove or fill it")
     return _checked_names(dict(enumerate(lines)), file)
 
 
 def config_schema(config: YoloConfig | None, notes: RepairLog) -> KeypointSchema | None:
-    """The keypoints that ``kpt_shape`` says; None without it. Names are "point 1" to "point P" if it gives none."""
+    """The keypoints that ``kpt_shape`` defines; None without it. Default names are "point 1" to "point P"."""
     if config is None or config.kpt_shape is None:
         return None
     number = config.kpt_shape[0]
-    named = len(config.kpt_names) == number
-    if not named:
-        notes.add(f"keypoints without names, called point 1 to point {number}", config.file)
-    schema = keypoint_schema(config.kpt_names if named else unnamed(number))
+    has_names = len(config.kpt_names) == number
+    if not has_names:
+        notes.add(f"keypoints without names: named point 1 to point {number}", config.file)
+    schema = keypoint_schema(config.kpt_names if has_names else unnamed(number))
     flips = config.flip_idx
     if not flips:
         return schema
     if sorted(flips) != list(range(number)) or any(flips[flip] != i for i, flip in enumerate(flips)):
-        notes.add("flip_idx that does not exchange points in pairs left out", f"{config.file}: {list(flips)}")
+        notes.add("flip_idx ignored: it does not swap points in pairs", f"{config.file}: {list(flips)}")
         return schema
     swaps = tuple((i, flip) for i, flip in enumerate(flips) if i < flip)
     return KeypointSchema(schema.names, swaps, schema.sigmas, schema.skeleton)
 
 
-def _names_something(path: Path) -> bool:
-    """Whether a YAML file has the keys of a YOLO config, by its text."""
+def _looks_like_config(path: Path) -> bool:
+    """Whether the text of a YAML file contains the keys of a YOLO config."""
     if path.stat().st_size > MAX_YAML:
         return False
     text = path.read_bytes()
@@ -154,14 +154,14 @@ def _names_something(path: Path) -> bool:
 
 
 def _check_nesting(text: str, file: str) -> None:
-    """Depth takes the parser quadratic time, and references to other parts grow without bound when they are shown."""
+    """Reject deep nesting (quadratic parsing time) and aliases (exponential size when they are printed)."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.BaseLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise DataError(f"{file}: refers to parts of itself (*{event.anchor}); write them out")
+            raise DataError(f"{file}: contains a YAML alias (*{event.anchor}); replace it by its value")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            raise DataError(f"{file}: lists are nested deeper than {MAX_DEPTH}; this is no data.yaml")
+            raise DataError(f"{file}: lists are nested deeper than {MAX_DEPTH} levels; this is not a data.yaml")
 
 
 def _names(value: Any, file: str) -> dict[int, str] | None:
@@ -170,55 +170,59 @@ def _names(value: Any, file: str) -> dict[int, str] | None:
     if isinstance(value, list):
         value = dict(enumerate(value))
     if not isinstance(value, dict):
-        raise DataError(f"{file}: names is {_shown(value)}, not a list or a mapping of numbers to names; correct it")
+        raise DataError(
+            f"{file}: names is {_shortened(value)}, not a list or a mapping from numbers to names; correct it"
+        )
     names = {}
     for key, name in value.items():
         if not re.fullmatch(r"\d{1,9}", str(key)):
-            raise DataError(f"{file}: the key {_shown(key)} in names is not a class number 0, 1, ...; correct it")
+            raise DataError(f"{file}: the key {_shortened(key)} in names is not a class number 0, 1, ...; correct it")
         names[int(key)] = _text(name, f"name {key}", file).strip()
     return _checked_names(names, file)
 
 
 def _checked_names(names: dict[int, str], file: str) -> dict[int, str]:
-    number_of: dict[str, int] = {}
+    number_by_name: dict[str, int] = {}
     for number, name in names.items():
         if not name:
-            raise DataError(f"{file}: class {number} has no name; give it one")
-        if name in number_of:
-            raise DataError(f"{file}: classes {number_of[name]} and {number} are both called {name!r}; rename one")
-        number_of[name] = number
+            raise DataError(f"{file}: class {number} has no name; add one")
+        if name in number_by_name:
+            raise DataError(
+                f"{file}: classes {number_by_name[name]} and {number} have the same name {name!r}; rename one"
+            )
+        number_by_name[name] = number
     if not names:
-        raise DataError(f"{file}: no class names in it; write them, or remove the empty list")
+        raise DataError(f"{file}: no class names in it; add them, or remove the empty list")
     return dict(sorted(names.items()))
 
 
-def _numbers(value: Any, what: str, file: str) -> tuple[int, ...]:
+def _numbers(value: Any, key: str, file: str) -> tuple[int, ...]:
     if value in (None, "", "null", []):
         return ()
     if not isinstance(value, list) or not all(isinstance(v, str) and re.fullmatch(r"\d{1,6}", v) for v in value):
-        raise DataError(f"{file}: {what} is {_shown(value)}, not a list of whole numbers; correct it")
+        raise DataError(f"{file}: {key} is {_shortened(value)}, not a list of whole numbers; correct it")
     return tuple(int(number) for number in value)
 
 
 def _keypoint_names(value: Any) -> tuple[str, ...]:
-    """Those of the first class: ``kpt_names: {0: [nose, ...]}``, or one list."""
+    """The names for the first class (``kpt_names: {0: [nose, ...]}``), or one list for all; () if invalid."""
     if isinstance(value, dict):
         value = next(iter(value.values()), None)
-    ok = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
-    return tuple(value) if ok and len(set(value)) == len(value) else ()
+    valid = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+    return tuple(value) if valid and len(set(value)) == len(value) else ()
 
 
-def _text(value: Any, what: str, file: str) -> str:
+def _text(value: Any, key: str, file: str) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{file}: {what} is {_shown(value)}, not a text; correct it")
+        raise DataError(f"{file}: {key} is {_shortened(value)}, not a string; correct it")
     return value
 
 
-def _joined(base: str, entry: str) -> str:
+def _join_paths(base: str, entry: str) -> str:
     absolute = entry.startswith(("/", "\\")) or entry[1:2] == ":"
     return entry if absolute or not base else f"{base}/{entry}"
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."

@@ -1,4 +1,4 @@
-"""A table as a YOLO folder: data.yaml, labels/, and where images/ has to hold the images."""
+"""Write a table as a YOLO folder: data.yaml, labels/, and the image paths for images/."""
 
 from __future__ import annotations
 
@@ -11,66 +11,68 @@ import numpy.typing as npt
 import yaml
 
 from detseg.annotations.formats.shared.output_paths import image_names, new_folder
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema, unnamed
 from detseg.runtime.files import write_text
 
-REST = "rest"
-"""Folder of images without a split where others have one; data.yaml does not name it."""
+NO_SPLIT_FOLDER = "rest"
+"""Folder of images without a split if other images have one; data.yaml does not list it."""
 
 
-def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> Written:
-    """Write one text file an image and data.yaml, with all digits.
+def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteResult:
+    """Write one text file per image and data.yaml, with all digits.
 
-    Coordinates are those of the upright image, as YOLO's loaders turn it by EXIF. A file holds polygons if every
-    object of its image is one ring, else boxes (loaders misread a file that has both); with keypoints it holds
+    Coordinates refer to the upright image, because YOLO's loaders rotate it by EXIF. A file contains polygons if every
+    object of its image is one ring, else boxes (loaders misread files with both); with keypoints it contains
     poses. Crowds and ignored objects are left out: YOLO would train on them. Class numbers are label - 1.
 
     Args:
         folder: a new or empty folder.
 
     Raises:
-        DataError: the folder is not empty; two images of a split differ in their suffix only; class labels of whole
+        DataError: the folder is not empty; two images of a split differ only in their suffix; class labels of whole
             images; a file name with a line break.
-        OSError: it cannot be written.
+        OSError: the folder cannot be written.
     """
     names = image_names(table, "YOLO", drop_splits=True)
     for name in names:
         if len(name.splitlines()) > 1:
-            raise DataError(f"{table.source}: the name {name!r} holds a line break; rename the image")
+            raise DataError(f"{table.source}: the name {name!r} contains a line break; rename the image")
     root = new_folder(folder)
     notes = RepairLog()
-    divided = bool((table.split != "").any())
-    places = [
-        f"{split or REST}/{name}" if divided else name
+    has_splits = bool((table.split != "").any())
+    image_paths = [
+        f"{split or NO_SPLIT_FOLDER}/{name}" if has_splits else name
         for split, name in zip(table.split.tolist(), names, strict=True)
     ]  # fmt: skip
-    for record, place in zip(table, places, strict=True):
-        lines = _lines(table, record, place, notes)
-        write_text(root / "labels" / PurePosixPath(place).with_suffix(".txt"), "".join(f"{line}\n" for line in lines))
+    for record, image_path in zip(table, image_paths, strict=True):
+        lines = _lines(table, record, image_path, notes)
+        write_text(
+            root / "labels" / PurePosixPath(image_path).with_suffix(".txt"), "".join(f"{line}\n" for line in lines)
+        )
         if record.group:
-            notes.add("group of an image not written", place)
-        if divided and not record.split:
-            notes.add(f"image without a split in {REST}/, which data.yaml does not name", place)
-    config = yaml.safe_dump(_config(table, divided, notes), allow_unicode=True, sort_keys=False, width=10**6)
+            notes.add("group of an image not written", image_path)
+        if has_splits and not record.split:
+            notes.add(f"image without a split in {NO_SPLIT_FOLDER}/, which data.yaml does not list", image_path)
+    config = yaml.safe_dump(_config(table, has_splits, notes), allow_unicode=True, sort_keys=False, width=10**6)
     write_text(root / "data.yaml", config)
-    return Written([f"images/{place}" for place in places], notes)
+    return WriteResult([f"images/{image_path}" for image_path in image_paths], notes)
 
 
-def _config(table: AnnotationTable, divided: bool, notes: RepairLog) -> dict[str, Any]:
+def _config(table: AnnotationTable, has_splits: bool, notes: RepairLog) -> dict[str, Any]:
     config: dict[str, Any] = {}
-    if divided:
+    if has_splits:
         present = set(table.split.tolist())
-        config |= {part: f"images/{part}" for part in ("train", "val", "test") if part in present}
+        config |= {split: f"images/{split}" for split in ("train", "val", "test") if split in present}
         if not {"train", "val"} <= present:
-            notes.add("data.yaml without train or val, which training with YOLO needs", ", ".join(sorted(present)))
+            notes.add("data.yaml without train or val, which YOLO training requires", ", ".join(sorted(present)))
     else:
         config |= {"train": "images", "val": "images"}
         if len(table):
-            notes.add("no split: data.yaml names the same images for train and val", table.source or "table")
+            notes.add("no split: data.yaml lists the same images for train and val", table.source or "table")
     config["names"] = dict(enumerate(table.class_map.names))
     schema = table.keypoint_schema
     if schema is not None:
@@ -88,33 +90,33 @@ def _config(table: AnnotationTable, divided: bool, notes: RepairLog) -> dict[str
     return config
 
 
-def _lines(table: AnnotationTable, record: Record, place: str, notes: RepairLog) -> list[str]:
-    """The label file of one image; what it cannot hold is noted."""
+def _lines(table: AnnotationTable, record: Record, image_path: str, notes: RepairLog) -> list[str]:
+    """The lines of the label file of one image; fields that YOLO cannot store are noted."""
     height, width = record.size_hw
     rows = []
     for row in range(len(record)):
         if record.iscrowd[row] or record.ignore[row]:
-            notes.add("crowd or ignored object left out", f"{place}, object {row + 1}")
+            notes.add("crowd or ignored object left out", f"{image_path}, object {row + 1}")
         else:
             rows.append(row)
-    single = [_is_one_ring(record, row) for row in rows]
-    as_polygons = bool(rows) and all(single) and record.keypoints is None
+    is_one_ring = [_is_one_ring(record, row) for row in rows]
+    as_polygons = bool(rows) and all(is_one_ring) and record.keypoints is None
     lines = []
-    for row, one_ring in zip(rows, single, strict=True):
-        where = f"{place}, object {row + 1}"
+    for row, one_ring in zip(rows, is_one_ring, strict=True):
+        where = f"{image_path}, object {row + 1}"
         if record.difficult[row]:
-            notes.add("difficult object written as any other", where)
+            notes.add("difficult object written as an ordinary object", where)
         if as_polygons:
             numbers = _ring_numbers(record, row, where, notes)
         else:
             x, y, w, h = record.boxes_xywh[row].tolist()
             numbers = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
             if record.segmentations[row] is not None:
-                kind = "beside keypoints or objects without one" if one_ring else "of several rings or run lengths"
-                notes.add(f"mask {kind} not written (only its box)", where)
+                reason = "in a file of boxes or poses" if one_ring else "of several rings or RLE"
+                notes.add(f"mask {reason} not written (only its box)", where)
         if record.keypoints is not None:
             numbers += _point_numbers(record.keypoints[row], (height, width))
-        lines.append(" ".join([str(int(record.labels[row]) - 1), *map(_shown, numbers)]))
+        lines.append(" ".join([str(int(record.labels[row]) - 1), *map(_formatted, numbers)]))
     return lines
 
 
@@ -127,15 +129,15 @@ def _ring_numbers(record: Record, row: int, where: str, notes: RepairLog) -> lis
     segmentation = record.segmentations[row]
     assert isinstance(segmentation, list)
     size = np.array(record.size_hw[::-1], np.float64)
-    shares = segmentation[0] / size
-    inside = np.clip(shares, 0.0, 1.0)
-    if (inside != shares).any():
-        notes.add("polygon clipped at the frame", where)
-    low, high = (inside * size).min(axis=0), (inside * size).max(axis=0)
+    normalized = segmentation[0] / size
+    clipped = np.clip(normalized, 0.0, 1.0)
+    if (clipped != normalized).any():
+        notes.add("polygon clipped to the image", where)
+    low, high = (clipped * size).min(axis=0), (clipped * size).max(axis=0)
     x, y, w, h = record.boxes_xywh[row].tolist()
     if np.abs([low[0] - x, low[1] - y, high[0] - x - w, high[1] - y - h]).max() > 1:
-        notes.add("box that is not that of its polygon not written", where)
-    return inside.ravel().tolist()
+        notes.add("box that differs from its polygon not written", where)
+    return clipped.ravel().tolist()
 
 
 def _point_numbers(points: npt.NDArray[np.float64], size_hw: tuple[int, int]) -> list[float]:
@@ -145,6 +147,6 @@ def _point_numbers(points: npt.NDArray[np.float64], size_hw: tuple[int, int]) ->
     return numbers
 
 
-def _shown(number: float) -> str:
-    """All digits, whole numbers without a point."""
+def _formatted(number: float) -> str:
+    """All digits; whole numbers without a decimal point."""
     return str(int(number)) if number.is_integer() else repr(number)

@@ -1,4 +1,4 @@
-"""Numbers straight from their text: those of Python's own reader, or no answer."""
+"""Numbers parsed directly from text: equal to those of Python's JSON parser, or None."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def text(values: list[list[list[float]]], *, spaced: bool = False) -> bytes:
 )
 @pytest.mark.parametrize("spaced", [False, True])
 def test_rings(values: list[list[list[float]]], spaced: bool) -> None:
-    found = read_rings(text(values, spaced=spaced))
-    assert found is not None
-    assert (found.numbers / 100).tolist() == [number for value in values for ring in value for number in ring]
-    assert found.lengths.tolist() == [len(ring) for value in values for ring in value]
-    assert found.counts.tolist() == [len(value) for value in values]
+    parsed = read_rings(text(values, spaced=spaced))
+    assert parsed is not None
+    assert (parsed.numbers / 100).tolist() == [number for value in values for ring in value for number in ring]
+    assert parsed.lengths.tolist() == [len(ring) for value in values for ring in value]
+    assert parsed.counts.tolist() == [len(value) for value in values]
 
 
 def test_random_rings() -> None:
@@ -44,16 +44,16 @@ def test_random_rings() -> None:
             ]
             for _ in range(200)
         ]
-        found = read_rings(text(values))
-        assert found is not None
-        assert (found.numbers / 100).tolist() == [number for value in values for ring in value for number in ring]
+        parsed = read_rings(text(values))
+        assert parsed is not None
+        assert (parsed.numbers / 100).tolist() == [number for value in values for ring in value for number in ring]
 
 
 def test_whole_numbers() -> None:
     values: list[list[list[float]]] = [[[0, 7, 12345678], [99999999]], [[42]]]
-    found = read_rings(text(values), whole=True)
-    assert found is not None
-    assert found.numbers.tolist() == [0, 7, 12345678, 99999999, 42]
+    parsed = read_rings(text(values), whole=True)
+    assert parsed is not None
+    assert parsed.numbers.tolist() == [0, 7, 12345678, 99999999, 42]
     for other in ("[[1.0]],", "[[123456789]],", "[[-1]],"):
         assert read_rings(other.encode(), whole=True) is None
 
@@ -66,8 +66,8 @@ def test_whole_numbers() -> None:
         '[["1"]]', '[["1,2"]]', '[["],["]]', '[["1]],[[2"]]', "[[null]]", "[[true]]", '{"a":[[1]]}', "null", '"[[1]]"',
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("place", ["{},", "{},[[1.5]],", "[[1.5]],{},", "[[1.5],[2]],{},[[3]],"])
-def test_anything_else_is_left_to_others(part: str, place: str) -> None:
+@pytest.mark.parametrize("template", ["{},", "{},[[1.5]],", "[[1.5]],{},", "[[1.5],[2]],{},[[3]],"])
+def test_other_json_returns_none(part: str, template: str) -> None:
     json.loads(part)  # control: it is JSON
-    assert read_rings(place.format("[[2]]").encode()) is not None  # control: the place is not what is refused
-    assert read_rings(place.format(part).encode()) is None
+    assert read_rings(template.format("[[2]]").encode()) is not None  # control: the template itself is accepted
+    assert read_rings(template.format(part).encode()) is None

@@ -1,4 +1,4 @@
-"""COCO files as users have them: a right table, or one message that names file, place and remedy."""
+"""COCO files as users have them: a correct table, or one message with file, position and remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.coco.write import write_coco
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
-from detseg.masks import rasterise, segmentation_to_rle
+from detseg.masks import rasterize, segmentation_to_rle
 
 HW = (20, 30)
 RING = [2.0, 3, 12, 3, 12, 9, 2, 9]
@@ -26,12 +26,12 @@ def image(**changes: Any) -> dict[str, Any]:
     return {"id": 1, "file_name": "a.png", "width": HW[1], "height": HW[0], **changes}
 
 
-TWO = [image(), image(id=2, file_name="b.png")]
+TWO_IMAGES = [image(), image(id=2, file_name="b.png")]
 
 
 def annotation(**changes: Any) -> dict[str, Any]:
     value = {"id": 17, "image_id": 1, "category_id": 1, "bbox": [2, 3, 10, 6], "area": 60, "iscrowd": 0, **changes}
-    return {key: item for key, item in value.items() if item is not ...}  # ... leaves a key out
+    return {key: item for key, item in value.items() if item is not ...}  # ... removes a key
 
 
 def coco(*annotations: Any, images: Any = None, categories: Any = None) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def read(folder: Path, data: Any, **options: Any) -> AnnotationTable:
         (coco(*[annotation(id=i, bbox=[i % 25, i % 15, 2, 2]) for i in range(400)]), 1, 400),
     ],
 )
-def test_sizes_of_tables(tmp_path: Path, data: Any, images: int, instances: int) -> None:
+def test_number_of_images_and_instances(tmp_path: Path, data: Any, images: int, instances: int) -> None:
     table = read(tmp_path, data)
     assert (len(table), len(table.label)) == (images, instances)
     assert not table.notes
@@ -106,14 +106,14 @@ def test_classes_are_selected_in_the_given_order(tmp_path: Path) -> None:
     assert table.class_map.names == ("c", "a")
     assert table.class_map.category_ids == (2, 0)
     assert table.label.tolist() == [2, 1]
-    assert table.notes.counts == {"instance of a class that was not selected left out": 1}
+    assert table.notes.counts == {"instance of an unselected class left out": 1}
     assert len(read(tmp_path, data, classes=[]).label) == 0
-    with pytest.raises(DataError, match="no class 'd', 'e'; it has a, b, c"):
+    with pytest.raises(DataError, match="no class 'd', 'e'; available classes: a, b, c"):
         read(tmp_path, data, classes=["a", "d", "e"])
 
 
 @pytest.mark.parametrize(
-    ("segmentation", "kept", "notes"),
+    ("segmentation", "expected", "notes"),
     [
         ([], None, []),
         ([RING], 1, []),
@@ -127,15 +127,18 @@ def test_classes_are_selected_in_the_given_order(tmp_path: Path) -> None:
         ({"size": [20, 30], "counts": [100, 50, 450]}, "rle", []),
     ],
 )
-def test_segmentations(tmp_path: Path, segmentation: Any, kept: Any, notes: list[str]) -> None:
+def test_segmentations(tmp_path: Path, segmentation: Any, expected: Any, notes: list[str]) -> None:
     table = read(tmp_path, coco(annotation(segmentation=segmentation)))
     assert table.boxes_xywh.tolist() == [[2, 3, 10, 6]]
-    found = table.segmentation[0]
-    assert isinstance(found, dict) if kept == "rle" else (found is None if kept is None else len(found or []) == kept)
+    value = table.segmentation[0]
+    if expected == "rle":
+        assert isinstance(value, dict)
+    else:
+        assert value is None if expected is None else len(value or []) == expected
     assert list(table.notes.counts) == notes
 
 
-def test_repairs_are_noted_by_name(tmp_path: Path) -> None:
+def test_repairs_are_noted_with_annotation_and_image(tmp_path: Path) -> None:
     boxes = [[2, 3, 0, 6], [28, 3, 10, 6], [50, 3, 1, 1], [2, 3, 4, 5]]
     table = read(tmp_path, coco(*[annotation(id=i, bbox=box) for i, box in enumerate(boxes)]))
     assert table.boxes_xywh.tolist() == [[28, 3, 2, 6], [2, 3, 4, 5]]
@@ -148,7 +151,7 @@ def test_repairs_are_noted_by_name(tmp_path: Path) -> None:
 def test_repeated_annotation_ids_are_noted(tmp_path: Path) -> None:
     table = read(tmp_path, coco(annotation(), annotation(), annotation()))
     assert len(table.label) == 3
-    assert table.notes.counts == {"annotation id used before (ids are not used further)": 2}
+    assert table.notes.counts == {"duplicate annotation id (annotation ids are not used)": 2}
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 0, 5, 1, 4, 2]])
@@ -158,7 +161,7 @@ def test_annotations_in_any_order(
 ) -> None:
     monkeypatch.setattr("detseg.annotations.formats.coco.outlines.CHUNK", chunk)
     kinds: list[Any] = [
-        {"segmentation": [RING], "area": ...},  # to be worked out
+        {"segmentation": [RING], "area": ...},  # area to be computed
         {"segmentation": {"size": [20, 30], "counts": [100, 50, 450]}, "iscrowd": 1},
         {"bbox": [28, 3, 10, 6]},  # clipped
         {"segmentation": [[value + 0.125 for value in RING], RING]},  # more decimals than two
@@ -166,11 +169,11 @@ def test_annotations_in_any_order(
         {"segmentation": []},
     ]
     annotations = [annotation(id=10 + i, image_id=1 + i % 2, **kind) for i, kind in enumerate(kinds)]
-    table = read(tmp_path, coco(*[annotations[i] for i in order], images=TWO))
+    table = read(tmp_path, coco(*[annotations[i] for i in order], images=TWO_IMAGES))
     assert [record.image_id for record in table] == [1, 2]
     ids = [table.annotation_id[first:last].tolist() for first, last in zip(table.start, table.stop, strict=True)]
-    kept = [i for i in order if i != 4]
-    assert ids == [[10 + i for i in kept if i % 2 == 0], [10 + i for i in kept if i % 2 == 1]]
+    remaining = [i for i in order if i != 4]
+    assert ids == [[10 + i for i in remaining if i % 2 == 0], [10 + i for i in remaining if i % 2 == 1]]
     by_id = dict(zip(table.annotation_id.tolist(), range(5), strict=True))
     assert table.boxes_xywh[by_id[12]].tolist() == [28, 3, 2, 6]
     assert table.area[by_id[10]] == 60
@@ -179,10 +182,10 @@ def test_annotations_in_any_order(
     assert [ring.ravel().tolist() for ring in rings] == [[value + 0.125 for value in RING], RING]
     outlined = [isinstance(table.segmentation[by_id[10 + i]], kind) for i, kind in ((0, list), (1, dict), (3, list))]
     assert all(outlined)
-    assert table.notes.counts == {"box clipped at the frame": 1, "box that has no width dropped": 1}
+    assert table.notes.counts == {"box clipped to the image": 1, "box dropped: it has no width": 1}
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------
+# --- rejected files ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_annotations_in_any_order(
         (b'{"images": [}', r"malformed.* line 1, at '}'"),
         (b'{"images": [],\n "categories": [NaN]}', "malformed.* line 2, at 'NaN"),
         (b'{"images": [\xff]}', "instances.json"),
-        (json.dumps(coco(annotation(id="3")))[:-1].encode(), r"instances.json: .*line 1.*write the file again"),
+        (json.dumps(coco(annotation(id="3")))[:-1].encode(), r"instances.json: .*line 1.*export the file again"),
         (coco(annotation(id="3")), r'annotation "3" \(a.png\).*\$.annotations\[0\].id, value "3"'),
         (coco(annotation(), annotation(id=4, bbox=[1, 2, 3])), r"annotation 4 \(a.png\).*length 4.*value \[1, 2, 3\]"),
         (coco(annotation(bbox=[1, 2, 3, "x"])), r'annotations\[0\].bbox\[3\], value "x"'),
@@ -233,9 +236,9 @@ def test_one_clear_message(tmp_path: Path, data: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_numbers_that_json_does_not_have(tmp_path: Path, word: str) -> None:
+def test_numbers_that_json_does_not_allow(tmp_path: Path, word: str) -> None:
     text = json.dumps(coco(annotation(bbox=[1, 2, 3, 12345]))).replace("12345", word)
-    json.loads(text)  # control: Python's own reader takes it
+    json.loads(text)  # control: Python's JSON parser accepts it
     with pytest.raises(DataError, match=r"instances\.json"):
         read(tmp_path, text.encode())
 
@@ -247,17 +250,17 @@ def test_missing_files_are_os_errors(tmp_path: Path) -> None:
         read_coco(write(tmp_path, coco()), tmp_path / "nowhere")
 
 
-# --- image files (where they are looked for: test_images.py) -----------------------------------------------------
+# --- image files (where they are searched: test_image_files.py) -----------------------------------------------------
 
 
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n"])
-def test_broken_images_are_named(tmp_path: Path, content: bytes) -> None:
+def test_broken_images_are_listed(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"instances.json: 1 of 1 images cannot be read: a.png"):
         read_coco(write(tmp_path, coco()))
 
 
-def test_another_size_than_annotated(tmp_path: Path) -> None:
+def test_image_size_differs_from_annotation(tmp_path: Path) -> None:
     Image.new("RGB", (30, 21)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a.png \(annotated 30 x 20, file 30 x 21\); .*--images"):
         read_coco(write(tmp_path, coco()))
@@ -336,7 +339,7 @@ def test_classes_of_whole_images_are_not_lost_silently(tmp_path: Path) -> None:
 
     builder = TableBuilder(ClassMap(("a",)), "", source="s")
     builder.add_image("a.png", HW, class_index=0)
-    with pytest.raises(DataError, match="no place for the classes of whole images"):
+    with pytest.raises(DataError, match="cannot store the classes of whole images"):
         write_coco(builder.build(), tmp_path / "w.json")
     assert not (tmp_path / "w.json").exists()
 
@@ -353,7 +356,7 @@ def test_coco_open(
     assert (len(table), len(table.label), len(table.class_map)) == (images, instances, 80)
     assert not table.notes
     assert table.has_masks
-    assert capsys.readouterr().err == ""  # no progress bar where nobody looks
+    assert capsys.readouterr().err == ""  # no progress bar without a terminal
     oracle = COCO(str(path))
     for record in table:
         ground_truth = oracle.loadAnns(oracle.getAnnIds(imgIds=record.image_id))
@@ -365,7 +368,7 @@ def test_coco_open(
         for segmentation, value in zip(record.segmentations, ground_truth, strict=True):
             assert segmentation is not None
             np.testing.assert_array_equal(
-                rasterise(segmentation, record.size_hw, record.size_hw), oracle.annToMask(value)
+                rasterize(segmentation, record.size_hw, record.size_hw), oracle.annToMask(value)
             )
     write_coco(table, tmp_path / "written.json")
     again = read_coco(tmp_path / "written.json", table.root)
@@ -406,7 +409,7 @@ def test_datumaro_layouts(shared_data: Path, layout: str, split: str) -> None:
     table = read_coco(path)
     assert len(table) == 1
     assert table[0].path.is_file()
-    if split == "val":  # a polygon and a crowd with listed counts
+    if split == "val":  # a polygon and a crowd with uncompressed counts
         assert table.iscrowd.tolist() == [False, True]
         crowd = table.segmentation[1]
         assert crowd is not None

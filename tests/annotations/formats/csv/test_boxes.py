@@ -1,4 +1,4 @@
-"""What is particular to CSV lists of boxes; the rest is in test_drawn.py."""
+"""Cases specific to CSV files of boxes; the common ones are in test_shapes.py."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read(folder: Path, text: str, name: str = "list.csv", **options: str) -> Ann
         (",filename,xmin,ymin,xmax,ymax,class\n0,a.png,2,3,12,9,cell", [[2, 3, 10, 6]]),
     ],
 )
-def test_forms(tmp_path: Path, text: str, boxes: list[list[float]]) -> None:
+def test_column_layouts(tmp_path: Path, text: str, boxes: list[list[float]]) -> None:
     table = read(tmp_path, text)
     assert table.boxes_xywh.tolist() == boxes
-    assert {kind for kind in table.notes.counts if "no annotation names" not in kind} == set()
+    assert {kind for kind in table.notes.counts if "without annotation" not in kind} == set()
 
 
-def test_rows_of_one_image_need_not_follow_each_other(tmp_path: Path) -> None:
+def test_rows_of_one_image_need_not_be_adjacent(tmp_path: Path) -> None:
     table = read(tmp_path, "a.png,0,0,2,2,x\nb.png,,,,,\na.png,1,1,3,3,y\nc.png,1,1,3,3,y\n")
     assert table.media.tolist() == ["a.png", "b.png", "c.png"]
     assert table.instances_per_image().tolist() == [2, 0, 1]
@@ -50,21 +50,24 @@ def test_rows_of_one_image_need_not_follow_each_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("filename,xmin,ymin,xmax\na.png,1,2,3", "no columns of boxes in the header"),
-        ("xmin,ymin,xmax,ymax,class\n1,2,3,4,cell", "no column names the images; call it filename"),
+        ("filename,xmin,ymin,xmax\na.png,1,2,3", "no box columns in the header"),
+        ("xmin,ymin,xmax,ymax,class\n1,2,3,4,cell", "no column with image names; call it filename"),
         ("a.png,1,2,3,4,cell\nb.png,1,2,3", "list.csv, line 2: 4 cells, expected 6"),
         ("filename,xmin,ymin,xmax,ymax,class\na, b.png,1,2,3,4,cell", "line 2: 7 cells, expected 6; .*quotes"),
-        ("filename,xmin,ymin,xmax,ymax,class\n,1,2,3,4,cell", "line 2: no image is named"),
+        ("filename,xmin,ymin,xmax,ymax,class\n,1,2,3,4,cell", "line 2: the image name is empty"),
         ("filename,xmin,ymin,xmax,ymax,class\na.png,1,2,,4,cell", "line 2: xmax '' is not a finite number"),
         ("filename,xmin,ymin,xmax,ymax,class\na.png,,,,,cell", "line 2: class 'cell' without a box"),
         ("a.png,1,2,inf,4,cell", "line 1: x2 'inf' is not a finite number"),
-        ("filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20.5,c,1,2,3,4", "30 x 20.5 is not whole"),
+        (
+            "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20.5,c,1,2,3,4",
+            "30 x 20.5 is not in whole pixels",
+        ),
         (
             "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,c,1,2,3,4\na.png,31,20,c,1,2,3,4",
-            "line 3: a.png is 31 x 20 .* of another size in list.csv, line 2",
+            "line 3: a.png is 31 x 20 .* has a different size in list.csv, line 2",
         ),
         ("filename,xmin,ymin,xmax,ymax,class\n" + "a.png,20,15,5,3,c\n" * 6, "6 of 6 boxes.*name the columns x, y, w"),
-        ("a.png,1,2,3,4,c\n./a.png,1,2,3,4,c", "a.png is annotated by list.csv, line 1 and by list.csv, line 2"),
+        ("a.png,1,2,3,4,c\n./a.png,1,2,3,4,c", "a.png is annotated in list.csv, line 1 and in list.csv, line 2"),
     ],
 )
 def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
@@ -76,31 +79,31 @@ def test_a_split_column(tmp_path: Path) -> None:
     text = "filename,xmin,ymin,xmax,ymax,class,split\na.png,1,2,3,4,c,Training\nb.png,,,,,,valid\nc.png,,,,,,fold1\n"
     table = read(tmp_path, text)
     assert table.split.tolist() == ["train", "val", ""]
-    assert "split that is not train, val or test not used" in table.notes.counts
+    assert "split ignored: not train, val or test" in table.notes.counts
     assert read(tmp_path, text, split="test").split.tolist() == ["test"] * 3
 
 
 def test_files_without_a_class_or_with_more_columns(tmp_path: Path) -> None:
     table = read(tmp_path, "filename,xmin,ymin,xmax,ymax,score\na.png,1,2,3,4,0.5")
     assert table.class_map.names == ("object",)
-    assert table.notes.lines()[0] == "1 x column not read: score (list.csv)"
-    assert "every instance is of the class 'object'" in table.notes.lines()[1]
+    assert table.notes.lines()[0] == "1 x column ignored: score (list.csv)"
+    assert "every instance has the class 'object'" in table.notes.lines()[1]
 
 
-def test_a_class_list_gives_order_and_ids(tmp_path: Path) -> None:
+def test_a_class_list_defines_order_and_ids(tmp_path: Path) -> None:
     (tmp_path / "classes.csv").write_text("z,0\na,1\nunused,4\n")
     table = read(tmp_path, "a.png,1,2,3,4,a\na.png,1,2,3,4,z")
     assert (table.class_map.names, table.class_map.category_ids) == (("z", "a", "unused"), (0, 1, 4))
     assert table.label.tolist() == [2, 1]
     with pytest.raises(DataError, match=r"line 1 \(|class 'b' is not in the class list"):
         read(tmp_path, "a.png,1,2,3,4,b")
-    for text, message in (("z,a\n", "expected class name and number"), ("z,0\ny,0\n", "stands for two classes")):
+    for text, message in (("z,a\n", "expected class name and number"), ("z,0\ny,0\n", "is used for two classes")):
         (tmp_path / "classes.csv").write_text("z,0\n" + text)
         with pytest.raises(DataError, match=f"classes.csv, line .*{message}"):
             read(tmp_path, "a.png,1,2,3,4,a")
 
 
-def test_the_same_image_in_two_parts_is_two_records(tmp_path: Path) -> None:
+def test_the_same_image_in_two_splits_is_two_records(tmp_path: Path) -> None:
     read(tmp_path, "a.png,1,2,3,4,c", "train.csv")
     read(tmp_path, "a.png,1,2,3,4,c\nb.png,,,,,", "val.csv")
     assert find_csv_boxes(tmp_path, list_files(tmp_path)) == "CSV boxes: train.csv (train), val.csv (val)"
@@ -108,7 +111,7 @@ def test_the_same_image_in_two_parts_is_two_records(tmp_path: Path) -> None:
     assert (table.media.tolist(), table.split.tolist()) == (["a.png", "a.png", "b.png"], ["train", "val", "val"])
 
 
-def test_what_is_found(tmp_path: Path) -> None:
+def test_find(tmp_path: Path) -> None:
     assert find_csv_boxes(tmp_path, []) is None
     (tmp_path / "labels.csv").write_text("filename,label\na.png,cat\n")
     assert find_csv_boxes(tmp_path, list_files(tmp_path)) is None
@@ -119,8 +122,8 @@ def test_bccd(shared_data: Path) -> None:
     table = read_csv_boxes(folder / "test.csv", folder / "BCCD" / "JPEGImages")
     names = Counter(table.class_map.name_of(int(label)) for label in table.label)
     assert len(table) == 364
-    assert names == {"RBC": 4153, "WBC": 372, "Platelets": 361}  # 2 RBC of no area are dropped
-    assert table.notes.counts["box that has no width dropped"] == 2
+    assert names == {"RBC": 4153, "WBC": 372, "Platelets": 361}  # 2 RBC without area are dropped
+    assert table.notes.counts["box dropped: it has no width"] == 2
     assert table.boxes_xywh[0].tolist() == [260, 177, 231, 199]
 
 
@@ -128,5 +131,5 @@ def test_vott(shared_data: Path) -> None:
     table = read_csv_boxes(shared_data / "datumaro_assets" / "assets" / "vott_csv_dataset" / "dataset")
     assert table.media.tolist() == ["img0003.jpg", "img0004.jpg", "img0001.jpg", "img0002.jpg"]
     assert table.split.tolist() == ["train", "train", "test", "test"]
-    assert table.boxes_xywh.tolist() == [[1, 2, 1, 2]]  # the others lie outside these 5 x 5 images
-    assert table.notes.counts["box that lies outside the frame dropped"] == 4
+    assert table.boxes_xywh.tolist() == [[1, 2, 1, 2]]  # the others are outside these 5 x 5 images
+    assert table.notes.counts["box dropped: it is outside the image"] == 4

@@ -1,4 +1,4 @@
-"""CSV as spreadsheets, scripts and people write it; and what kind of list it is."""
+"""CSV as spreadsheets, scripts and people write it; and detection of its kind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_rows(tmp_path: Path, text: str, header: list[str] | None, rows: list[tu
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"", "list.csv: the file is empty; write it again"),
+        (b"", "list.csv: the file is empty; export it again"),
         (b",,\n\n", "the file is empty"),
         ("filename,label\nä.png,cat\n".encode("latin-1"), "not UTF-8 text .* at byte 15.*save it as UTF-8"),
         ("filename,label\n".encode("utf-16"), "not UTF-8"),
@@ -48,12 +48,12 @@ def test_rows(tmp_path: Path, text: str, header: list[str] | None, rows: list[tu
         (b"path," + b"x" * 200_000, "list.csv, line 1: not CSV"),
     ],
 )
-def test_files_that_are_no_table(tmp_path: Path, text: bytes, message: str) -> None:
+def test_files_that_are_not_a_table(tmp_path: Path, text: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_csv(put(tmp_path, text))
 
 
-def test_too_large_a_file_is_not_opened(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_opened(tmp_path: Path) -> None:
     path = put(tmp_path, "")
     with path.open("wb") as file:
         file.truncate(2**30 + 1)  # sparse
@@ -71,7 +71,7 @@ def test_numbers(tmp_path: Path, cell: str, value: float | None) -> None:
             file.number(cell, "xmin", 7)
 
 
-def test_a_decimal_comma_where_semicolons_divide(tmp_path: Path) -> None:
+def test_a_decimal_comma_with_semicolons_as_separator(tmp_path: Path) -> None:
     assert read_csv(put(tmp_path, "a;b")).number("1,5", "xmin", 1) == 1.5
 
 
@@ -85,7 +85,7 @@ def test_a_decimal_comma_where_semicolons_divide(tmp_path: Path) -> None:
         ("a.png,1,2,3,4,cat", "boxes"),
         ("a.png,,,,,\nb.png,1,2,3,4,cat", "boxes"),
         ("a.png,1,2,3,4,cat\nb.png,1,2,3,4", None),
-        ("file,group\na.png,bench 1\nb.png,bench 2", None),  # what --group reads
+        ("file,group\na.png,bench 1\nb.png,bench 2", None),  # a file for --group
         ("a.png,cat\nb.png,dog", "labels"),
         ("a.png,1\nb.png,2", "labels"),
         ("a.png\nb.png", None),
@@ -106,15 +106,15 @@ def test_a_decimal_comma_where_semicolons_divide(tmp_path: Path) -> None:
         ("id,breed\n00a1,pug", "labels"),
         ("id,Usage,score\n00a1,Public,1", None),
         ("#filename,file_size,region_shape_attributes", None),
-        (b"filename,label\n\xe4.png,cat", "labels"),  # the reader says what is wrong with it
+        (b"filename,label\n\xe4.png,cat", "labels"),  # the reader reports the error
         ('filename,label\n"a.png', "labels"),
     ],
 )
-def test_kind_of_list(tmp_path: Path, text: str | bytes, kind: str | None) -> None:
+def test_kind(tmp_path: Path, text: str | bytes, kind: str | None) -> None:
     assert csv_kind(put(tmp_path, text)) == kind
 
 
-def test_the_kind_is_decided_by_the_beginning(tmp_path: Path) -> None:
+def test_the_kind_is_detected_from_the_beginning(tmp_path: Path) -> None:
     assert csv_kind(put(tmp_path, "filename,label\n" + "a.png,cat\n" * 20_000 + "z" * 10)) == "labels"
 
 
@@ -133,7 +133,7 @@ def test_the_kind_is_decided_by_the_beginning(tmp_path: Path) -> None:
         ("cx,cy,w,h", (0, 1, 2, 3), "cxcywh", None),
     ],
 )
-def test_columns_of_a_box(header: str, columns: object, form: str | None, size: object) -> None:
+def test_box_columns(header: str, columns: object, form: str | None, size: object) -> None:
     cells = header.split(",")
     box = box_columns(cells)
     assert (box and box.columns, box and box.form) == (columns, form)
@@ -153,6 +153,6 @@ def test_columns_of_a_box(header: str, columns: object, form: str | None, size: 
         ("x,y", [("point", 0, 1, None)]),
     ],
 )
-def test_columns_of_landmarks(header: str, points: list[tuple[str, int, int, int | None]]) -> None:
-    found = point_columns(header.split(","))
-    assert [(point.name, point.x, point.y, point.visibility) for point in found] == points
+def test_landmark_columns(header: str, points: list[tuple[str, int, int, int | None]]) -> None:
+    columns = point_columns(header.split(","))
+    assert [(point.name, point.x, point.y, point.visibility) for point in columns] == points

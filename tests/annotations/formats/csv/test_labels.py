@@ -1,4 +1,4 @@
-"""CSV files of class labels: columns, parts, what is left out, what is refused, and back again."""
+"""CSV files of class labels: columns, splits, what is left out or rejected, and round trips."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PNG = cv2.imencode(".png", np.zeros((6, 9, 3), np.uint8))[1].tobytes()
 
 
 def write(root: Path, files: dict[str, str | bytes], images: str = "") -> Path:
-    """Files of a data folder, and small images (names divided by ``|``)."""
+    """Write files of a data folder, and small images (names separated by ``|``)."""
     for name, content in {**files, **dict.fromkeys(filter(None, images.split("|")), PNG)}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,11 +35,11 @@ def names(table: AnnotationTable) -> dict[str, list[str]]:
     return {Path(str(record.path)).name: record.class_names(table.class_map) for record in table}
 
 
-TWO = "filename,colour,shape\na.png,red,x\nb.png,blue,\nc.png,,y\n"
+TWO_COLUMNS = "filename,colour,shape\na.png,red,x\nb.png,blue,\nc.png,,y\n"
 
 
 def test_several_columns(tmp_path: Path) -> None:
-    table = read_csv_labels(write(tmp_path, {"labels.csv": TWO}, "a.png|b.png|c.png"))
+    table = read_csv_labels(write(tmp_path, {"labels.csv": TWO_COLUMNS}, "a.png|b.png|c.png"))
     colour, shape = LabelField("colour", ClassMap(("blue", "red"))), LabelField("shape", ClassMap(("x", "y")))
     assert table.label_fields == (colour, shape)
     assert table.class_index.tolist() == [[1, 0], [0, -1], [-1, 1]]
@@ -63,13 +63,13 @@ def test_one_column_is_one_field(text: str, tmp_path: Path) -> None:
     table = read_csv_labels(write(tmp_path, {"labels.csv": text}, "a.png|b.png"))
     assert (table.label_fields, table.class_map.names) == ((), ("cat", "dog"))
     assert table.class_index.tolist() == [[0], [1]]
-    assert all("column not read" in line for line in table.notes.lines())
+    assert all("column ignored" in line for line in table.notes.lines())
 
 
 @pytest.mark.parametrize(
     ("cells", "classes"),
     [
-        (["1", "1"], ("0", "1")),  # one of several columns, so a yes or no
+        (["1", "1"], ("0", "1")),  # one of several columns, so it means yes or no
         (["0", ""], ("0", "1")),
         (["1.0", "0.0"], ("0", "1")),
         (["2", "10"], ("2", "10")),
@@ -79,13 +79,13 @@ def test_one_column_is_one_field(text: str, tmp_path: Path) -> None:
         (["None", "NA"], ("NA", "None")),
     ],
 )
-def test_classes_are_what_the_cells_say(cells: list[str], classes: tuple[str, ...], tmp_path: Path) -> None:
+def test_classes_are_the_cell_texts(cells: list[str], classes: tuple[str, ...], tmp_path: Path) -> None:
     text = "filename,kind,other\n" + "".join(f"{i}.png,{cell},x\n" for i, cell in enumerate(cells))
     table = read_csv_labels(write(tmp_path, {"labels.csv": text}, "0.png|1.png"))
     assert table.label_fields[0].class_map.names == classes
 
 
-def test_parts_by_column_by_file_and_by_folder(tmp_path: Path) -> None:
+def test_splits_by_column_by_file_and_by_folder(tmp_path: Path) -> None:
     text = "path,split,colour\na.png,train,red\nb.png,VALID,blue\nc.png,,red\nd.png,spare,red\n"
     column = write(tmp_path / "1", {"labels.csv": text}, "a.png|b.png|c.png|d.png")
     table = read_csv_labels(column)
@@ -116,19 +116,19 @@ def test_roboflow_classes(shared_data: Path) -> None:
     assert table.class_index.tolist() == [[1, 0], [0, 1], [1, 1]]
     assert table.split.tolist() == ["train", "train", "val"]
     assert table.media.tolist() == ["train/train_001.jpg", "train/train_002.jpg", "val/val_001.jpg"]
-    found = find_csv_labels(root, list_files(root))
-    assert found == "CSV labels: train/_classes.csv (train), val/_classes.csv (val)"
+    line = find_csv_labels(root, list_files(root))
+    assert line == "CSV labels: train/_classes.csv (train), val/_classes.csv (val)"
 
 
-def test_what_is_left_out_is_named(tmp_path: Path) -> None:
-    text = TWO + "d.png,,\na.png,red,x\ne.png,NaN,y\n"
+def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
+    text = TWO_COLUMNS + "d.png,,\na.png,red,x\ne.png,NaN,y\n"
     table = read_csv_labels(write(tmp_path, {"labels.csv": text}, "a.png|b.png|c.png|d.png|e.png|loose.png"))
     assert len(table) == 4
     assert table.notes.lines() == [
-        "1 x cell nan taken as no label: labels.csv, line 7, colour",
-        "1 x image that no annotation names left out: loose.png",
+        "1 x cell nan read as no label: labels.csv, line 7, colour",
+        "1 x image without annotation left out: loose.png",
         "1 x image without a label left out: labels.csv, line 5 d.png",
-        "1 x line that repeats another left out: labels.csv, line 6",
+        "1 x duplicate line left out: labels.csv, line 6",
     ]
 
 
@@ -144,10 +144,10 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
 def test_columns_and_classes_are_selected(
     classes: list[str], fields: list[str], expected: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    table = read_csv_labels(write(tmp_path, {"labels.csv": TWO}, "a.png|b.png|c.png"), classes=classes)
+    table = read_csv_labels(write(tmp_path, {"labels.csv": TWO_COLUMNS}, "a.png|b.png|c.png"), classes=classes)
     assert [field.name for field in table.label_fields] == fields
-    found = names(table)
-    assert {name: found[name] for name in expected} == expected
+    labels = names(table)
+    assert {name: labels[name] for name in expected} == expected
     if classes[0] == "shape=y":
         assert table.class_map.names == ("y", "x")
     assert all("left out" in line for line in table.notes.lines())
@@ -174,40 +174,48 @@ MANY = "path,colour,note\n" + "".join(f"{i}.png,red,remark {i}\n" for i in range
         (b'filename,colour\na.png,"re', {}, "not CSV"),
         (b"filename,colour,shape\na.png,red\n", {}, r"labels\.csv, line 2: 2 cells, expected 3"),
         (b"filename,colour\na.png,red,dark\n", {}, r"line 2: 3 cells, expected 2"),
-        (b"a.png,red,x\n", {}, r"3 cells, expected 2 \(path and label\); give several label columns a header"),
-        (b"filename,colour\n,red\n", {}, "line 2: no image is named"),
-        (b"filename,split\na.png,train\n", {}, "at least one of labels are needed; the header is filename, split"),
-        (b"colour,shape\nred,x\n", {}, "a column of images called filename"),
+        (b"a.png,red,x\n", {}, r"3 cells, expected 2 \(path and label\); several label columns need a header"),
+        (b"filename,colour\n,red\n", {}, "line 2: the image name is empty"),
+        (b"filename,split\na.png,train\n", {}, "at least one label column are required; the header is filename, split"),
+        (b"colour,shape\nred,x\n", {}, "an image column called filename"),
         (b"filename,colour,colour\na.png,red,red\n", {}, "two columns are called colour"),
-        (b"filename,colour\na.png,red\na.png,blue\n", {}, r"line 3: a\.png has other labels in labels\.csv, line 2"),
+        (
+            b"filename,colour\na.png,red\na.png,blue\n",
+            {},
+            r"line 3: a\.png has different labels in labels\.csv, line 2",
+        ),
         (b"filename,colour\na.png,red\nz.png,blue\n", {}, r"1 of 2 images are not in .*: z\.png; add the files"),
         (b"filename,colour\n../../etc/passwd.png,red\n", {}, r"1 of 1 images are not in"),
-        (b"filename,age,sex\na.png,3.7,f\nb.png,2,m\n", {}, r"line 2: age is 3\.7, a measured number and no class"),
-        (b"filename,age,sex\na.png,,f\nb.png,,m\n", {}, "no label in column age; fill it, or name the other columns"),
-        (MANY.encode(), {}, r"line 2: column note says something else in each of 20 images"),
+        (b"filename,age,sex\na.png,3.7,f\nb.png,2,m\n", {}, r"line 2: age is 3\.7, a measured number, not a class"),
+        (b"filename,age,sex\na.png,,f\nb.png,,m\n", {}, "no label in column age; fill it, or select the other columns"),
+        (MANY.encode(), {}, r"line 2: column note has a different text in each of 20 images"),
         (
-            TWO.encode(),
+            TWO_COLUMNS.encode(),
             {"classes": ["size"]},
-            "'size' is no label column, or is named twice; columns are colour, shape",
+            "'size' is not a label column, or is listed twice; columns are colour, shape",
         ),
-        (TWO.encode(), {"classes": ["colour", "colour=red"]}, "'colour=red' is no label column, or is named twice"),
-        (TWO.encode(), {"classes": ["colour=pink"]}, "no class pink in column colour; there are blue, red"),
+        (
+            TWO_COLUMNS.encode(),
+            {"classes": ["colour", "colour=red"]},
+            "'colour=red' is not a label column, or is listed twice",
+        ),
+        (TWO_COLUMNS.encode(), {"classes": ["colour=pink"]}, "no class pink in column colour; there are blue, red"),
     ],
 )
-def test_what_is_refused(text: bytes, options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(text: bytes, options: dict[str, Any], message: str, tmp_path: Path) -> None:
     images = "|".join(f"{name}.png" for name in ["a", "b", "c", *range(20)])
     write(tmp_path, {"labels.csv": text}, images)
     with pytest.raises(DataError, match=message):
         read_csv_labels(tmp_path / "labels.csv", **options)
-    find_csv_labels(tmp_path, list_files(tmp_path))  # looking never fails
+    find_csv_labels(tmp_path, list_files(tmp_path))  # find never fails
 
 
-def test_a_remark_may_stay_where_it_is(tmp_path: Path) -> None:
+def test_a_column_of_remarks_can_be_ignored(tmp_path: Path) -> None:
     root = write(tmp_path, {"labels.csv": MANY}, "|".join(f"{i}.png" for i in range(20)))
     assert read_csv_labels(root, classes=["colour"]).class_map.names == ("red",)
 
 
-def test_images_elsewhere_and_of_other_machines(tmp_path: Path) -> None:
+def test_images_in_other_folders_and_paths_of_other_machines(tmp_path: Path) -> None:
     text = "path,kind,sort\nC:\\data\\ein bär.png,x,u\n/home/me/日本.png,y,v\n"
     root = write(tmp_path / "csv", {"labels.csv": text})
     write(tmp_path / "far/off", {}, "ein bär.png|deep/日本.png")
@@ -218,7 +226,7 @@ def test_images_elsewhere_and_of_other_machines(tmp_path: Path) -> None:
         read_csv_labels(root)
 
 
-def test_no_labels_here(tmp_path: Path) -> None:
+def test_folders_without_labels(tmp_path: Path) -> None:
     assert find_csv_labels(tmp_path, []) is None
     write(tmp_path, {"boxes.csv": "filename,xmin,ymin,xmax,ymax,class\na.png,1,2,3,4,x\n"}, "a.png")
     assert find_csv_labels(tmp_path, list_files(tmp_path)) is None
@@ -228,7 +236,7 @@ def test_no_labels_here(tmp_path: Path) -> None:
         read_csv_labels(tmp_path / "nothing")
 
 
-def test_a_turned_image(shared_data: Path, tmp_path: Path) -> None:
+def test_an_image_rotated_by_exif(shared_data: Path, tmp_path: Path) -> None:
     image = sorted((shared_data / "exif_orientation").rglob("*_6.jpg"))[0]
     root = write(tmp_path, {"labels.csv": f"filename,a,b\n{image.name},x,y\n", image.name: image.read_bytes()})
     (record,) = read_csv_labels(root)
@@ -236,8 +244,8 @@ def test_a_turned_image(shared_data: Path, tmp_path: Path) -> None:
     assert record.size_hw == record.stored_hw[::-1]
 
 
-def placed(table: AnnotationTable, folder: Path) -> AnnotationTable:
-    """The table written into ``folder``, with its images, and read again."""
+def write_and_read(table: AnnotationTable, folder: Path) -> AnnotationTable:
+    """Write the table and its images to ``folder``, and read it again."""
     written = write_csv_labels(table, folder)
     for image, record in zip(written.images, table, strict=True):
         (folder / image).parent.mkdir(parents=True, exist_ok=True)
@@ -248,7 +256,7 @@ def placed(table: AnnotationTable, folder: Path) -> AnnotationTable:
 @pytest.mark.parametrize(
     "text",
     [
-        TWO,
+        TWO_COLUMNS,
         "filename,split,label\nin/a.png,train,cat\nb.png,val,dog\nc.png,,cat\n",
         'filename,colour,image\na.png,"red, dark","x ""y"""\nb.png,blau;grün,\n',
         "filename,a,b\na.png,0,1\nb.png,1,0\nc.png,0,1\n",
@@ -256,7 +264,7 @@ def placed(table: AnnotationTable, folder: Path) -> AnnotationTable:
 )
 def test_round_trip(text: str, tmp_path: Path) -> None:
     table = read_csv_labels(write(tmp_path / "in", {"labels.csv": text}, "a.png|in/a.png|b.png|c.png"))
-    again = placed(table, tmp_path / "out")
+    again = write_and_read(table, tmp_path / "out")
     assert names(again) == names(table)
     assert (again.label_fields, again.class_map) == (table.label_fields, table.class_map)
     assert (again.split == table.split).all()
@@ -274,17 +282,17 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         "2 x class without an image not written: b; c",
         "1 x order of the classes not written: b, a, c",
     ]
-    with pytest.raises(DataError, match="s: its images carry no class labels"):
+    with pytest.raises(DataError, match="s: its images have no class labels"):
         write_csv_labels(replace(table, class_index=np.array([[-1]])), tmp_path)
-    with pytest.raises(DataError, match="is no file of its own"):
+    with pytest.raises(DataError, match="is not a separate file"):
         write_csv_labels(replace(table, frame=np.array([3], np.int32)), tmp_path)
     fields = (LabelField("split", ClassMap(("x", "y"))), LabelField("shape", ClassMap(("x", "y"))))
     several = replace(table, class_map=joined(fields), label_fields=fields, class_index=np.array([[0, 1]]))
-    with pytest.raises(DataError, match="label fields split, shape: one has the name of a column"):
+    with pytest.raises(DataError, match="label fields split, shape: one has a reserved column name, such as split"):
         write_csv_labels(several, tmp_path)
 
 
-def test_many_rows_take_no_time(tmp_path: Path) -> None:
+def test_many_rows(tmp_path: Path) -> None:
     text = "filename," + ",".join(f"c{i}" for i in range(20)) + "\n"
     text += "".join(f"{i}.png," + ",".join(str((i >> bit) & 1) for bit in range(20)) + "\n" for i in range(500))
     table = read_csv_labels(write(tmp_path, {"labels.csv": text}, "|".join(f"{i}.png" for i in range(500))))

@@ -1,4 +1,4 @@
-"""What is particular to CSV lists of landmarks; the rest is in test_drawn.py."""
+"""Cases specific to CSV files of landmarks; the common ones are in test_shapes.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(folder: Path, text: str, name: str = "points.csv") -> AnnotationTable:
         ("10,5,NaN,nan,", [[10, 5, 2], [0, 0, 0]], [6, 1, 8, 8]),
         ("10,5,-1,-1,", [[10, 5, 2], [0, 0, 0]], [6, 1, 8, 8]),
         ("10,5,30,5,", [[10, 5, 2], [30, 5, 2]], [10, 1, 20, 8]),
-        ("0,0,30,25,", [[0, 0, 2], [30, 25, 2]], [0, 0, 30, 25]),  # a corner is a place
+        ("0,0,30,25,", [[0, 0, 2], [30, 25, 2]], [0, 0, 30, 25]),  # a point in the corner is labelled
     ],
 )
 def test_points(tmp_path: Path, row: str, points: list[list[float]], box: list[float]) -> None:
@@ -54,7 +54,7 @@ def test_the_schema(tmp_path: Path) -> None:
 def test_an_image_without_landmarks_is_negative(tmp_path: Path) -> None:
     table = read(tmp_path, f"{HEADER}a.png,,,,,\nb.png,-1,-1,nan,nan,2\nb.png,1,2,30,20,\n")
     assert table.instances_per_image().tolist() == [0, 1]
-    assert table.notes.counts["line without landmarks: a negative image"] == 2
+    assert table.notes.counts["line without landmarks read as a negative image"] == 2
 
 
 def test_boxes_and_classes_of_the_file(tmp_path: Path) -> None:
@@ -69,9 +69,12 @@ def test_boxes_and_classes_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("filename,label\na.png,cat", "no columns of landmarks; name them <name>_x, <name>_y"),
-        ("label,tip_x,tip_y\na,1,2", "no column names the images"),
-        (f"{HEADER}a.png,1,2,3,4,5", "line 2: visibility 5 of right_eye; 0 is not labelled, 1 hidden, 2 visible"),
+        ("filename,label\na.png,cat", "no landmark columns; name them <name>_x, <name>_y"),
+        ("label,tip_x,tip_y\na,1,2", "no column with image names"),
+        (
+            f"{HEADER}a.png,1,2,3,4,5",
+            r"line 2: visibility 5 of right_eye; use 0 \(not labelled\), 1 \(hidden\) or 2 \(visible\)",
+        ),
         (f"{HEADER}a.png,1,2,3,4e999,", "line 2: right_eye y '4e999' is not a finite number"),
         (f"{HEADER}a.png,1,2,3", "line 2: 4 cells, expected 6"),
     ],
@@ -81,12 +84,12 @@ def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
         read(tmp_path, text)
 
 
-def test_half_a_landmark_is_noted(tmp_path: Path) -> None:
+def test_a_landmark_with_one_coordinate_is_noted(tmp_path: Path) -> None:
     table = read(tmp_path, f"{HEADER}a.png,1,,30,25,\n")
-    assert table.notes.counts["landmark with one coordinate taken as not labelled"] == 1
+    assert table.notes.counts["landmark with only one coordinate read as not labelled"] == 1
 
 
-def test_files_of_parts_must_have_the_same_landmarks(tmp_path: Path) -> None:
+def test_files_of_all_splits_must_have_the_same_landmarks(tmp_path: Path) -> None:
     read(tmp_path, f"{HEADER}a.png,1,2,30,25,\n", "train.csv")
     read(tmp_path, f"{HEADER}b.png,1,2,30,25,\n", "my_val.csv")
     assert find_csv_landmarks(tmp_path, list_files(tmp_path)) == "CSV landmarks: train.csv (train), my_val.csv (val)"

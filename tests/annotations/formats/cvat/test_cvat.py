@@ -1,4 +1,4 @@
-"""What is particular to CVAT's XML; the rest is in test_drawn.py."""
+"""CVAT XML: cases that are specific to this format; common cases are in shared/test_shapes.py."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ BOX = '<box label="cell" xtl="2" ytl="3" xbr="12" ybr="9" {}/>'
         ("", [], [], ""),
         (BOX.format('occluded="1" z_order="3"'), [[2, 3, 10, 6]], [False], ""),
         (BOX.format('rotation="0.0"'), [[2, 3, 10, 6]], [False], ""),
-        (BOX.format('rotation="90"'), [[4, 1, 6, 10]], [False], "turned box replaced"),
-        (BOX.format('rotation="180"'), [[2, 3, 10, 6]], [False], "turned box replaced"),
+        (BOX.format('rotation="90"'), [[4, 1, 6, 10]], [False], "rotated box replaced"),
+        (BOX.format('rotation="180"'), [[2, 3, 10, 6]], [False], "rotated box replaced"),
         ('<polygon label="cell" points="2,3;12,3;12,9"/>', [[2, 3, 10, 6]], [True], ""),
         ('<polygon label="cell" points="2,3;12,9;"/>', [[2, 3, 10, 6]], [False], "fewer than three"),
         ('<ellipse label="cell" cx="10" cy="10" rx="4" ry="2"/>', [[6, 8, 8, 4]], [True], ""),
@@ -62,7 +62,7 @@ def test_shapes(tmp_path: Path, shapes: str, boxes: Any, masks: list[bool], note
     assert note in " ".join(table.notes.lines())
 
 
-def test_a_mask_goes_row_by_row(tmp_path: Path) -> None:
+def test_mask_run_lengths_are_row_major(tmp_path: Path) -> None:
     table = read(tmp_path, xml('<mask label="cell" rle="0,2,2,2" left="4" top="5" width="3" height="2"/>'))
     expected = np.zeros(HW, np.uint8)
     expected[5:7, 4:7] = [[1, 1, 0], [0, 1, 1]]
@@ -81,7 +81,7 @@ MASK = '<mask label="cell" rle="{}" left="{}" top="5" width="3" height="2"/>'
         (xml('<box label="cell" xtl="nan" ytl="3" xbr="12" ybr="4"/>'), "xtl: 'nan' is not a finite number"),
         (xml('<box label="nerve" xtl="2" ytl="3" xbr="12" ybr="9"/>'), "class 'nerve' is not in the class list of"),
         (xml('<polygon label="cell" points="1,2;3"/>'), "points '1,2;3' are not x,y;x,y;..."),
-        (xml(MASK.format("1,2", 4)), "the run lengths add up to 3, the mask's box has 3 x 2 = 6 pixels"),
+        (xml(MASK.format("1,2", 4)), "the run lengths add up to 3, the box of the mask has 3 x 2 = 6 pixels"),
         (xml(MASK.format("1,-2,7", 4)), "rle '1,-2,7' is not a list of run lengths"),
         (xml(MASK.format("6", 28)), "a mask of 3 x 2 at 28, 5 in an image of 30 x 20"),
         (xml(MASK.format("6", -1)), "left: -1 is not a whole number of at least 0"),
@@ -133,7 +133,7 @@ def test_skeletons_are_keypoints(tmp_path: Path, shape: str, points: Any, box: A
     assert table.boxes_xywh.tolist() == [box]
 
 
-def test_skeletons_of_different_points(tmp_path: Path) -> None:
+def test_skeletons_with_different_points(tmp_path: Path) -> None:
     assert len(read(tmp_path, xml(skeleton('outside="1"', 'outside="1"'), PERSON)).label) == 0
     with pytest.raises(DataError, match=r"point 'foot' is not among left_hand, right_hand"):
         read(tmp_path, xml(skeleton(last="foot"), PERSON))
@@ -142,9 +142,9 @@ def test_skeletons_of_different_points(tmp_path: Path) -> None:
 
 
 def test_subsets_are_splits(tmp_path: Path) -> None:
-    for part in ("Train", "Test"):
-        (tmp_path / "images" / part).mkdir(parents=True)
-        Image.new("RGB", HW[::-1]).save(tmp_path / "images" / part / "a.png")
+    for subset in ("Train", "Test"):
+        (tmp_path / "images" / subset).mkdir(parents=True)
+        Image.new("RGB", HW[::-1]).save(tmp_path / "images" / subset / "a.png")
     image = '<image id="0" name="a.png" subset="{}" width="30" height="20">' + BOX.format("") + "</image>"
     (tmp_path / "annotations.xml").write_text(
         f"<annotations>{image.format('Test')}{image.format('Train')}</annotations>"
@@ -160,10 +160,10 @@ def test_a_video_without_images(tmp_path: Path) -> None:
         read_cvat(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "found"), [("<annotations/>", False), ("<annotation/>", False), (xml(""), True)])
-def test_what_is_found(tmp_path: Path, text: str, found: bool) -> None:
+@pytest.mark.parametrize(("text", "detected"), [("<annotations/>", False), ("<annotation/>", False), (xml(""), True)])
+def test_format_detection(tmp_path: Path, text: str, detected: bool) -> None:
     (tmp_path / "train.xml").write_text(f"<?xml version='1.0'?>\n{text}")
-    assert find_cvat(tmp_path, list_files(tmp_path)) == ("CVAT: train.xml (train)" if found else None)
+    assert find_cvat(tmp_path, list_files(tmp_path)) == ("CVAT: train.xml (train)" if detected else None)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_is_found(tmp_path: Path, text: str, found: bool) -> None:
     [
         (
             "for_images/export_project",
-            [f"images/{part}/img{i}.jpg" for part in ("Test", "Train", "Validation") for i in (0, 1)],
+            [f"images/{subset}/img{i}.jpg" for subset in ("Test", "Train", "Validation") for i in (0, 1)],
             ["test", "test", "train", "train", "val", "val"],
             [[0, 2, 4, 2], [1, 2, 5, 3]] * 3,
         ),

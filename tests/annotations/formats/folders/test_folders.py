@@ -1,4 +1,4 @@
-"""Image folders: one tree or parts, class order, and what is left out."""
+"""Image folders: one tree or split folders, class order, and what is left out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_flowers(shared_data: Path) -> None:
         assert not len(record)
     assert table.has_class_index
     assert not table.has_boxes
-    parts = split(table, by="stratified", val=0.25)
-    assert np.bincount(parts["val"].class_index[:, 0]).tolist() == [4] * 5
+    subsets = split(table, by="stratified", val=0.25)
+    assert np.bincount(subsets["val"].class_index[:, 0]).tolist() == [4] * 5
 
 
 def test_one_tree(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_train_may_be_a_class(tmp_path: Path) -> None:
     assert read(tmp_path).class_map.names == ("bus", "train")
 
 
-def test_what_is_left_out_is_named(tmp_path: Path) -> None:
+def test_what_is_left_out_is_listed(tmp_path: Path) -> None:
     write_images(tmp_path, "train/a/1.png", "train/b/1.png", "valid/a/2.png", "train/stray.png", "train/.hidden/x.png")
     (tmp_path / "train/a/notes.txt").write_text("x", encoding="utf-8")
     (tmp_path / "train/empty").mkdir()
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_named(tmp_path: Path) -> None:
     assert table.notes.lines() == [
         "1 x file that is not an image left out: train/a/notes.txt",
         "1 x image outside any class folder left out: train/stray.png",
-        "1 x folder without images is not taken as a class: train/empty",
+        "1 x folder without images not used as a class: train/empty",
     ]
 
 
@@ -72,9 +72,9 @@ def test_classes_select_and_order(tmp_path: Path) -> None:
         read(tmp_path, classes=["a", "d"])
 
 
-def test_one_class_only_must_be_asked_for(tmp_path: Path) -> None:
+def test_a_single_class_needs_the_format(tmp_path: Path) -> None:
     write_images(tmp_path, "a/1.png", "a/2.png")
-    with pytest.raises(DataError, match="of two classes or more"):
+    with pytest.raises(DataError, match="with two or more classes"):
         read(tmp_path)
     assert len(read(tmp_path, format="folders")) == 2
 
@@ -86,15 +86,15 @@ def test_an_unreadable_image_is_an_error(tmp_path: Path) -> None:
         read(tmp_path)
 
 
-def test_nothing_in_it(tmp_path: Path) -> None:
+def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no images in class folders"):
         read_image_folder(tmp_path)
 
 
-def test_links_do_not_lead_out(tmp_path: Path) -> None:
+def test_links_out_of_the_folder_are_rejected(tmp_path: Path) -> None:
     write_images(tmp_path, "data/a/1.png", "data/b/1.png", "outside/2.png")
     (tmp_path / "data/a/link.png").symlink_to(tmp_path / "data/a/1.png")
     assert len(read(tmp_path / "data")) == 3
     (tmp_path / "data/c").symlink_to(tmp_path / "outside")
-    with pytest.raises(DataError, match="the link c leads out of this folder"):
+    with pytest.raises(DataError, match="the link c points outside this folder"):
         read(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""What is particular to LabelMe; the rest is in test_drawn.py."""
+"""LabelMe: cases that are specific to this format; common cases are in shared/test_shapes.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def shape(**changes: Any) -> dict[str, Any]:
     return {"label": "cell", "points": RING, "group_id": None, "shape_type": "polygon", "flags": {}, **changes}
 
 
-def put(folder: Path, *shapes: Any, name: str = "a.json", **changes: Any) -> None:
+def write_file(folder: Path, *shapes: Any, name: str = "a.json", **changes: Any) -> None:
     value = {"version": "5.0.1", "flags": {}, "shapes": shapes, "imagePath": "a.png", "imageData": None, **changes}
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(value))
@@ -34,7 +34,7 @@ def put(folder: Path, *shapes: Any, name: str = "a.json", **changes: Any) -> Non
 
 def read(folder: Path, *shapes: Any, **changes: Any) -> AnnotationTable:
     Image.new("RGB", HW[::-1]).save(folder / "a.png")
-    put(folder, *shapes, **changes)
+    write_file(folder, *shapes, **changes)
     return read_labelme(folder)
 
 
@@ -61,7 +61,7 @@ def png(crop: Any) -> str:
             [shape(group_id=1), shape(group_id=1, shape_type="rectangle", points=[[0, 0], [20, 12]])],
             [[0, 0, 20, 12]],
             [True],
-            ["rectangle and polygon of one group"],
+            ["rectangle and polygon in one group"],
         ),
     ],
 )
@@ -114,11 +114,11 @@ def test_mask_shapes(tmp_path: Path) -> None:
                 "imageHeight": 20,
                 "imageWidth": 30,
             },
-            "reaches beyond the image of 30 x 20",
+            "extends beyond the image of 30 x 20",
         ),
-        ({"imageHeight": 20.5, "imageWidth": 30}, "imageHeight 20.5 and imageWidth 30 are not a size"),
+        ({"imageHeight": 20.5, "imageWidth": 30}, "imageHeight 20.5 and imageWidth 30 are not a valid size"),
         ({"shapes": None}, "a.json, at .*shapes: Expected `array`, got `null`"),
-        ({"imageHeight": 10**400, "imageWidth": 30}, "are not a size"),
+        ({"imageHeight": 10**400, "imageWidth": 30}, "are not a valid size"),
     ],
 )
 def test_bad_files(tmp_path: Path, changes: Any, message: str) -> None:
@@ -127,25 +127,25 @@ def test_bad_files(tmp_path: Path, changes: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize("path", [None, "", "other.png", "..\\img\\other.png"])
-def test_a_file_whose_image_was_renamed_with_it(tmp_path: Path, path: str | None) -> None:
+def test_image_with_the_name_of_the_json_file(tmp_path: Path, path: str | None) -> None:
     table = read(tmp_path, shape(), imagePath=path)
     assert table.media.tolist() == ["a.png"]
     assert len(table.notes.counts) == bool(path)
 
 
 def test_two_files_of_one_image(tmp_path: Path) -> None:
-    put(tmp_path, name="b.json")
-    with pytest.raises(DataError, match=r"the image a.png is annotated by a.json and by b.json"):
+    write_file(tmp_path, name="b.json")
+    with pytest.raises(DataError, match=r"the image a.png is annotated in a.json and in b.json"):
         read(tmp_path, shape())
 
 
-def test_an_embedded_image_is_not_unpacked(tmp_path: Path) -> None:
-    put(tmp_path, shape(), imageData=png([[1]]))
+def test_an_embedded_image_is_not_extracted(tmp_path: Path) -> None:
+    write_file(tmp_path, shape(), imageData=png([[1]]))
     with pytest.raises(DataError, match=r"1 of 1 images are not in .*: a.png; add the files"):
         read_labelme(tmp_path)
 
 
-def test_other_json_beside_is_noted(tmp_path: Path) -> None:
+def test_other_json_files_are_noted(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text('{"colour": "red"}')
     table = read(tmp_path, shape(difficult=True))
     assert table.notes.counts == {"JSON file without shapes left out": 1}
@@ -154,24 +154,24 @@ def test_other_json_beside_is_noted(tmp_path: Path) -> None:
         read_labelme(tmp_path / "settings.json")
 
 
-def test_what_is_found(tmp_path: Path) -> None:
-    def found() -> str | None:
+def test_format_detection(tmp_path: Path) -> None:
+    def detected() -> str | None:
         return find_labelme(tmp_path, list_files(tmp_path))
 
-    assert found() is None
-    put(tmp_path, shape(), name="deep/er/a.json")
-    assert found() == "LabelMe: 1 JSON files"
+    assert detected() is None
+    write_file(tmp_path, shape(), name="deep/er/a.json")
+    assert detected() == "LabelMe: 1 JSON files"
     (tmp_path / "coco.json").write_text('{"images": [], "annotations": []}')
-    assert found() is None
+    assert detected() is None
 
 
-OLD = """<annotation><filename>a.png</filename><folder/><object><name>cell</name><deleted>0</deleted><id>0</id>
-<polygon>{points}</polygon></object>{more}<imagesize><nrows>20</nrows><ncols>30</ncols></imagesize></annotation>"""
+XML = """<annotation><filename>a.png</filename><folder/><object><name>cell</name><deleted>0</deleted><id>0</id>
+<polygon>{points}</polygon></object>{extra}<imagesize><nrows>20</nrows><ncols>30</ncols></imagesize></annotation>"""
 POINTS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in RING)
 
 
 @pytest.mark.parametrize(
-    ("more", "boxes", "masks", "notes"),
+    ("extra", "boxes", "masks", "notes"),
     [
         ("", [[2, 3, 10, 6]], [True], 0),
         (f"<object><name>x</name><deleted>1</deleted><polygon>{POINTS}</polygon></object>", [[2, 3, 10, 6]], [True], 1),
@@ -183,9 +183,9 @@ POINTS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in RING)
         ),
     ],
 )
-def test_the_old_xml(tmp_path: Path, more: str, boxes: Any, masks: list[bool], notes: int) -> None:
+def test_xml_of_the_web_tool(tmp_path: Path, extra: str, boxes: Any, masks: list[bool], notes: int) -> None:
     Image.new("RGB", HW[::-1]).save(tmp_path / "a.png")
-    (tmp_path / "a.xml").write_text(OLD.format(points=POINTS, more=more))
+    (tmp_path / "a.xml").write_text(XML.format(points=POINTS, extra=extra))
     assert find_labelme(tmp_path, list_files(tmp_path)) == "LabelMe (web tool): 1 XML files"
     table = read_labelme(tmp_path)
     assert table.boxes_xywh.tolist() == boxes
@@ -196,10 +196,10 @@ def test_the_old_xml(tmp_path: Path, more: str, boxes: Any, masks: list[bool], n
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (OLD.format(points="<pt><x>1</x></pt>", more=""), "a.xml, object 0 .cell.: <y> '' is not a finite number"),
-        (OLD.format(points=POINTS, more="<object><name>b</name></object>"), "neither polygon nor painted mask"),
+        (XML.format(points="<pt><x>1</x></pt>", extra=""), "a.xml, object 0 .cell.: <y> '' is not a finite number"),
+        (XML.format(points=POINTS, extra="<object><name>b</name></object>"), "neither polygon nor painted mask"),
         (
-            OLD.format(points=POINTS, more="<object><segm><mask>/etc/m.png</mask></segm></object>"),
+            XML.format(points=POINTS, extra="<object><segm><mask>/etc/m.png</mask></segm></object>"),
             "its mask m.png was found 0 times",
         ),
         ("<annotations/>", "the root is <annotations>"),
@@ -213,15 +213,15 @@ def test_bad_xml(tmp_path: Path, text: str, message: str) -> None:
         read_labelme(tmp_path)
 
 
-def test_pascal_voc_is_not_mistaken(tmp_path: Path) -> None:
-    voc = OLD.format(points=POINTS, more="<object><bndbox><xmin>1</xmin></bndbox></object>")
+def test_pascal_voc_is_not_detected_as_labelme(tmp_path: Path) -> None:
+    voc = XML.format(points=POINTS, extra="<object><bndbox><xmin>1</xmin></bndbox></object>")
     (tmp_path / "a.xml").write_text(voc)
     assert find_labelme(tmp_path, ["a.xml"]) is None
     (tmp_path / "a.xml").write_text("<annotation><size><width>3</width></size></annotation>")
     assert find_labelme(tmp_path, ["a.xml"]) is None
 
 
-def test_the_real_one(shared_data: Path) -> None:
+def test_real_export(shared_data: Path) -> None:
     folder = shared_data / "datumaro_assets" / "assets" / "labelme_dataset"
     assert find_labelme(folder, list_files(folder)) == "LabelMe (web tool): 1 XML files"
     table = read_labelme(folder)

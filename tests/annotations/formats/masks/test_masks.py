@@ -1,4 +1,4 @@
-"""Mask folders: layouts, meanings of values, classes, and every way in which masks and images can disagree."""
+"""Mask folders: layouts, meanings of values, classes, and mismatches between masks and images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.masks.layout import MaskFolders, find_mask_folders, match
 from detseg.annotations.formats.masks.read import read_masks
 from detseg.errors import DataError
-from detseg.masks import rasterise, rle_to_mask
+from detseg.masks import rasterize, rle_to_mask
 
 HW = (40, 60)
 
@@ -34,10 +34,10 @@ def write_mask(path: Path, values: npt.NDArray[np.integer]) -> None:
 
 
 def boxes_mask(*values: int, size_hw: tuple[int, int] = HW) -> npt.NDArray[np.uint8]:
-    """Rectangles of 5 x 4 pixels in a row, one a value."""
+    """Rectangles of 5 x 4 pixels in a row, one per value."""
     mask = np.zeros(size_hw, np.uint8)
-    for place, value in enumerate(values):
-        mask[2 + place : 7 + place, 6 * place + 1 : 6 * place + 5] = value
+    for i, value in enumerate(values):
+        mask[2 + i : 7 + i, 6 * i + 1 : 6 * i + 5] = value
     return mask
 
 
@@ -89,17 +89,17 @@ def test_layouts(files: list[str], expected: list[tuple[str, str, str]]) -> None
     ],
 )
 def test_names(image: str, mask: str, class_name: str, one_of_many: bool) -> None:
-    found = match([image, "other.jpg"], [mask])
-    (of_image,) = found.masks[image]
-    assert (of_image.class_name, of_image.one_of_many) == (class_name, one_of_many)
-    assert found.without_mask == ["other.jpg"]
+    matches = match([image, "other.jpg"], [mask])
+    (mask_file,) = matches.masks[image]
+    assert (mask_file.class_name, mask_file.one_of_many) == (class_name, one_of_many)
+    assert matches.without_mask == ["other.jpg"]
 
 
-def test_the_longest_image_name_owns_the_mask() -> None:
-    found = match(["img_1.jpg", "img_1_2.jpg"], ["img_1_2.png", "img_1_2_0.png", "img_1_7.png", "img_9.png"])
-    owners = {image: [mask.file for mask in masks] for image, masks in found.masks.items()}
-    assert owners == {"img_1_2.jpg": ["img_1_2.png", "img_1_2_0.png"], "img_1.jpg": ["img_1_7.png"]}
-    assert found.without_image == ["img_9.png"]
+def test_a_mask_belongs_to_the_longest_image_name() -> None:
+    matches = match(["img_1.jpg", "img_1_2.jpg"], ["img_1_2.png", "img_1_2_0.png", "img_1_7.png", "img_9.png"])
+    files = {image: [mask.file for mask in masks] for image, masks in matches.masks.items()}
+    assert files == {"img_1_2.jpg": ["img_1_2.png", "img_1_2_0.png"], "img_1.jpg": ["img_1_7.png"]}
+    assert matches.without_image == ["img_9.png"]
 
 
 def test_instance_ids(tmp_path: Path) -> None:
@@ -114,12 +114,12 @@ def test_instance_ids(tmp_path: Path) -> None:
     assert not table.notes
 
 
-def test_values_are_guessed_and_the_guess_is_said(tmp_path: Path) -> None:
+def test_values_are_guessed_and_the_guess_is_noted(tmp_path: Path) -> None:
     penn_fudan(tmp_path, {"a": boxes_mask(1), "b": boxes_mask(1, 2), "c": boxes_mask(1, 2, 3)})
     table = read(tmp_path)
     assert table.instances_per_image().tolist() == [1, 2, 3]
     (line,) = table.notes.lines()
-    assert "taken as instance" in line
+    assert "interpreted as instance" in line
     assert "--mask-values class or binary" in line
     assert "mask folder: images in PNGImages, masks in PedMasks" in table.source
 
@@ -138,25 +138,25 @@ def test_several_hundred_instances_in_one_image(tmp_path: Path) -> None:
 
 
 def coco_open(shared_data: Path) -> AnnotationTable:
-    parts = [read_coco(shared_data / f"coco_open/instances_{split}.json", split=split) for split in ("train", "val")]
-    return concatenate(parts)
+    tables = [read_coco(shared_data / f"coco_open/instances_{split}.json", split=split) for split in ("train", "val")]
+    return concatenate(tables)
 
 
 def test_a_penn_fudan_folder_of_real_masks(shared_data: Path, tmp_path: Path) -> None:
-    """Masks of photos written as instance ids come back as the same masks, where no other object covers them."""
+    """Masks of photos written as instance ids are read back unchanged, where no other object covers them."""
     expected: dict[str, list[npt.NDArray[np.uint8]]] = {}
     for record in coco_open(shared_data):
         ids = np.zeros(record.size_hw, np.uint8)
         for number, (segmentation, crowd) in enumerate(zip(record.segmentations, record.iscrowd, strict=True), start=1):
             assert segmentation is not None
             if not crowd:
-                ids[rasterise(segmentation, record.size_hw, record.size_hw) > 0] = number
+                ids[rasterize(segmentation, record.size_hw, record.size_hw) > 0] = number
         name = record.path.stem
         (tmp_path / "PNGImages").mkdir(exist_ok=True)
         (tmp_path / "PNGImages" / record.path.name).symlink_to(record.path)
         write_mask(tmp_path / "PedMasks" / f"{name}_mask.png", ids)
         expected[name] = [(ids == value).astype(np.uint8) for value in np.unique(ids) if value]
-    with pytest.raises(DataError, match="leads out of this folder"):
+    with pytest.raises(DataError, match="points outside this folder"):
         read(tmp_path)
     for link in (tmp_path / "PNGImages").iterdir():
         content = link.read_bytes()
@@ -176,7 +176,7 @@ def test_class_values_of_real_masks(shared_data: Path) -> None:
     assert table.class_map.names == ("cat", "dog")
     assert (table.instances_per_image() >= 1).all()
     for record in table:
-        label = 2 if record.path.name[0].islower() else 1  # the set's own rule: dog breeds are lower case
+        label = 2 if record.path.name[0].islower() else 1  # naming rule of the data set: dog breeds are lower case
         assert set(record.labels.tolist()) == {label}, record.name
     values = np.asarray(Image.open(shared_data / "oxford_pet_26/label/Bombay_182.png"))
     (record,) = (record for record in table if record.path.stem == "Bombay_182")
@@ -196,8 +196,8 @@ def test_binary_files_with_classes_in_their_names(shared_data: Path) -> None:
     assert read(shared_data / "shapes").boxes_xywh.tolist() == table.boxes_xywh.tolist()
     squares = read(folder, classes=["square"])
     assert squares.instances_per_image().tolist() == [1, 2]
-    assert any("not selected" in line for line in squares.notes.lines())
-    with pytest.raises(DataError, match="no mask is of class star; file names hold circle, square"):
+    assert any("unselected" in line for line in squares.notes.lines())
+    with pytest.raises(DataError, match="no mask has the class star; file names contain circle, square"):
         read(folder, classes=["star"])
 
 
@@ -215,7 +215,7 @@ def test_binary_with_one_class_negatives_and_empty_files(tmp_path: Path) -> None
     assert "without any object: masks/b.png" in lines
 
 
-def test_masks_without_image_are_named(tmp_path: Path) -> None:
+def test_masks_without_image_are_listed(tmp_path: Path) -> None:
     penn_fudan(tmp_path, {"a": boxes_mask(1)})
     write_mask(tmp_path / "PedMasks/zzz_mask.png", boxes_mask(1))
     write_image(tmp_path / "PedMasks/a.jpg")
@@ -226,20 +226,20 @@ def test_masks_without_image_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("drawn_on", ["stored", "upright"])
-def test_exif_orientation(orientation: int, drawn_on: str, tmp_path: Path) -> None:
-    """Masks of the stored size are turned with the image, masks of the upright size are taken as they are."""
-    turned = drawn_on == "upright" and orientation >= 5
-    hw = (60, 40) if turned else (40, 60)
+@pytest.mark.parametrize("mask_frame", ["stored", "upright"])
+def test_exif_orientation(orientation: int, mask_frame: str, tmp_path: Path) -> None:
+    """Masks of the stored size are rotated with the image, masks of the upright size are used unchanged."""
+    already_upright = mask_frame == "upright" and orientation >= 5
+    hw = (60, 40) if already_upright else (40, 60)
     write_image(tmp_path / "images/a.jpg", (40, 60), orientation)
     mask = boxes_mask(1, size_hw=hw)
     write_mask(tmp_path / "masks/a.png", mask)
     record = read(tmp_path, mask_values="instance")[0]
     expected = mask
-    if not turned:
+    if not already_upright:
         image = Image.fromarray(mask)
         image.getexif()[0x0112] = orientation
-        steps = {2: [0], 3: [3], 4: [1], 5: [5], 6: [4], 7: [6], 8: [2]}  # Pillow's own ImageOps.exif_transpose
+        steps = {2: [0], 3: [3], 4: [1], 5: [5], 6: [4], 7: [6], 8: [2]}  # as in Pillow's ImageOps.exif_transpose
         for step in steps.get(orientation, []):
             image = image.transpose(Image.Transpose(step))
         expected = np.asarray(image)
@@ -292,30 +292,30 @@ def case_same_name(root: Path) -> None:
     [
         (case_missing, "instance", None, r"6 of 7 images have no mask: images/b\.jpg, .*images/f\.jpg, \.\.\."),
         (case_size, "instance", None, r"masks/a\.png: the mask is 61 x 40 pixels .*images/a\.jpg is 60 x 40"),
-        (case_value, "class", ["cat", "dog"], r"masks/a\.png, value 3 has no name: --classes gives 2 names"),
-        (case_value, "instance", ["cat", "dog"], "do not tell classes apart"),
+        (case_value, "class", ["cat", "dog"], r"masks/a\.png, value 3 has no name: --classes has 2 names"),
+        (case_value, "instance", ["cat", "dog"], "do not distinguish classes"),
         (case_value, "colour", None, "choose instance, class, binary"),
         (case_several, "instance", None, "1 images have more than one mask"),
         (case_colours, "class", None, r"masks/a\.png: .* this one has colours"),
-        (case_truncated, None, None, r"a\.png: .*(broken|truncated)"),
-        (case_same_name, "instance", None, "1 images have the name of another"),
+        (case_truncated, None, None, r"a\.png: .*(corrupt|truncated)"),
+        (case_same_name, "instance", None, "1 images differ from another image only in their suffix"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_refused(case: object, values: str | None, classes: list[str] | None, message: str, tmp_path: Path) -> None:
+def test_rejected(case: object, values: str | None, classes: list[str] | None, message: str, tmp_path: Path) -> None:
     case(tmp_path)  # type: ignore[operator]
     with pytest.raises(DataError, match=message):
         read(tmp_path, format="masks", mask_values=values, classes=classes)
 
 
-def test_images_elsewhere_and_splits_in_sub_folders(tmp_path: Path) -> None:
+def test_a_separate_image_folder_and_splits_in_subfolders(tmp_path: Path) -> None:
     for split, name in (("train", "a"), ("train", "b"), ("val", "c")):
-        write_image(tmp_path / f"images of mine/{split}/{name}.jpg")
+        write_image(tmp_path / f"my images/{split}/{name}.jpg")
         write_mask(tmp_path / f"data/masks/{split}/{name}.png", boxes_mask(1, 2))
-    table = read(tmp_path / "data", images=tmp_path / "images of mine", mask_values="class")
+    table = read(tmp_path / "data", images=tmp_path / "my images", mask_values="class")
     assert table.split.tolist() == ["train", "train", "val"]
     assert all(record.path.is_file() for record in table)
-    direct = read_masks(tmp_path / "images of mine", tmp_path / "data/masks", values="class")
+    direct = read_masks(tmp_path / "my images", tmp_path / "data/masks", values="class")
     assert direct.label.tolist() == table.label.tolist() == [1, 2] * 3
 
 
@@ -333,21 +333,21 @@ def test_split_folders_share_their_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([], r"no mask holds an object, so there is no class"),
+        ([], r"no mask contains an object, so there is no class"),
         ([255], r"only 255 \(PedMasks/a_mask\.png\), which is ignored .*write 1 instead, or pass --mask-values binary"),
     ],
 )
-def test_masks_that_hold_no_class(values: list[int], message: str, tmp_path: Path) -> None:
+def test_masks_without_classes(values: list[int], message: str, tmp_path: Path) -> None:
     penn_fudan(tmp_path, {"a": boxes_mask(*values), "b": boxes_mask()})
     with pytest.raises(DataError, match=message):
         read(tmp_path, mask_values="class")
-    if values:  # naming the class must not turn a black and white set into one without objects
+    if values:  # passing the class must not make a black-and-white data set one without objects
         with pytest.raises(DataError, match=message):
             read(tmp_path, mask_values="class", classes=["cell"])
     else:
         assert len(read(tmp_path, mask_values="class", classes=["cell"]).label) == 0
 
 
-def test_the_ignored_value_beside_a_class_stays_ignored(tmp_path: Path) -> None:
+def test_the_ignored_value_next_to_a_class_stays_ignored(tmp_path: Path) -> None:
     penn_fudan(tmp_path, {"a": boxes_mask(255), "b": boxes_mask(1, 255)})
     assert read(tmp_path, mask_values="class").label.tolist() == [1]

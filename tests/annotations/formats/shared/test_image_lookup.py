@@ -1,4 +1,4 @@
-"""Images found by names of any machine; more in test_drawn.py."""
+"""Image files found by names written on any machine; more in test_shapes.py."""
 
 from __future__ import annotations
 
@@ -7,62 +7,64 @@ from pathlib import Path
 
 import pytest
 
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, Wanted, look_up_images
+from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference, look_up_images
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 
-def folder(root: Path, files: list[str]) -> ImageLookup:
+def lookup_in(root: Path, files: list[str]) -> ImageLookup:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()
     return ImageLookup(root)
 
 
-TWO = ["train/images/a.png", "val/images/a.png"]
+TWO_SPLITS = ["train/images/a.png", "val/images/a.png"]
 
 
 @pytest.mark.parametrize(
-    ("files", "wanted", "found", "by_end"),
+    ("files", "reference", "expected", "end_only"),
     [
-        ([], Wanted("a.png"), [], False),
-        (["a.png"], Wanted(""), [], False),
-        (["a.png"], Wanted(".."), [], False),
-        (["a.png"], Wanted("a.png"), ["a.png"], False),
-        (["a.png"], Wanted("./a.png"), ["a.png"], False),
-        (["a.txt"], Wanted("a.txt"), [], False),
-        (["x/y/a.png"], Wanted("a.png"), ["x/y/a.png"], False),
-        (["x/y/a.png"], Wanted("y\\a.png"), ["x/y/a.png"], False),
-        (["x/y/a.png"], Wanted("z/a.png"), ["x/y/a.png"], True),
-        (["x/y/a.png"], Wanted("/home/me/a.png"), ["x/y/a.png"], True),
-        (["x/y/a.png"], Wanted("file:///home/me/y/a.png"), ["x/y/a.png"], True),
-        (["images/a.png"], Wanted("../images/a.png", near="labels"), ["images/a.png"], False),
-        (["a.jpeg"], Wanted("a"), ["a.jpeg"], False),
-        (["x/a.jpeg", "y/a.png"], Wanted("x/a"), ["x/a.jpeg"], False),
-        (["a.b.png"], Wanted("a.b"), ["a.b.png"], False),
-        (["xa.png"], Wanted("a.png"), [], False),
-        (TWO, Wanted("a.png"), TWO, False),
-        (TWO, Wanted("a.png", near="val"), ["val/images/a.png"], False),
-        (TWO, Wanted("a.png", part="train"), ["train/images/a.png"], False),
-        (TWO, Wanted("a.png", part="Train"), ["train/images/a.png"], False),
-        (["a.png", "x/a.png"], Wanted("a.png", part="Train"), ["a.png"], False),
-        (["images/a.png", "x/a.png"], Wanted("a.png"), ["images/a.png"], False),
+        ([], ImageReference("a.png"), [], False),
+        (["a.png"], ImageReference(""), [], False),
+        (["a.png"], ImageReference(".."), [], False),
+        (["a.png"], ImageReference("a.png"), ["a.png"], False),
+        (["a.png"], ImageReference("./a.png"), ["a.png"], False),
+        (["a.txt"], ImageReference("a.txt"), [], False),
+        (["x/y/a.png"], ImageReference("a.png"), ["x/y/a.png"], False),
+        (["x/y/a.png"], ImageReference("y\\a.png"), ["x/y/a.png"], False),
+        (["x/y/a.png"], ImageReference("z/a.png"), ["x/y/a.png"], True),
+        (["x/y/a.png"], ImageReference("/home/me/a.png"), ["x/y/a.png"], True),
+        (["x/y/a.png"], ImageReference("file:///home/me/y/a.png"), ["x/y/a.png"], True),
+        (["images/a.png"], ImageReference("../images/a.png", folder="labels"), ["images/a.png"], False),
+        (["a.jpeg"], ImageReference("a"), ["a.jpeg"], False),
+        (["x/a.jpeg", "y/a.png"], ImageReference("x/a"), ["x/a.jpeg"], False),
+        (["a.b.png"], ImageReference("a.b"), ["a.b.png"], False),
+        (["xa.png"], ImageReference("a.png"), [], False),
+        (TWO_SPLITS, ImageReference("a.png"), TWO_SPLITS, False),
+        (TWO_SPLITS, ImageReference("a.png", folder="val"), ["val/images/a.png"], False),
+        (TWO_SPLITS, ImageReference("a.png", subset="train"), ["train/images/a.png"], False),
+        (TWO_SPLITS, ImageReference("a.png", subset="Train"), ["train/images/a.png"], False),
+        (["a.png", "x/a.png"], ImageReference("a.png", subset="Train"), ["a.png"], False),
+        (["images/a.png", "x/a.png"], ImageReference("a.png"), ["images/a.png"], False),
     ],
 )
-def test_names(tmp_path: Path, files: list[str], wanted: Wanted, found: list[str], by_end: bool) -> None:
-    assert folder(tmp_path, files).find(wanted) == (found, by_end)
+def test_names(
+    tmp_path: Path, files: list[str], reference: ImageReference, expected: list[str], end_only: bool
+) -> None:
+    assert lookup_in(tmp_path, files).find(reference) == (expected, end_only)
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_unicode_forms(tmp_path: Path, form: str) -> None:
     name = unicodedata.normalize(form, "é.png")
     other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "é.png")
-    assert folder(tmp_path, [name]).find(Wanted(other)) == ([name], False)
+    assert lookup_in(tmp_path, [name]).find(ImageReference(other)) == ([name], False)
 
 
-def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_link_out_of_the_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").touch()
     (tmp_path / "in" / "a.png").symlink_to(tmp_path / "a.png")
-    with pytest.raises(DataError, match="leads out of this folder"):
-        look_up_images([Wanted("a.png")], tmp_path / "in", None, "set", RepairLog())
+    with pytest.raises(DataError, match="points outside this folder"):
+        look_up_images([ImageReference("a.png")], tmp_path / "in", None, "set", RepairLog())

@@ -1,4 +1,4 @@
-"""What is particular to VIA's JSON; the rest is in test_drawn.py."""
+"""VIA JSON: cases that are specific to this format; common cases are in shared/test_shapes.py."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def test_regions_of_version_1(tmp_path: Path, regions: Any) -> None:
         ([region(name="b"), region(name="a")], ["b", "a"], ""),
         ([region(colour="red", Class="b")], ["b"], ""),
         ([region(type="t", label="b")], ["b"], ""),
-        ([region(organ="b"), region(organ="c", remark="x")], ["b", "c"], "region attribute taken as the class: organ"),
-        ([region(), region()], ["object", "object"], "every instance is of the class 'object'"),
+        ([region(organ="b"), region(organ="c", remark="x")], ["b", "c"], "region attribute used as the class: organ"),
+        ([region(), region()], ["object", "object"], "all instances have the class 'object'"),
         ([region(name="b"), region()], ["b"], "without a class dropped"),
-        ([region(name="b"), region(name="undefined")], ["b"], "taken as no class"),
+        ([region(name="b"), region(name="undefined")], ["b"], "read as no class"),
         ([region(name={"b": True, "c": False})], ["b"], ""),
         ([region(name={}), region(name={"c": True})], ["c"], "without a class dropped"),
         ([region(name=3)], ["3"], ""),
     ],
 )
-def test_which_attribute_is_the_class(tmp_path: Path, regions: Any, classes: list[str], note: str) -> None:
+def test_class_attribute(tmp_path: Path, regions: Any, classes: list[str], note: str) -> None:
     table = read(tmp_path, regions)
     assert [table.class_map.name_of(int(label)) for label in table.label] == classes
     assert bool(table.notes) is bool(note)
@@ -85,9 +85,12 @@ def test_which_attribute_is_the_class(tmp_path: Path, regions: Any, classes: lis
 @pytest.mark.parametrize(
     ("regions", "message"),
     [
-        ([region(name={"a": True, "b": True})], "via.json, a.png, region 0: name has several values .a, b.; tick one"),
+        (
+            [region(name={"a": True, "b": True})],
+            "via.json, a.png, region 0: name has several values .a, b.; select only one",
+        ),
         ([region({"name": "rect", "x": 1, "y": 2, "width": 3}, name="a")], r"region 0 \(rect\): no height"),
-        ([region({**RING, "all_points_x": [1]}, name="a")], "1 x and 3 y"),
+        ([region({**RING, "all_points_x": [1]}, name="a")], "1 x and 3 y values"),
         ([region({"name": "rect", "x": "1"}, name="a")], r"via.json, at .*\.x: Expected `float \| null`, got `str`"),
         ([{"region_attributes": {}}], "missing required field `shape_attributes`"),
         (
@@ -108,6 +111,6 @@ def test_a_project_without_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"images": [], "annotations": []}', '{"shapes": []}', "[1, 2]"])
-def test_other_json_is_not_mistaken(tmp_path: Path, text: str) -> None:
+def test_other_json_is_not_detected_as_via(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert find_via(tmp_path, ["a.json"]) is None

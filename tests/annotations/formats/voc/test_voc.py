@@ -1,4 +1,4 @@
-"""Pascal VOC as users have it: a right table, or one message that names file, place and remedy."""
+"""Pascal VOC data in the forms that users have: a correct table, or one message with file, location and remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.written import Written
+from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.formats.voc.read import find_voc, read_voc
 from detseg.annotations.formats.voc.write import write_voc
 from detseg.annotations.listing import list_files
@@ -31,18 +31,18 @@ BOX = "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>12</xmax><ymax>9</ymax></bndbox
 CELL = f"<object><name>cell</name>{BOX}</object>"
 
 
-def voc(*objects: str, size: str = SIZE, filename: str = "a.png") -> str:
+def voc_xml(*objects: str, size: str = SIZE, filename: str = "a.png") -> str:
     return f"<annotation><filename>{filename}</filename>{size}{''.join(objects)}</annotation>"
 
 
-def cell(xmin: Any, ymin: Any, xmax: Any, ymax: Any, name: str = "cell", more: str = "") -> str:
+def object_xml(xmin: Any, ymin: Any, xmax: Any, ymax: Any, name: str = "cell", extra: str = "") -> str:
     return (
         f"<object><bndbox><ymax>{ymax}</ymax><xmax>{xmax}</xmax><xmin>{xmin}</xmin><ymin>{ymin}</ymin></bndbox>"
-        f"{more}<name>{name}</name></object>"
+        f"{extra}<name>{name}</name></object>"
     )
 
 
-def image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
+def write_image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.new("RGB", hw[::-1])
     exif = image.getexif()
@@ -51,20 +51,20 @@ def image(path: Path, hw: tuple[int, int] = HW, orientation: int = 1) -> Path:
     return path
 
 
-def folder(root: Path, files: dict[str, str | bytes | None]) -> Path:
+def write_files(root: Path, files: dict[str, str | bytes | None]) -> Path:
     """``name: text`` writes a file, ``name: None`` an image."""
     for name, content in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            image(path)
+            write_image(path)
         else:
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return root
 
 
 def read(root: Path, content: str | bytes, **options: Any) -> AnnotationTable:
-    return read_voc(folder(root, {"Annotations/a.xml": content, "JPEGImages/a.png": None}), **options)
+    return read_voc(write_files(root, {"Annotations/a.xml": content, "JPEGImages/a.png": None}), **options)
 
 
 # --- contents --------------------------------------------------------------------------------------------------------
@@ -73,22 +73,22 @@ def read(root: Path, content: str | bytes, **options: Any) -> AnnotationTable:
 @pytest.mark.parametrize(
     ("content", "boxes"),
     [
-        (voc(), []),  # an image without objects is negative
-        (voc(CELL), [[2, 3, 10, 6]]),
-        (voc(cell(2.25, "3.50", "1.2e1", 9)), [[2.25, 3.5, 9.75, 5.5]]),  # floats, any order of elements
-        (voc(cell(10.1, 0.1, 10.3, 0.3)), [[10.1, 0.1, 0.2, 0.2]]),  # not 0.20000000000000107
-        (voc(f"<object><part><name>head</name>{BOX.replace('2', '1')}</part><name>cell</name>{BOX}</object>"),
+        (voc_xml(), []),  # an image without objects is negative
+        (voc_xml(CELL), [[2, 3, 10, 6]]),
+        (voc_xml(object_xml(2.25, "3.50", "1.2e1", 9)), [[2.25, 3.5, 9.75, 5.5]]),  # floats, any order of elements
+        (voc_xml(object_xml(10.1, 0.1, 10.3, 0.3)), [[10.1, 0.1, 0.2, 0.2]]),  # not 0.20000000000000107
+        (voc_xml(f"<object><part><name>head</name>{BOX.replace('2', '1')}</part><name>cell</name>{BOX}</object>"),
          [[2, 3, 10, 6]]),
-        (voc(cell(0, 0, 31, 20)), [[0, 0, 30, 20]]),  # past the border by a pixel
-        (voc(cell(5, 5, 5, 9)), []),
-        (voc(cell(9, 5, 5, 9)), []),  # corners exchanged
-        (voc(*[cell(i % 25, i % 15, i % 25 + 2, i % 15 + 2) for i in range(500)]), 500),
-        (voc(CELL, size=""), [[2, 3, 10, 6]]),
-        (voc(CELL, size="<size><width>0</width><height>0</height></size>"), [[2, 3, 10, 6]]),
-        (voc(CELL, size="<size><width>30.0</width><height>20.0</height></size>"), [[2, 3, 10, 6]]),
-        (voc(CELL, filename="other.png"), [[2, 3, 10, 6]]),  # the name of the XML file decides
-        (voc(CELL).replace("<filename>a.png</filename>", "<path>C:\\Users\\x\\b.png</path>"), [[2, 3, 10, 6]]),
-        ("\ufeff" + voc(CELL), [[2, 3, 10, 6]]),
+        (voc_xml(object_xml(0, 0, 31, 20)), [[0, 0, 30, 20]]),  # one pixel beyond the image
+        (voc_xml(object_xml(5, 5, 5, 9)), []),
+        (voc_xml(object_xml(9, 5, 5, 9)), []),  # swapped corners
+        (voc_xml(*[object_xml(i % 25, i % 15, i % 25 + 2, i % 15 + 2) for i in range(500)]), 500),
+        (voc_xml(CELL, size=""), [[2, 3, 10, 6]]),
+        (voc_xml(CELL, size="<size><width>0</width><height>0</height></size>"), [[2, 3, 10, 6]]),
+        (voc_xml(CELL, size="<size><width>30.0</width><height>20.0</height></size>"), [[2, 3, 10, 6]]),
+        (voc_xml(CELL, filename="other.png"), [[2, 3, 10, 6]]),  # the name of the XML file decides
+        (voc_xml(CELL).replace("<filename>a.png</filename>", "<path>C:\\Users\\x\\b.png</path>"), [[2, 3, 10, 6]]),
+        ("\ufeff" + voc_xml(CELL), [[2, 3, 10, 6]]),
     ],
 )  # fmt: skip
 def test_boxes(tmp_path: Path, content: str, boxes: Any) -> None:
@@ -103,35 +103,38 @@ def test_boxes(tmp_path: Path, content: str, boxes: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "kinds"),
     [
-        (voc(CELL), []),
-        (voc(cell(0, 0, 31, 20)), ["box clipped at the frame"]),
-        (voc(cell(5, 5, 5, 9)), ["box that has no width dropped"]),
-        (voc(CELL, size=""), ["<size> missing or 0, taken from the image"]),
-        (voc(cell(1, 1, 5, 9, more="<part/>")), ["objects with parts (<part>): the parts are not read"]),
-        (voc(cell(1, 1, 5, 9, more="<polygon/>")), ["objects with an outline (<polygon>): only the box is read"]),
+        (voc_xml(CELL), []),
+        (voc_xml(object_xml(0, 0, 31, 20)), ["box clipped to the image"]),
+        (voc_xml(object_xml(5, 5, 5, 9)), ["box dropped: it has no width"]),
+        (voc_xml(CELL, size=""), ["<size> missing or 0, taken from the image"]),
+        (voc_xml(object_xml(1, 1, 5, 9, extra="<part/>")), ["objects with parts (<part>): parts are ignored"]),
+        (
+            voc_xml(object_xml(1, 1, 5, 9, extra="<polygon/>")),
+            ["objects with a polygon (<polygon>): only the box is read"],
+        ),
     ],
 )
-def test_what_is_repaired_is_noted(tmp_path: Path, content: str, kinds: list[str]) -> None:
+def test_repairs_are_noted(tmp_path: Path, content: str, kinds: list[str]) -> None:
     assert list(read(tmp_path, content).notes.counts) == kinds
 
 
 def test_one_based_corners_include_the_last_pixel(tmp_path: Path) -> None:
-    content = voc(cell(1, 1, 30, 20), cell(5, 6, 5, 6))
+    content = voc_xml(object_xml(1, 1, 30, 20), object_xml(5, 6, 5, 6))
     assert read(tmp_path, content, one_based=True).boxes_xywh.tolist() == [[0, 0, 30, 20], [4, 5, 1, 1]]
-    assert read(tmp_path, content).boxes_xywh.tolist() == [[1, 1, 29, 19]]  # the control: another choice
+    assert read(tmp_path, content).boxes_xywh.tolist() == [[1, 1, 29, 19]]  # control: half-open corners
 
 
-def test_difficult_fills_its_column(tmp_path: Path) -> None:
+def test_difficult_column(tmp_path: Path) -> None:
     flags = ["1", "0", "", " True ", "false"]
-    content = voc(CELL, *[cell(1, 1, 5, 5, more=f"<difficult>{flag}</difficult>") for flag in flags])
+    content = voc_xml(CELL, *[object_xml(1, 1, 5, 5, extra=f"<difficult>{flag}</difficult>") for flag in flags])
     table = read(tmp_path, content)
     assert table.difficult.tolist() == [False, True, False, False, True, False]
     assert not table.ignore.any()
     assert not table.iscrowd.any()
 
 
-def test_several_hundred_objects_are_quick(tmp_path: Path) -> None:
-    content = voc(*[cell(i % 25, i % 15, i % 25 + 2, i % 15 + 2) for i in range(900)])
+def test_many_objects_are_read_quickly(tmp_path: Path) -> None:
+    content = voc_xml(*[object_xml(i % 25, i % 15, i % 25 + 2, i % 15 + 2) for i in range(900)])
     start = time.perf_counter()
     assert len(read(tmp_path, content).label) == 900
     assert time.perf_counter() - start < 2
@@ -141,25 +144,27 @@ def test_several_hundred_objects_are_quick(tmp_path: Path) -> None:
 
 
 def test_classes_are_sorted_and_selected(tmp_path: Path) -> None:
-    content = voc(cell(1, 1, 5, 5, "zebra"), cell(1, 1, 5, 5, "Ångström"), cell(1, 1, 5, 5, "ant"))
+    content = voc_xml(
+        object_xml(1, 1, 5, 5, "zebra"), object_xml(1, 1, 5, 5, "Ångström"), object_xml(1, 1, 5, 5, "ant")
+    )
     table = read(tmp_path, content)
     assert table.class_map == ClassMap(("ant", "zebra", "Ångström"))
     assert table.label.tolist() == [2, 3, 1]
     table = read(tmp_path, content, classes=["zebra", "ant"])
     assert table.class_map == ClassMap(("zebra", "ant"), (2, 1))
     assert table.label.tolist() == [1, 2]
-    assert table.notes.counts == {"instance of a class that was not selected left out": 1}
-    with pytest.raises(DataError, match="no class 'cow'; it has ant, zebra"):
+    assert table.notes.counts == {"instance of an unselected class left out": 1}
+    with pytest.raises(DataError, match="no class 'cow'; available classes: ant, zebra, Ångström"):
         read(tmp_path, content, classes=["cow"])
 
 
-def test_a_labelmap_gives_the_order(tmp_path: Path) -> None:
-    content = voc(cell(1, 1, 5, 5, "cat"), cell(1, 1, 5, 5, "ant"))
+def test_class_order_of_a_labelmap(tmp_path: Path) -> None:
+    content = voc_xml(object_xml(1, 1, 5, 5, "cat"), object_xml(1, 1, 5, 5, "ant"))
     lines = "# label:color_rgb:parts:actions\nbackground:0,0,0::\nzebra:1,1,1::\ncat:2,2,2::\n"
     (tmp_path / "labelmap.txt").write_text(lines)
     table = read(tmp_path, content)
     assert table.class_map.names == ("zebra", "cat", "ant")
-    assert table.notes.counts == {"class that labelmap.txt does not list added": 1}
+    assert table.notes.counts == {"class added that labelmap.txt does not list": 1}
 
 
 # --- messages --------------------------------------------------------------------------------------------------------
@@ -169,45 +174,46 @@ def test_a_labelmap_gives_the_order(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", r"Annotations/a.xml: the file is empty"),
-        (voc(CELL)[:-30], r"Annotations/a.xml: not well-formed XML"),
+        (voc_xml(CELL)[:-30], r"Annotations/a.xml: not well-formed XML"),
         (b"<annotation>\xff</annotation>", "not well-formed XML"),
         ("<!DOCTYPE a><annotation/>", "document type"),
-        ("<annotations/>", "root element is <annotations>, Pascal VOC has <annotation>"),
-        (voc(f"<object>{BOX}</object>"), "object 1: no <name>"),
-        (voc(CELL, f"<object><name> </name>{BOX}</object>"), "object 2: no <name>"),
-        (voc("<object><name>cell</name></object>"), r"object 1 \(cell\): no <bndbox>"),
-        (voc(f"<object><name>cell</name><part>{BOX}</part></object>"), r"object 1 \(cell\): no <bndbox>"),
-        (voc(CELL.replace("<xmax>12</xmax>", "")), "no <xmax>"),
-        (voc(cell(1, 1, "", 9)), "xmax '' is not a number of pixels"),
-        (voc(cell("nan", 1, 5, 9)), "xmin 'nan' is not a number"),
-        (voc(cell(1, 1, 5, "1e999")), "ymax '1e999' is not a number"),
-        (voc(cell(1, 1, 5, "1e99")), "ymax '1e99' is not a number"),
-        (voc(cell(1, "1,5", 5, 9)), "ymin '1,5' is not a number"),
-        (voc(cell(1, "<b/>", 5, 9)), "ymin '' is not a number"),
-        (voc(cell(1, 1, 5, 9, more="<difficult>maybe</difficult>")), "difficult 'maybe' is neither 0 nor 1"),
-        (voc(CELL, size=SIZE.replace("30", "31")), r"1 of 1 images have another size .*/a.png \(annotated 31 x 20, "
+        ("<annotations/>", r"root element is <annotations>, expected <annotation> \(Pascal VOC\)"),
+        (voc_xml(f"<object>{BOX}</object>"), "object 1: no <name>"),
+        (voc_xml(CELL, f"<object><name> </name>{BOX}</object>"), "object 2: no <name>"),
+        (voc_xml("<object><name>cell</name></object>"), r"object 1 \(cell\): no <bndbox>"),
+        (voc_xml(f"<object><name>cell</name><part>{BOX}</part></object>"), r"object 1 \(cell\): no <bndbox>"),
+        (voc_xml(CELL.replace("<xmax>12</xmax>", "")), "no <xmax>"),
+        (voc_xml(object_xml(1, 1, "", 9)), "xmax '' is not a number of pixels"),
+        (voc_xml(object_xml("nan", 1, 5, 9)), "xmin 'nan' is not a number"),
+        (voc_xml(object_xml(1, 1, 5, "1e999")), "ymax '1e999' is not a number"),
+        (voc_xml(object_xml(1, 1, 5, "1e99")), "ymax '1e99' is not a number"),
+        (voc_xml(object_xml(1, "1,5", 5, 9)), "ymin '1,5' is not a number"),
+        (voc_xml(object_xml(1, "<b/>", 5, 9)), "ymin '' is not a number"),
+        (voc_xml(object_xml(1, 1, 5, 9, extra="<difficult>maybe</difficult>")), "difficult 'maybe' is neither 0 nor 1"),
+        (voc_xml(CELL, size=SIZE.replace("30", "31")),
+         r"the size \(width x height\) of 1 of 1 images differs from the annotated size: .*/a.png \(annotated 31 x 20, "
          r"file 30 x 20\)"),
-        (voc(CELL, size=SIZE.replace("30", "wide")), "width 'wide' of <size> is not a whole number"),
-        (voc(CELL, size=SIZE.replace("30", "30.5")), "width '30.5' of <size>"),
-        (voc(CELL, size=SIZE.replace("30", "-30")), "width '-30' of <size>"),
-        (voc(*[cell(100, 100, 120, 120)] * 9), "reach beyond the frame"),
+        (voc_xml(CELL, size=SIZE.replace("30", "wide")), "width 'wide' of <size> is not a whole number"),
+        (voc_xml(CELL, size=SIZE.replace("30", "30.5")), "width '30.5' of <size>"),
+        (voc_xml(CELL, size=SIZE.replace("30", "-30")), "width '-30' of <size>"),
+        (voc_xml(*[object_xml(100, 100, 120, 120)] * 9), "extend beyond the image"),
     ],
 )  # fmt: skip
-def test_one_clear_message(tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_errors_of_bad_files(tmp_path: Path, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(tmp_path, content)
 
 
 def test_bad_instances_can_be_errors(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Annotations/a.xml, object 1 \(cell\): box .* has no width"):
-        read(tmp_path, voc(cell(5, 5, 5, 9)), bad_instances="error")
+        read(tmp_path, voc_xml(object_xml(5, 5, 5, 9)), bad_instances="error")
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_voc(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError):
-        read_voc(image(tmp_path / "a.png"))
+        read_voc(write_image(tmp_path / "a.png"))
     with pytest.raises(DataError, match="no XML file in it"):
         read_voc(tmp_path)
 
@@ -218,28 +224,28 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "data", "media", "splits"),
     [
-        ({"Annotations/a.xml": voc(), "JPEGImages/a.png": None}, "", ["JPEGImages/a.png"], [""]),
-        ({"VOC2007/Annotations/a.xml": voc(), "VOC2007/JPEGImages/a.png": None}, "", ["VOC2007/JPEGImages/a.png"],
+        ({"Annotations/a.xml": voc_xml(), "JPEGImages/a.png": None}, "", ["JPEGImages/a.png"], [""]),
+        ({"VOC2007/Annotations/a.xml": voc_xml(), "VOC2007/JPEGImages/a.png": None}, "", ["VOC2007/JPEGImages/a.png"],
          [""]),
-        ({"Annotations/a.xml": voc(), "JPEGImages/a.png": None}, "Annotations", ["JPEGImages/a.png"], [""]),
-        ({"annotations/a.xml": voc(), "images/a.png": None}, "", ["images/a.png"], [""]),
-        ({"annotations/a.xml": voc(), "images/a.png": None}, "annotations", ["a.png"], [""]),
-        ({"a.xml": voc(), "a.png": None}, "", ["a.png"], [""]),
-        ({"pics/a.png": None, "marks/a.xml": voc()}, "", ["pics/a.png"], [""]),
-        ({"train/a.xml": voc(), "train/a.png": None, "valid/a.xml": voc(), "valid/a.png": None}, "",
+        ({"Annotations/a.xml": voc_xml(), "JPEGImages/a.png": None}, "Annotations", ["JPEGImages/a.png"], [""]),
+        ({"annotations/a.xml": voc_xml(), "images/a.png": None}, "", ["images/a.png"], [""]),
+        ({"annotations/a.xml": voc_xml(), "images/a.png": None}, "annotations", ["a.png"], [""]),
+        ({"a.xml": voc_xml(), "a.png": None}, "", ["a.png"], [""]),
+        ({"pics/a.png": None, "marks/a.xml": voc_xml()}, "", ["pics/a.png"], [""]),
+        ({"train/a.xml": voc_xml(), "train/a.png": None, "valid/a.xml": voc_xml(), "valid/a.png": None}, "",
          ["train/a.png", "valid/a.png"], ["train", "val"]),  # Roboflow; equal names
-        ({"train/images/a.png": None, "train/annotations/a.xml": voc()}, "", ["train/images/a.png"], ["train"]),
-        ({"a_jpg.rf.0f3.xml": voc(), "a_jpg.rf.0f3.jpg": None}, "", ["a_jpg.rf.0f3.jpg"], [""]),
-        ({"Annotations/x.xml": voc(), "JPEGImages/a.png": None}, "", ["JPEGImages/a.png"], [""]),  # by <filename>
-        ({"Annotations/a.xml": voc(), "JPEGImages/a.png": None, "JPEGImages/a.jpg": None}, "", ["JPEGImages/a.png"],
+        ({"train/images/a.png": None, "train/annotations/a.xml": voc_xml()}, "", ["train/images/a.png"], ["train"]),
+        ({"a_jpg.rf.0f3.xml": voc_xml(), "a_jpg.rf.0f3.jpg": None}, "", ["a_jpg.rf.0f3.jpg"], [""]),
+        ({"Annotations/x.xml": voc_xml(), "JPEGImages/a.png": None}, "", ["JPEGImages/a.png"], [""]),  # by <filename>
+        ({"Annotations/a.xml": voc_xml(), "JPEGImages/a.png": None, "JPEGImages/a.jpg": None}, "", ["JPEGImages/a.png"],
          [""]),
-        ({"Annotations/ein Bär 猫.xml": voc(), "JPEGImages/ein Bär 猫.png": None}, "",
+        ({"Annotations/ein Bär 猫.xml": voc_xml(), "JPEGImages/ein Bär 猫.png": None}, "",
          ["JPEGImages/ein Bär 猫.png"], [""]),
-        ({"Annotations/e\u0301.xml": voc(), "JPEGImages/\u00e9.png": None}, "", ["JPEGImages/\u00e9.png"], [""]),
+        ({"Annotations/e\u0301.xml": voc_xml(), "JPEGImages/\u00e9.png": None}, "", ["JPEGImages/\u00e9.png"], [""]),
     ],
 )  # fmt: skip
 def test_layouts(tmp_path: Path, files: dict[str, str | None], data: str, media: list[str], splits: list[str]) -> None:
-    folder(tmp_path, files)
+    write_files(tmp_path, files)
     table = read_voc(tmp_path / data)
     assert table.media.tolist() == media
     assert table.split.tolist() == splits
@@ -247,8 +253,8 @@ def test_layouts(tmp_path: Path, files: dict[str, str | None], data: str, media:
     assert find_voc(tmp_path, list_files(tmp_path)) is not None
 
 
-def test_images_elsewhere(tmp_path: Path) -> None:
-    folder(tmp_path, {"marks/sub/a.xml": voc(CELL), "far/away/sub/a.png": None, "marks/b.txt": "no"})
+def test_images_in_another_folder(tmp_path: Path) -> None:
+    write_files(tmp_path, {"marks/sub/a.xml": voc_xml(CELL), "far/away/sub/a.png": None, "marks/b.txt": "no"})
     with pytest.raises(DataError, match=r"1 of 1 annotation files have no image: sub/a.xml; .* --images"):
         read_voc(tmp_path / "marks")
     table = read_voc(tmp_path / "marks", tmp_path / "far/away")
@@ -259,10 +265,10 @@ def test_images_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "..\\..\\secret.png"])
-def test_names_never_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
-    image(tmp_path / "secret.png")
+def test_names_cannot_refer_outside_the_folder(tmp_path: Path, name: str) -> None:
+    write_image(tmp_path / "secret.png")
     path = f"<path>{name}</path>"
-    folder(tmp_path / "data", {"Annotations/x.xml": voc(path, filename=name), "JPEGImages/b.png": None})
+    write_files(tmp_path / "data", {"Annotations/x.xml": voc_xml(path, filename=name), "JPEGImages/b.png": None})
     with pytest.raises(DataError, match="1 of 1 annotation files have no image"):
         read_voc(tmp_path / "data")
 
@@ -270,51 +276,53 @@ def test_names_never_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({f"{i}.xml": voc() for i in range(7)}, r"7 of 7 annotation files have no image: 0.xml, .*, 4.xml, \.\.\.;"),
-        ({"a.xml": voc(filename="x"), "a.png": None, "a.jpg": None}, r"fit several images: a.xml \(a.jpg, a.png\)"),
-        ({"train/a.xml": voc(), "val/a.xml": voc(), "val/a.png": None},
-         "the image val/a.png is annotated by train/a.xml and by val/a.xml"),
-        ({"a.xml": voc(), "a.png": b"no image"}, "1 of 1 images cannot be read"),
+        ({f"{i}.xml": voc_xml() for i in range(7)},
+         r"7 of 7 annotation files have no image: 0.xml, .*, 4.xml, \.\.\.;"),
+        ({"a.xml": voc_xml(filename="x"), "a.png": None, "a.jpg": None},
+         r"match several images: a.xml \(a.jpg, a.png\)"),
+        ({"train/a.xml": voc_xml(), "val/a.xml": voc_xml(), "val/a.png": None},
+         "the image val/a.png is annotated in train/a.xml and in val/a.xml"),
+        ({"a.xml": voc_xml(), "a.png": b"no image"}, "1 of 1 images cannot be read"),
     ],
 )  # fmt: skip
 def test_images_that_do_not_match(tmp_path: Path, files: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read_voc(folder(tmp_path, files))
+        read_voc(write_files(tmp_path, files))
 
 
-def test_images_and_masks_that_are_not_read_are_noted(tmp_path: Path) -> None:
-    files = {"Annotations/a.xml": voc(CELL), "JPEGImages/a.png": None, "JPEGImages/b.png": None}
-    folder(tmp_path, {**files, "SegmentationObject/a.png": None})
+def test_unused_images_and_masks_are_noted(tmp_path: Path) -> None:
+    files = {"Annotations/a.xml": voc_xml(CELL), "JPEGImages/a.png": None, "JPEGImages/b.png": None}
+    write_files(tmp_path, {**files, "SegmentationObject/a.png": None})
     counts = read_voc(tmp_path).notes.counts
     assert counts == {
-        "image without XML file left out": 1,
-        "masks in SegmentationObject not read (give them with --format masks)": 1,
+        "image without an XML file left out": 1,
+        "masks in SegmentationObject not read (use --format masks)": 1,
     }
 
 
 @pytest.mark.parametrize(
     ("width", "height", "box", "stored_frame"),
     [
-        (30, 20, [11, 2, 6, 10], True),  # of the stored pixels: turned
-        (20, 30, [2, 3, 10, 6], False),  # of the upright image
-        (0, 0, [2, 3, 10, 6], False),  # not said: labelling tools show it upright
+        (30, 20, [11, 2, 6, 10], True),  # coordinates of the stored pixels: rotated
+        (20, 30, [2, 3, 10, 6], False),  # coordinates of the upright image
+        (0, 0, [2, 3, 10, 6], False),  # no size: labelling tools show images upright
     ],
 )
-def test_an_image_that_exif_turns(
+def test_an_image_rotated_by_exif(
     tmp_path: Path, width: int, height: int, box: list[float], stored_frame: bool
 ) -> None:
     size = f"<size><width>{width}</width><height>{height}</height></size>"
-    folder(tmp_path, {"a.xml": voc(CELL, size=size)})
-    image(tmp_path / "a.jpg", orientation=6)
+    write_files(tmp_path, {"a.xml": voc_xml(CELL, size=size)})
+    write_image(tmp_path / "a.jpg", orientation=6)
     table = read_voc(tmp_path)
     assert table[0].size_hw == (30, 20)
     assert table.boxes_xywh.tolist() == [box]
     assert table.stored_frame.tolist() == [stored_frame]
-    assert ("image that EXIF turns: coordinates are taken as those of the upright image" in table.notes.counts) == (
+    assert ("image rotated by EXIF: coordinates are assumed to refer to the upright image" in table.notes.counts) == (
         width == 0
     )
     written = write_voc(table, tmp_path / "new")
-    place(table, written, tmp_path / "new")
+    copy_images(table, written, tmp_path / "new")
     again = read_voc(tmp_path / "new")
     assert again.boxes_xywh.tolist() == [box]
     assert again.stored_frame.tolist() == [stored_frame]
@@ -333,19 +341,19 @@ def test_an_image_that_exif_turns(
         ({"train": "# comment\n\n a \n", "valid": '"b"'}, ["train", "val", ""],
          ["image in no list of ImageSets/Main, split left empty"]),
         ({"train": "a.png\nb  1\nc -1"}, ["train", "train", "train"], []),
-        ({"train": "a\nb\nc\nx"}, ["train", "train", "train"], ["name in a list without annotation file left out"]),
+        ({"train": "a\nb\nc\nx"}, ["train", "train", "train"], ["listed name without an annotation file ignored"]),
         ({"dog_train": "a  1\nb -1", "default": "a\nb\nc"}, ["", "", ""], []),
         ({"dog_train": "a  1\nb -1"}, ["", "", ""], []),
     ],
 )  # fmt: skip
-def test_lists_fill_the_split_column(
-    tmp_path: Path, lists: dict[str, str], splits: list[str], kinds: list[str]
-) -> None:
+def test_splits_of_image_lists(tmp_path: Path, lists: dict[str, str], splits: list[str], kinds: list[str]) -> None:
     for prefix in ("", "VOC2012/"):
         root = tmp_path / (prefix.strip("/") or "flat")
-        folder(root, {f"{prefix}ImageSets/Main/{name}.txt": text for name, text in lists.items()})
+        write_files(root, {f"{prefix}ImageSets/Main/{name}.txt": text for name, text in lists.items()})
         for name in "abc":
-            folder(root, {f"{prefix}Annotations/{name}.xml": voc(CELL), f"{prefix}JPEGImages/{name}.png": None})
+            write_files(
+                root, {f"{prefix}Annotations/{name}.xml": voc_xml(CELL), f"{prefix}JPEGImages/{name}.png": None}
+            )
         table = read_voc(root)
         assert table.split.tolist() == splits
         assert list(table.notes.counts) == kinds
@@ -356,18 +364,18 @@ def test_lists_fill_the_split_column(
     ("lists", "message"),
     [
         ({"train": "a", "val": "a"}, "val.txt: a is also in ImageSets/Main/train.txt"),
-        ({"train": "a", "test": "a"}, "an image is for"),
+        ({"train": "a", "test": "a"}, "an image belongs to one split: remove it from test or train"),
         ({"trainval": "a", "test": "a"}, "trainval.txt: a is also in ImageSets/Main/test.txt"),
         ({"train": b"\xff\xfe"}, "train.txt: not UTF-8"),
     ],
 )
-def test_lists_that_contradict(tmp_path: Path, lists: dict[str, Any], message: str) -> None:
-    folder(tmp_path, {f"ImageSets/Main/{name}.txt": text for name, text in lists.items()})
+def test_contradictory_lists(tmp_path: Path, lists: dict[str, Any], message: str) -> None:
+    write_files(tmp_path, {f"ImageSets/Main/{name}.txt": text for name, text in lists.items()})
     with pytest.raises(DataError, match=message):
-        read(tmp_path, voc())
+        read(tmp_path, voc_xml())
 
 
-# --- finding ---------------------------------------------------------------------------------------------------------
+# --- format detection ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -375,8 +383,8 @@ def test_lists_that_contradict(tmp_path: Path, lists: dict[str, Any], message: s
     [
         ({}, None),
         ({"a.png": None}, None),
-        ({"a.xml": voc()}, "Pascal VOC: 1 files in ."),
-        ({"Annotations/a.xml": voc(CELL), "ImageSets/Main/train.txt": ""},
+        ({"a.xml": voc_xml()}, "Pascal VOC: 1 files in ."),
+        ({"Annotations/a.xml": voc_xml(CELL), "ImageSets/Main/train.txt": ""},
          "Pascal VOC: 1 files in Annotations, ImageSets/Main"),
         ({"a.xml": "<annotations><image/></annotations>"}, None),  # CVAT
         ({"a.xml": "<annotation><imagesize/><object><polygon/></object></annotation>"}, None),  # LabelMe
@@ -384,16 +392,16 @@ def test_lists_that_contradict(tmp_path: Path, lists: dict[str, Any], message: s
         ({"a.xml": b""}, None),
     ],
 )  # fmt: skip
-def test_finding(tmp_path: Path, files: dict[str, Any], line: str | None) -> None:
-    folder(tmp_path, files)
+def test_format_detection(tmp_path: Path, files: dict[str, Any], line: str | None) -> None:
+    write_files(tmp_path, files)
     assert find_voc(tmp_path, list_files(tmp_path)) == line
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def place(table: AnnotationTable, written: Written, root: Path) -> None:
-    """Put the images where the writer says; those without a file are made."""
+def copy_images(table: AnnotationTable, written: WriteResult, root: Path) -> None:
+    """Copy the images to the paths that the writer returned; images without a file are created."""
     for index, name in enumerate(written.images):
         target = root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -401,10 +409,10 @@ def place(table: AnnotationTable, written: Written, root: Path) -> None:
         if source.is_file():
             shutil.copy(source, target)
         else:
-            image(target, table[index].stored_hw)
+            write_image(target, table[index].stored_hw)
 
 
-def some_table(
+def make_table(
     boxes: Any = (), media: tuple[str, ...] = ("a.png",), splits: tuple[str, ...] = ("",)
 ) -> AnnotationTable:
     """All ``boxes`` in the first image, with labels 1, 2, 1, ..."""
@@ -423,12 +431,12 @@ def random_boxes(number: int) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("boxes", [[], [[2, 3, 10, 6]], [[0.1, 200.2, 0.3, 1e-7]], random_boxes(300)])
-def test_round_trip_to_the_last_bit(tmp_path: Path, boxes: list[list[float]]) -> None:
-    table = some_table(boxes)
+def test_round_trip_is_bit_identical(tmp_path: Path, boxes: list[list[float]]) -> None:
+    table = make_table(boxes)
     written = write_voc(table, tmp_path / "new")
     assert written.images == ["JPEGImages/a.png"]
     assert not written.notes
-    place(table, written, tmp_path / "new")
+    copy_images(table, written, tmp_path / "new")
     again = read_voc(tmp_path / "new")
     assert again.boxes_xywh.tolist() == boxes
     assert [again.class_map.name_of(label) for label in again.label] == [
@@ -438,17 +446,17 @@ def test_round_trip_to_the_last_bit(tmp_path: Path, boxes: list[list[float]]) ->
     assert not again.notes
 
 
-def test_control_plain_floats_do_not_survive() -> None:
+def test_control_float_arithmetic_is_not_exact() -> None:
     assert any(x + w - x != w for x, _, w, _ in random_boxes(300))
 
 
-def test_splits_and_folders_survive(tmp_path: Path) -> None:
+def test_round_trip_of_splits_and_folders(tmp_path: Path) -> None:
     media = ("images/x/a.png", "images/y/a.png", "images/b.png", "c.v2.png")
-    table = some_table([[1, 2, 3, 4]], media, ("train", "val", "test", ""))
+    table = make_table([[1, 2, 3, 4]], media, ("train", "val", "test", ""))
     written = write_voc(table, tmp_path / "new")
     assert written.images == ["JPEGImages/x/a.png", "JPEGImages/y/a.png", "JPEGImages/b.png", "JPEGImages/c.v2.png"]
-    assert written.notes.counts == {"image without a split in no list": 1}
-    place(table, written, tmp_path / "new")
+    assert written.notes.counts == {"image without a split not listed in ImageSets/Main": 1}
+    copy_images(table, written, tmp_path / "new")
     again = read_voc(tmp_path / "new")
     assert dict(zip(again.media.tolist(), again.split.tolist(), strict=True)) == dict(
         zip(written.images, table.split.tolist(), strict=True)
@@ -456,7 +464,7 @@ def test_splits_and_folders_survive(tmp_path: Path) -> None:
     assert (tmp_path / "new/ImageSets/Main/trainval.txt").read_text() == "x/a\ny/a\n"
 
 
-def test_losses_are_noted(tmp_path: Path) -> None:
+def test_unsupported_fields_are_noted(tmp_path: Path) -> None:
     builder = TableBuilder(ClassMap(("a",)), "nowhere", source="test", keypoint_schema=keypoint_schema(["p"]))
     builder.add_image("a.png", (480, 640), group="g")
     ring = np.array([[1.0, 1], [9, 1], [9, 9]])
@@ -471,34 +479,34 @@ def test_losses_are_noted(tmp_path: Path) -> None:
         "keypoints not written": 1,
         "crowd written as difficult": 1,
         "ignored object written as difficult": 1,
-        "area that is not width x height not written": 1,
+        "area different from width x height not written": 1,
         "group of an image not written": 1,
     }
-    place(table, written, tmp_path / "new")
+    copy_images(table, written, tmp_path / "new")
     assert read_voc(tmp_path / "new").difficult.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize(
     ("media", "message"),
     [
-        (("a.png", "a.jpg"), "a.png and a.jpg differ in their suffix only"),
-        (("",), "is no image file below"),
-        (("../a.png",), "is no image file below"),
-        (("/a.png",), "is no image file below"),
+        (("a.png", "a.jpg"), "a.png and a.jpg differ only in their suffix"),
+        (("",), "is not an image file below"),
+        (("../a.png",), "is not an image file below"),
+        (("/a.png",), "is not an image file below"),
         (("a\x01.png",), "control characters"),
     ],
 )
 def test_tables_that_cannot_be_written(tmp_path: Path, media: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
-        write_voc(some_table((), media), tmp_path / "new")
+        write_voc(make_table((), media), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
-def test_whole_images_and_full_folders_are_refused(tmp_path: Path) -> None:
-    table = some_table()
-    with pytest.raises(DataError, match="no place for the classes of whole images"):
+def test_image_classes_and_non_empty_folders_are_rejected(tmp_path: Path) -> None:
+    table = make_table()
+    with pytest.raises(DataError, match="cannot store the classes of whole images"):
         write_voc(replace(table, class_index=np.zeros((1, 1), np.int64)), tmp_path / "new")
-    image(tmp_path / "full/a.png")
+    write_image(tmp_path / "full/a.png")
     with pytest.raises(DataError, match="full: the folder is not empty"):
         write_voc(table, tmp_path / "full")
     write_voc(table.subset([]), tmp_path / "empty")
@@ -515,40 +523,40 @@ def test_blood_cells(shared_data: Path, tmp_path: Path) -> None:
     assert Counter(table.split.tolist()) == {"train": 205, "val": 87, "test": 72}
     names = Counter(table.class_map.name_of(label) for label in table.label)
     assert names == {"RBC": 4155 - 2, "WBC": 372, "Platelets": 361}
-    assert table.notes.counts == {"box that has no width dropped": 2}
-    listed: Counter[tuple[str, tuple[float, ...]]] = Counter()
-    for path in sorted((shared_data / "bccd/BCCD/Annotations").glob("*.xml")):  # an oracle of eight lines
+    assert table.notes.counts == {"box dropped: it has no width": 2}
+    expected: Counter[tuple[str, tuple[float, ...]]] = Counter()
+    for path in sorted((shared_data / "bccd/BCCD/Annotations").glob("*.xml")):  # an independent reader as reference
         for element in ElementTree.parse(path).iter("object"):
             x1, y1, x2, y2 = (
                 float(element.findtext(f"bndbox/{tag}") or "") for tag in ("xmin", "ymin", "xmax", "ymax")
             )
             if x2 > x1 and y2 > y1:
-                listed[path.stem, (x1, y1, x2 - x1, y2 - y1)] += 1
-    ours = Counter((record.path.stem, tuple(box)) for record in table for box in record.boxes_xywh.tolist())
-    assert ours == listed
-    some = table.subset(np.arange(0, 364, 9))  # a file at a time is put on the disk: 13 ms each
-    assert not write_voc(some, tmp_path / "new").notes
+                expected[path.stem, (x1, y1, x2 - x1, y2 - y1)] += 1
+    boxes = Counter((record.path.stem, tuple(box)) for record in table for box in record.boxes_xywh.tolist())
+    assert boxes == expected
+    subset = table.subset(np.arange(0, 364, 9))  # each file is synced to disk: 13 ms each
+    assert not write_voc(subset, tmp_path / "new").notes
     again = read_voc(tmp_path / "new", shared_data / "bccd/BCCD/JPEGImages")
-    assert [record.boxes_xywh.tolist() for record in again] == [record.boxes_xywh.tolist() for record in some]
-    assert again.split.tolist() == some.split.tolist()
+    assert [record.boxes_xywh.tolist() for record in again] == [record.boxes_xywh.tolist() for record in subset]
+    assert again.split.tolist() == subset.split.tolist()
 
 
 def test_blood_cells_agree_with_the_published_table(shared_data: Path) -> None:
     table = read_voc(shared_data / "bccd" / "BCCD", classes=["WBC"])
     with (shared_data / "bccd/test.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["cell_type"] == "WBC"]
-    ours = {record.path.name: record.boxes_xywh.tolist() for record in table}
+    boxes_of = {record.path.name: record.boxes_xywh.tolist() for record in table}
     for row in rows:
         x1, y1, x2, y2 = (float(row[key]) for key in ("xmin", "ymin", "xmax", "ymax"))
-        assert [x1, y1, x2 - x1, y2 - y1] in ours[Path(row["filename"]).name]
+        assert [x1, y1, x2 - x1, y2 - y1] in boxes_of[Path(row["filename"]).name]
 
 
-def test_the_toy_example(shared_data: Path) -> None:
+def test_toy_example(shared_data: Path) -> None:
     root = shared_data / "padilla_metrics/toyexample"
     table = read_voc(root / "gts_vocpascal_format")
     assert table.root == (root / "images").resolve()
     assert (len(table), len(table.label), table.class_map.names) == (10, 12, ("cat",))
-    assert table.notes.counts == {"image without XML file left out": 2}
+    assert table.notes.counts == {"image without an XML file left out": 2}
     assert read_voc(root / "gts_vocpascal_format", root / "images").boxes_xywh.tolist() == table.boxes_xywh.tolist()
 
 
@@ -561,7 +569,7 @@ def test_the_toy_example(shared_data: Path) -> None:
          ["train", "train", "val"]),
     ],
 )  # fmt: skip
-def test_samples(
+def test_datumaro_samples(
     shared_data: Path, name: str, classes: tuple[str, ...], boxes: list[list[float]], splits: list[str]
 ) -> None:
     table = read_voc(shared_data / "datumaro_assets/assets" / name)
@@ -575,7 +583,7 @@ def test_a_sample_without_images_and_sizes(shared_data: Path, tmp_path: Path) ->
     with pytest.raises(DataError, match=r"5 of 5 annotation files have no image: Annotations/@.xml, "):
         read_voc(root)
     for name in "@abcd":
-        image(tmp_path / f"{name}.jpg")
+        write_image(tmp_path / f"{name}.jpg")
     table = read_voc(root, tmp_path)
     assert len(table.class_map) == 21  # labelmap.txt; "ignored" has no box, "background" has one
     assert [table.class_map.name_of(label) for label in table.label] == ["background", "aeroplane", "bicycle", "bird"]
@@ -583,7 +591,7 @@ def test_a_sample_without_images_and_sizes(shared_data: Path, tmp_path: Path) ->
     assert table.notes.counts == {"<size> missing or 0, taken from the image": 5}
 
 
-def test_other_samples_are_not_taken_for_voc(shared_data: Path) -> None:
+def test_other_formats_are_not_detected_as_voc(shared_data: Path) -> None:
     root = shared_data / "datumaro_assets/assets"
     for path in sorted(root.iterdir()):
         if path.is_dir() and path.name not in ("voc_dataset", "roboflow_dataset"):
