@@ -56,11 +56,8 @@ def data_loader(
     """
     shard = Shard(rank, world, batch_size, even=shuffle) if world > 1 else None
     images = len(dataset)  # type: ignore[arg-type]
-    if shuffle and world > 1 and images < batch_size * world:
-        raise DataError(
-            f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
-            "or the number of processes"
-        )
+    if shuffle:
+        check_world(images, batch_size, world)
     sampler_class = (
         EpochSampler if isinstance(dataset, (Dataset, LabelledImages, RenderedScenes, Views)) else IndexSampler
     )
@@ -75,6 +72,15 @@ def data_loader(
         multiprocessing_context=context if workers > 0 else None,
         pin_memory=pin,
     )
+
+
+def check_world(images: int, batch_size: int, world: int) -> None:
+    """Raise DataError if a training set has no full batch for each of ``world`` processes."""
+    if world > 1 and images < batch_size * world:
+        raise DataError(
+            f"{images} images are not enough for {world} processes with batches of {batch_size}; lower the batch size "
+            "or the number of processes"
+        )
 
 
 class Loader(torch.utils.data.DataLoader[Any]):

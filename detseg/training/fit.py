@@ -17,6 +17,7 @@ from detseg.annotations.fingerprint import fingerprint
 from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
 from detseg.checkpoints.checkpoint import Position, load_checkpoint
 from detseg.datasets import Dataset
+from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
 from detseg.engine.evaluator import make_evaluator
 from detseg.errors import DataError
@@ -100,6 +101,7 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
     config, chosen = resolve(config, table, splits["train"], device, processes.world)
     assert config.task is not None
     assert config.batch_size is not None
+    check_world(len(splits["train"]), config.batch_size, processes.world)
     folder = resuming or Path(processes.broadcast_bytes(os.fsencode(pick_output(config))).decode())
     print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
     print("\n".join(["chosen automatically:", *chosen]) if chosen else "no option was chosen automatically")
