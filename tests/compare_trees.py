@@ -320,7 +320,15 @@ RENAMED_KEYS: dict[str, str] = {
 RENAMED_VALUES: dict[str, str] = {"plain torchvision": "torchvision baseline"}
 """Text in such a document -> in the present tree."""
 PARTS = ("losses", "tensors", "documents", "files")
-IGNORED_KEYS = ("schema", "seconds", "images_per_second", "minutes", "minutes_to_plain_AP")
+IGNORED_KEYS = (
+    "schema",
+    "seconds",
+    "images_per_second",
+    "minutes",
+    "minutes_to_plain_AP",
+    "minutes_to_baseline_AP",
+    "notes",
+)
 """The version of the file format, and what depends on the clock."""
 
 
