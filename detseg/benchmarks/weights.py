@@ -22,7 +22,7 @@ from detseg.models.weights.bundled import stages_to_load
 from detseg.options import BenchmarkConfig, TrainConfig, to_flags
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
-from detseg.runtime.machine import machine
+from detseg.runtime.machine import describe_machine
 from detseg.training.choices import DEMO
 from detseg.training.fit import fit
 from detseg.training.metrics_log import minutes_of, read_rows
@@ -240,7 +240,7 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) ->
         "model": arm.model,
         "weights": arm.weights,
         "lr": run.config.lr,
-        "machine": machine(pick_device(run.config.device)),
+        "machine": describe_machine(pick_device(run.config.device)),
     }
 
 

@@ -19,7 +19,7 @@ from detseg.metrics import evaluate_files
 from detseg.models import ModelDescription
 from detseg.options import DataConfig, EvaluateConfig
 from detseg.runtime.files import write_json
-from detseg.runtime.machine import default_workers
+from detseg.runtime.machine import MachineFacts
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:
@@ -40,7 +40,7 @@ def evaluate(config: EvaluateConfig) -> Metrics:
         table,
         device,
         batch_size=config.batch_size or run_options.get("batch_size", 1),
-        workers=default_workers(device) if config.workers is None else config.workers,
+        workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
         max_dets=config.max_dets,
     )
     output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,47 @@ ASSUMED_MEMORY = 4 * 2**30
 """Bytes of free memory where the system does not report it."""
 
 
-def machine(device: torch.device) -> str:
+@dataclass(frozen=True)
+class MachineFacts:
+    """What decisions depend on, as a value, so that they can be made (and tested) for any machine.
+
+    Attributes:
+        device: "cpu", "cuda" or "cuda:1".
+        cores: CPU cores that this process may use.
+        memory: bytes of free memory.
+        gpu_memory: bytes of memory of the GPU in total; 0 without one.
+    """
+
+    device: str = "cpu"
+    cores: int = 2
+    memory: int = ASSUMED_MEMORY
+    gpu_memory: int = 0
+
+    @property
+    def cuda(self) -> bool:
+        """Whether training runs on a CUDA device."""
+        return self.device.startswith("cuda")
+
+    @property
+    def default_workers(self) -> int:
+        """Default number of loader workers: with a GPU, all cores but one, at most 4; on a CPU, none.
+
+        Training on a CPU uses all cores: on two cores a loader worker made the demo run a fifth slower.
+        """
+        return max(0, min(4, self.cores - 1)) if self.cuda else 0
+
+    @classmethod
+    def of(cls, device: torch.device) -> MachineFacts:
+        """The facts of this machine, with ``device`` for training."""
+        gpu_memory = 0
+        if device.type == "cuda":
+            import torch
+
+            gpu_memory = int(torch.cuda.get_device_properties(device).total_memory)
+        return cls(str(device), available_cores(), free_memory(), gpu_memory)
+
+
+def describe_machine(device: torch.device) -> str:
     """Processor, cores, threads, GPU and torch version, in one line."""
     import torch
 
@@ -47,11 +88,3 @@ def free_memory() -> int:
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdigit():
         free = min(free, int(limit.read_text()) - int(used.read_text()))
     return max(0, free)
-
-
-def default_workers(device: torch.device) -> int:
-    """Default number of loader workers: with a GPU, all cores but one, at most 4; on a CPU, none.
-
-    Training on a CPU uses all cores: on two cores a loader worker made the demo run a fifth slower.
-    """
-    return 0 if device.type == "cpu" else max(0, min(4, available_cores() - 1))

@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.manager import CheckpointInterval
 from detseg.errors import DataError
@@ -17,7 +15,7 @@ from detseg.models.build import architecture_of
 from detseg.models.create import BOTH_FREEZES, published_weights
 from detseg.models.weights.bundled import BUNDLED, FITTING, stages_to_load
 from detseg.options import TrainConfig
-from detseg.runtime.machine import default_workers
+from detseg.runtime.machine import MachineFacts
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training.anchors import fitted_anchor_sizes
 from detseg.training.task_choice import pick_task
@@ -79,7 +77,7 @@ class Choices:
 
 
 def resolve(
-    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, world: int = 1
+    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, machine: MachineFacts, world: int = 1
 ) -> tuple[TrainConfig, list[str]]:
     """Fill every option that is None. Returns the full config and one line for each choice.
 
@@ -89,6 +87,7 @@ def resolve(
     Args:
         table: all of the data.
         train: the training split.
+        machine: device, cores and memory.
         world: number of training processes; each has its own batches, and the learning rate depends on all of their
             images.
 
@@ -97,8 +96,8 @@ def resolve(
     """
     check_ranges(config)
     choices = Choices(config)
-    cuda = device.type == "cuda"
-    choices.pick("device", str(device), "the fastest available")
+    cuda = machine.cuda
+    choices.pick("device", machine.device, "the fastest available")
     if not config.data:
         for name, value in demo_options(config).items():
             choices.pick(name, value, "for the demo set")
@@ -115,7 +114,7 @@ def resolve(
         choices.set("linear_probe_epochs", max(1, epochs // 2), "half of all epochs")
     _pick_optimizer(choices, task, arch, weights, len(train), cuda, world)
     choices.pick(
-        "workers", default_workers(device), "cores minus one, at most 4" if cuda else "the CPU is busy with training"
+        "workers", machine.default_workers, "cores minus one, at most 4" if cuda else "the CPU is busy with training"
     )
     choices.apply()
     if choices.config.epochs is None:

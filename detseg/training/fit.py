@@ -28,6 +28,7 @@ from detseg.models.create import create_model, freeze_as, with_backbone
 from detseg.models.weights.class_transfer import class_pairs
 from detseg.options import TrainConfig
 from detseg.reports.curves import plot_curves
+from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import Processes, joined_processes
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest, catching_signals
@@ -98,7 +99,7 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
     splits = load_splits(config, table)
     data = fingerprint(splits)
     config = with_batch_size(config, table, splits["train"], device, processes)
-    config, chosen = resolve(config, table, splits["train"], device, processes.world)
+    config, chosen = resolve(config, table, splits["train"], MachineFacts.of(device), processes.world)
     assert config.task is not None
     assert config.batch_size is not None
     check_world(len(splits["train"]), config.batch_size, processes.world)
@@ -188,7 +189,7 @@ def with_batch_size(
         return config
     if device.type != "cuda":
         raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
-    draft, _ = resolve(replace(config, batch_size=1), table, train, device)
+    draft, _ = resolve(replace(config, batch_size=1), table, train, MachineFacts.of(device))
     with redirect_stdout(io.StringIO()):
         model = new_model(table, draft).to(device)
     assert draft.task is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import statistics
 import tempfile
 import time
@@ -59,14 +60,28 @@ def fit_to_minutes(
     The minutes include the epochs and their checkpoints, but not the measurements, features that are computed once,
     and the final evaluation and reports.
     """
-    assert config.minutes is not None
     processes = processes or Processes()
-    training, evaluation, saving = epoch_seconds(config, model, train, val, data_module)
-    training /= processes.world
-    evaluation /= processes.world * (config.eval_epochs or 1)
+    measured = epoch_seconds(config, model, train, val, data_module)
+    same = processes.broadcast_bytes(json.dumps(measured).encode())  # each process measures its own time
+    return choose_epochs(config, EpochSeconds(*json.loads(same)), len(train), processes.world)
+
+
+def choose_epochs(
+    config: TrainConfig, seconds: EpochSeconds, images: int, world: int = 1
+) -> tuple[TrainConfig, list[str]]:
+    """Choose ``epochs`` for ``minutes`` by the measured time of one process, and the options that follow from them.
+
+    Args:
+        images: number of training images.
+        world: number of training processes, which share training and evaluation.
+    """
+    assert config.minutes is not None
+    training, evaluation, saving = seconds
+    training /= world
+    evaluation /= world * (config.eval_epochs or 1)
     budget, epoch = 60 * config.minutes, training + evaluation + saving
-    epochs = int(processes.broadcast_bytes(str(max(1, int(budget / epoch))).encode()))
-    config, more = follow_epochs(replace(config, epochs=epochs), len(train), processes.world)
+    epochs = max(1, int(budget / epoch))
+    config, more = follow_epochs(replace(config, epochs=epochs), images, world)
     measured = f"{epoch:.2g} s per epoch: training {training:.2g}, evaluation {evaluation:.2g}, saving {saving:.2g}"
     lines = [f"chosen for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {measured})", *more]
     if epoch > budget:

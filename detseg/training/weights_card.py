@@ -9,7 +9,7 @@ import torch
 
 from detseg.checkpoints.checkpoint import load_checkpoint
 from detseg.runtime.files import write_text
-from detseg.runtime.machine import machine
+from detseg.runtime.machine import describe_machine
 from detseg.training.metrics_log import Row, minutes_of
 
 LICENCE = "Apache-2.0, as the project's code: all training images were rendered by it, without images of others"
@@ -51,7 +51,7 @@ def write_card(
         "command": f"`{command}`",
         "starting weights": "random" if start is None else f"{start.name}, sha256 {_sha256(start)}",
         "steps": f"{checkpoint.position.step:,}",
-        "cost": f"{minutes_of(rows):.0f} minutes on {machine(device)}",
+        "cost": f"{minutes_of(rows):.0f} minutes on {describe_machine(device)}",
         "scores": _scores(rows),
         "licence": licence,
     }

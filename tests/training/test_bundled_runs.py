@@ -13,17 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from detseg.annotations import read
 from detseg.errors import DataError
 from detseg.models.weights import published
 from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH, FITTING
 from detseg.options import TrainConfig
+from detseg.runtime.machine import MachineFacts
 from detseg.training.choices import resolve
 
 ROOT = Path(__file__).resolve().parents[2]
-CPU = torch.device("cpu")
+CPU = MachineFacts("cpu")
 
 
 @pytest.mark.parametrize("task", ["segment", "detect"])

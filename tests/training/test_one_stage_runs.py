@@ -21,6 +21,7 @@ from detseg.models import build_model, describe
 from detseg.models.create import create_model
 from detseg.options import TrainConfig
 from detseg.preprocess import Preprocessing
+from detseg.runtime.machine import MachineFacts
 from detseg.training.anchors import fitted_anchor_sizes
 from detseg.training.choices import resolve
 
@@ -74,7 +75,7 @@ def table_of(sides: list[float]) -> AnnotationTable:
 )
 def test_chosen_options(arch: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     table = table_of([100.0])
-    config, _ = resolve(TrainConfig(data="x", model=arch, **options), table, table, torch.device("cpu"))
+    config, _ = resolve(TrainConfig(data="x", model=arch, **options), table, table, MachineFacts("cpu"))
     assert {name: getattr(config, name) for name in expected} == expected
     if not arch.startswith("fasterrcnn"):
         assert config.rois_per_image is None
@@ -82,14 +83,14 @@ def test_chosen_options(arch: str, options: dict[str, Any], expected: dict[str, 
 
 def test_demo_options_that_do_not_apply_are_omitted() -> None:
     table = table_of([100.0])
-    config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, torch.device("cpu"))
+    config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, MachineFacts("cpu"))
     assert (config.rois_per_image, config.image_size) == (None, 240)
 
 
 def test_rois_per_image_is_an_error() -> None:
     table = table_of([100.0])
     with pytest.raises(DataError, match="one stage"):
-        resolve(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, torch.device("cpu"))
+        resolve(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, MachineFacts("cpu"))
 
 
 @pytest.mark.parametrize(

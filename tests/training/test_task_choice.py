@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.annotations.builder import TableBuilder
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.options import TrainConfig
+from detseg.runtime.machine import MachineFacts
 from detseg.training.choices import resolve
 from detseg.training.task_choice import obstacles, pick_task
 
@@ -110,19 +110,19 @@ def test_classification_needs_two_classes() -> None:
 def test_numbers_out_of_range(options: dict[str, float], expected: str) -> None:
     data = table([(True, False)])
     with pytest.raises(DataError, match=expected):
-        resolve(TrainConfig(data="x", **options), data, data, torch.device("cpu"))  # type: ignore[arg-type]
+        resolve(TrainConfig(data="x", **options), data, data, MachineFacts("cpu"))  # type: ignore[arg-type]
 
 
 def test_every_choice_has_a_reason_and_options_of_the_user_stay() -> None:
     crowded = table([(True, False)] * 90)
-    config, lines = resolve(TrainConfig(data="x", lr=0.5), crowded, crowded, torch.device("cpu"))
+    config, lines = resolve(TrainConfig(data="x", lr=0.5), crowded, crowded, MachineFacts("cpu"))
     assert (config.lr, config.batch_size, config.workers, config.detections_per_image) == (0.5, 1, 0, 135)
     assert config.model == "maskrcnn_mobilenet_v3_large_fpn"
     assert (config.weights, config.freeze) == ("coco", "backbone")
     assert all(line.endswith(")") for line in lines)
     assert not any(line.strip().startswith("lr ") for line in lines)
-    cuda, _ = resolve(TrainConfig(data="x"), crowded, crowded, torch.device("cuda"))
+    cuda, _ = resolve(TrainConfig(data="x"), crowded, crowded, MachineFacts("cuda"))
     assert (cuda.model, cuda.freeze, cuda.image_size) == ("maskrcnn_resnet50_fpn", "stem", None)
     folders = table([], class_index=1)
-    config, lines = resolve(TrainConfig(data="x"), folders, folders, torch.device("cpu"))
+    config, lines = resolve(TrainConfig(data="x"), folders, folders, MachineFacts("cpu"))
     assert (config.model, config.weights, config.rois_per_image) == ("resnet18", "imagenet", None)

@@ -13,7 +13,7 @@ from detseg.inference.predictor import pick_device
 from detseg.options import BenchmarkConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
-from detseg.runtime.machine import machine
+from detseg.runtime.machine import describe_machine
 
 TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
@@ -28,7 +28,7 @@ def compare(config: BenchmarkConfig) -> dict[str, Any]:
     if config.data:
         raise DataError(f"benchmark {config.what} {config.data}: it generates its own data; omit it")
     device = pick_device(config.device)
-    output, machine_name = Path(config.output or "benchmark-speed"), machine(device)
+    output, machine_name = Path(config.output or "benchmark-speed"), describe_machine(device)
     comparisons: list[Comparison] = []
     for topic in TOPICS if config.what == "all" else (config.what,):
         measure: Callable[..., list[Comparison]] = import_module(f"detseg.benchmarks.speed.{topic}").compare
