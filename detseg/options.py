@@ -218,7 +218,7 @@ class TrainConfig(DataConfig):
     )
     eval_epochs: int | None = option(
         None,
-        "epochs between two evaluations; the last epoch is always evaluated. Default 1; demo: 4",
+        "epochs between two evaluations; the last epoch is always evaluated. Default 1; demo: 8",
     )
     val_loss: bool = option(True, "compute the validation loss at each evaluation. Default true: it shows overfitting")
 
