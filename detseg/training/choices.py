@@ -168,7 +168,8 @@ def _pick_optimizer(choices: Choices, task: str, arch: str, weights: str, images
     if task != "classify" and not scratch and batch < ENOUGH_FOR_STATISTICS:
         choices.pick("norm_eval", True, f"if the backbone has BatchNorm: statistics of {batch} images are too noisy")
     step_images = batch * config.accumulate * world
-    reason = "works without tuning the learning rate" if scratch else "usual for R-CNN"
+    usual = "as the published ImageNet weights were trained" if task == "classify" else "usual for R-CNN"
+    reason = "works without tuning the learning rate" if scratch else usual
     optimizer = choices.pick("optimizer", "adamw" if scratch else "sgd", reason)
     if optimizer == "adamw":
         choices.pick("lr", 5e-4, "usual for adamw")
