@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from detseg.errors import DataError
@@ -130,9 +129,14 @@ class TrainConfig(DataConfig):
     split: Literal["auto", "stratified", "group", "source"] = option(
         "auto", "how to split the data. Default auto: the split of the data set itself, else by group, else stratified"
     )
-    val: float = option(0.2, "fraction of the images in the validation split. Default 0.2")
+    val: float = option(
+        0.2,
+        "fraction of the images in the validation split; 0: train on them too, and keep the weights of the epoch with "
+        "the lowest training loss. Default 0.2",
+    )
     test: float | None = option(
-        None, "fraction of the images in the test split. Default: 0.15 for 100 images or more, else 0"
+        None,
+        "fraction of the images in the test split. Default: 0.15 for 100 images or more, else 0; 0 with --val 0",
     )
     group: str | None = option(
         None,
@@ -196,8 +200,13 @@ class TrainConfig(DataConfig):
     warmup_steps: int | None = option(
         None, "steps of linear warm-up. Default: one epoch, at most 1000 steps and a tenth of the run; prevents NaN"
     )
+    loss_weights: str | list[str] | None = option(
+        None,
+        "comma-separated TERM=FACTOR, such as mask=2,rpn=0.5: factors of loss terms in the total loss, by their names "
+        "in metrics.jsonl without loss_; rpn: both terms of the RPN, box: those of the box head. Default: 1 for all",
+    )
     clip_norm: float = option(10.0, "maximum norm of the gradient, 0 for none. Default 10: only spikes are clipped")
-    patience: int = option(0, "stop after this many epochs without a better validation score. Default 0: never")
+    patience: int = option(0, "stop after this many epochs without a better score. Default 0: never")
     accumulate: int = option(1, "batches whose gradients are averaged for one step. Default 1")
     precision: Literal["fp32", "bf16", "fp16"] = option(
         "fp32", "number format of a step; weights stay float32. Default fp32: the same numbers on every machine"
@@ -308,6 +317,7 @@ class EvaluateConfig(DataConfig):
         "evaluate --predictions with pycocotools itself, using the ids of the file. Default false: the same numbers, "
         "faster, but an annotation with id 0 can be matched",
     )
+    loss: bool = option(False, "also compute the losses, as the validation loss in training. Default false")
     json: bool = option(False, "print only the metrics, as JSON. Default false: a table")
     output: str | None = option(None, "folder for metrics.json and predictions.json. Default: <run>/evaluate-<split>")
     batch_size: int | None = option(
@@ -368,29 +378,3 @@ class BenchmarkConfig(TrainConfig):
     imagenet: str | None = option(
         None, "transfer: a classification state dict of MobileNetV2. Default: no imagenet arms"
     )
-
-
-def to_toml(config: object) -> str:
-    """Return the options of a config as flat TOML text; None is omitted, because TOML has no null."""
-    lines = []
-    for item in fields(config):  # type: ignore[arg-type]
-        value = getattr(config, item.name)
-        if value is not None:
-            # numbers, booleans, lists and escaped strings are written alike in JSON and TOML
-            lines.append(f"{item.name} = {json.dumps(value)}")
-    return "\n".join(lines) + "\n"
-
-
-def to_flags(config: object, *, exclude: tuple[str, ...] = ()) -> list[str]:
-    """Return the options of a config that differ from the defaults as command-line arguments, without ``exclude``."""
-    arguments = []
-    default = type(config)()
-    for item in fields(config):  # type: ignore[arg-type]
-        value, flag = getattr(config, item.name), item.name.replace("_", "-")
-        if item.name in exclude or value == getattr(default, item.name):
-            continue
-        if isinstance(value, bool):
-            arguments.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            arguments += [f"--{flag}", value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))]
-    return arguments

@@ -328,8 +328,12 @@ IGNORED_KEYS = (
     "minutes_to_plain_AP",
     "minutes_to_baseline_AP",
     "notes",
+    "correct_counts",
+    "train_accuracy",
+    "train_accuracy_age",
+    "train_accuracy_colour",
 )
-"""The version of the file format, and what depends on the clock."""
+"""The version of the file format, what depends on the clock, and what was added."""
 
 
 def flat(value: Any, place: str, old: bool) -> Iterator[tuple[str, str]]:

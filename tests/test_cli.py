@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from detseg.cli import COMMANDS, main, parse
-from detseg.options import TrainConfig, to_toml
+from detseg.options import TrainConfig
+from detseg.options_text import to_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 

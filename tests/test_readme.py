@@ -16,8 +16,8 @@ import torch
 
 from detseg.annotations import read, subset, write_coco
 from detseg.cli import main, parse
-from detseg.datasets import LabelledImages
-from detseg.models import MODELS
+from detseg.datasets import LabelledImages, data_loader
+from detseg.models import MODELS, OwnClassifier
 from detseg.synthetic.demo import __main__ as demo_command
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -145,6 +145,21 @@ def test_imports_for_a_training_script() -> None:
     assert callable(names["evaluate"])
 
 
+def test_one_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks(TOOLS, "one epoch", "python")
+    images = [torch.rand((3, 32, 32)) for _ in range(4)]
+    samples = [(image, {"class_index": torch.tensor(index % 2)}) for index, image in enumerate(images)]
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2))
+    model = OwnClassifier(network, ["red", "blue"], image_size=32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    loader = data_loader(samples, 1)  # type: ignore[arg-type]
+    names: dict[str, Any] = {"model": model, "optimizer": optimizer, "loader": loader, "device": torch.device("cpu")}
+    exec(compile(code, "tools/README.md", "exec"), names)
+    assert (names["stats"].steps, names["ema"].updates) == (2, 4)
+    assert capsys.readouterr().out.count("{'accuracy': ") == 2
+    assert torch.equal(model.state_dict()["network.2.weight"], names["ema"].weights["network.2.weight"])
+
+
 def test_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(TOOLS, "own module", "python")
@@ -182,7 +197,7 @@ def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_python_block_is_executed_by_a_test() -> None:
     marked = [blocks(TEXTS[name], marker, "python") for name, marker in (
         ("README.md", "recipe"), ("tools/README.md", "script imports"), ("tools/README.md", "own module"),
-        ("tools/README.md", "own data"))]  # fmt: skip
+        ("tools/README.md", "own data"), ("tools/README.md", "one epoch"))]  # fmt: skip
     assert all(len(found) == 1 for found in marked)
     assert sum(text.count("```python\n") for text in TEXTS.values()) == len(marked)
 

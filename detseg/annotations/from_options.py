@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
+from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.options import DataConfig, TrainConfig
 from detseg.synthetic.demo.render import demo_folder
@@ -76,8 +77,15 @@ def class_counts(table: AnnotationTable) -> dict[str, int]:
 
 def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
     """Split ``table`` into "train", "val" and optionally "test", as ``config`` specifies."""
+    if config.val == 0 and config.val_annotations:
+        raise DataError(f"--val 0 with --val-annotations {config.val_annotations}: omit one of them")
     if config.split_file:
         splits = read_split(table, Path(config.split_file))
+        if config.val == 0 and "val" in splits:
+            raise DataError(
+                f"--val 0 with --split-file {config.split_file}, which has a validation split of {len(splits['val'])} "
+                "images; omit one of them"
+            )
     else:
         splits = split(table, seed=config.seed, val=config.val, test=config.test, by=config.split, groups=config.group)
     if config.subset is not None:
@@ -89,6 +97,11 @@ def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig)
     """Lines for the terminal: images in each split, instances per class, and warnings about the split."""
     method = config.split_file or config.split
     lines = [f"split ({method}): " + ", ".join(f"{len(images)} {name}" for name, images in splits.items())]
+    if "val" not in splits:
+        lines.append(
+            "  no validation split: nothing is evaluated and no predictions.jpg is written; the best weights are those "
+            "of the epoch with the lowest training loss"
+        )
     counts = class_counts(splits["train"])
     common = sorted(counts.items(), key=lambda item: -item[1])[:SHOWN_CLASSES]
     more = f" and {len(counts) - SHOWN_CLASSES} more classes" if len(counts) > SHOWN_CLASSES else ""

@@ -35,14 +35,16 @@ def split(
 ) -> Splits:
     """Split ``table`` into "train", "val" and optionally "test"; every split has at least one image.
 
+    With ``val`` 0 there is no "val": its images are in "train", also those of a val split of the source.
+
     Splits preserve the order of the table. If the table has one image, it is in every split, with a note.
 
     Args:
         table: table of any reader.
         seed: the splits depend only on it and on the table.
-        val: fraction for validation, above 0; not used if the source has a val split.
-        test: fraction for testing; None holds out 0.15 from 100 images up (if the source has train and val splits:
-            only its own test split, if any).
+        val: fraction for validation; if the source has a val split, only 0 changes it.
+        test: fraction for testing; None holds out 0.15 from 100 images up, unless ``val`` is 0 (if the source has train
+            and val splits: only its own test split, if any).
         by: "source" uses the splits of the source (a missing val split, or a missing test split that is requested, is
             taken from train), "group" keeps groups together, "stratified" puts the same share of every class and of
             images without any class into each split, "auto" uses the first of these that the table allows.
@@ -53,10 +55,9 @@ def split(
     """
     if not len(table):
         raise DataError(f"{table.source or 'the table'}: there are no images to split; check the data folder")
-    if not (0 < val < 1 and 0 <= (test or 0) < 1 and val + (test or 0) < 1):
+    if not (0 <= val < 1 and 0 <= (test or 0) < 1 and val + (test or 0) < 1):
         raise DataError(
-            f"val {val} and test {test} leave no images for training or validation; choose val above 0 and a sum "
-            "below 1"
+            f"val {val} and test {test} leave no images for training; choose fractions of at least 0 with a sum below 1"
         )
     if groups is not None:
         if by not in ("auto", "group"):
@@ -72,7 +73,7 @@ def split(
     if by not in ("group", "stratified"):
         raise DataError(f"split by {by!r} is not known; choose auto, stratified, group or source")
     if test is None:
-        test = TEST if len(table) >= TEST_FROM else 0.0
+        test = TEST if len(table) >= TEST_FROM and val else 0.0
     return _split_off(table, {"val": val, "test": test}, seed, by)
 
 
@@ -134,6 +135,11 @@ def _by_source(table: AnnotationTable, source_splits: list[str], seed: int, val:
         table = with_notes(
             table, "image in no split of the source left out", [file_name(table, row) for row in outside]
         )
+    if val == 0 and "val" in source_splits:
+        moved = [file_name(table, row) for row, name in enumerate(names) if name == "val"]
+        table = with_notes(table, "image of the source's val split used for training, because val is 0", moved)
+        names = ["train" if name == "val" else name for name in names]
+        source_splits = [name for name in source_splits if name != "val"]
     splits: Splits = {
         name: table.subset([row for row, split_name in enumerate(names) if split_name == name])
         for name in ("train", "val", "test")
@@ -149,6 +155,8 @@ def _by_source(table: AnnotationTable, source_splits: list[str], seed: int, val:
 def _split_off(table: AnnotationTable, fractions: dict[str, float], seed: int, by: str) -> Splits:
     """Split off the ``fractions`` that are above 0 from ``table``; "train" is the rest."""
     names = ["train", *(name for name, fraction in fractions.items() if fraction > 0)]
+    if len(names) == 1:
+        return {"train": table}
     if len(table) == 1:
         message = f"{', '.join(names)} have the same image, because there is only one"
         return dict.fromkeys(names, with_notes(table, message, [file_name(table, 0)]))

@@ -19,6 +19,7 @@ from detseg.models.build import architecture_of
 from detseg.options import BenchmarkConfig, TrainConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json
+from detseg.runtime.run_folder import RunFolder
 from detseg.training.fit import fit
 from detseg.training.metrics_log import Row, read_rows
 
@@ -60,8 +61,8 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
         folder, start = output / f"detseg-{seed}", time.perf_counter()
         run = fit(TrainConfig(**options | {"seed": seed, "output": str(folder), "split_file": _split_file(output)}))
         wall_seconds = time.perf_counter() - start
-        splits = read_split(table, folder / "split.json")
-        epochs = read_rows(folder / "metrics.jsonl", run.config.epochs or 0)
+        splits = read_split(table, RunFolder(folder).split)
+        epochs = read_rows(RunFolder(folder).metrics_log, run.config.epochs or 0)
         assert run.config.model is not None
         metrics, baseline_seconds = train_baseline(
             splits["train"],

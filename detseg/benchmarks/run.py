@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from detseg.errors import DataError
 from detseg.options import BenchmarkConfig
 
 
 def run_benchmark(config: BenchmarkConfig) -> None:
     """Compare accuracy with the baseline, starting weights at equal training times, or speed part by part."""
+    if config.what in ("transfer", "baseline") and config.val == 0:
+        raise DataError(f"benchmark {config.what} --val 0: scores need validation images; omit it")
     if config.what == "transfer":
         from detseg.benchmarks.weights import transfer
 

@@ -19,10 +19,12 @@ from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
 from detseg.models.create import create_model
 from detseg.models.weights.bundled import stages_to_load
-from detseg.options import BenchmarkConfig, TrainConfig, to_flags
+from detseg.options import BenchmarkConfig, TrainConfig
+from detseg.options_text import to_flags
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
+from detseg.runtime.run_folder import RunFolder
 from detseg.training.choices import DEMO
 from detseg.training.fit import fit
 from detseg.training.metrics_log import minutes_of, read_rows
@@ -105,7 +107,7 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
     print(f"all arms: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
     saved = _load_or_create(file, config)
     finished: list[dict[str, Any]] = saved["rows"]
-    split_file = output / "split.json"
+    split_file = RunFolder(output).split
     if not split_file.exists():
         splits = load_splits(TrainConfig(**common), table)
         write_split(splits, split_file, seed=config.seed, how=config.split_file or config.split)
@@ -214,10 +216,10 @@ def _task(config: BenchmarkConfig, table: AnnotationTable) -> str:
 def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) -> dict[str, Any]:
     """Train one arm; returns its row."""
     folder = output / key.folder
-    if (folder / "last.safetensors").exists():  # interrupted
+    if (RunFolder(folder).last).exists():  # interrupted
         run = fit(TrainConfig(resume=str(folder), device=common["device"]))
     else:
-        split_file = str(output / "split.json")  # already reduced to the --subset
+        split_file = str(RunFolder(output).split)  # already reduced to the --subset
         run_options = {
             "minutes": key.budget,
             "seed": key.seed,
@@ -229,7 +231,7 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) ->
             TrainConfig(**common | run_options | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze})
         )
     assert run.config.epochs is not None
-    rows = read_rows(folder / "metrics.jsonl", run.config.epochs)
+    rows = read_rows(RunFolder(folder).metrics_log, run.config.epochs)
     return {
         "arm": key.arm,
         "budget": key.budget,

@@ -19,6 +19,7 @@ from detseg.engine.precision import Precision
 from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models.build import Model, ModelDescription, build_model
+from detseg.runtime.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Position:
         epoch: completed epochs.
         step: optimizer updates in the whole run, including skipped ones.
         micro_batches: batches of the current epoch already consumed; 0 between epochs.
-        best: best validation metric so far; None before the first.
+        best: best validation metric so far (without a validation split, the negative training loss); None before it.
         best_epoch: epoch (from 0) of the best metric.
         epochs_without_improvement: epochs since then.
         skipped: number of consecutive updates skipped because a number was not finite.
@@ -182,7 +183,7 @@ def load(path: str | os.PathLike[str], build: Callable[[dict[str, Any]], nn.Modu
         build: for your own module: called with the saved description, returns the module to load the weights into.
     """
     path = Path(path)
-    checkpoint = load_checkpoint(path / "best.safetensors" if path.is_dir() else path)
+    checkpoint = load_checkpoint(RunFolder(path).best if path.is_dir() else path)
     model = build(checkpoint.model) if build else described_model(checkpoint)
     with in_file(checkpoint.path):
         model.load_state_dict(checkpoint.weights)

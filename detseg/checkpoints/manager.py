@@ -13,11 +13,12 @@ import torch
 from tqdm import tqdm
 
 from detseg.checkpoints.checkpoint import Position, save_checkpoint
-from detseg.checkpoints.rotation import checkpoint_path, rotate
+from detseg.checkpoints.rotation import rotate
 from detseg.engine.ema import Ema, is_finite
 from detseg.engine.precision import Precision
 from detseg.engine.train import EpochTotals
 from detseg.errors import DataError
+from detseg.runtime.run_folder import RunFolder
 
 PAUSES = (1.0, 4.0, 10.0)
 """Seconds to wait before each retry of writing the final checkpoint of a run."""
@@ -112,7 +113,7 @@ class CheckpointManager:
 
     def _write(self, position: Position, totals: Sequence[EpochTotals]) -> None:
         save_checkpoint(
-            checkpoint_path(self.folder, 0),
+            RunFolder(self.folder).last,
             self.model,
             optimizer=self.optimizer,
             position=position,

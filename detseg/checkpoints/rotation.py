@@ -8,13 +8,7 @@ from pathlib import Path
 
 from detseg.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detseg.errors import DataError
-
-LAST = "last.safetensors"
-
-
-def checkpoint_path(folder: Path, age: int) -> Path:
-    """``last.safetensors`` (age 0), ``last-1.safetensors``, ..."""
-    return folder / (LAST if age == 0 else f"last-{age}.safetensors")
+from detseg.runtime.run_folder import RunFolder
 
 
 def rotate(folder: Path, keep: int) -> None:
@@ -22,19 +16,20 @@ def rotate(folder: Path, keep: int) -> None:
 
     ``last`` itself is not removed, so that there is a checkpoint at any moment.
     """
+    run = RunFolder(folder)
     for age in range(keep - 2, 0, -1):
-        if checkpoint_path(folder, age).is_file():
-            checkpoint_path(folder, age).replace(checkpoint_path(folder, age + 1))
-    last = checkpoint_path(folder, 0)
+        if run.checkpoint(age).is_file():
+            run.checkpoint(age).replace(run.checkpoint(age + 1))
+    last = run.last
     if keep < 2 or not last.is_file():
         return
-    spare = folder / f".{LAST}.spare"
+    spare = folder / f".{last.name}.spare"
     spare.unlink(missing_ok=True)
     try:
         os.link(last, spare)
     except OSError:  # a file system without hard links
         shutil.copyfile(last, spare)
-    spare.replace(checkpoint_path(folder, 1))
+    spare.replace(run.checkpoint(1))
 
 
 def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -49,7 +44,8 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         DataError: there are checkpoints, but none can be read.
     """
     warnings: list[str] = []
-    files = [path for age in range(_oldest(folder) + 1) if (path := checkpoint_path(folder, age)).is_file()]
+    run = RunFolder(folder)
+    files = [path for age in range(_oldest(folder) + 1) if (path := run.checkpoint(age)).is_file()]
     for path in files:
         try:
             return load_checkpoint(path), warnings
@@ -57,12 +53,12 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             new_path = path.with_name(path.name + ".damaged")
             path.replace(new_path)
             warnings.append(f"warning: {error}; renamed to {new_path.name}")
-    renamed = sorted(folder.glob(f"{Path(LAST).stem}*.damaged"))
+    renamed = sorted(folder.glob(f"{run.last.stem}*.damaged"))
     if files or renamed:
         names = ", ".join(path.name for path in renamed)
         raise DataError(
             f"{folder}: no checkpoint of this run can be read ({names}); restore a copy, or start a new run with "
-            f"--weights {folder / 'best.safetensors'}"
+            f"--weights {run.best}"
         )
     return None, warnings
 

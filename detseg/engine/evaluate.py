@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
 from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_for_dataset
-from detseg.engine.update import to_device
+from detseg.engine.update import to_device, weighted
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.runtime.processes import Processes
 from detseg.runtime.seeds import derive_seed
@@ -19,7 +20,7 @@ class Metrics(Protocol):
     """Results of an evaluator."""
 
     def best(self) -> float:
-        """The number that selects the best checkpoint, in [0, 1]; higher is better."""
+        """The number that selects the best checkpoint; higher is better. In [0, 1], if it is a validation metric."""
 
     def scalars(self) -> dict[str, float | None]:
         """Scalar metrics by name, such as "bbox_AP50"; None where a metric is not defined."""
@@ -108,6 +109,7 @@ def validation_loss(
     device: torch.device | str,
     *,
     seed: int = 0,
+    loss_weights: Mapping[str, float] | None = None,
     stop_request: StopRequest | None = None,
     processes: Processes | None = None,
 ) -> dict[str, float]:
@@ -115,6 +117,9 @@ def validation_loss(
 
     Detectors sample random boxes for their losses; the generator is seeded by (seed, batch) for each batch, so that two
     epochs use the same samples. The state of the global generators is restored afterwards.
+
+    Args:
+        loss_weights: name of a term -> its factor in the sum; 1 for other terms. The terms are returned without it.
     """
     device = torch.device(device)
     processes, stop_request = processes or Processes(), stop_request or StopRequest()
@@ -130,7 +135,7 @@ def validation_loss(
             images, targets = to_device(images, targets, device)
             losses = {name: term.item() for name, term in model(images, targets).items()}
             images_seen += len(images)
-            for name, value in {"loss": sum(losses.values()), **losses}.items():
+            for name, value in {"loss": sum(weighted(losses, loss_weights).values()), **losses}.items():
                 loss_sums[name] = loss_sums.get(name, 0.0) + value * len(images)
     names = sorted(loss_sums) if processes.world > 1 else list(loss_sums)  # a model has the same losses in every batch
     image_count, *totals = processes.sum([float(images_seen), *(loss_sums[name] for name in names)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+
+from detseg.errors import DataError
 
 Name = Literal["fp32", "bf16", "fp16"]
 
@@ -61,3 +63,17 @@ class Precision:
     def restore(self, state: dict[str, Any]) -> None:
         if self.scaler is not None and state:
             self.scaler.load_state_dict(state)
+
+
+def as_precision(precision: Name | Precision | None, device: torch.device) -> Precision:
+    """Return a :class:`Precision` for its name, for None ("fp32"), or itself.
+
+    Raises:
+        DataError: not a name of a precision.
+    """
+    if isinstance(precision, Precision):
+        return precision
+    name = precision or "fp32"
+    if name not in get_args(Name):
+        raise DataError(f"precision {name!r} is not known; use {', '.join(get_args(Name))}, or a Precision")
+    return Precision(name, device)

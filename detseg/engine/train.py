@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from detseg.engine.correct_counts import Counts, add_counts
 from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import Batch, NotFinite
-from detseg.engine.precision import Precision
+from detseg.engine.precision import Name as PrecisionName
+from detseg.engine.precision import Precision, as_precision
 from detseg.engine.update import Update
 from detseg.errors import DataError
 from detseg.runtime.processes import Processes
@@ -29,12 +31,16 @@ class EpochStats:
         steps: number of optimizer updates.
         images: number of images processed.
         seconds: wall time.
+        accuracies: share of correct predictions of the labelled images, by name ("accuracy", or "accuracy_<field>"),
+            of the training forward passes: while the weights changed, with augmentation and dropout. None if no image
+            had a label. Empty for models that do not count (see ``CountsCorrect``).
     """
 
     losses: dict[str, float]
     steps: int
     images: int
     seconds: float
+    accuracies: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Step:
         images: number of images in this update.
         losses: mean over these images of the total and of each term.
         updated: False if the update was skipped because a number was not finite.
+        correct_counts: correct predictions and labelled images, for models that count.
     """
 
     batches: int
     images: int
     losses: dict[str, float]
     updated: bool = True
+    correct_counts: Counts = field(default_factory=dict)
 
 
 @dataclass
@@ -62,12 +70,15 @@ class EpochTotals:
         losses: sum over images of the total and of each term.
         images, steps: number of images processed and of optimizer updates.
         seconds: wall time, including that before the run was resumed.
+        correct_counts: name -> number of correct predictions, number of labelled images. Missing in older
+            checkpoints.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
     images: int = 0
     steps: int = 0
     seconds: float = 0.0
+    correct_counts: Counts = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
         if not step.updated:
@@ -76,6 +87,7 @@ class EpochTotals:
         self.steps += 1
         for name, value in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value * step.images
+        add_counts(self.correct_counts, step.correct_counts)
 
     @classmethod
     def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
@@ -85,12 +97,16 @@ class EpochTotals:
             total.images += part.images
             for name, value in part.losses.items():
                 total.losses[name] = total.losses.get(name, 0.0) + value
+            add_counts(total.correct_counts, part.correct_counts)
         return total
 
     def stats(self) -> EpochStats:
         """Convert sums to means over images."""
         means = {name: value / self.images for name, value in self.losses.items()} if self.images else {}
-        return EpochStats(means, self.steps, self.images, self.seconds)
+        accuracies = {
+            name: correct / labelled if labelled else None for name, (correct, labelled) in self.correct_counts.items()
+        }
+        return EpochStats(means, self.steps, self.images, self.seconds, accuracies)
 
 
 def train_one_epoch(
@@ -104,6 +120,9 @@ def train_one_epoch(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     clip_norm: float | None = None,
     seed: int | None = None,
+    accumulate: int = 1,
+    precision: PrecisionName | Precision | None = None,
+    ema: Ema | None = None,
 ) -> EpochStats:
     """Train ``model`` for one epoch.
 
@@ -118,27 +137,38 @@ def train_one_epoch(
         clip_norm: maximum total L2 norm of the gradients; None for no limit.
         seed: run seed. Before each step the global generators are seeded by (seed, rank 0, step), so that a step uses
             the same random numbers in a resumed run. None: the generators are not seeded.
+        accumulate: number of batches whose gradients are averaged for one update (a step); the last update of the epoch
+            may have fewer.
+        precision: number format of the forward pass: "fp32" (as None), "bf16", or "fp16" with loss scaling. The name
+            starts each epoch with the default loss scale of "fp16"; a :class:`Precision` that is passed in every
+            epoch keeps its scale. Weights stay float32.
+        ema: moving average of the weights, updated after each step; create it once, before the first epoch.
 
     Raises:
+        DataError: ``accumulate`` is below 1, or ``precision`` is not one of these names.
         FloatingPointError: the loss is not finite. Raised before the update; the message lists the loss terms and the
             images.
     """
+    if accumulate < 1:
+        raise DataError(f"train_one_epoch: accumulate {accumulate}; it must be at least 1 batch per step")
+    step_count = -(-len(data_loader) // accumulate)
     if scheduler is None and epoch == 0:
-        scheduler = _reference_warmup(optimizer, len(data_loader))
+        scheduler = _reference_warmup(optimizer, step_count)
     totals, start_time = EpochTotals(), time.perf_counter()
     steps = train_steps(
-        model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed
-    )
+        model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed,
+        accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema,
+    )  # fmt: skip
     progress = tqdm(
-        steps, desc=f"epoch {epoch}", total=len(data_loader), unit="step", disable=True if print_freq else None,
+        steps, desc=f"epoch {epoch}", total=step_count, unit="step", disable=True if print_freq else None,
         leave=False,
     )  # fmt: skip
-    for step in progress:
+    for index, step in enumerate(progress):
         totals.add(step)
         speed = totals.images / (time.perf_counter() - start_time)
         lr = optimizer.param_groups[-1]["lr"]
         progress.set_postfix_str(f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
-        if print_freq and ((step.batches - 1) % print_freq == 0 or step.batches == len(data_loader)):
+        if print_freq and (index % print_freq == 0 or step.batches == len(data_loader)):
             terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
             print(f"epoch {epoch} [{step.batches}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
     totals.seconds = time.perf_counter() - start_time
@@ -159,6 +189,7 @@ def train_steps(
     accumulate: int = 1,
     precision: Precision | None = None,
     ema: Ema | None = None,
+    loss_weights: Mapping[str, float] | None = None,
     skip_nonfinite: int = 0,
     skipped: int = 0,
     names: dict[int, str] | None = None,
@@ -174,6 +205,7 @@ def train_steps(
         start: batches of this epoch that are already done. They are not loaded: the order is a function of (seed,
             epoch), and the sampler starts after them.
         accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
+        loss_weights: factors of loss terms in the total loss, which is optimized; terms are reported without it.
         skip_nonfinite: number of consecutive updates that may be skipped because a number is not finite.
         skipped: number of consecutive updates skipped just before ``start``.
         names: image_id -> name of the image in messages.
@@ -186,11 +218,10 @@ def train_steps(
         Interrupted: raised while waiting for data or between two updates. A started update is undone.
         DataError: ``start`` with a loader whose sampler cannot start in the middle of an epoch.
     """
-    device = torch.device(device)
+    device, done, total = torch.device(device), start, len(data_loader)
     precision = precision or Precision("fp32", device)
     processes, stop_request = processes or Processes(), stop_request or StopRequest()
-    update = Update(model, optimizer, device, epoch, precision, processes, stop_request, names or {})
-    done, total = start, len(data_loader)
+    update = Update(model, optimizer, device, epoch, precision, processes, stop_request, names or {}, loss_weights)
     _start_at(data_loader, epoch, start)
     batches = stop_request.interruptible(iter(data_loader) if start < total else iter(()), processes.world == 1)
     model.train()
@@ -219,7 +250,7 @@ def train_steps(
         else:
             update.apply(ema)
             skipped = 0
-            step = Step(end, update.images, update.means())
+            step = Step(end, update.images, update.means(), correct_counts=update.correct_counts)
         done = end
         if scheduler is not None:
             scheduler.step()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from detseg.engine.correct_counts import Counts, add_counts, batch_counts
 from detseg.engine.ema import Ema
 from detseg.engine.nonfinite import Batch, NotFinite, message, norm_statistics, restore_norm_statistics
 from detseg.engine.precision import Precision
@@ -25,6 +26,7 @@ class Update:
 
     Attributes:
         batches: batches of the current update so far.
+        correct_counts: correct predictions and labelled images in them, for models that count (see ``CountsCorrect``).
     """
 
     def __init__(
@@ -37,12 +39,16 @@ class Update:
         processes: Processes,
         stop_request: StopRequest,
         names: dict[int, str],
+        loss_weights: Mapping[str, float] | None = None,
     ) -> None:
+        """``loss_weights``: factor of each loss term in the total, as in :func:`forward`."""
         self.model, self.optimizer, self.device, self.epoch = model, optimizer, device, epoch
         self.precision, self.processes, self.stop_request, self.names = precision, processes, stop_request, names
         self.unwrapped_model = getattr(model, "module", model) if processes.world > 1 else model
         self.trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.loss_weights = loss_weights
         self.batches: list[Batch] = []
+        self.correct_counts: Counts = {}
         self._loss_sums: dict[str, float] = {}
         self._statistics: list[tuple[Tensor, Tensor]] = []
 
@@ -59,7 +65,7 @@ class Update:
         """Start an update: clear the gradients, and copy the norm statistics so that they can be restored."""
         self._statistics = norm_statistics(self.model)
         self.optimizer.zero_grad(set_to_none=True)
-        self.batches, self._loss_sums = [], {}
+        self.batches, self.correct_counts, self._loss_sums = [], {}, {}
 
     def add(self, batch: Batch, count: int, *, last: bool) -> None:
         """Add the gradients of a batch.
@@ -75,7 +81,8 @@ class Update:
         self.batches.append(batch)
         synchronize = last or self.processes.world == 1
         with nullcontext() if synchronize else self.model.no_sync():  # type: ignore[operator]
-            values, loss = forward(self.model, batch, self.device, self.precision)
+            values, loss = forward(self.model, batch, self.device, self.precision, self.loss_weights)
+            add_counts(self.correct_counts, batch_counts(self.unwrapped_model))
             stop_requested = bool(self.stop_request.signal_number)
             not_finite, stopping = self.processes.any([not math.isfinite(values["loss"]), stop_requested])
             if stopping and self.processes.world > 1:
@@ -120,14 +127,29 @@ class Update:
 
 
 def forward(
-    model: torch.nn.Module, batch: Batch, device: torch.device, precision: Precision
+    model: torch.nn.Module,
+    batch: Batch,
+    device: torch.device,
+    precision: Precision,
+    loss_weights: Mapping[str, float] | None = None,
 ) -> tuple[dict[str, float], Tensor]:
-    """Run the forward pass; return the loss and its terms as numbers, and the loss tensor for the backward pass."""
+    """Run the forward pass; return the loss and its terms as numbers, and the loss tensor for the backward pass.
+
+    Args:
+        loss_weights: name of a term -> its factor in the loss; 1 for other terms. The terms are returned without it.
+    """
     images, targets = to_device(batch.images, batch.targets, device)
     with precision.autocast():
         losses = model(images, targets)
-        loss = torch.stack(list(losses.values())).sum()
+        loss = torch.stack(list(weighted(losses, loss_weights).values())).sum()
     return {"loss": loss.item(), **{name: term.item() for name, term in losses.items()}}, loss
+
+
+def weighted(losses: Mapping[str, Any], loss_weights: Mapping[str, float] | None) -> Mapping[str, Any]:
+    """Return the loss terms (tensors or numbers), each multiplied by its weight; unchanged without weights."""
+    if not loss_weights:
+        return losses
+    return {name: loss_weights[name] * term if name in loss_weights else term for name, term in losses.items()}
 
 
 def to_device(

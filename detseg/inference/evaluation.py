@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from detseg.annotations import AnnotationTable
 from detseg.annotations.label_fields import with_fields
 from detseg.classes import ClassMap, LabelField
 from detseg.datasets import Dataset, data_loader
-from detseg.engine.evaluate import Metrics
+from detseg.engine.evaluate import Metrics, validation_loss
 from detseg.engine.evaluate import evaluate as run_evaluation
 from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.errors import DataError
@@ -40,9 +40,31 @@ def evaluate_table(
     return run_evaluation(model, loader, device, evaluator=evaluator), evaluator
 
 
-def write_evaluation(folder: Path, metrics: Metrics, evaluator: AnyEvaluator) -> None:
-    """Write metrics.json to ``folder``, and for detectors predictions.json in COCO results format."""
-    write_json(folder / "metrics.json", metrics.to_dict())
+def table_losses(
+    model: Any,
+    table: AnnotationTable,
+    device: torch.device,
+    *,
+    batch_size: int,
+    workers: int,
+    seed: int = 0,
+    loss_weights: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Losses of a detseg model on all images of ``table``, as :func:`validation_loss` in training computes them."""
+    loader = data_loader(Dataset(table, model.preprocessing, task=model.description.task), batch_size, workers=workers)
+    return validation_loss(model, loader, device, seed=seed, loss_weights=loss_weights)
+
+
+def write_evaluation(
+    folder: Path, metrics: Metrics, evaluator: AnyEvaluator | None, losses: Mapping[str, float] | None = None
+) -> None:
+    """Write metrics.json to ``folder``, and for detectors predictions.json in COCO results format.
+
+    Args:
+        evaluator: the evaluator with the predictions; None if nothing was evaluated.
+        losses: written as "losses"; None to omit them.
+    """
+    write_json(folder / "metrics.json", metrics.to_dict() | ({} if losses is None else {"losses": dict(losses)}))
     if isinstance(evaluator, CocoEvaluator):
         write_json(folder / "predictions.json", evaluator.results())
 

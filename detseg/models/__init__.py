@@ -10,7 +10,8 @@ from detseg.models.freeze import LEVELS, freeze, part_table, set_trainable_layer
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.models.one_stage import OneStageDetector
 from detseg.models.own_classifier import OwnClassifier
-from detseg.models.weights.load import LoadReport, load_weights, read_state_dict
+from detseg.models.weights.load import LoadReport, load_weights
+from detseg.models.weights.starting_weights import StartingWeights, read_state_dict
 
 __all__ = [
     "LEVELS",
@@ -22,6 +23,7 @@ __all__ = [
     "ModelDescription",
     "OneStageDetector",
     "OwnClassifier",
+    "StartingWeights",
     "build_model",
     "describe",
     "freeze",

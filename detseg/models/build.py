@@ -18,6 +18,7 @@ from torchvision.ops.poolers import LevelMapper
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
+from detseg.models.architecture_lookup import architecture_of, no_coco_weights
 from detseg.models.architectures import MODELS, Architecture, octaves
 from detseg.models.backbones import build_backbone, norm_layer
 from detseg.models.classifier import Classifier
@@ -27,12 +28,11 @@ from detseg.models.one_stage import OneStageDetector
 from detseg.models.one_stage_build import build_one_stage, is_reduced_tail
 from detseg.models.ops.fast_ops import use_fast_ops
 from detseg.models.ops.roi_align import GatheringRoIAlign
-from detseg.models.own_classifier import OWN
-from detseg.models.timm_backbone import FAMILIES, PREFIX, backbone_spec, timm_architecture
-from detseg.models.weights.state_files import read_description, read_state_dict
+from detseg.models.timm_backbone import backbone_spec
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.preprocess import Preprocessing
 
-__all__ = ["MODELS", "Model", "ModelDescription", "build_model", "describe"]
+__all__ = ["MODELS", "Model", "ModelDescription", "architecture_of", "build_model", "describe"]
 
 Model = Detector | OneStageDetector | Classifier
 
@@ -46,7 +46,7 @@ def describe(
     arch: str,
     class_map: ClassMap,
     *,
-    weights: str = "coco",
+    weights: str | StartingWeights = "coco",
     image_size: int | None = None,
     rois_per_image: int = 128,
     mask_rois_per_image: int | None = None,
@@ -59,9 +59,9 @@ def describe(
 
     Args:
         arch: a key of ``MODELS``, or a family and a timm backbone, such as "fasterrcnn_timm:convnext_atto".
-        weights: "coco", "imagenet", "bundled", "none" or a file; determines the norm layers and, for a checkpoint of
-            this project, the anchors (if the RPN is the same) and the default of ``image_size`` (if ``arch`` is the
-            same).
+        weights: "coco", "imagenet", "bundled", "none" or a file, or these opened; determines the norm layers and, for
+            a checkpoint of this project, the anchors (if the RPN is the same) and the default of ``image_size`` (if
+            ``arch`` is the same).
         image_size: length of the shorter side in pixels (for classifiers: of the square crop); None for the size of
             torchvision's training: 800 (at most 1333), 320 (at most 640; SSDLite: the square that an image is
             stretched to), or 224.
@@ -73,12 +73,13 @@ def describe(
         keypoints: keypoint schema of a keypoint model, such as ``table.keypoint_schema``; None for other models.
 
     Raises:
-        DataError: the architecture is unknown or does not support these weights or this size, or keypoints are missing
-            or not supported.
+        DataError: the architecture is unknown or does not support these weights or this size, keypoints are missing
+            or not supported, or the weights file is corrupt.
         OSError: the weights file cannot be opened.
     """
     architecture = architecture_of(arch)
-    if weights == "coco" and architecture.coco is None:
+    weights = StartingWeights.open(weights, arch)
+    if weights.source == "coco" and architecture.coco is None:
         raise DataError(no_coco_weights(arch))
     if anchor_sizes is not None:
         if not architecture.anchor_sizes:
@@ -108,7 +109,7 @@ def describe(
         reduced_tail=architecture.family == "ssdlite" and _has_reduced_tail(weights),
         label_fields=label_fields,
     )
-    saved = None if weights in ("coco", "imagenet", "none") else read_description(weights)
+    saved = weights.description
     if saved is None:
         return description
     description = replace(description, norm=saved.norm, norm_eps=saved.norm_eps)
@@ -150,32 +151,6 @@ def build_model(description: ModelDescription) -> Model:
 def torchvision_rcnn(description: ModelDescription) -> Any:
     """Build torchvision's unmodified ``FasterRCNN``, ``MaskRCNN`` or ``KeypointRCNN`` for a description."""
     return _rcnn(architecture_of(description.arch), description)
-
-
-def architecture_of(arch: str) -> Architecture:
-    """Return the architecture with this name; DataError with all names if it, or its timm backbone, does not exist."""
-    architecture = MODELS.get(arch) or timm_architecture(arch)
-    if architecture is not None:
-        return architecture
-    if arch == OWN:
-        raise DataError(
-            "a custom module must be built by your code: load(path, build=...), see OwnClassifier.from_saved"
-        )
-    if arch in FAMILIES:
-        raise DataError(f"model {arch!r} needs a backbone, such as --backbone {PREFIX}convnext_atto")
-    raise DataError(
-        f"model {arch!r} is unknown; known models are {', '.join(MODELS)}, and "
-        f"{', '.join(FAMILIES)} with --backbone {PREFIX}NAME"
-    )
-
-
-def no_coco_weights(arch: str) -> str:
-    """Return the error message for an architecture without published COCO weights."""
-    task = architecture_of(arch).task
-    others = [name for name, other in MODELS.items() if other.coco is not None and other.task == task]
-    parts = "all layers except the last" if task == "classify" else "the backbone only"
-    alternatives = f"; models for this task that have them: {', '.join(others)}" if others else ""
-    return f"{arch} has no published COCO weights{alternatives}. Use --weights imagenet ({parts}), none, or a file"
 
 
 def _rcnn(architecture: Architecture, description: ModelDescription) -> Any:
@@ -283,7 +258,7 @@ def _proposals_for(detections: int, proposals: tuple[int, int]) -> tuple[int, in
     return proposals[0], max(proposals[1], 3 * detections)
 
 
-def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
+def _norm(architecture: Architecture, weights: StartingWeights) -> tuple[Norm, float]:
     """Return the kind and eps of the norm layers that the weights were trained with.
 
     Detectors with pretrained weights freeze the norm layers, as torchvision does, because a batch of two images is too
@@ -295,13 +270,13 @@ def _norm(architecture: Architecture, weights: str) -> tuple[Norm, float]:
         return "batch", spec.norm_eps
     if architecture.family == "ssdlite":
         return "batch", architecture.coco_eps
-    if weights == "none" or architecture.improved:
+    if weights.source == "none" or architecture.improved:
         return "batch", 1e-5
-    if weights == "coco":
+    if weights.source == "coco":
         return "frozen", architecture.coco_eps
-    if weights == "imagenet":
+    if weights.source == "imagenet":
         return "frozen", spec.norm_eps
-    return _norm_of_file(architecture, read_state_dict(weights))
+    return _norm_of_file(architecture, weights.state)
 
 
 def _norm_of_file(architecture: Architecture, state: dict[str, Tensor]) -> tuple[Norm, float]:
@@ -313,8 +288,6 @@ def _norm_of_file(architecture: Architecture, state: dict[str, Tensor]) -> tuple
     return "frozen", architecture.coco_eps
 
 
-def _has_reduced_tail(weights: str) -> bool:
+def _has_reduced_tail(weights: StartingWeights) -> bool:
     """Return whether torchvision builds SSDLite with the reduced tail of MobileNetV3 for these weights."""
-    if weights in ("coco", "imagenet", "none"):
-        return weights != "imagenet"
-    return is_reduced_tail(read_state_dict(weights))
+    return is_reduced_tail(weights.state) if weights.is_file else weights.source != "imagenet"

@@ -30,6 +30,10 @@ class Classifier(FreezableModel):
     :meth:`pooled_features` and :meth:`head` are its two halves. With a frozen backbone the features of an image depend
     only on that image (it is processed alone, without gradients), so they can be computed once and cached
     (:meth:`frozen_features`).
+
+    Attributes:
+        correct_counts: "accuracy" (with several label fields "accuracy_<field>") -> int64 [2], number of correct
+            predictions and of labelled images in the last batch in training mode.
     """
 
     def __init__(self, network: nn.Module, spec: BackboneSpec, description: ModelDescription) -> None:
@@ -40,6 +44,7 @@ class Classifier(FreezableModel):
         for name, child in network.named_children():
             self.add_module(name, child)
         self._spec = spec
+        self.correct_counts: dict[str, Tensor] = {}
         self._add_normalisation()
 
     def parts(self) -> dict[str, tuple[str, ...]]:
@@ -48,6 +53,9 @@ class Classifier(FreezableModel):
 
     def last_layers(self) -> tuple[str, ...]:
         return (self._spec.head,)
+
+    def loss_names(self) -> tuple[str, ...]:
+        return tuple(f"loss_{field.name}" for field in self._fields) or ("loss_classifier",)
 
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(f"{self._spec.prefix}{name}" for name in stage) for stage in self._spec.stages)
@@ -73,11 +81,17 @@ class Classifier(FreezableModel):
         class_index = self._class_indices(images, targets)
         self.keep_frozen()
         logits = self.head(self.pooled_features(images))
+        by_field = self._by_field(logits)
+        accuracies = [f"accuracy_{field.name}" for field in self._fields] or ["accuracy"]
+        self.correct_counts = {
+            name: _correct_and_labelled(field_logits, class_index[:, column])
+            for column, (name, field_logits) in enumerate(zip(accuracies, by_field, strict=True))
+        }
         if not self._fields:
             return {"loss_classifier": functional.cross_entropy(logits, class_index[:, 0])}
         return {
-            f"loss_{field.name}": _mean_over_labelled(field_logits, class_index[:, column])
-            for column, (field, field_logits) in enumerate(zip(self._fields, self._by_field(logits), strict=True))
+            name: _mean_over_labelled(field_logits, class_index[:, column])
+            for column, (name, field_logits) in enumerate(zip(self.loss_names(), by_field, strict=True))
         }
 
     def levels(self) -> tuple[str, ...]:
@@ -182,3 +196,9 @@ def _mean_over_labelled(logits: Tensor, class_index: Tensor) -> Tensor:
     """Return the mean cross entropy of the rows with a class (not -1); 0, with gradients of 0, if there are none."""
     total = functional.cross_entropy(logits, class_index, ignore_index=-1, reduction="sum")
     return total / (class_index >= 0).sum().clamp(min=1)
+
+
+@torch.no_grad()
+def _correct_and_labelled(logits: Tensor, class_index: Tensor) -> Tensor:
+    """Return int64 [2]: the number of rows whose largest logit is that of their class, and of rows with a class."""
+    return torch.stack([(logits.argmax(dim=1) == class_index).sum(), (class_index >= 0).sum()])

@@ -12,6 +12,7 @@ from detseg.models import LoadReport, Model, build_model, describe, freeze, load
 from detseg.models.build import architecture_of
 from detseg.models.freeze import set_trainable_layers
 from detseg.models.timm_backbone import architecture_name
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
 
@@ -39,7 +40,7 @@ def create_model(
     classes: ClassMap | Sequence[str],
     *,
     backbone: str | None = None,
-    weights: str | None = None,
+    weights: str | StartingWeights | None = None,
     freeze_level: str | None = None,
     trainable_layers: int | None = None,
     norm_eval: bool = False,
@@ -58,8 +59,8 @@ def create_model(
         arch: a name such as "maskrcnn_resnet50_fpn"; for an unknown name a DataError lists all.
         classes: the user's K classes.
         backbone: such as "timm:convnext_atto", for ``arch`` "fasterrcnn", "maskrcnn", "keypointrcnn" or "classifier".
-        weights: "coco", "imagenet", "bundled", "none" or a file (see ``models/weights/load.py``); None for COCO
-            weights if they are published for this architecture, else ImageNet weights.
+        weights: "coco", "imagenet", "bundled", "none" or a file (see ``models/weights/load.py``), or these opened;
+            None for COCO weights if they are published for this architecture, else ImageNet weights.
         freeze_level: "none", "stem", "backbone", "neck" or "rpn"; exclusive with ``trainable_layers`` (0..5).
         norm_eval: keep the statistics of the backbone's norm layers fixed while their weights are trained.
         image_size: length of the shorter side in pixels; None for the size that the weights were trained with.
@@ -71,7 +72,7 @@ def create_model(
             of the output layers initialize it ("" for none), if it is not the class of the same name.
     """
     arch = architecture_name(arch, backbone)
-    weights = weights or published_weights(arch)
+    weights = StartingWeights.open(weights or published_weights(arch), arch)
     class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
     description = describe(
         arch,

@@ -82,6 +82,11 @@ class Detector(FpnDetector):
     def last_layers(self) -> tuple[str, ...]:
         return tuple(f"roi_heads.{kind}_predictor" for kind in ("box", "mask", "keypoint"))
 
+    def loss_names(self) -> tuple[str, ...]:
+        names = ["loss_classifier", "loss_box_reg"]
+        names += ["loss_mask"] * self.has_masks + ["loss_keypoint"] * bool(self.num_keypoints)
+        return (*names, *(() if self.is_frozen("rpn") else ("loss_objectness", "loss_rpn_box_reg")))
+
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages
 

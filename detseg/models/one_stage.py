@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.fcos import FCOS
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
@@ -85,6 +86,9 @@ class OneStageDetector(FpnDetector):
         if self._is_ssd:
             return f"{classes}.module_list", f"{boxes}.module_list"
         return f"{classes}.cls_logits", f"{boxes}.bbox_reg", f"{boxes}.bbox_ctrness"
+
+    def loss_names(self) -> tuple[str, ...]:
+        return tuple(LOSS_NAMES.values())[: 3 if isinstance(self.network, FCOS) else 2]
 
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages

@@ -13,13 +13,22 @@ from detseg.annotations.from_options import describe_table, load_table
 from detseg.checkpoints.checkpoint import load
 from detseg.engine.evaluate import Metrics
 from detseg.errors import DataError, in_file
-from detseg.inference.evaluation import check_keypoints, evaluate_table, match_classes, write_evaluation
+from detseg.inference.evaluation import (
+    check_keypoints,
+    evaluate_table,
+    match_classes,
+    table_losses,
+    write_evaluation,
+)
 from detseg.inference.predictor import pick_device
 from detseg.metrics import evaluate_files
 from detseg.models import ModelDescription
-from detseg.options import DataConfig, EvaluateConfig
+from detseg.models.create import freeze_as
+from detseg.old_names import current_options
+from detseg.options import DataConfig, EvaluateConfig, TrainConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.machine import MachineFacts
+from detseg.training.loss_weights import parse_loss_weights
 
 
 def evaluate(config: EvaluateConfig) -> Metrics:
@@ -43,13 +52,41 @@ def evaluate(config: EvaluateConfig) -> Metrics:
         workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
         max_dets=config.max_dets,
     )
+    losses = _losses(config, model, table, run_options) if config.loss else None
     output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"
-    write_evaluation(output, metrics, evaluator)
+    write_evaluation(output, metrics, evaluator, losses)
     if config.json:
-        print(json.dumps(metrics.to_dict(), allow_nan=False))
+        print(json.dumps(metrics.to_dict() | ({} if losses is None else {"losses": losses}), allow_nan=False))
     else:
-        print("\n".join([*describe_table(table), *metrics.lines(), f"wrote {output / 'metrics.json'}"]))
+        lines = [*describe_table(table), *metrics.lines(), *_loss_lines(losses or {}, len(table))]
+        print("\n".join([*lines, f"wrote {output / 'metrics.json'}"]))
     return metrics
+
+
+def _losses(
+    config: EvaluateConfig, model: Any, table: AnnotationTable, run_options: dict[str, Any]
+) -> dict[str, float]:
+    """Losses as in the training of the run: with its frozen parts, seed and loss weights."""
+    names = {item.name for item in fields(TrainConfig)}  # the file of a pretraining has other options too
+    saved = {name: value for name, value in current_options(run_options)[0].items() if name in names}
+    options = TrainConfig(**saved)
+    freeze_as(model, options.freeze, options.trainable_layers, norm_eval=bool(options.norm_eval))
+    device = next(model.parameters()).device
+    return table_losses(
+        model,
+        table,
+        device,
+        batch_size=config.batch_size or options.batch_size or 1,
+        workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
+        seed=options.seed,
+        loss_weights=parse_loss_weights(options.loss_weights, model.loss_names()),
+    )
+
+
+def _loss_lines(losses: dict[str, float], images: int) -> list[str]:
+    width = max(map(len, losses), default=0)
+    lines = [f"  {name:{width}}  {value:.4f}" for name, value in losses.items()]
+    return [f"losses, means over {images} images:", *lines] if losses else []
 
 
 def saved_options(run: Path) -> dict[str, Any]:
@@ -91,6 +128,8 @@ def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any])
 
 
 def _evaluate_files(config: EvaluateConfig) -> Metrics:
+    if config.loss:
+        raise DataError("--loss with --predictions: a results file has no losses; evaluate a run folder, or omit it")
     if not (config.predictions and config.ground_truth):
         raise DataError("--predictions and --ground-truth must be used together; pass both")
     metrics = evaluate_files(

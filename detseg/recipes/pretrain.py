@@ -10,11 +10,14 @@ from pathlib import Path
 from detseg.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
-from detseg.options import PretrainConfig, TrainConfig, to_flags
+from detseg.models.weights.starting_weights import StartingWeights
+from detseg.options import PretrainConfig, TrainConfig
+from detseg.options_text import to_flags
 from detseg.runtime.processes import joined_processes
+from detseg.runtime.run_folder import RunFolder
 from detseg.training.fit import fit
 from detseg.training.metrics_log import read_rows
-from detseg.training.pretraining import WEIGHTS, new_pretraining_model, start_file, train_on_scenes, write_scenes_card
+from detseg.training.pretraining import new_pretraining_model, train_on_scenes, write_scenes_card
 from detseg.training.weights_card import OWN_LICENCE, write_card
 
 
@@ -33,34 +36,36 @@ def pretrain(config: PretrainConfig) -> Path:
     if config.data:
         return _from_labelled(config)
     folder = Path(config.resume or config.output)
-    checkpoint = load_checkpoint(folder / "last.safetensors") if config.resume else None
-    if checkpoint is None and (folder / "last.safetensors").exists():
+    checkpoint = load_checkpoint(RunFolder(folder).last) if config.resume else None
+    if checkpoint is None and (RunFolder(folder).last).exists():
         raise DataError(
             f"{folder} already contains a run; resume it with --resume {folder}, or choose another --output"
         )
     device = pick_device(config.device)
+    start = StartingWeights.open(config.weights, config.model)
     with joined_processes(device) as processes:
         if config.batch_size % processes.world:
             raise DataError(
                 f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
                 f"use a multiple of {processes.world}"
             )
-        model = new_pretraining_model(config, checkpoint, device, processes.is_main)
+        model = new_pretraining_model(config, checkpoint, start, device, processes.is_main)
         train_on_scenes(config, folder, model, checkpoint, processes)
         if processes.is_main:
-            write_scenes_card(config, folder, device, processes)
-    return folder / WEIGHTS
+            write_scenes_card(config, folder, device, processes, start.origin())
+    return RunFolder(folder).weights
 
 
 def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
     """The options with which the run was started, with the current device and workers."""
-    with (folder / "config.toml").open("rb") as file:
+    with (RunFolder(folder).config).open("rb") as file:
         saved = {name: value for name, value in tomllib.load(file).items() if name in PretrainConfig.__annotations__}
     return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
 
 
 def _from_labelled(config: PretrainConfig) -> Path:
     """Pretrain from scratch on labelled images, which are split and augmented as in ``train``."""
+    start = StartingWeights.open(config.weights, config.model)
     run = fit(
         TrainConfig(
             data=config.data,
@@ -78,10 +83,11 @@ def _from_labelled(config: PretrainConfig) -> Path:
             seed=config.seed,
         )
         if not config.resume
-        else TrainConfig(data=config.data, resume=config.resume)
+        else TrainConfig(data=config.data, resume=config.resume),
+        weights=start,
     )
-    weights, device = run.folder / WEIGHTS, pick_device(run.config.device)
-    checkpoint = load_checkpoint(run.folder / "best.safetensors")
+    weights, device = RunFolder(run.folder).weights, pick_device(run.config.device)
+    checkpoint = load_checkpoint(RunFolder(run.folder).best)
     save_checkpoint(weights, run.model, position=checkpoint.position, metrics=checkpoint.metrics, half=True)
     write_card(
         weights,
@@ -89,8 +95,8 @@ def _from_labelled(config: PretrainConfig) -> Path:
         data=f"the training split of {Path(config.data).name}",
         command=shlex.join(["python", "-m", "detseg", "pretrain", *to_flags(config, exclude=("resume",))]),
         licence=OWN_LICENCE,
-        rows=read_rows(run.folder / "metrics.jsonl", checkpoint.position.epoch),
+        rows=read_rows(RunFolder(run.folder).metrics_log, checkpoint.position.epoch),
         device=device,
-        start=start_file(config.weights),
+        start=start.origin(),
     )
     return weights

@@ -13,6 +13,7 @@ from detseg.reports.text import plot_text
 from detseg.runtime.files import atomic_write
 
 _METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy|accuracy_.+")
+_TRAIN_ACCURACY = re.compile(r"train_accuracy(_.+)?")
 _SECONDARY = re.compile(r"_?AP50$|^top\d|^accuracy_")  # drawn thin and dashed
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")  # Okabe and Ito, on white
 
@@ -24,8 +25,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
 
     Args:
         rows: one dict per epoch: ``epoch``, ``train_loss``, ``train_<term>``, ``val_loss``, ``val_<term>``, ``lr``,
-            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``; None is
-            a gap, epochs without the key are skipped.
+            and metrics in [0, 1] such as ``bbox_AP``, ``segm_AP50``, ``accuracy``, ``accuracy_<label field>``, the last
+            two also with ``train_`` before them; None is a gap, epochs without the key are skipped.
     """
     try:
         from matplotlib.figure import Figure
@@ -55,7 +56,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
         axes.spines[["top", "right"]].set_visible(False)
         if len(rows) == 1:
             axes.set_xlim(epochs[0] - 1, epochs[0] + 1)
-        if title == "validation metrics":
+        if title.endswith("metrics"):
             axes.set_ylim(-0.02, 1.02)
         elif title == "learning rate":
             axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
@@ -78,7 +79,7 @@ def _panels(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, s
     """(title, lines) of every panel; a line is (label, key, index of its colour, whether it is dashed)."""
     keys = list(dict.fromkeys(key for row in rows for key, value in row.items() if isinstance(value, int | float)))
     total = [(name, f"{name}_loss", number, False) for number, name in enumerate(("train", "val"))]
-    terms = list(dict.fromkeys(key.split("_", 1)[1] for key in keys if key.startswith(("train_", "val_"))))
+    terms = list(dict.fromkeys(key.split("_", 1)[1] for key in keys if key.startswith(("train_loss", "val_loss"))))
     by_term = [
         (f"{term.removeprefix('loss_')} ({split})", f"{split}_{term}", number, split == "val")
         for number, term in enumerate(term for term in terms if term != "loss")
@@ -90,10 +91,15 @@ def _panels(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[tuple[str, s
         (key.replace("_", " "), key, families.index(re.sub("_?AP(50)?$", "", key)), bool(_SECONDARY.search(key)))
         for key in metric_keys
     ]
+    train_keys = sorted(key for key in keys if _TRAIN_ACCURACY.fullmatch(key))
+    metrics += [
+        (f"{key.removeprefix('train_').replace('_', ' ')} (train)", key, number, False)
+        for number, key in enumerate(train_keys, len(families))
+    ]
     return [
         ("loss", [line for line in total if line[1] in keys]),
         ("loss terms", [line for line in by_term if line[1] in keys] if len(terms) > 2 else []),
-        ("validation metrics", metrics),
+        ("metrics" if train_keys else "validation metrics", metrics),
         ("learning rate", [("lr", "lr", 1, False)] if "lr" in keys else []),
     ]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from detseg.annotations import AnnotationTable
 from detseg.models.build import architecture_of
-from detseg.models.weights.state_files import read_state_dict
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.preprocess import Preprocessing
 
 SMALLEST = 8
@@ -17,7 +17,7 @@ SMALL_SHARE = 5
 
 
 def fitted_anchor_sizes(
-    arch: str, weights: str, train: AnnotationTable, preprocessing: Preprocessing
+    arch: str, weights: str | StartingWeights, train: AnnotationTable, preprocessing: Preprocessing
 ) -> list[int] | None:
     """Return one anchor side in pixels of the network's input for each map, each twice the previous one; None for
     the architecture's anchors.
@@ -34,7 +34,7 @@ def fitted_anchor_sizes(
     default_sizes, one_stage = architecture.anchor_sizes, architecture.family != "rcnn"
     rows = train.trained_rows()
     several = any(len(level) != 1 for level in default_sizes) and not one_stage
-    if not default_sizes or several or not len(rows) or _has_anchors(weights, one_stage):
+    if not default_sizes or several or not len(rows) or _has_anchors(StartingWeights.open(weights, arch), one_stage):
         return None
     scales = np.array([_scale(preprocessing, record.size_hw, record.orientation) for record in train])
     counts = train.instances_per_image()
@@ -51,9 +51,9 @@ def _scale(preprocessing: Preprocessing, size_hw: tuple[int, int], orientation: 
     return float(np.sqrt(np.prod(geometry.resized_hw) / np.prod(geometry.original_hw)))
 
 
-def _has_anchors(weights: str, one_stage: bool) -> bool:
+def _has_anchors(weights: StartingWeights, one_stage: bool) -> bool:
     """Whether these weights contain a trained RPN, or the head of a one-stage detector."""
-    if weights in ("coco", "imagenet", "none"):
-        return weights == "coco"
+    if not weights.is_file:
+        return weights.source == "coco"
     prefix = "head.classification_head." if one_stage else "rpn."
-    return any(name.removeprefix("module.").startswith(prefix) for name in read_state_dict(weights))
+    return any(name.removeprefix("module.").startswith(prefix) for name in weights.state)

@@ -14,6 +14,7 @@ from detseg.models.backbones import BACKBONES
 from detseg.models.build import architecture_of
 from detseg.models.create import BOTH_FREEZES, published_weights
 from detseg.models.weights.bundled import BUNDLED, FITTING, stages_to_load
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.runtime.machine import MachineFacts
 from detseg.synthetic.demo.render import demo_folder
@@ -77,7 +78,13 @@ class Choices:
 
 
 def resolve(
-    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, machine: MachineFacts, world: int = 1
+    config: TrainConfig,
+    table: AnnotationTable,
+    train: AnnotationTable,
+    machine: MachineFacts,
+    world: int = 1,
+    *,
+    opened: StartingWeights | None = None,
 ) -> tuple[TrainConfig, list[str]]:
     """Fill every option that is None. Returns the full config and one line for each choice.
 
@@ -90,6 +97,7 @@ def resolve(
         machine: device, cores and memory.
         world: number of training processes; each has its own batches, and the learning rate depends on all of their
             images.
+        opened: the starting weights of :func:`named_weights`, so that their file is not read again.
 
     Raises:
         DataError: an option that cannot work, or data that is not annotated for the task.
@@ -104,8 +112,9 @@ def resolve(
         choices.apply()
     task = choices.pick("task", *pick_task(choices.config, table))
     arch, weights = _pick_model(choices, task, cuda)
+    assert opened is None or opened.source == weights
     if task != "classify":
-        _pick_detector(choices, arch, weights, train, cuda)
+        _pick_detector(choices, arch, StartingWeights.open(opened or weights, arch), train, cuda)
     choices.pick("augment", "light", "small data sets overfit without")
     if config.minutes is None:
         choices.pick("epochs", 10, "as the published Penn-Fudan run")
@@ -121,6 +130,13 @@ def resolve(
         return choices.config, choices.lines()
     config, more = follow_epochs(choices.config, len(train), world)
     return config, choices.lines() + more
+
+
+def named_weights(config: TrainConfig) -> StartingWeights | None:
+    """Return the starting weights that the user or the demo set names; None if they are still to be chosen, from the
+    published ones."""
+    name = config.weights or (None if config.data else demo_options(config)["weights"])
+    return None if name is None else StartingWeights.open(name, config.model)
 
 
 def _pick_model(choices: Choices, task: str, cuda: bool) -> tuple[str, str]:
@@ -146,7 +162,7 @@ def _pick_model(choices: Choices, task: str, cuda: bool) -> tuple[str, str]:
     return arch, weights
 
 
-def _pick_detector(choices: Choices, arch: str, weights: str, train: AnnotationTable, cuda: bool) -> None:
+def _pick_detector(choices: Choices, arch: str, weights: StartingWeights, train: AnnotationTable, cuda: bool) -> None:
     """Choose the options of detectors: input size, anchors, RoIs in the loss, detections per image."""
     if not cuda and architecture_of(arch).family != "ssdlite":
         choices.pick("image_size", CPU_IMAGE_SIZE, "a CPU needs twice the time for 800")
@@ -217,7 +233,7 @@ def follow_epochs(config: TrainConfig, images: int, world: int = 1) -> tuple[Tra
     return config, lines
 
 
-def _pick_anchors(choices: Choices, arch: str, weights: str, train: AnnotationTable) -> None:
+def _pick_anchors(choices: Choices, arch: str, weights: StartingWeights, train: AnnotationTable) -> None:
     """Fit the anchors to the boxes if those of the architecture are too large for them."""
     config = choices.config
     if config.anchor_sizes is not None:

@@ -21,8 +21,7 @@ from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.old_names import freeze_level
 from detseg.options import TrainConfig
 from detseg.reports.table import align
-
-FAILED_BATCH = "not-finite.safetensors"
+from detseg.runtime.run_folder import RunFolder
 
 
 def write_failed_batch(folder: Path, model: torch.nn.Module, error: NotFinite, position: Position, seed: int) -> Path:
@@ -42,7 +41,7 @@ def write_failed_batch(folder: Path, model: torch.nn.Module, error: NotFinite, p
         for key, value in target.items():
             if isinstance(value, Tensor):
                 tensors[f"batch.{number}.target.{key}"] = value
-    path = folder / FAILED_BATCH
+    path = RunFolder(folder).failed_batch
     metrics: dict[str, Any] = {"message": str(error), "seed": seed, "batch": batch.index, "levels": levels}
     save_checkpoint(path, model, position=position, metrics=metrics, tensors=tensors)
     return path
@@ -64,7 +63,7 @@ def replay(path: str) -> list[str]:
 def _replay(path: str, header: dict[str, Any], tensors: dict[str, Tensor]) -> list[str]:
     numbers = sorted({int(name.split(".")[1]) for name in tensors if name.startswith("batch.")})
     if not numbers:
-        raise DataError(f"{path}: contains no batch; --replay expects the {FAILED_BATCH} of a run")
+        raise DataError(f"{path}: contains no batch; --replay expects the not-finite.safetensors of a run")
     model = load(path)
     rows, names = [], []
     for number in numbers:

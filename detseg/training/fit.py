@@ -26,6 +26,7 @@ from detseg.inference.predictor import pick_device
 from detseg.models import Model
 from detseg.models.create import create_model, freeze_as, with_backbone
 from detseg.models.weights.class_transfer import class_pairs
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.reports.curves import plot_curves
 from detseg.runtime.machine import MachineFacts
@@ -33,8 +34,9 @@ from detseg.runtime.processes import Processes, joined_processes
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest, catching_signals
 from detseg.training.batch_size import fitting_batch_size
-from detseg.training.choices import pick_output, resolve
+from detseg.training.choices import named_weights, pick_output, resolve
 from detseg.training.loaders import DataModule
+from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import minutes_of
 from detseg.training.phases import phases_of
 from detseg.training.result_images import write_result_images
@@ -49,6 +51,7 @@ from detseg.training.resume import (
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_budget import fit_to_minutes
 from detseg.training.trainer import BEST, Trainer
+from detseg.training.training_metrics import TrainingMetrics
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Run:
         folder: contains best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and
             images.
         config: all options, resolved.
-        metrics: of the best weights on the validation split.
+        metrics: of the best weights on the validation split; without one, the training losses of their epoch.
         model: with the best weights, in eval mode.
     """
 
@@ -69,11 +72,14 @@ class Run:
     model: torch.nn.Module
 
 
-def fit(config: TrainConfig) -> Run:
+def fit(config: TrainConfig, *, weights: StartingWeights | None = None) -> Run:
     """Train, evaluate after every epoch and keep the best weights; print the chosen options and the results.
 
     SIGTERM and SIGINT request a checkpoint and an exit. A run that is resumed (``resume``) ends with the same bits as
     one that was never stopped.
+
+    Args:
+        weights: those of ``config.weights`` if the caller has opened them. Their memory is freed before training.
 
     Raises:
         DataError: data or options that cannot work; the message states which and what to do.
@@ -86,10 +92,16 @@ def fit(config: TrainConfig) -> Run:
         joined_processes(device) as processes,
         redirect_stdout(sys.stdout if processes.is_main else io.StringIO()),
     ):
-        return _fit(config, device, stop_request, processes)
+        return _fit(config, device, stop_request, processes, weights)
 
 
-def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, processes: Processes) -> Run:
+def _fit(
+    config: TrainConfig,
+    device: torch.device,
+    stop_request: StopRequest,
+    processes: Processes,
+    weights: StartingWeights | None,
+) -> Run:
     resuming = Path(config.resume) if config.resume else None
     config = with_backbone(with_absolute_paths(config))
     if resuming:
@@ -97,9 +109,10 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
 
     table = load_table(config)
     splits = load_splits(config, table)
-    data = fingerprint(splits)
-    config = with_batch_size(config, table, splits["train"], device, processes)
-    config, chosen = resolve(config, table, splits["train"], MachineFacts.of(device), processes.world)
+    val, data = splits.get("val"), fingerprint(splits)
+    weights = weights or named_weights(config)
+    config = with_batch_size(config, table, splits["train"], device, processes, weights)
+    config, chosen = resolve(config, table, splits["train"], MachineFacts.of(device), processes.world, opened=weights)
     assert config.task is not None
     assert config.batch_size is not None
     check_world(len(splits["train"]), config.batch_size, processes.world)
@@ -114,7 +127,9 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
         checkpoint = newest_checkpoint(resuming, data)
         if processes.is_main:
             processes.wait()
-    model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config)).to(device)
+    model = (resumed_model(checkpoint, config) if checkpoint else new_model(table, config, weights)).to(device)
+    if weights:
+        weights.release()
     phases = phases_of(config)
     epoch = checkpoint.position.epoch if checkpoint else 0
     done = sum(epoch >= (phase.config.epochs or 0) for phase in phases[:-1])
@@ -123,16 +138,18 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
         if phase.line:
             print(phase.line)
         freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
+        parse_loss_weights(config.loss_weights, model.loss_names())  # an error before anything is computed
         data_module = DataModule(phase.config, model, processes, folder)
         data_module.prepare(splits["train"], stop_request)
         options, by_minutes = phase.config, config.epochs is None
         if by_minutes:
-            options, reasons = fit_to_minutes(options, model, splits["train"], splits["val"], data_module, processes)
+            measured_val = splits["train"].subset([]) if val is None else val
+            options, reasons = fit_to_minutes(options, model, splits["train"], measured_val, data_module, processes)
             config = options
             print("\n".join(reasons))
-        loaders = (data_module.train_loader(splits["train"]), data_module.val_loader(splits["val"]))
+        loaders = (data_module.train_loader(splits["train"]), None if val is None else data_module.val_loader(val))
         trainer = Trainer(
-            options, folder, model, loaders, splits["val"], data=data, checkpoint=None if trainer else checkpoint,
+            options, folder, model, loaders, val, data=data, checkpoint=None if trainer else checkpoint,
             processes=processes, first_epoch=phase.first_epoch, previous=trainer,
         )  # fmt: skip
         if resuming and phase is phases[done]:
@@ -142,7 +159,7 @@ def _fit(config: TrainConfig, device: torch.device, stop_request: StopRequest, p
             if not checkpoint:
                 write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
         if not by_minutes:
-            print_time_estimate(model, loaders[0], device, options, trainer.position)
+            print_time_estimate(model, loaders[0], device, options, trainer.position, evaluates=val is not None)
         trainer.run(stop_request)
     assert trainer is not None
     return _finish(config, trainer, splits, processes)
@@ -159,11 +176,14 @@ def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Pr
         model.load_state_dict(load_checkpoint(folder / BEST).weights)
     processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
     model.eval()
-    best = trainer.best
-    if best is None:  # resumed, and no later epoch was better
+    best, val = trainer.best, splits.get("val")
+    if best is None and val is None:  # resumed, and no later epoch was better
+        best = TrainingMetrics.from_row(next(row for row in rows if row["epoch"] == position.best_epoch))
+    elif best is None:
         evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
         best = evaluate(model, trainer.val_loader, device, evaluator=evaluator, processes=processes)
-    print("\n".join([f"validation split, best epoch {position.best_epoch}:", *best.lines()]))
+    criterion = "training split, epoch of the lowest loss" if val is None else "validation split, best epoch"
+    print("\n".join([f"{criterion} {position.best_epoch}:", *best.lines()]))
     if not processes.is_main:
         processes.wait()
         return Run(folder, config, best, model)
@@ -175,23 +195,29 @@ def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Pr
         print("\n".join(["test split (not used for model selection):", *test_metrics.lines()]))
     if not plot_curves(rows, folder / "curves.png"):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    write_result_images(folder, model, splits["val"], device, best)
+    if val is not None:
+        write_result_images(folder, model, val, device, best)
     print(f"wrote {folder}; predict with: python tools/predict.py {folder} IMAGES")
     processes.wait()
     return Run(folder, config, best, model)
 
 
 def with_batch_size(
-    config: TrainConfig, table: AnnotationTable, train: AnnotationTable, device: torch.device, processes: Processes
+    config: TrainConfig,
+    table: AnnotationTable,
+    train: AnnotationTable,
+    device: torch.device,
+    processes: Processes,
+    weights: StartingWeights | None = None,
 ) -> TrainConfig:
     """Replace ``--batch-size 0`` by the largest batch size that fits in the memory of this GPU."""
     if config.batch_size != 0:
         return config
     if device.type != "cuda":
         raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
-    draft, _ = resolve(replace(config, batch_size=1), table, train, MachineFacts.of(device))
+    draft, _ = resolve(replace(config, batch_size=1), table, train, MachineFacts.of(device), opened=weights)
     with redirect_stdout(io.StringIO()):
-        model = new_model(table, draft).to(device)
+        model = new_model(table, draft, weights).to(device)
     assert draft.task is not None
     dataset = Dataset(train, model.preprocessing, task=draft.task)
     size, memory_use = fitting_batch_size(model, dataset, device)
@@ -200,14 +226,18 @@ def with_batch_size(
     return replace(config, batch_size=size)
 
 
-def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
-    """Create the model of a new run; print which weights were loaded and which parts are trainable."""
+def new_model(table: AnnotationTable, config: TrainConfig, weights: StartingWeights | None = None) -> Model:
+    """Create the model of a new run; print which weights were loaded and which parts are trainable.
+
+    Args:
+        weights: those of ``config.weights`` if they are open already.
+    """
     assert config.model is not None
     torch.manual_seed(derive_seed(config.seed))  # random initialization depends on the seed of the run
     created = create_model(
         config.model,
         table.class_map,
-        weights=config.weights,
+        weights=weights or config.weights,
         freeze_level=config.freeze,
         trainable_layers=config.trainable_layers,
         norm_eval=bool(config.norm_eval),
@@ -227,7 +257,13 @@ def new_model(table: AnnotationTable, config: TrainConfig) -> Model:
 
 
 def print_time_estimate(
-    model: torch.nn.Module, loader: Any, device: torch.device, config: TrainConfig, position: Position
+    model: torch.nn.Module,
+    loader: Any,
+    device: torch.device,
+    config: TrainConfig,
+    position: Position,
+    *,
+    evaluates: bool = True,
 ) -> None:
     """Print an estimate of the training time, from two timed steps that do not change the model."""
     epochs = (config.epochs or 0) - position.epoch
@@ -237,4 +273,5 @@ def print_time_estimate(
     minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
     eval_epochs = config.eval_epochs or 1
     interval = "after each epoch" if eval_epochs == 1 else f"every {eval_epochs} epochs"
-    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training, plus evaluation {interval}")
+    evaluation = f", plus evaluation {interval}" if evaluates else ""
+    print(f"{epochs} epochs of {len(loader)} steps: about {minutes} of training{evaluation}")

@@ -32,10 +32,15 @@ def row(
         "lr": optimizer.param_groups[-1]["lr"],
         "seconds": round(seconds, 3),
         "images_per_second": round(stats.images / stats.seconds, 2),
-        **{f"train_{name}": value for name, value in stats.losses.items()},
+        **train_values(stats),
         **{f"val_{name}": value for name, value in val_losses.items()},
         **(metrics.scalars() if metrics else {}),
     }
+
+
+def train_values(stats: EpochStats) -> dict[str, float | None]:
+    """Return the training losses and accuracies as in metrics.jsonl: "train_loss", "train_accuracy", ..."""
+    return {f"train_{name}": value for name, value in (stats.losses | stats.accuracies).items()}
 
 
 def line(row: Row, epochs: int, is_best: bool) -> str:
@@ -44,14 +49,21 @@ def line(row: Row, epochs: int, is_best: bool) -> str:
     numbers = ", ".join(f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
     numbers += _by_field(row, "accuracy_")
     val = f"val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
-    loss = f"loss {row['train_loss']:.3f}{_by_field(row, 'train_loss_')}"
-    shown = [loss, val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
+    loss = f"loss {row['train_loss']:.3f}{_by_field(row, 'train_loss_')}" if "train_loss" in row else "no update"
+    shown = [loss, _train_accuracy(row), val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
     return f"epoch {row['epoch']}/{epochs - 1}: {', '.join(part for part in shown if part)}"
+
+
+def _train_accuracy(row: Row) -> str:
+    """Return the training accuracy, with label fields their mean and each of them; "" for a detector."""
+    values = [value for key, value in row.items() if key == "train_accuracy" or key.startswith("train_accuracy_")]
+    numbers = [value for value in values if value is not None]
+    return f"train accuracy {sum(numbers) / len(numbers):.3f}{_by_field(row, 'train_accuracy_')}" if numbers else ""
 
 
 def _by_field(row: Row, prefix: str) -> str:
     """Return the values of the label fields, `` (colour 0.312, shape 0.480)``; "" without fields, or with too many."""
-    fields = [key.removeprefix("accuracy_") for key in row if key.startswith("accuracy_")]
+    fields = [key.removeprefix("train_accuracy_") for key in row if key.startswith("train_accuracy_")]
     shown = [f"{name} {row[prefix + name]:.3f}" for name in fields if row.get(prefix + name) is not None]
     return f" ({', '.join(shown)})" if shown and len(fields) <= SHOWN_FIELDS else ""
 

@@ -18,16 +18,17 @@ from detseg.engine.optim import build_optimizer
 from detseg.engine.schedule import Schedule
 from detseg.engine.train import train_one_epoch
 from detseg.models import Model, ModelDescription, build_model, describe, load_weights
-from detseg.models.weights.bundled import BUNDLED, bundled_path
-from detseg.options import PretrainConfig, to_flags, to_toml
+from detseg.models.weights.starting_weights import Origin, StartingWeights
+from detseg.options import PretrainConfig
+from detseg.options_text import to_flags, to_toml
 from detseg.runtime.files import write_text
 from detseg.runtime.processes import Processes
+from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.weights_card import LICENCE, write_card
 
-WEIGHTS = "weights.safetensors"
 TRAIN, VAL = 0, 1  # scenes of derive_seed(seed, TRAIN, rank) and derive_seed(seed, VAL)
 ANCHOR_SIZES = ((12,), (24,), (48,), (96,), (192,))
 """One octave apart, from the smallest shapes of a scene: images of 160 to 500 pixels contain smaller objects than
@@ -37,34 +38,33 @@ WEIGHT_DECAY = 0.05
 CLIP_NORM = 10.0
 
 
-def write_scenes_card(config: PretrainConfig, folder: Path, device: torch.device, processes: Processes) -> None:
+def write_scenes_card(
+    config: PretrainConfig, folder: Path, device: torch.device, processes: Processes, start: Origin
+) -> None:
     launcher = ["python", "-m"]
     if processes.world > 1:
         launcher = ["torchrun", "--nproc-per-node", str(processes.world), "-m"]
     card = write_card(
-        folder / WEIGHTS,
+        RunFolder(folder).weights,
         title=f"{config.model}, pretrained on rendered scenes",
         data=f"{config.epochs * config.epoch_steps * config.batch_size:,} scenes of {config.image_size} pixels, "
         f"rendered by detseg.synthetic.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no "
         "photographs",
         command=shlex.join([*launcher, "detseg", "pretrain", *to_flags(config, exclude=("output", "resume"))]),
         licence=LICENCE,
-        rows=read_rows(folder / "metrics.jsonl", config.epochs),
+        rows=read_rows(RunFolder(folder).metrics_log, config.epochs),
         device=device,
-        start=start_file(config.weights),
+        start=start,
     )
-    print(f"wrote {folder / WEIGHTS} and {card.name}")
-
-
-def start_file(weights: str) -> Path | None:
-    """Return the file of ``--weights``; None for none, coco and imagenet."""
-    if weights in ("none", "coco", "imagenet"):
-        return None
-    return bundled_path() if weights == BUNDLED else Path(weights)
+    print(f"wrote {RunFolder(folder).weights} and {card.name}")
 
 
 def new_pretraining_model(
-    config: PretrainConfig, checkpoint: Checkpoint | None, device: torch.device, is_main: bool
+    config: PretrainConfig,
+    checkpoint: Checkpoint | None,
+    weights: StartingWeights,
+    device: torch.device,
+    is_main: bool,
 ) -> Model:
     torch.manual_seed(derive_seed(config.seed))
     if checkpoint:
@@ -73,14 +73,15 @@ def new_pretraining_model(
         description = describe(
             config.model,
             RenderedScenes(0, (1, 1)).class_map,
-            weights=config.weights,
+            weights=weights,
             rois_per_image=config.rois_per_image,
             mask_rois_per_image=config.mask_rois_per_image,
             anchor_sizes=ANCHOR_SIZES if config.weights in ("none", "imagenet") else None,
         )
     model = build_model(description)
     if checkpoint is None:
-        report = load_weights(model, config.weights)
+        report = load_weights(model, weights)
+        weights.release()
         if is_main:
             print("\n".join(report.lines()))
     model.to(device)
@@ -103,12 +104,12 @@ def train_on_scenes(
         restore(checkpoint, model, optimizer)
         position = checkpoint.position
     elif processes.is_main:
-        write_text(folder / "config.toml", to_toml(config))
+        write_text(RunFolder(folder).config, to_toml(config))
     total = config.epochs * config.epoch_steps
     schedule = Schedule("cosine", total_steps=total, warmup_steps=min(WARMUP_STEPS, total // 10))
     scheduler = schedule.attach(optimizer, position.step)
     shared_model = processes.share(model)
-    rows = read_rows(folder / "metrics.jsonl", position.epoch)
+    rows = read_rows(RunFolder(folder).metrics_log, position.epoch)
     evaluator = (
         evaluator_for_dataset(val_set) if processes.is_main else None
     )  # renders every scene once for the ground truth
@@ -133,9 +134,11 @@ def train_on_scenes(
                 metrics = evaluate(model, val_loader, device, evaluator=evaluator)
             rows.append(row(epoch, stats, {}, metrics, optimizer, time.perf_counter() - start))
             print(line(rows[-1], config.epochs, last), flush=True)
-            write_rows(folder / "metrics.jsonl", rows)
-            save_checkpoint(folder / "last.safetensors", model, optimizer=optimizer, position=position)
+            write_rows(RunFolder(folder).metrics_log, rows)
+            save_checkpoint(RunFolder(folder).last, model, optimizer=optimizer, position=position)
             if last:
                 assert metrics
-                save_checkpoint(folder / WEIGHTS, model, position=position, metrics=metrics.to_dict(), half=True)
+                save_checkpoint(
+                    RunFolder(folder).weights, model, position=position, metrics=metrics.to_dict(), half=True
+                )
         processes.wait()

@@ -17,6 +17,7 @@ from detseg.models import Model
 from detseg.reports.confusion import plot_confusion
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import sheet, write_image
+from detseg.runtime.run_folder import RunFolder
 from detseg.structures import Prediction
 
 SHEET_IMAGES = 8
@@ -45,20 +46,21 @@ def write_result_images(
             images.append(draw_class(image, prediction, table.class_map))
             titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
     if images:
-        write_image(folder / "predictions.jpg", sheet(images, titles, columns=4))
+        write_image(RunFolder(folder).result_images, sheet(images, titles, columns=4))
     if isinstance(metrics, ClassificationMetrics):
-        plot_confusion(list(table.class_map.names), metrics.confusion, folder / "confusion.png")
+        plot_confusion(list(table.class_map.names), metrics.confusion, RunFolder(folder).confusion())
     if isinstance(metrics, FieldMetrics):
-        for name, path in _confusion_files(list(metrics.fields)).items():
-            plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, folder / path)
+        for name, part in _confusion_names(list(metrics.fields)).items():
+            path = RunFolder(folder).confusion(part)
+            plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, path)
 
 
-def _confusion_files(names: list[str]) -> dict[str, str]:
-    """Return a file name for each label field; characters that are not allowed in one become ``_``."""
-    files: dict[str, str] = {}
+def _confusion_names(names: list[str]) -> dict[str, str]:
+    """Return the part of a file name for each label field; characters that are not allowed in one become ``_``."""
+    parts: dict[str, str] = {}
     for name in names:
-        stem = re.sub(r"[^\w-]", "_", name)[:80]
-        while f"confusion-{stem}.png" in files.values():
-            stem += "_"
-        files[name] = f"confusion-{stem}.png"
-    return files
+        part = re.sub(r"[^\w-]", "_", name)[:80]
+        while part in parts.values():
+            part += "_"
+        parts[name] = part
+    return parts

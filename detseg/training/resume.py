@@ -14,8 +14,10 @@ from detseg.errors import DataError, in_file
 from detseg.models import Model
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
-from detseg.options import TrainConfig, to_toml
+from detseg.options import TrainConfig
+from detseg.options_text import to_toml
 from detseg.runtime.files import write_text
+from detseg.runtime.run_folder import RunFolder
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
@@ -35,7 +37,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
     """Return the saved config of ``run`` with the changes of ``config``; DataError for one not in ``MAY_CHANGE``."""
-    path = run / "config.toml"
+    path = RunFolder(run).config
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
     with in_file(path):
@@ -61,7 +63,7 @@ def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
 
 def write_options(config: TrainConfig, folder: Path) -> None:
     """Write ``config.toml``, from which a run is resumed."""
-    write_text(folder / "config.toml", to_toml(replace(config, output=str(folder), resume=None)))
+    write_text(RunFolder(folder).config, to_toml(replace(config, output=str(folder), resume=None)))
 
 
 def newest_checkpoint(run: Path, data: Fingerprint) -> Checkpoint | None:

@@ -125,7 +125,7 @@ def epoch_seconds(
     time_limit = SHARE * 60 * config.minutes
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         training = _seconds(train_pass, time_limit) * len(train) / len(few_train)
-        evaluation = _seconds(evaluation_pass, time_limit) * len(val) / len(few_val)
+        evaluation = _seconds(evaluation_pass, time_limit) * len(val) / len(few_val) if len(val) else 0.0
     if data_module.folder is None or not data_module.processes.is_main:
         return EpochSeconds(training, evaluation, 0.0)
     data_module.folder.mkdir(parents=True, exist_ok=True)

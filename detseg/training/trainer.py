@@ -19,7 +19,7 @@ from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_ch
 from detseg.checkpoints.manager import CheckpointInterval, CheckpointManager
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
-from detseg.engine.evaluator import make_evaluator
+from detseg.engine.evaluator import AnyEvaluator, make_evaluator
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.precision import Precision
 from detseg.engine.schedule import Schedule
@@ -31,8 +31,10 @@ from detseg.options import TrainConfig
 from detseg.runtime.processes import Processes
 from detseg.runtime.signals import Interrupted, StopRequest
 from detseg.training.failed_step import out_of_memory, write_failed_batch
+from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer
+from detseg.training.training_metrics import TrainingMetrics
 
 BEST = "best.safetensors"
 
@@ -53,7 +55,7 @@ class Trainer:
         folder: Path,
         model: Model,
         loaders: tuple[Any, Any],
-        val: AnnotationTable,
+        val: AnnotationTable | None,
         *,
         data: dict[str, Any],
         checkpoint: Checkpoint | None = None,
@@ -65,7 +67,8 @@ class Trainer:
 
         Args:
             config: ``epochs`` is the end of this phase, counted from the start of the run.
-            loaders: training loader and validation loader.
+            loaders: training loader and validation loader; None without a validation split.
+            val: the validation split. None: the weights of the epoch with the lowest training loss are the best.
             data: fingerprint of the data.
             checkpoint: to resume from. At the start of a phase only its weights and its position are used.
             first_epoch: start of this phase, where its optimizer and schedule start.
@@ -79,6 +82,7 @@ class Trainer:
         self.train_loader, self.val_loader = loaders
         self.epochs = config.epochs
         self.device = next(model.parameters()).device
+        self.loss_weights = parse_loss_weights(config.loss_weights, model.loss_names())
         self.optimizer = new_optimizer(model, config)
         self.ema = Ema(model, config.ema) if config.ema is not None else None
         self.evaluated_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model
@@ -106,8 +110,8 @@ class Trainer:
             precision=self.precision,
             data=data,
         )
-        self.has_ground_truth = has_ground_truth(val, config.task)
-        self.evaluator = make_evaluator(val, config.task, model.preprocessing)
+        self.has_ground_truth = val is None or has_ground_truth(val, config.task)
+        self.evaluator = None if val is None else make_evaluator(val, config.task, model.preprocessing)
         self.best: Metrics | None = previous.best if previous else None
         self._names: dict[int, str] = {record.image_id: record.name for record in self.train_loader.dataset.table}
 
@@ -126,10 +130,8 @@ class Trainer:
             for epoch in range(self.position.epoch, self.epochs):
                 stats = self._train_epoch(epoch, stop_request)
                 if self._finish_epoch(epoch, stats, start, stop_request):
-                    print(
-                        "stopped early: no better validation score for "
-                        f"{self.position.epochs_without_improvement} epochs"
-                    )
+                    criterion = "better validation score" if self.evaluator else "lower training loss"
+                    print(f"stopped early: no {criterion} for {self.position.epochs_without_improvement} epochs")
                     return
                 start += self.rows[-1]["seconds"]  # the time of the checkpoint counts in the next epoch
         except Interrupted:
@@ -167,6 +169,7 @@ class Trainer:
             accumulate=self.config.accumulate,
             precision=self.precision,
             ema=self.ema,
+            loss_weights=self.loss_weights,
             skip_nonfinite=self.config.skip_nonfinite,
             skipped=self.position.skipped,
             names=self._names,
@@ -245,8 +248,11 @@ class Trainer:
         last = epoch + 1 == self.epochs
         metrics: Metrics | None = None
         val_losses: dict[str, float] = {}
-        if last or (epoch + 1) % (self.config.eval_epochs or 1) == 0:
-            metrics, val_losses = self._evaluate(stop_request)
+        if self.evaluator is None:
+            self._update_evaluated_model()
+            metrics = TrainingMetrics.of(epoch, stats) if stats.losses else None
+        elif last or (epoch + 1) % (self.config.eval_epochs or 1) == 0:
+            metrics, val_losses = self._evaluate(self.evaluator, stop_request)
         previous = self.position
         score = -1.0 if metrics is None else metrics.best()
         is_best = metrics is not None and (previous.best is None or score > previous.best or not self.has_ground_truth)
@@ -271,21 +277,25 @@ class Trainer:
         self._save(retry=stopping or last)
         return stopping
 
-    def _evaluate(self, stop_request: StopRequest) -> tuple[Metrics, dict[str, float]]:
-        """Return metrics and losses of the validation split, with the weight average if there is one."""
+    def _update_evaluated_model(self) -> None:
+        """Give every process the weights to evaluate and save: the weight average if there is one."""
         if self.ema:
             self.evaluated_model.load_state_dict(self.ema.weights)
         # weights are equal, but each process has norm statistics of its own images
         self.processes.broadcast_(list(self.evaluated_model.state_dict().values()))
+
+    def _evaluate(self, evaluator: AnyEvaluator, stop_request: StopRequest) -> tuple[Metrics, dict[str, float]]:
+        """Return metrics and losses of the validation split."""
+        self._update_evaluated_model()
         val_losses = {}
         if self.config.val_loss:
             val_losses = validation_loss(
                 self.evaluated_model, self.val_loader, self.device, seed=self.config.seed,
-                stop_request=stop_request, processes=self.processes,
+                loss_weights=self.loss_weights, stop_request=stop_request, processes=self.processes,
             )  # fmt: skip
-        self.evaluator.reset()
+        evaluator.reset()
         metrics = evaluate(
-            self.evaluated_model, self.val_loader, self.device, evaluator=self.evaluator,
+            self.evaluated_model, self.val_loader, self.device, evaluator=evaluator,
             stop_request=stop_request, processes=self.processes,
         )  # fmt: skip
         return metrics, val_losses

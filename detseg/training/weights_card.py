@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from detseg.checkpoints.checkpoint import load_checkpoint
+from detseg.models.weights.starting_weights import Origin
 from detseg.runtime.files import write_text
 from detseg.runtime.machine import describe_machine
 from detseg.training.metrics_log import Row, minutes_of
@@ -25,7 +26,7 @@ def write_card(
     licence: str,
     rows: list[Row],
     device: torch.device,
-    start: Path | None = None,
+    start: Origin,
 ) -> Path:
     """Write ``card.md`` beside ``weights``; returns its path.
 
@@ -39,32 +40,28 @@ def write_card(
         licence: of the weights.
         rows: of the run's metrics.jsonl.
         device: used for training.
-        start: file of the starting weights; None for random initialization.
+        start: where the starting weights came from.
     """
     checkpoint = load_checkpoint(weights)
     parameters = sum(tensor.numel() for tensor in checkpoint.weights.values())
     facts = {
         "architecture": checkpoint.model["arch"],
         "file": f"{weights.name}, {weights.stat().st_size / 1e6:.2f} MB, {parameters:,} numbers in float16",
-        "sha256": _sha256(weights),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "trained on": data,
         "command": f"`{command}`",
-        "starting weights": "random" if start is None else f"{start.name}, sha256 {_sha256(start)}",
+        "starting weights": start.summary,
         "steps": f"{checkpoint.position.step:,}",
         "cost": f"{minutes_of(rows):.0f} minutes on {describe_machine(device)}",
         "scores": _scores(rows),
         "licence": licence,
     }
     lines = [f"# {title}", "", "| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in facts.items())]
-    if start is not None and (before := start.with_name("card.md")).is_file():
-        lines += ["", f"## {start.name}, the starting weights", "", *before.read_text("utf-8").splitlines()[2:]]
+    if start.path is not None and (before := start.path.with_name("card.md")).is_file():
+        lines += ["", f"## {start.path.name}, the starting weights", "", *before.read_text("utf-8").splitlines()[2:]]
     path = weights.with_name("card.md")
     write_text(path, "\n".join(lines) + "\n")
     return path
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _scores(rows: list[Row]) -> str:

@@ -73,6 +73,9 @@ def sizes(splits: Splits) -> dict[str, int]:
         (100, {}, {"train": 65, "val": 20, "test": 15}),
         (100, {"test": 0.0}, {"train": 80, "val": 20}),
         (40, {"test": 0.25, "val": 0.25}, {"train": 20, "val": 10, "test": 10}),
+        (1, {"val": 0.0}, {"train": 1}),
+        (120, {"val": 0.0}, {"train": 120}),
+        (100, {"val": 0.0, "test": 0.2}, {"train": 80, "test": 20}),
     ],
 )
 def test_sizes(number: int, options: dict[str, float], expected: dict[str, int]) -> None:
@@ -97,7 +100,9 @@ def test_one_image_is_in_both_splits_with_a_note() -> None:
     [
         (make_table([]), {}, "no images"),
         (make_table([[1]] * 2), {"test": 0.2}, "2 images cannot be split into train, val, test"),
-        (make_table([[1]] * 5), {"val": 0.0}, "leave no images"),
+        (make_table([[1]] * 5), {"val": -0.1}, "leave no images"),
+        (make_table([[1]] * 5), {"val": 1.0}, "leave no images"),
+        (make_table([[1]] * 5), {"val": 0.0, "test": 1.0}, "leave no images"),
         (make_table([[1]] * 5), {"val": 0.6, "test": 0.4}, "leave no images"),
         (make_table([[1]] * 5), {"by": "random"}, "auto, stratified, group or source"),
         (make_table([[1]] * 5), {"by": "source"}, "no train split"),
@@ -204,6 +209,8 @@ def test_an_image_that_matches_no_group_is_a_separate_group() -> None:
         (["train"] * 6 + ["val"] * 2, {}, {"train": 6, "val": 2}),
         (["train"] * 6 + ["val"] * 2 + ["test"], {}, {"train": 6, "val": 2, "test": 1}),
         (["train"] * 10, {}, {"train": 8, "val": 2}),
+        (["train"] * 6 + ["val"] * 2 + ["test"], {"val": 0.0}, {"train": 8, "test": 1}),
+        (["train"] * 10, {"val": 0.0}, {"train": 10}),
         (["train"] * 10 + ["test"] * 3, {}, {"train": 8, "val": 2, "test": 3}),
         (["train"] * 10 + ["val"] * 2, {"test": 0.2}, {"train": 8, "val": 2, "test": 2}),
         (["train"] * 6 + ["val"] * 2 + [""], {}, {"train": 6, "val": 2}),

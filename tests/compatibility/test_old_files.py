@@ -103,7 +103,8 @@ def test_an_old_checkpoint_is_read(stored: dict[str, Any], tmp_path: Path) -> No
     for name in ("ema_updates", "data"):
         assert getattr(checkpoint, name) == stored.get(name, type(getattr(checkpoint, name))()), name
     if "sums" in stored:
-        assert [vars(one) for one in checkpoint.totals] == stored["sums"]
+        for one, old in zip(checkpoint.totals, stored["sums"], strict=True):
+            assert vars(one) == {**vars(type(one)()), **old}, "what was added later has its default"
 
 
 @pytest.mark.parametrize("stored", FILES, ids=lambda stored: stored["file"])

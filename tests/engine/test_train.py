@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from detseg.engine.ema import Ema
+from detseg.engine import Ema, Precision
 from detseg.engine.nonfinite import NotFinite
-from detseg.engine.precision import MAX_OVERFLOWS, Precision
+from detseg.engine.precision import MAX_OVERFLOWS
 from detseg.engine.train import train_one_epoch, train_steps
+from detseg.errors import DataError
 
 
 class Mean(nn.Module):
@@ -31,6 +32,19 @@ class Noisy(Mean):
 
     def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         return {"loss": (torch.randn(()) - self.value).square()}
+
+
+class Product(Mean):
+    """A matrix product, which autocast computes in 16 bits; the loss is 12 times the value for images of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes: list[torch.dtype] = []
+
+    def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        product = images[0].flatten()[None] @ self.value.expand(12, 1)
+        self.dtypes.append(product.dtype)
+        return {"loss": product.float().sum()}
 
 
 def loader(values: list[float], batch_size: int = 1) -> torch.utils.data.DataLoader[Any]:
@@ -156,21 +170,13 @@ def test_ema_follows_its_formula() -> None:
 
 
 def test_computation_in_16_bits_with_float32_weights() -> None:
-    dtypes = []
-
-    class Linear(Mean):
-        def forward(self, images: list[torch.Tensor], targets: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-            product = images[0].flatten()[None] @ self.value.expand(12, 1)
-            dtypes.append(product.dtype)
-            return {"loss": product.float().sum()}
-
     for name, dtype in (("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)):
-        model = Linear()
+        model = Product()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
         precision = Precision(name, torch.device("cpu"))  # type: ignore[arg-type]
         steps = 2 if name == "fp16" else 1  # at a scale of 65536 the first gradient overflows
         list(train_steps(model, optimizer, loader([1.0] * steps), "cpu", 1, precision=precision))
-        assert dtypes[-1] == dtype
+        assert model.dtypes[-1] == dtype
         assert model.value.dtype == torch.float32
         assert model.value.item() == pytest.approx(-6.0)
 
@@ -202,3 +208,78 @@ def test_updates_that_are_not_finite_are_skipped_and_their_images_printed(capsys
     assert "cat.jpg" in capsys.readouterr().out
     with pytest.raises(NotFinite, match="image_id 2"):
         list(train_steps(model, optimizer, loader(values), "cpu", 1, skip_nonfinite=1))
+
+
+def test_an_epoch_with_accumulation_and_an_average() -> None:
+    values = [1.0, 2.0, 5.0, 8.0, 3.0]
+    accumulated, larger, control = Mean(), Mean(), Mean()
+    averages = []
+    for model, accumulate, batch_size in ((accumulated, 2, 2), (larger, 1, 4), (control, 1, 2)):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        averages.append(Ema(model, 0.5))
+        stats = train_one_epoch(
+            model, optimizer, loader(values, batch_size), "cpu", 1, accumulate=accumulate, ema=averages[-1]
+        )
+        assert (stats.steps, stats.images) == ((3, 5) if model is control else (2, 5))
+    assert accumulated.value.item() == pytest.approx(larger.value.item())
+    assert control.value.item() != pytest.approx(larger.value.item())
+    assert averages[0].weights["value"].item() == pytest.approx(averages[1].weights["value"].item())
+    assert averages[0].weights["value"].item() != pytest.approx(accumulated.value.item())
+    assert [average.updates for average in averages] == [2, 2, 3]
+
+
+def test_the_warmup_of_the_first_epoch_counts_steps_not_batches() -> None:
+    rates = []
+    for accumulate in (1, 4):
+        model = Mean()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        train_one_epoch(model, optimizer, loader([1.0] * 12), "cpu", 0, accumulate=accumulate)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.1, 0.1])
+
+
+def test_print_freq_counts_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Mean()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    train_one_epoch(model, optimizer, loader([1.0] * 9), "cpu", 0, print_freq=2, accumulate=2)
+    assert [line.split("]")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "epoch 0 [2/9", "epoch 0 [6/9", "epoch 0 [9/9",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16", None])
+def test_the_precision_of_an_epoch(name: Any) -> None:
+    model = Product()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    train_one_epoch(model, optimizer, loader([1.0] * 2), "cpu", 1, precision=name)
+    assert set(model.dtypes) == {{"bf16": torch.bfloat16, "fp16": torch.float16}.get(name, torch.float32)}
+    assert model.value.item() == pytest.approx(-6.0 if name == "fp16" else -12.0)  # one update of fp16 overflows
+
+
+def test_a_precision_that_is_passed_keeps_its_scale() -> None:
+    scales = []
+    for keep in (True, False):
+        model = Product()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        precision = Precision("fp16", torch.device("cpu"))
+        for epoch in (1, 2):
+            argument: Any = precision if keep else "fp16"
+            train_one_epoch(model, optimizer, loader([1.0]), "cpu", epoch, precision=argument)
+        scales.append(precision.state()["scale"])
+    kept, untouched = scales
+    assert kept < untouched == 65536
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"accumulate": 0}, "accumulate 0; it must be at least 1"),
+        ({"precision": "fp8"}, "'fp8' is not known; use fp32"),
+    ],
+)
+def test_options_of_an_epoch_that_cannot_work(options: Any, message: str) -> None:
+    model = Mean()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(DataError, match=message):
+        train_one_epoch(model, optimizer, loader([1.0]), "cpu", 1, **options)
+    assert model.value.item() == 0.0

@@ -14,9 +14,11 @@ from torch import nn
 
 from detseg.checkpoints import tensor_file as tensor_file_module
 from detseg.checkpoints.checkpoint import Position, load_checkpoint, save_checkpoint
-from detseg.checkpoints.rotation import checkpoint_path, latest_checkpoint, rotate
+from detseg.checkpoints.rotation import latest_checkpoint, rotate
 from detseg.checkpoints.tensor_file import CorruptFileError
 from detseg.errors import DataError
+from detseg.models.weights import safetensors_file
+from detseg.runtime.run_folder import RunFolder
 
 TRUNCATIONS, FLIPS = 50, 100
 
@@ -25,7 +27,7 @@ def write(folder: Path, steps: tuple[int, ...], keep: int = 2) -> None:
     for step in steps:
         torch.manual_seed(step)
         save_checkpoint(
-            checkpoint_path(folder, 0),
+            RunFolder(folder).checkpoint(0),
             nn.Linear(7, 5),
             description={"width": 5},
             position=Position(step=step),
@@ -60,7 +62,7 @@ def survived(folder: Path, corrupted: bytes | None) -> bool:
     for path in folder.iterdir():
         path.unlink()
     write(folder, (1, 2))
-    last = checkpoint_path(folder, 0)
+    last = RunFolder(folder).checkpoint(0)
     if corrupted is None:
         last.unlink()
     else:
@@ -74,7 +76,7 @@ def survived(folder: Path, corrupted: bytes | None) -> bool:
 
 def test_every_corruption_is_detected_and_the_previous_checkpoint_is_used(tmp_path: Path, tally: Any) -> None:
     write(tmp_path, (1, 2))
-    cases = corruptions(checkpoint_path(tmp_path, 0).read_bytes())
+    cases = corruptions(RunFolder(tmp_path).checkpoint(0).read_bytes())
     assert len({corrupted for _, corrupted in cases}) == TRUNCATIONS + FLIPS + 3
     missed = [name for name, corrupted in cases if not survived(tmp_path, corrupted)]
     print(f"missed: {missed}")
@@ -83,8 +85,8 @@ def test_every_corruption_is_detected_and_the_previous_checkpoint_is_used(tmp_pa
 
 def test_control_without_the_checksum_flipped_bits_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, (1, 2))
-    cases = corruptions(checkpoint_path(tmp_path, 0).read_bytes())
-    monkeypatch.setattr(tensor_file_module, "checksum_matches", lambda content, end: True)
+    cases = corruptions(RunFolder(tmp_path).checkpoint(0).read_bytes())
+    monkeypatch.setattr(safetensors_file, "checksum_matches", lambda content, end: True)
     missed = []
     for name, corrupted in cases:
         try:
@@ -96,9 +98,9 @@ def test_control_without_the_checksum_flipped_bits_are_missed(tmp_path: Path, mo
 
 def test_rotated_files_are_valid(tmp_path: Path) -> None:
     write(tmp_path, (1, 2, 3), keep=3)
-    assert [load_checkpoint(checkpoint_path(tmp_path, age)).position.step for age in range(3)] == [3, 2, 1]
+    assert [load_checkpoint(RunFolder(tmp_path).checkpoint(age)).position.step for age in range(3)] == [3, 2, 1]
     write(tmp_path, (4,), keep=3)
-    assert [load_checkpoint(checkpoint_path(tmp_path, age)).position.step for age in range(3)] == [4, 3, 2]
+    assert [load_checkpoint(RunFolder(tmp_path).checkpoint(age)).position.step for age in range(3)] == [4, 3, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "last-1.safetensors", "last-2.safetensors", "last.safetensors",
     ]  # fmt: skip
@@ -108,7 +110,7 @@ def test_rotated_files_are_valid(tmp_path: Path) -> None:
 def test_a_run_without_checkpoints_starts_over_but_one_with_only_corrupt_checkpoints_fails(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) == (None, [])
     write(tmp_path, (1,))
-    checkpoint_path(tmp_path, 0).write_bytes(b"truncated")
+    RunFolder(tmp_path).checkpoint(0).write_bytes(b"truncated")
     with pytest.raises(DataError, match=r"no checkpoint of this run can be read \(last.safetensors.damaged\)"):
         latest_checkpoint(tmp_path)
     with pytest.raises(DataError, match="no checkpoint of this run can be read"):
@@ -119,18 +121,18 @@ def test_equal_states_give_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         write(tmp_path / name, (1,))
-    assert checkpoint_path(tmp_path / "a", 0).read_bytes() == checkpoint_path(tmp_path / "b", 0).read_bytes()
+    assert RunFolder(tmp_path / "a").checkpoint(0).read_bytes() == RunFolder(tmp_path / "b").checkpoint(0).read_bytes()
 
 
 def test_a_file_without_its_checksum_is_corrupt(tmp_path: Path) -> None:
     write(tmp_path, (1,))
-    content = checkpoint_path(tmp_path, 0).read_bytes()
+    content = RunFolder(tmp_path).checkpoint(0).read_bytes()
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
     header = {name: value for name, value in json.loads(metadata["detseg"]).items() if name != "sha256"}
     text = safetensors.torch.save(safetensors.torch.load(content), metadata={"detseg": json.dumps(header)})
-    checkpoint_path(tmp_path, 0).write_bytes(text)
+    RunFolder(tmp_path).checkpoint(0).write_bytes(text)
     with pytest.raises(CorruptFileError, match="its checksum does not match"):
-        load_checkpoint(checkpoint_path(tmp_path, 0))
+        load_checkpoint(RunFolder(tmp_path).checkpoint(0))
 
 
 def test_a_file_of_the_first_schema_is_read(tmp_path: Path) -> None:

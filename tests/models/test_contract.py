@@ -83,7 +83,7 @@ class ModelContract:
     def test_losses_are_flat_finite_and_reach_every_parameter(self, small: Any) -> None:
         model = self.model(small)
         losses = model(*self.batch(small, [2, 1]))
-        assert set(losses) == self.losses
+        assert set(losses) == self.losses == set(model.loss_names())
         assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
         torch.stack(list(losses.values())).sum().backward()
         without = [name for name, p in model.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]

@@ -30,6 +30,7 @@ from detseg.models import (
 )
 from detseg.models.input_checks import check_targets
 from detseg.models.weights import load as weights_module
+from detseg.models.weights import starting_weights
 
 SCHEMA = keypoint_schema(["nose", "left_eye", "right_eye"], [(0, 1), (0, 2)])
 FACE = ClassMap.from_names(["face"])
@@ -185,7 +186,7 @@ def coco_file(small: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     state = {name: torch.full_like(tensor, 7) if name in PREDICTOR else tensor for name, tensor in state.items()}
     published = replace(MODELS[SLIM], coco=detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1)
     monkeypatch.setitem(MODELS, SLIM, published)
-    monkeypatch.setattr(weights_module, "fetch", lambda url: dict(state))
+    monkeypatch.setattr(starting_weights, "fetch", lambda url: dict(state))
     return dict(state)
 
 

@@ -270,6 +270,24 @@ def test_imagenet_weights_are_timms(monkeypatch: pytest.MonkeyPatch, family: str
     assert "licence" in report.source
 
 
+def test_class_transfer_with_timms_weights_is_not_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = timm_network("test_convnext", num_classes=7)
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, **options: reference if options.get("pretrained") else create(name, **options),
+    )
+    model = classifier("test_convnext")
+    name = model.description.class_map.names[1]
+    report = load_weights(model, "imagenet", class_transfer={name: "5"})
+    assert report.matched == ((name, "row 5"),)
+    head = reference.get_classifier()
+    assert torch.equal(model.state_dict()["classifier.weight"][1], head.weight[5])
+    with pytest.raises(DataError, match=r"--class-transfer .*: the weights have no class rows of this head's shape"):
+        load_weights(detector("test_convnext"), "imagenet", class_transfer={name: "5"})
+
+
 def test_offline_message_has_cache_path_address_and_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 

@@ -41,6 +41,7 @@ def image(path: Path) -> np.ndarray:
         [DETECTION] * 3,
         [CLASSIFICATION] * 40,
         [FIELDS] * 2,
+        [{"train_loss": 1.0, "train_accuracy_a": 0.5, "train_accuracy_$b": None}] * 2,
         [{}, DETECTION],
         [{"train_loss": 1.5}, DETECTION, {"train_loss": 1.5}, DETECTION],
         [{"train_loss": float("nan")}],
@@ -66,6 +67,11 @@ def test_panels_and_lines() -> None:
     panels = {title: [line[0] for line in lines] for title, lines in _panels([FIELDS])}
     assert panels["loss terms"][:3] == ["colour (train)", "colour (val)", "größe in $m^$ (train)"]
     assert panels["validation metrics"] == ["accuracy", "accuracy colour", "accuracy größe in $m^$"]
+    panels = {
+        title: [line[0] for line in lines] for title, lines in _panels([CLASSIFICATION | {"train_accuracy": 0.7}])
+    }
+    assert panels["metrics"] == ["accuracy", "top5 accuracy", "accuracy (train)"]
+    assert panels["loss terms"] == []
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from detseg.engine.evaluator import make_evaluator
 from detseg.models import MODELS, build_model, describe
 from detseg.models.create import Created, create_model
 from detseg.models.weights.published import cache_path
-from detseg.models.weights.source_classes import source_classes
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.training.fit import new_model
 
 SLIM = "maskrcnn_mobilenet_v3_large_fpn_slim"
@@ -135,7 +135,7 @@ def test_ap_above_zero_before_the_first_step(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setitem(MODELS, SLIM, replace(MODELS[SLIM], coco=PUBLISHED))
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **_: torch.load(cache_path(url)))
     torch.manual_seed(0)
-    classes = source_classes("coco", SLIM)
+    classes = StartingWeights.open("coco", SLIM).classes
     assert classes is not None
     rows = ClassMap(tuple(name or f"no class {row}" for row, name in enumerate(classes.names) if row))
     size: Any = {"image_size": 96, "rois_per_image": 32, "detections_per_image": 10}

@@ -39,10 +39,20 @@ def bundled_path() -> Path:
     Raises:
         DataError: the file is missing or was changed.
     """
+    return read_bundled()[0]
+
+
+def read_bundled() -> tuple[Path, bytes]:
+    """Return the path and the verified content of the weights file.
+
+    Raises:
+        DataError: the file is missing or was changed.
+    """
     path = Path(__file__).resolve().parents[2] / "weights" / f"{BUNDLED_ARCH}.safetensors"
     if not path.is_file():
         raise DataError(f"{path} is missing, although it is part of this package; reinstall detseg")
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = path.read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()
     if checksum != SHA256:
         raise DataError(f"{path} was changed or is corrupt: its sha256 is {checksum}, not {SHA256}; reinstall detseg")
-    return path
+    return path, content

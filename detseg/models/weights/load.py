@@ -13,16 +13,15 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.keypoints import COCO_NAMES
+from detseg.models.architecture_lookup import architecture_of
 from detseg.models.base import FreezableModel
-from detseg.models.build import architecture_of, no_coco_weights
 from detseg.models.one_stage_build import retinanet_name, ssd_name
 from detseg.models.timm_backbone import PREFIX, backbone_spec
-from detseg.models.weights.bundled import BUNDLED, bundled_path, stages_to_load
+from detseg.models.weights.bundled import stages_to_load
 from detseg.models.weights.class_transfer import ClassMatch, head_lines, transfer_class_weights
-from detseg.models.weights.published import fetch, file_name
-from detseg.models.weights.source_classes import SourceClasses, source_classes
-from detseg.models.weights.state_files import read_description, read_state_dict
-from detseg.models.weights.timm_weights import fetch_timm, timm_names
+from detseg.models.weights.source_classes import SourceClasses
+from detseg.models.weights.starting_weights import StartingWeights
+from detseg.models.weights.timm_weights import timm_names
 
 KEYPOINT_PREDICTOR = "roi_heads.keypoint_predictor."
 State = dict[str, Tensor]
@@ -100,7 +99,9 @@ class LoadReport:
         return lines
 
 
-def load_weights(model: FreezableModel, weights: str, *, class_transfer: Mapping[str, str] | None = None) -> LoadReport:
+def load_weights(
+    model: FreezableModel, weights: str | StartingWeights, *, class_transfer: Mapping[str, str] | None = None
+) -> LoadReport:
     """Load ``weights`` into ``model``.
 
     Args:
@@ -110,41 +111,28 @@ def load_weights(model: FreezableModel, weights: str, *, class_transfer: Mapping
             backbone of a detector, and a detection file for that of a classifier; from "bundled" a classifier loads
             only the first stages. Half precision is converted to float32. A keypoint predictor of other keypoints is
             not loaded. If the class names are known (COCO weights, checkpoints of this project), the output layers
-            are loaded class by class, by name (see ``class_transfer.py``).
+            are loaded class by class, by name (see ``class_transfer.py``). Opened weights are not read again.
         class_transfer: class of the model -> pretrained class whose rows initialize it, "" for none; overrides
             matching by name. For a file without class names, the pretrained class is a row number.
 
     Raises:
-        DataError: the weights do not exist, cannot be downloaded, or are from another network; or ``class_transfer``
-            contains a class that does not exist.
+        DataError: the weights do not exist, cannot be downloaded, are corrupt, or are from another network; or
+            ``class_transfer`` contains a class that does not exist.
         OSError: the file cannot be opened.
     """
-    arch = model.description.arch
-    if weights == "none":
+    weights = StartingWeights.open(weights, model.description.arch)
+    if weights.source == "none":
         if class_transfer:
             first = "=".join(next(iter(class_transfer.items())))
             raise DataError(f"--class-transfer {first}: --weights none has no rows to transfer; remove the option")
         return LoadReport("none", missing=tuple(_model_state(model)))
-    if weights == "coco":
-        if architecture_of(arch).coco is None:
-            raise DataError(no_coco_weights(arch))
-        url = architecture_of(arch).coco.url
-    elif weights == "imagenet" and architecture_of(arch).backbone.startswith(PREFIX):
-        state, origin = fetch_timm(architecture_of(arch).backbone)
-        return load_state(model, state, f"{weights} ({origin})")
-    elif weights == "imagenet":
-        url = backbone_spec(architecture_of(arch)).imagenet.url
-    else:
-        state = _without_other_keypoints(read_state_dict(weights), model, weights)
-        source = f"{BUNDLED} ({bundled_path().name})" if weights == BUNDLED else str(weights)
-        classes, stages = source_classes(weights, arch), stages_to_load(weights, architecture_of(arch).task)
-        return load_state(model, state, source, classes=classes, class_transfer=class_transfer, stages=stages)
     return load_state(
         model,
-        _without_other_keypoints(fetch(url), model, weights),
-        f"{weights} ({file_name(url)})",
-        classes=source_classes(weights, arch),
+        _without_other_keypoints(weights, model),
+        weights.title,
+        classes=weights.classes,
         class_transfer=class_transfer,
+        stages=stages_to_load(weights.source, model.description.task),
     )
 
 
@@ -273,22 +261,19 @@ def _check_same_network(
             )
 
 
-def _without_other_keypoints(state: dict[str, Tensor], model: FreezableModel, weights: str) -> dict[str, Tensor]:
-    """Return ``state`` without its keypoint predictor if that is known to be for other keypoints than ``model``.
+def _without_other_keypoints(weights: StartingWeights, model: FreezableModel) -> State:
+    """Return the tensors without their keypoint predictor if that is known to be for other keypoints than ``model``.
 
     The same number of keypoints does not mean the same keypoints: for a left ear, the weights of a right knee are a bad
-    start.
-
-    Args:
-        weights: origin of ``state``: "coco" has COCO's 17 keypoints, a checkpoint of this project lists its own; for
-            other files they are unknown, so that only the shape is checked later.
+    start. COCO weights have COCO's 17 keypoints, a checkpoint of this project lists its own; for other files they are
+    unknown, so that only the shape is checked later.
     """
-    schema = model.description.keypoints
+    schema, state = model.description.keypoints, weights.state
     if schema is None or not any(name.startswith(KEYPOINT_PREDICTOR) for name in state):
         return state
     source_names: tuple[str, ...] | None = COCO_NAMES
-    if weights != "coco":
-        saved = read_description(weights)
+    if weights.source != "coco":
+        saved = weights.description
         source_names = None if saved is None or saved.keypoints is None else saved.keypoints.names
     if source_names is None or [name.lower() for name in source_names] == [name.lower() for name in schema.names]:
         return state

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from detseg.models.architectures import MODELS
-from detseg.models.build import architecture_of
+from detseg.models.description import ModelDescription
 from detseg.models.weights.class_transfer import BACKGROUND
 from detseg.models.weights.published import file_name
-from detseg.models.weights.state_files import read_description
 
 
 @dataclass(frozen=True)
@@ -26,31 +24,21 @@ class SourceClasses:
     coco: bool = False
 
 
-def source_classes(weights: str, arch: str) -> SourceClasses | None:
-    """Return the classes of ``weights``, as accepted by ``load_weights`` for a model of ``arch``; None if unknown.
-
-    COCO weights are recognized by the name "coco" and, for a path, by the name of the published file. A checkpoint of
-    this project contains its class names.
-
-    Raises:
-        DataError, OSError: as ``read_description``.
-    """
-    if weights == "coco":
-        return _published(architecture_of(arch).coco)
-    if weights in ("imagenet", "none"):
-        return None
-    for architecture in MODELS.values():
-        if architecture.coco is not None and file_name(architecture.coco.url) == Path(weights).name:
-            return _published(architecture.coco)
-    description = read_description(weights)
-    if description is None:
-        return None
+def classes_of(description: ModelDescription) -> SourceClasses:
+    """Return the classes of a model of this project."""
     background = () if description.task == "classify" else (BACKGROUND,)
     return SourceClasses((*background, *description.class_map.names))
 
 
-def _published(weights: Any) -> SourceClasses:
-    """torchvision's rows are COCO's category ids 1..90, ten of which are unused; the keypoint weights have one."""
+def classes_of_published_file(name: str) -> SourceClasses | None:
+    """Return COCO's classes if ``name`` is the name of a file that torchvision publishes; None for other names."""
+    published = [architecture.coco for architecture in MODELS.values() if architecture.coco is not None]
+    return next((published_classes(weights) for weights in published if file_name(weights.url) == name), None)
+
+
+def published_classes(weights: Any) -> SourceClasses:
+    """Return the classes of torchvision's weights: rows are COCO's category ids 1..90, ten of which are unused; the
+    keypoint weights have one."""
     names = weights.meta["categories"]
     rows = tuple(BACKGROUND if row == 0 or name == "N/A" else name for row, name in enumerate(names))
     return SourceClasses(rows, coco=True)

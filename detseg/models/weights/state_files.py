@@ -1,28 +1,47 @@
-"""Read state dicts from torch files, safetensors, and this project's checkpoints. No code in a file is executed."""
+"""Read a weights file once: torch files, safetensors, this project's checkpoints. No code in a file is executed."""
 
 from __future__ import annotations
 
-import json
+import hashlib
+import io
 import os
 import pickle
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
-from detseg.errors import DataError, in_file
-from detseg.models.description import ModelDescription
-from detseg.models.weights.bundled import BUNDLED, bundled_path
+from detseg.errors import DataError
+from detseg.models.weights.bundled import BUNDLED, read_bundled
+from detseg.models.weights.safetensors_file import parse_safetensors
+from detseg.runtime.run_folder import RunFolder
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts save the state dict of the model."""
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the model's tensors of a file, on the CPU, in the file's dtypes.
+@dataclass(frozen=True)
+class WeightsFile:
+    """The content of a weights file.
+
+    Attributes:
+        path: the file; for a run folder its best.safetensors.
+        sha256: hexadecimal checksum of all bytes of the file.
+        header: of a checkpoint of this project, whose own checksum matches; None for other files.
+        state: the model's tensors, on the CPU, in the file's dtypes.
+    """
+
+    path: Path
+    sha256: str
+    header: dict[str, Any] | None
+    state: dict[str, Tensor]
+
+
+def read_weights_file(path: str | os.PathLike[str]) -> WeightsFile:
+    """Read and check a weights file. It is opened once, and what was checked is what is returned.
 
     Args:
         path: .pth or .pt with a state dict, at the top level or under "model" or "state_dict"; .safetensors, with
@@ -31,63 +50,40 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     Raises:
         OSError: the file does not exist or cannot be opened.
-        DataError: it is corrupt, contains other objects than tensors, or contains no tensors.
+        DataError: it is corrupt, of a newer version of this project, contains other objects than tensors, or contains
+            no tensors.
     """
-    path = _resolve(path)
-    state = _read_safetensors(path)[1] if path.suffix == ".safetensors" else _read_pickle(path)
+    path, content = read_bundled() if path == BUNDLED else _read(Path(path))
+    header = None
+    if path.suffix == ".safetensors":
+        header, tensors = parse_safetensors(content, path)
+        prefix = "" if header is None else "model."
+        names = sorted(name for name in tensors if name.startswith(prefix))  # the file has them in any order
+        state = {name.removeprefix(prefix): tensors[name] for name in names}
+    else:
+        state = _parse_pickle(content, path)
     if state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     if not state:
         raise DataError(f"{path}: contains no tensors; a state dict is required")
-    return state
+    return WeightsFile(path, hashlib.sha256(content).hexdigest(), header, state)
 
 
-def read_description(path: str | os.PathLike[str]) -> ModelDescription | None:
-    """Return the model description in a checkpoint of this project; None for other files."""
-    path = _resolve(path)
-    if path.suffix != ".safetensors":
-        return None
-    header = _read_safetensors(path, tensors=False)[0]
-    with in_file(path):
-        return None if header is None else ModelDescription.from_dict(header["model"])
-
-
-def _resolve(path: str | os.PathLike[str]) -> Path:
-    if path == BUNDLED:
-        return bundled_path()
-    path = Path(path)
+def _read(path: Path) -> tuple[Path, bytes]:
     if path.is_dir():
-        path = path / "best.safetensors"
+        path = RunFolder(path).best
     if not path.is_file():
         raise FileNotFoundError(
             f"weights {path}: no such file; use coco, imagenet, bundled, none, a file or a run folder"
         )
-    return path
+    return path, path.read_bytes()
 
 
-def _read_safetensors(path: Path, tensors: bool = True) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """Return this project's header (None for files without it) and the model's tensors."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("detseg")
-            prefix = "" if text is None else "model."
-            names = [name for name in file.keys() if name.startswith(prefix)] if tensors else []  # noqa: SIM118
-            state = {name.removeprefix(prefix): file.get_tensor(name) for name in names}
-            return (None if text is None else json.loads(text, parse_constant=reject_constant)), state
-    except (safetensors.SafetensorError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: corrupt, or not a safetensors file ({error}); download it again") from error
-
-
-def reject_constant(name: str) -> float:
-    """Raise ValueError for NaN and Infinity in JSON, which this project never writes."""
-    raise ValueError(f"{name} is not a valid number")
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    if _is_compressed(path):
+def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
+    if _is_compressed(content):
         raise DataError(f"{path}: a compressed archive, which torch.save never writes; extract it and save it again")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise DataError(
@@ -95,27 +91,25 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             f"code ({reason}); "
             "save it again with torch.save(model.state_dict(), path)"
         ) from error
-    except OSError:
-        raise
     except Exception as error:  # corrupt bytes can raise any exception
         raise DataError(f"{path}: corrupt, or not a file written by torch.save ({error}); download it again") from error
-    if isinstance(content, dict):
-        content = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), content)
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: contains a {type(content).__name__}; a state dict (name -> tensor) is required")
-    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if isinstance(value, dict):
+        value = next((value[key] for key in WRAPPERS if isinstance(value.get(key), dict)), value)
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: contains a {type(value).__name__}; a state dict (name -> tensor) is required")
+    others = [name for name, item in value.items() if not isinstance(item, Tensor)]
     if others:
         raise DataError(
             f"{path}: {others[0]!r} is not a tensor; a state dict is required, at the top level or under "
             f"{' or '.join(WRAPPERS)}"
         )
-    return dict(content)
+    return dict(value)
 
 
-def _is_compressed(path: Path) -> bool:
-    """Return whether the file is a zip archive with compressed members."""
+def _is_compressed(content: bytes) -> bool:
+    """Return whether the content is a zip archive with compressed members."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False  # torch.load reports what is wrong

@@ -16,8 +16,21 @@ DETECTOR_PREFIX, CLASSIFIER_PREFIX = "backbone.body.network.", "network."
 """Prefixes of the names of timm's network in this project's detectors and classifiers."""
 
 
-def fetch_timm(backbone: str) -> tuple[State, str]:
-    """Return timm's published weights of a whole network, and their name for reports.
+def timm_origin(backbone: str) -> str:
+    """Return the name and licence of timm's published weights, for reports.
+
+    Args:
+        backbone: such as "timm:convnext_atto".
+
+    Raises:
+        DataError: timm is not installed, or has no weights for this network.
+    """
+    config = _published_config(backbone)
+    return f"{config.hf_hub_id or config.url}{f', licence {config.license}' if config.license else ''}"
+
+
+def fetch_timm(backbone: str) -> State:
+    """Return timm's published weights of a whole network.
 
     Args:
         backbone: such as "timm:convnext_atto".
@@ -26,11 +39,8 @@ def fetch_timm(backbone: str) -> tuple[State, str]:
         DataError: timm is not installed, has no weights for this network, or the download fails; with the cache
             path, the address and alternatives.
     """
-    name = backbone.removeprefix(PREFIX)
+    name, config = backbone.removeprefix(PREFIX), _published_config(backbone)
     timm = import_timm(name)
-    config = timm.get_pretrained_cfg(name)
-    if not (config.hf_hub_id or config.url):
-        raise DataError(f"timm has no published weights for {name}; use --weights PATH or --weights none")
     cached, url = _cache_path_and_url(timm, config)
     try:
         network = timm.create_model(name, pretrained=True)
@@ -41,8 +51,7 @@ def fetch_timm(backbone: str) -> tuple[State, str]:
             f"from {url} ({reason}). Download the file on a machine with a network connection and use --weights PATH, "
             "or use --weights none"
         ) from error
-    licence = f", licence {config.license}" if config.license else ""
-    return dict(network.state_dict()), f"{config.hf_hub_id or config.url}{licence}"
+    return dict(network.state_dict())
 
 
 def timm_names(state: State, model: FreezableModel, backbone: str) -> State:
@@ -83,6 +92,15 @@ def _head(backbone: str) -> str | None:
     name = backbone.removeprefix(PREFIX)
     head = import_timm(name).get_pretrained_cfg(name).classifier
     return head if isinstance(head, str) else None
+
+
+def _published_config(backbone: str) -> Any:
+    """Return timm's entry of the weights that it publishes for a backbone."""
+    name = backbone.removeprefix(PREFIX)
+    config = import_timm(name).get_pretrained_cfg(name)
+    if not (config.hf_hub_id or config.url):
+        raise DataError(f"timm has no published weights for {name}; use --weights PATH or --weights none")
+    return config
 
 
 def _cache_path_and_url(timm: Any, config: Any) -> tuple[str, str]:

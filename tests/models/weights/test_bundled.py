@@ -16,7 +16,7 @@ from detseg.models import build_model, describe
 from detseg.models.weights import bundled
 from detseg.models.weights.bundled import BUNDLED, FITTING, SHA256, bundled_path
 from detseg.models.weights.load import LoadReport, load_weights
-from detseg.models.weights.state_files import read_description, read_state_dict
+from detseg.models.weights.starting_weights import read_description, read_state_dict
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 
 CLASSES = ClassMap.from_names(["bolt", "nut"])

@@ -27,11 +27,11 @@ from detseg.models.weights.class_transfer import (
     match_row_numbers,
 )
 from detseg.models.weights.published import cache_path
-from detseg.models.weights.source_classes import source_classes
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.models.weights.synonyms import AMBIGUOUS, KINDS, SAME, plain_name
 
 SLIM = "maskrcnn_mobilenet_v3_large_fpn_slim"
-COCO = source_classes("coco", "maskrcnn_resnet50_fpn").names  # type: ignore[union-attr]
+COCO = StartingWeights.open("coco", "maskrcnn_resnet50_fpn").classes.names  # type: ignore[union-attr]
 VOC = {
     "aeroplane": "airplane",
     "diningtable": "dining table",
@@ -55,7 +55,7 @@ def test_cocos_rows_are_its_category_ids() -> None:
     assert len(COCO) == 91
     assert (COCO[0], COCO[1], COCO[12], COCO[13], COCO[90]) == ("", "person", "", "stop sign", "toothbrush")
     assert len([name for name in COCO if name]) == 80
-    keypoint_classes = source_classes("coco", "keypointrcnn_resnet50_fpn")
+    keypoint_classes = StartingWeights.open("coco", "keypointrcnn_resnet50_fpn").classes
     assert keypoint_classes is not None
     assert keypoint_classes.names == ("", "person")
     assert KeypointRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][0] == "no person"

@@ -1,0 +1,135 @@
+"""Names of the files in a run folder, and its creation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from detseg.errors import DataError
+from detseg.runtime.folder_lock import FolderLock
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The output folder of one training run. Every file name of a run stands here.
+
+    Attributes:
+        path: of the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunFolder:
+        """The run that a folder, or a checkpoint file in it, belongs to."""
+        path = Path(path)
+        return cls(path if path.is_dir() else path.parent)
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch, for evaluation and prediction."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """The most recent checkpoint, for resuming."""
+        return self.checkpoint(0)
+
+    def checkpoint(self, age: int) -> Path:
+        """Checkpoint that is ``age`` checkpoints older than the most recent one."""
+        return self.path / ("last.safetensors" if age == 0 else f"last-{age}.safetensors")
+
+    @property
+    def config(self) -> Path:
+        """All options as TOML."""
+        return self.path / "config.toml"
+
+    @property
+    def split(self) -> Path:
+        """Which image is in which split."""
+        return self.path / "split.json"
+
+    @property
+    def metrics_log(self) -> Path:
+        """One JSON line per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics of the best epoch."""
+        return self.path / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """Validation predictions of the best epoch, in COCO results format."""
+        return self.path / "predictions.json"
+
+    @property
+    def curves(self) -> Path:
+        """Plot of losses and metrics."""
+        return self.path / "curves.png"
+
+    @property
+    def result_images(self) -> Path:
+        """Validation images with ground truth and predictions."""
+        return self.path / "predictions.jpg"
+
+    def confusion(self, name: str = "") -> Path:
+        """Plot of a confusion matrix; with several label fields ``name`` is part of the file name."""
+        return self.path / (f"confusion-{name}.png" if name else "confusion.png")
+
+    @property
+    def failed_batch(self) -> Path:
+        """The batch whose loss was not finite."""
+        return self.path / "not-finite.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """Starting weights made by ``pretrain``."""
+        return self.path / "weights.safetensors"
+
+    def evaluation(self, split: str) -> Path:
+        """Folder of the results of ``detseg evaluate`` on a split."""
+        return self.path / f"evaluate-{split}"
+
+
+def new_run_folder(output: str | None, base: Path) -> RunFolder:
+    """The folder of a new run: ``output``, else ``base``, numbered until it is new and created for this run alone.
+
+    Raises:
+        DataError: ``output`` already contains a run.
+    """
+    if output:
+        folder = RunFolder(Path(output))
+        if folder.last.exists():
+            raise DataError(
+                f"{folder.path} already contains a run; resume it with --resume {folder.path}, or give another --output"
+            )
+        return folder
+    path, number = base, 2
+    base.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            path.mkdir()  # of two runs that start together only one succeeds
+        except FileExistsError:
+            path, number = base.with_name(f"{base.name}-{number}"), number + 1
+        else:
+            return RunFolder(path)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[FolderLock]:
+    """Create a folder if it does not exist and lock it for the block; remove it at the end if it is empty.
+
+    Raises:
+        DataError: another process uses it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FolderLock(folder) as lock:
+            yield lock
+    finally:
+        with suppress(OSError):  # it contains files, or was removed
+            folder.rmdir()
