@@ -228,3 +228,20 @@ def test_paths_of_the_map_exist() -> None:
     targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", MAP.read_text(encoding="utf-8"))
     assert len(targets) > 40
     assert [target for target in targets if not (PACKAGE / target).exists()] == []
+
+
+RUN_FILES = ("best.safetensors", "last.safetensors", "config.toml", "split.json", "metrics.jsonl", "curves.png")
+
+
+def test_files_of_a_run_are_named_in_one_place() -> None:
+    """As whole strings: messages may name them."""
+    for path in SOURCES:
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant)
+        }
+        if module_name(path) == "detseg.runtime.run_folder":
+            assert set(RUN_FILES) <= strings, "control"
+        else:
+            assert not strings & set(RUN_FILES), path

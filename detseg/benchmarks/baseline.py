@@ -86,7 +86,7 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
 
 def _split_file(output: Path) -> str | None:
     """Return the split file of the first run, for the later runs; None for the first run."""
-    return next((str(path) for path in sorted(output.glob("detseg-*/split.json"))), None)
+    return next((str(path) for path in sorted(output.glob(f"detseg-*/{RunFolder(output).split.name}"))), None)
 
 
 def seconds_to(score: float | None, epochs: Sequence[Row], wall_seconds: float) -> float | None:

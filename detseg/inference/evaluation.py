@@ -22,6 +22,7 @@ from detseg.keypoints import difference
 from detseg.metrics import CocoEvaluator
 from detseg.models import ModelDescription
 from detseg.runtime.files import write_json
+from detseg.runtime.run_folder import RunFolder
 
 
 def evaluate_table(
@@ -64,9 +65,9 @@ def write_evaluation(
         evaluator: the evaluator with the predictions; None if nothing was evaluated.
         losses: written as "losses"; None to omit them.
     """
-    write_json(folder / "metrics.json", metrics.to_dict() | ({} if losses is None else {"losses": dict(losses)}))
+    write_json(RunFolder(folder).metrics, metrics.to_dict() | ({} if losses is None else {"losses": dict(losses)}))
     if isinstance(evaluator, CocoEvaluator):
-        write_json(folder / "predictions.json", evaluator.results())
+        write_json(RunFolder(folder).predictions, evaluator.results())
 
 
 def match_classes(

@@ -28,6 +28,7 @@ from detseg.old_names import current_options
 from detseg.options import DataConfig, EvaluateConfig, TrainConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.machine import MachineFacts
+from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.loss_weights import parse_loss_weights
 
 
@@ -53,8 +54,9 @@ def evaluate(config: EvaluateConfig) -> Metrics:
         max_dets=config.max_dets,
     )
     losses = _losses(config, model, table, run_options) if config.loss else None
-    output = Path(config.output) if config.output else _folder(run) / f"evaluate-{config.split}"
-    write_evaluation(output, metrics, evaluator, losses)
+    output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
+    with locked(output):
+        write_evaluation(output, metrics, evaluator, losses)
     if config.json:
         print(json.dumps(metrics.to_dict() | ({} if losses is None else {"losses": losses}), allow_nan=False))
     else:
@@ -91,7 +93,7 @@ def _loss_lines(losses: dict[str, float], images: int) -> list[str]:
 
 def saved_options(run: Path) -> dict[str, Any]:
     """The options that a run was trained with; empty for a checkpoint outside a run folder."""
-    saved = _folder(run) / "config.toml"
+    saved = RunFolder.of(run).config
     with in_file(saved):
         return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
 
@@ -113,7 +115,7 @@ def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any])
     table = load_table(config)
     if config.split == "all":
         return table
-    split_file = _folder(run) / "split.json"
+    split_file = RunFolder.of(run).split
     if same_data and split_file.is_file():
         splits = read_split(table, split_file)
         if config.split not in splits:
@@ -140,10 +142,6 @@ def _evaluate_files(config: EvaluateConfig) -> Metrics:
         reference=config.reference,
     )
     if config.output:
-        write_json(Path(config.output) / "metrics.json", metrics.to_dict())
+        write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
     print(json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(metrics.lines()))
     return metrics
-
-
-def _folder(run: Path) -> Path:
-    return run if run.is_dir() else run.parent

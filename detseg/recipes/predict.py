@@ -17,6 +17,7 @@ from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
 from detseg.runtime.files import write_json
+from detseg.runtime.run_folder import RunFolder, locked
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 
@@ -38,6 +39,11 @@ def predict(config: PredictConfig) -> PredictResult:
     """Predict all of ``config.images``; a file that cannot be read is reported and skipped."""
     files = find_images(config.images)
     predictor = Predictor(config.run, config.device)
+    with locked(Path(config.output)):
+        return _predict(config, files, predictor)
+
+
+def _predict(config: PredictConfig, files: list[tuple[Path, str]], predictor: Predictor) -> PredictResult:
     output = Path(config.output)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
@@ -55,7 +61,7 @@ def predict(config: PredictConfig) -> PredictResult:
             write_image(
                 output / "images" / f"{name}.jpg", _draw_prediction(path, prediction, predictor, config.min_score)
             )
-    write_json(output / "predictions.json", results)
+    write_json(RunFolder(output).predictions, results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
     points: dict[str, Any] = {}
     if predictor.keypoints:

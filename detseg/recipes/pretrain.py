@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
 from detseg.options_text import to_flags
 from detseg.runtime.processes import joined_processes
-from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.fit import fit
 from detseg.training.metrics_log import read_rows
 from detseg.training.pretraining import new_pretraining_model, train_on_scenes, write_scenes_card
@@ -43,12 +44,13 @@ def pretrain(config: PretrainConfig) -> Path:
         )
     device = pick_device(config.device)
     start = StartingWeights.open(config.weights, config.model)
-    with joined_processes(device) as processes:
+    with joined_processes(device) as processes, ExitStack() as stack:
         if config.batch_size % processes.world:
             raise DataError(
                 f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
                 f"use a multiple of {processes.world}"
             )
+        stack.enter_context(locked(folder) if processes.is_main else nullcontext())
         model = new_pretraining_model(config, checkpoint, start, device, processes.is_main)
         train_on_scenes(config, folder, model, checkpoint, processes)
         if processes.is_main:

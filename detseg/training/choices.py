@@ -304,26 +304,11 @@ def _check_later_stages_are_trainable(config: TrainConfig, stages: int) -> None:
         )
 
 
-def pick_output(config: TrainConfig) -> Path:
-    """Return the run folder: ``output``, else runs/<data>-<model>, numbered until it is new. No run is overwritten.
-
-    Raises:
-        DataError: ``output`` already contains a run.
-    """
-    if config.output:
-        folder = Path(config.output)
-        if (folder / "last.safetensors").exists():
-            raise DataError(
-                f"{folder} already contains a run; resume it with --resume {folder}, or give another --output"
-            )
-        return folder
+def default_output(config: TrainConfig) -> Path:
+    """Return the default run folder, runs/<data>-<model>; it is numbered if it exists."""
     source = Path(config.data).resolve().stem if config.data else demo_folder().name
     name = (config.model or "").replace(":", "-")  # timm:convnext_atto: some file systems do not allow colons
-    base = Path("runs") / f"{source}-{name}"
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return folder
+    return Path("runs") / f"{source}-{name}"
 
 
 def _model(task: str, cuda: bool) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
@@ -29,12 +28,15 @@ from detseg.models.weights.class_transfer import class_pairs
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.reports.curves import plot_curves
+from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import Processes, joined_processes
+from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest, catching_signals
 from detseg.training.batch_size import fitting_batch_size
-from detseg.training.choices import named_weights, pick_output, resolve
+from detseg.training.choices import named_weights, resolve
+from detseg.training.claimed_folder import claimed_folder
 from detseg.training.loaders import DataModule
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import minutes_of
@@ -50,7 +52,7 @@ from detseg.training.resume import (
 )
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_budget import fit_to_minutes
-from detseg.training.trainer import BEST, Trainer
+from detseg.training.trainer import Trainer
 from detseg.training.training_metrics import TrainingMetrics
 
 
@@ -109,17 +111,32 @@ def _fit(
 
     table = load_table(config)
     splits = load_splits(config, table)
-    val, data = splits.get("val"), fingerprint(splits)
     weights = weights or named_weights(config)
     config = with_batch_size(config, table, splits["train"], device, processes, weights)
     config, chosen = resolve(config, table, splits["train"], MachineFacts.of(device), processes.world, opened=weights)
     assert config.task is not None
     assert config.batch_size is not None
     check_world(len(splits["train"]), config.batch_size, processes.world)
-    folder = resuming or Path(processes.broadcast_bytes(os.fsencode(pick_output(config))).decode())
-    print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
-    print("\n".join(["chosen automatically:", *chosen]) if chosen else "no option was chosen automatically")
+    with claimed_folder(config, processes) as (folder, lock):
+        print("\n".join([*describe_table(table), *describe_splits(splits, table, config)]))
+        print("\n".join(["chosen automatically:", *chosen]) if chosen else "no option was chosen automatically")
+        return _train(config, folder, lock, table, splits, weights, device, stop_request, processes)
 
+
+def _train(
+    config: TrainConfig,
+    folder: Path,
+    lock: FolderLock | None,
+    table: AnnotationTable,
+    splits: Splits,
+    weights: StartingWeights | None,
+    device: torch.device,
+    stop_request: StopRequest,
+    processes: Processes,
+) -> Run:
+    """Build or load the model, train all phases, and write the results."""
+    resuming = folder if config.resume else None
+    val, data = splits.get("val"), fingerprint(splits)
     checkpoint = None
     if resuming:
         if not processes.is_main:
@@ -150,14 +167,14 @@ def _fit(
         loaders = (data_module.train_loader(splits["train"]), None if val is None else data_module.val_loader(val))
         trainer = Trainer(
             options, folder, model, loaders, val, data=data, checkpoint=None if trainer else checkpoint,
-            processes=processes, first_epoch=phase.first_epoch, previous=trainer,
+            processes=processes, first_epoch=phase.first_epoch, previous=trainer, lock=lock,
         )  # fmt: skip
         if resuming and phase is phases[done]:
             print(resumed_line(resuming, trainer.position))
         if processes.is_main and phase is phases[done]:
             write_options(config, folder)
             if not checkpoint:
-                write_split(splits, folder / "split.json", seed=config.seed, how=config.split)
+                write_split(splits, RunFolder(folder).split, seed=config.seed, how=config.split)
         if not by_minutes:
             print_time_estimate(model, loaders[0], device, options, trainer.position, evaluates=val is not None)
         trainer.run(stop_request)
@@ -173,7 +190,7 @@ def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Pr
     if config.minutes is not None:
         print(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
     if processes.is_main:
-        model.load_state_dict(load_checkpoint(folder / BEST).weights)
+        model.load_state_dict(load_checkpoint(RunFolder(folder).best).weights)
     processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
     model.eval()
     best, val = trainer.best, splits.get("val")
@@ -191,9 +208,9 @@ def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Pr
         test_metrics, test_evaluator = evaluate_table(
             model, splits["test"], device, batch_size=config.batch_size or 1, workers=config.workers or 0
         )
-        write_evaluation(folder / "evaluate-test", test_metrics, test_evaluator)
+        write_evaluation(RunFolder(folder).evaluation("test"), test_metrics, test_evaluator)
         print("\n".join(["test split (not used for model selection):", *test_metrics.lines()]))
-    if not plot_curves(rows, folder / "curves.png"):
+    if not plot_curves(rows, RunFolder(folder).curves):
         print("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     if val is not None:
         write_result_images(folder, model, val, device, best)

@@ -28,15 +28,15 @@ from detseg.errors import DataError
 from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
 from detseg.options import TrainConfig
+from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
+from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import Interrupted, StopRequest
 from detseg.training.failed_step import out_of_memory, write_failed_batch
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer
 from detseg.training.training_metrics import TrainingMetrics
-
-BEST = "best.safetensors"
 
 
 class Trainer:
@@ -62,6 +62,7 @@ class Trainer:
         processes: Processes | None = None,
         first_epoch: int = 0,
         previous: Trainer | None = None,
+        lock: FolderLock | None = None,
     ) -> None:
         """Prepare a run, or a phase of one.
 
@@ -73,10 +74,11 @@ class Trainer:
             checkpoint: to resume from. At the start of a phase only its weights and its position are used.
             first_epoch: start of this phase, where its optimizer and schedule start.
             previous: trainer of the previous phase, from whose position this one continues.
+            lock: of the folder, checked before anything is written.
         """
         assert config.task is not None
         assert config.epochs is not None
-        self.config, self.folder, self.model = config, folder, model
+        self.config, self.folder, self.model, self.lock = config, folder, model, lock
         self.processes = processes or Processes()
         self.shared_model = self.processes.share(model)
         self.train_loader, self.val_loader = loaders
@@ -99,7 +101,7 @@ class Trainer:
         epoch_steps = self._step_count(len(self.train_loader))
         self.schedule = build_schedule(replace(config, epochs=self.epochs - first_epoch), epoch_steps)
         self.scheduler = self.schedule.attach(self.optimizer, self.position.step - first_epoch * epoch_steps)
-        self.rows = read_rows(folder / "metrics.jsonl", self.position.epoch)
+        self.rows = read_rows(RunFolder(folder).metrics_log, self.position.epoch)
         self.manager = CheckpointManager(
             folder,
             model,
@@ -211,7 +213,13 @@ class Trainer:
         """Write a checkpoint in the main process: the others have the same weights, and send it their totals."""
         totals = self._gathered_totals()
         if self.processes.is_main:
+            self._check_folder()
             self.manager.save(self.position, totals, retry=retry)
+
+    def _check_folder(self) -> None:
+        """Raise DataError if the run folder has vanished or belongs to another run by now."""
+        if self.lock is not None:
+            self.lock.check()
 
     def _gathered_totals(self) -> list[EpochTotals]:
         """Return the totals of all processes in the main process; an empty list in the others."""
@@ -268,11 +276,14 @@ class Trainer:
         self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - start))
         print(line(self.rows[-1], self.epochs, is_best))
         self.best = metrics if is_best else self.best
+        if self.processes.is_main:
+            self._check_folder()
         if is_best and metrics is not None and self.processes.is_main:
-            save_checkpoint(self.folder / BEST, self.evaluated_model, position=self.position, metrics=metrics.to_dict())
+            best = RunFolder(self.folder).best
+            save_checkpoint(best, self.evaluated_model, position=self.position, metrics=metrics.to_dict())
             write_evaluation(self.folder, metrics, self.evaluator)
         if self.processes.is_main:
-            write_rows(self.folder / "metrics.jsonl", self.rows)
+            write_rows(RunFolder(self.folder).metrics_log, self.rows)
         stopping = metrics is not None and 0 < self.config.patience <= self.position.epochs_without_improvement
         self._save(retry=stopping or last)
         return stopping

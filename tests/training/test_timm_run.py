@@ -15,7 +15,7 @@ from detseg.errors import DataError
 from detseg.models.build import architecture_of
 from detseg.models.create import with_backbone
 from detseg.options import TrainConfig
-from detseg.training.choices import pick_output
+from detseg.training.choices import default_output
 
 pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("no_images")
@@ -55,6 +55,6 @@ def test_a_backbone_needs_a_model() -> None:
 
 
 def test_the_run_folder_has_no_colon() -> None:
-    name = pick_output(TrainConfig(data="photos", model="classifier_timm:test_vit")).name
+    name = default_output(TrainConfig(data="photos", model="classifier_timm:test_vit")).name
     assert name == "photos-classifier_timm-test_vit"
     assert architecture_of("classifier_timm:test_vit").task == "classify"

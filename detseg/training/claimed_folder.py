@@ -1,0 +1,44 @@
+"""Create and lock the folder of a run, for all of its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from detseg.errors import DataError
+from detseg.options import TrainConfig
+from detseg.runtime.folder_lock import FolderLock
+from detseg.runtime.processes import Processes
+from detseg.runtime.run_folder import locked, new_run_folder
+from detseg.training.choices import default_output
+
+
+@contextmanager
+def claimed_folder(config: TrainConfig, processes: Processes) -> Iterator[tuple[Path, FolderLock | None]]:
+    """The folder of the run (``resume``, else ``output``, else a new one), locked by the main process for the block.
+
+    A folder in which nothing was written is removed at the end.
+
+    Returns:
+        The folder, in every process, and the lock in the main process.
+
+    Raises:
+        DataError: the folder already contains a run, or is in use by another one.
+    """
+    with ExitStack() as stack:
+        lock, path, problem = None, "", ""
+        if processes.is_main:
+            try:
+                folder = Path(config.resume or "")
+                if not config.resume:
+                    folder = new_run_folder(config.output, default_output(config)).path
+                path, lock = os.fspath(folder), stack.enter_context(locked(folder))
+            except (DataError, OSError) as error:
+                problem = str(error)
+        path, problem = json.loads(processes.broadcast_bytes(json.dumps([path, problem]).encode()))
+        if problem:
+            raise DataError(problem)
+        yield Path(path), lock
