@@ -14,7 +14,7 @@ import numpy.typing as npt
 from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
-from detseg.annotations.plausible import check_plausible
+from detseg.annotations.plausibility import check_plausible
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
@@ -297,7 +297,7 @@ class TableBuilder:
 
         Raises:
             DataError: the boxes as a whole cannot be x, y, width, height in pixels of these images
-                (``annotations/plausible.py``).
+                (``annotations/plausibility.py``).
         """
         boxes, image = self._instances.source_boxes()
         check_plausible(boxes, self.sizes_hw[image], self.source)

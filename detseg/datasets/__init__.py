@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from detseg import old_names
-from detseg.datasets.check import check_sample
 from detseg.datasets.dataset import Dataset
 from detseg.datasets.labelled_images import LabelledImages
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.sampler import EpochSampler, SampleKey
+from detseg.datasets.target_checks import check_sample
 from detseg.datasets.views import Views
 
 if TYPE_CHECKING:

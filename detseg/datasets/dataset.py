@@ -12,9 +12,9 @@ import torch.utils.data
 
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
-from detseg.datasets.check import check_sample
 from detseg.datasets.decoded_images import DecodedImages
 from detseg.datasets.sampler import SampleKey
+from detseg.datasets.target_checks import check_sample
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.masks import rasterize_all
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 TASKS: tuple[Task, ...] = ("detect", "segment", "keypoints", "classify")
 
 Sample = tuple[torch.Tensor, dict[str, torch.Tensor]]
-"""image uint8 [3, H, W] RGB, and its target; see :func:`detseg.datasets.check.check_sample`."""
+"""image uint8 [3, H, W] RGB, and its target; see :func:`detseg.datasets.target_checks.check_sample`."""
 
 
 class Dataset(torch.utils.data.Dataset[Sample]):

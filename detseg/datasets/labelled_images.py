@@ -11,8 +11,8 @@ import torch
 import torch.utils.data
 
 from detseg.classes import ClassMap
-from detseg.datasets.check import check_sample
 from detseg.datasets.sampler import SampleKey
+from detseg.datasets.target_checks import check_sample
 from detseg.errors import DataError
 from detseg.orientation import orient_image
 from detseg.preprocess import Preprocessing

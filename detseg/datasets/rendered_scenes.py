@@ -8,9 +8,9 @@ import torch.utils.data
 
 from detseg.classes import ClassMap
 from detseg.datasets.area import mask_areas
-from detseg.datasets.check import check_sample
 from detseg.datasets.dataset import Sample
 from detseg.datasets.sampler import SampleKey
+from detseg.datasets.target_checks import check_sample
 from detseg.masks import masks_to_boxes
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.scenes import SHAPE_FAMILIES, draw_scene

@@ -17,7 +17,7 @@ from detseg.engine.update import to_device
 from detseg.errors import DataError
 from detseg.features.store import FeatureStore, Sample, Target
 from detseg.models import Model
-from detseg.models.features import FrozenFeatures
+from detseg.models.frozen_features import FrozenFeatures
 from detseg.runtime.signals import StopRequest
 
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]

@@ -17,7 +17,7 @@ from detseg.datasets.packed_masks import PackedTarget
 from detseg.datasets.views import ViewKey
 from detseg.errors import DataError
 from detseg.models import Model
-from detseg.models.features import FrozenFeatures
+from detseg.models.frozen_features import FrozenFeatures
 
 Target = dict[str, Tensor]
 Sample = tuple[FrozenFeatures, Target]

@@ -12,7 +12,7 @@ from detseg.errors import DataError
 from detseg.models.backbones import BackboneSpec
 from detseg.models.base import FreezableModel
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
+from detseg.models.frozen_features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, image_name
 from detseg.models.padding import size_of
 from detseg.structures import ClassPrediction, FieldPredictions

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from detseg.models.backbones import BackboneSpec
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.fpn_detector import FpnDetector
+from detseg.models.frozen_features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of

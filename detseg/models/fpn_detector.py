@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detseg.models.base import FreezableModel
-from detseg.models.features import FrozenFeatures, Image, as_float, compute_features, split_inputs
+from detseg.models.frozen_features import FrozenFeatures, Image, as_float, compute_features, split_inputs
 from detseg.models.outputs import predict_by_padded_size
 from detseg.models.padding import FeatureMaps, SizeHW, size_of, stack_maps, stack_padded
 from detseg.structures import RawPrediction

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
-from detseg.models.features import FrozenFeatures, Image
+from detseg.models.frozen_features import FrozenFeatures, Image
 
 Target = Mapping[str, Any]
 

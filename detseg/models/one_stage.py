@@ -13,8 +13,8 @@ from torchvision.ops import box_iou
 
 from detseg.models.backbones import Stages
 from detseg.models.description import ModelDescription
-from detseg.models.features import FrozenFeatures, Image, split_inputs
 from detseg.models.fpn_detector import FpnDetector
+from detseg.models.frozen_features import FrozenFeatures, Image, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of

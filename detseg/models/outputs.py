@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
-from detseg.models.features import Image
+from detseg.models.frozen_features import Image
 from detseg.models.padding import SizeHW, by_padded_size, padded_hw
 from detseg.structures import RawPrediction
 

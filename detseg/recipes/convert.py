@@ -15,7 +15,7 @@ from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_land
 from detseg.annotations.formats.csv.write_labels import write_csv_labels
 from detseg.annotations.formats.cvat.write import write_cvat
 from detseg.annotations.formats.labelme.write import write_labelme
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.via.write import write_via
 from detseg.annotations.formats.voc.write import write_voc
 from detseg.annotations.formats.yolo.write import write_yolo

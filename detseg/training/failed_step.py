@@ -15,8 +15,8 @@ from detseg.checkpoints.tensor_file import read_tensor_file
 from detseg.engine.nonfinite import NotFinite
 from detseg.errors import DataError, in_file
 from detseg.models.base import FreezableModel
-from detseg.models.features import FrozenFeatures, Image
 from detseg.models.freeze import freeze
+from detseg.models.frozen_features import FrozenFeatures, Image
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.old_names import freeze_level
 from detseg.options import TrainConfig

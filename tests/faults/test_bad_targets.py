@@ -85,7 +85,7 @@ BAD_MASKS: dict[str, Callable[[], Target]] = {
 }
 GOOD = {"boxes in 0..1"}
 """Targets that train: a box within the first pixel may be correct, for an object cut at the corner of the image. A data
-set with only such boxes is rejected when it is read (annotations/plausible.py)."""
+set with only such boxes is rejected when it is read (annotations/plausibility.py)."""
 
 CELLS = 129
 

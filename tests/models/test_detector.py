@@ -14,7 +14,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detseg.errors import DataError
 from detseg.models import Detector, build_model, freeze
-from detseg.models.features import FrozenFeatures
+from detseg.models.frozen_features import FrozenFeatures
 from detseg.structures import RawPrediction
 
 RCNN = ["fasterrcnn_resnet18_fpn", "maskrcnn_resnet18_fpn"]

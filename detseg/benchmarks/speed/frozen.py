@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from detseg.benchmarks.speed.baseline import baseline_model
 from detseg.benchmarks.speed.drawn_samples import SimulatedRpn, Target, drawn_samples
 from detseg.benchmarks.speed.interleaved_timing import Comparison, time_interleaved
+from detseg.benchmarks.speed.torchvision_model import baseline_model
 from detseg.classes import ClassMap
 from detseg.engine.optim import build_optimizer
 from detseg.engine.train import train_one_epoch

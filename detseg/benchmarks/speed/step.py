@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from detseg.benchmarks.speed.baseline import baseline_model
 from detseg.benchmarks.speed.drawn_samples import SimulatedRpn, drawn_samples
 from detseg.benchmarks.speed.interleaved_timing import Comparison, time_interleaved
+from detseg.benchmarks.speed.torchvision_model import baseline_model
 from detseg.classes import ClassMap
 from detseg.engine.optim import build_optimizer
 from detseg.engine.train import train_steps

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.columns import InstanceColumns
+from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.coco.ids import checked_annotations, checked_categories, checked_images, without_group
 from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
-from detseg.annotations.frame import Frame, is_stored_frame
 from detseg.annotations.image_files import find_image_files, first_few, read_headers
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog

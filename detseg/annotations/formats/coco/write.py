@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from detseg.annotations.coordinate_frame import Frame
 from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.shared.writing import image_names
-from detseg.annotations.formats.shared.written import WriteResult
-from detseg.annotations.frame import Frame
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.shared.writing import image_names, note_images, written_instances
-from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError

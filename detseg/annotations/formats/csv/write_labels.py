@@ -10,7 +10,7 @@ import numpy as np
 
 from detseg.annotations.formats.csv.labels import ONLY_COLUMN, label_columns
 from detseg.annotations.formats.shared.output_paths import new_folder
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.groups import file_name, first_names
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.repair_log import RepairLog

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.shared.writing import (
     differs_from_outline,
     image_names,
@@ -18,7 +19,6 @@ from detseg.annotations.formats.shared.writing import (
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record

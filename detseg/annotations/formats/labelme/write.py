@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.shared.writing import (
     check_distinct_stems,
     differs_from_outline,
@@ -19,7 +20,6 @@ from detseg.annotations.formats.shared.writing import (
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.coordinate_frame import Frame
 from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
-from detseg.annotations.frame import Frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation

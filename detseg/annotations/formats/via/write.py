@@ -6,13 +6,13 @@ import os
 from typing import Any
 
 from detseg.annotations.formats.shared.output_paths import new_folder
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.shared.writing import (
     differs_from_outline,
     image_names,
     note_images,
     written_instances,
 )
-from detseg.annotations.formats.shared.written import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.masks import segmentation_box

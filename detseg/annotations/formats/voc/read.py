@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
 from detseg.annotations.formats.voc.lists import read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
-from detseg.annotations.frame import Frame, is_stored_frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.repair_log import RepairLog

@@ -11,10 +11,10 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.coordinate_frame import Frame
 from detseg.annotations.formats.shared.output_paths import image_names, new_folder
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.voc.xml import EXACT
-from detseg.annotations.frame import Frame
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError

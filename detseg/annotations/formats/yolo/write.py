@@ -11,7 +11,7 @@ import numpy.typing as npt
 import yaml
 
 from detseg.annotations.formats.shared.output_paths import image_names, new_folder
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.errors import DataError

@@ -19,7 +19,7 @@ from detseg.annotations.formats.cvat.read import find_cvat, read_cvat
 from detseg.annotations.formats.cvat.write import write_cvat
 from detseg.annotations.formats.labelme.read import find_labelme, read_labelme
 from detseg.annotations.formats.labelme.write import write_labelme
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.via.read import find_via, read_via
 from detseg.annotations.formats.via.write import write_via
 from detseg.annotations.listing import list_files

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.voc.read import find_voc, read_voc
 from detseg.annotations.formats.voc.write import write_voc
 from detseg.annotations.listing import list_files

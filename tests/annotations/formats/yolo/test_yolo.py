@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.written import WriteResult
+from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.yolo.read import find_yolo, read_yolo
 from detseg.annotations.formats.yolo.write import write_yolo
 from detseg.annotations.listing import list_files

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.plausible import check_plausible
+from detseg.annotations.plausibility import check_plausible
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 
