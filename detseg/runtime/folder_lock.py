@@ -23,6 +23,9 @@ HEARTBEAT = 30.0
 STALE = 300.0
 """Seconds after which a lock without a heartbeat belongs to nobody."""
 
+UNWRITTEN = 10.0
+"""Seconds after which a lock file without content belongs to nobody: its process ended before it wrote the content."""
+
 SETTLE = 0.2
 """Seconds between taking over a stale lock and looking whether another process did the same."""
 
@@ -49,7 +52,7 @@ class FolderLock:
             OSError: the lock file cannot be written.
         """
         try:
-            self._write(os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            self._create()
         except FileExistsError:
             self._take_over()
         self._thread = threading.Thread(target=self._beat, daemon=True, name="folder lock")
@@ -81,7 +84,24 @@ class FolderLock:
     ) -> None:
         self.release()
 
-    def _write(self, flags: int) -> None:
+    def _create(self) -> None:
+        """Create the lock file with its content in one step where the file system has hard links.
+
+        Raises:
+            FileExistsError: there is one.
+        """
+        temporary = self.path.with_name(f"{LOCK}.{self._token}")
+        self._write(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links
+            self._write(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _write(self, path: Path, flags: int) -> None:
         content = {
             "token": self._token,
             "host": platform.node(),
@@ -89,9 +109,11 @@ class FolderLock:
             "process_start": _process_start(os.getpid()),
             "start": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        descriptor = os.open(self.path, flags, 0o666)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            os.write(descriptor, json.dumps(content).encode())
+        finally:
+            os.close(descriptor)
 
     def _owner(self) -> dict[str, Any]:
         """The content of the lock file; empty if there is none, or if it is being written."""
@@ -110,7 +132,7 @@ class FolderLock:
         owner = self._owner()
         if not _is_stale(self.path, owner):
             raise DataError(_in_use(self.path.parent, owner))
-        self._write(os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        self._write(self.path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         time.sleep(SETTLE)  # of several processes that take it over, the last one to write has it
         owner = self._owner()
         if owner.get("token") != self._token:
@@ -138,7 +160,7 @@ def _is_stale(path: Path, owner: dict[str, Any]) -> bool:
         age = time.time() - path.stat().st_mtime
     except FileNotFoundError:
         return True
-    if age > STALE:
+    if age > (STALE if owner else UNWRITTEN):
         return True
     if owner.get("host") != platform.node() or not isinstance(owner.get("process"), int):
         return False

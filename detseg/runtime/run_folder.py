@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.errors import DataError
-from detseg.runtime.folder_lock import FolderLock
+from detseg.runtime.folder_lock import LOCK, FolderLock
+
+LEFTOVERS = (".*.tmp", ".*.spare", f"{LOCK}.*")
+"""Temporary files of atomic writes, of the rotation and of the lock, which only a killed process leaves."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,17 @@ def new_run_folder(output: str | None, base: Path) -> RunFolder:
 def locked(folder: Path) -> Iterator[FolderLock]:
     """Create a folder if it does not exist and lock it for the block; remove it at the end if it is empty.
 
+    Temporary files of processes that were killed are removed.
+
     Raises:
         DataError: another process uses it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FolderLock(folder) as lock:
+            for pattern in LEFTOVERS:
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
             yield lock
     finally:
         with suppress(OSError):  # it contains files, or was removed

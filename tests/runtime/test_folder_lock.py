@@ -16,7 +16,7 @@ import pytest
 
 from detseg.errors import DataError
 from detseg.runtime import folder_lock
-from detseg.runtime.folder_lock import LOCK, STALE, FolderLock
+from detseg.runtime.folder_lock import LOCK, STALE, UNWRITTEN, FolderLock
 from detseg.runtime.run_folder import RunFolder, locked, new_run_folder
 
 
@@ -81,6 +81,20 @@ def test_a_lock_that_is_just_being_written_is_not_stale(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("")
     with pytest.raises(DataError, match="is in use"):
         FolderLock(tmp_path).acquire()
+    os.utime(tmp_path / LOCK, (time.time() - UNWRITTEN - 5,) * 2)
+    FolderLock(tmp_path).acquire()
+
+
+def test_file_systems_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    with locked(tmp_path / "run"):
+        with pytest.raises(DataError, match="is in use"):
+            FolderLock(tmp_path / "run").acquire()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [LOCK]
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_heartbeat_touches_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,3 +176,11 @@ def test_the_run_of_a_checkpoint_file(tmp_path: Path) -> None:
     assert [path.name for path in names] == [
         "last-2.safetensors", "evaluate-val", "confusion-colour.png", "confusion.png",
     ]  # fmt: skip
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    left = [".last.safetensors.x1.tmp", ".last.safetensors.spare", f"{LOCK}.abc"]
+    for name in [*left, "last.safetensors", ".hidden"]:
+        (tmp_path / name).write_bytes(b"x")
+    with locked(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", ".hidden", LOCK}
