@@ -103,9 +103,9 @@ class FreezableModel(nn.Module, ABC):
     def last_layers(self) -> tuple[str, ...]:
         """Return the names of the output layers for classes, boxes, masks and keypoints, often randomly initialized."""
 
+    @abstractmethod
     def loss_names(self) -> tuple[str, ...]:
         """Return the names of the losses in training mode, with the current frozen parts."""
-        raise NotImplementedError(f"{type(self).__name__} does not list its losses")
 
     def is_last_parameter(self, name: str) -> bool:
         """Return whether this parameter belongs to the output layers; for optimizer parameter groups."""

@@ -14,7 +14,7 @@ Classify = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def colour_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write class folders of red, green and blue images, six of each colour."""
+    """Write class folders of red, green and blue images: frames of four films, six of each colour."""
     root = tmp_path_factory.mktemp("colour_folders") / "data"
     rng = np.random.default_rng(0)
     for channel, name in enumerate(("blue", "green", "red")):
@@ -22,7 +22,7 @@ def colour_folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(6):
             image = rng.integers(0, 100, (40, 48, 3)).astype(np.uint8)
             image[..., channel] += 120
-            cv2.imwrite(str(root / name / f"{name}_{index}.png"), image)
+            cv2.imwrite(str(root / name / f"film{index % 4}_{name}_{index}.png"), image)
     return root
 
 

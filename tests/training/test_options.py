@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
@@ -18,20 +16,6 @@ from detseg.cli import main
 pytestmark = pytest.mark.usefixtures("no_images")
 
 RATE = 1e-3
-
-
-@pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write class folders of red, green and blue images: frames of four films, six of each colour."""
-    root = tmp_path_factory.mktemp("colours") / "data"
-    rng = np.random.default_rng(0)
-    for channel, name in enumerate(("blue", "green", "red")):
-        (root / name).mkdir(parents=True)
-        for index in range(6):
-            image = rng.integers(0, 100, (40, 48, 3)).astype(np.uint8)
-            image[..., channel] += 120
-            cv2.imwrite(str(root / name / f"film{index % 4}_{name}_{index}.png"), image)
-    return root
 
 
 def classify(data: Path | None, output: Path, *options: str) -> int:
@@ -61,73 +45,77 @@ def files(run: Path) -> dict[str, set[str]]:
     ],
 )
 def test_schedules_and_optimizers(
-    options: tuple[str, ...], factors: list[float], colours: Path, tmp_path: Path, rows: Any
+    options: tuple[str, ...], factors: list[float], colour_folders: Path, tmp_path: Path, rows: Any
 ) -> None:
     run = tmp_path / "run"
-    assert classify(colours, run, "--epochs", "2", "--warmup-steps", "0", *options) == 0
+    assert classify(colour_folders, run, "--epochs", "2", "--warmup-steps", "0", *options) == 0
     assert rates(run) == pytest.approx([RATE * factor for factor in factors], rel=1e-6)
     assert ("val_loss" in rows(run)[0]) == ("--no-val-loss" not in options)
 
 
-def test_patience_stops_early(colours: Path, tmp_path: Path, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patience_stops_early(
+    colour_folders: Path, tmp_path: Path, rows: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--epochs", "4", "--lr", "1e-9", "--schedule", "constant", "--no-val-loss")
-    assert classify(colours, tmp_path / "run", *options, "--patience", "1") == 0
+    assert classify(colour_folders, tmp_path / "run", *options, "--patience", "1") == 0
     assert "stopped early" in capsys.readouterr().out
     assert len(rows(tmp_path / "run")) == 2  # the weights do not change, so the second epoch is no better
-    assert classify(colours, tmp_path / "control", *options) == 0
+    assert classify(colour_folders, tmp_path / "control", *options) == 0
     assert len(rows(tmp_path / "control")) == 4
 
 
-def test_evaluations_after_some_epochs(colours: Path, tmp_path: Path, rows: Any) -> None:
+def test_evaluations_after_some_epochs(colour_folders: Path, tmp_path: Path, rows: Any) -> None:
     """Evaluate every second epoch and the last; early stopping uses no other."""
     options = ("--epochs", "5", "--lr", "1e-9", "--schedule", "constant", "--eval-epochs", "2")
-    assert classify(colours, tmp_path / "run", *options) == 0
+    assert classify(colour_folders, tmp_path / "run", *options) == 0
     epoch_rows = rows(tmp_path / "run")
     assert [row["epoch"] for row in epoch_rows if "accuracy" in row] == [1, 3, 4]
     assert [row["epoch"] for row in epoch_rows if "val_loss" in row] == [1, 3, 4]
     assert all("train_loss" in row for row in epoch_rows)
-    assert classify(colours, tmp_path / "patience", *options, "--patience", "1") == 0
+    assert classify(colour_folders, tmp_path / "patience", *options, "--patience", "1") == 0
     assert len(rows(tmp_path / "patience")) == 4  # the first evaluation, and one that is no better
-    assert classify(colours, tmp_path / "control", *options[:-2]) == 0
+    assert classify(colour_folders, tmp_path / "control", *options[:-2]) == 0
     assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [0, 1, 2, 3, 4]
 
 
-def test_groups_stay_in_one_split(colours: Path, tmp_path: Path) -> None:
+def test_groups_stay_in_one_split(colour_folders: Path, tmp_path: Path) -> None:
     def films(run: Path) -> list[set[str]]:
         return [{name.split("_")[0] for name in names} for names in files(run).values()]
 
     grouped, ungrouped = tmp_path / "grouped", tmp_path / "ungrouped"
-    assert classify(colours, grouped, "--epochs", "1", "--split", "group", "--group", "(film[0-9])") == 0
+    assert classify(colour_folders, grouped, "--epochs", "1", "--split", "group", "--group", "(film[0-9])") == 0
     train, val = films(grouped)
     assert not train & val
-    assert classify(colours, ungrouped, "--epochs", "1") == 0
+    assert classify(colour_folders, ungrouped, "--epochs", "1") == 0
     train, val = films(ungrouped)
     assert train & val  # control: without groups films are divided
 
 
-def test_subset_and_split_file(colours: Path, tmp_path: Path) -> None:
+def test_subset_and_split_file(colour_folders: Path, tmp_path: Path) -> None:
     first, again, small = (tmp_path / name for name in ("first", "again", "small"))
-    assert classify(colours, first, "--epochs", "1", "--val", "0.3", "--seed", "5") == 0
-    assert classify(colours, again, "--epochs", "1", "--split-file", str(first / "split.json")) == 0
+    assert classify(colour_folders, first, "--epochs", "1", "--val", "0.3", "--seed", "5") == 0
+    assert classify(colour_folders, again, "--epochs", "1", "--split-file", str(first / "split.json")) == 0
     assert files(again) == files(first)
-    assert classify(colours, small, "--epochs", "1", "--val", "0.3", "--seed", "5", "--subset", "6") == 0
+    assert classify(colour_folders, small, "--epochs", "1", "--val", "0.3", "--seed", "5", "--subset", "6") == 0
     assert len(files(small)["train"]) == 6
     assert files(small)["train"] < files(first)["train"]
     assert files(small)["val"] == files(first)["val"]
 
 
-def test_a_test_split_is_evaluated_on_request(colours: Path, tmp_path: Path) -> None:
+def test_a_test_split_is_evaluated_on_request(colour_folders: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    assert classify(colours, run, "--epochs", "1", "--test", "0.2") == 0
+    assert classify(colour_folders, run, "--epochs", "1", "--test", "0.2") == 0
     assert {name: len(names) for name, names in files(run).items()} == {"train": 10, "val": 4, "test": 4}
     assert main(["evaluate", str(run), "--split", "test", "--device", "cpu", "--output", str(tmp_path / "test")]) == 0
     assert json.loads((tmp_path / "test/metrics.json").read_text())["images"] == 4
 
 
-def test_options_from_a_file(colours: Path, tmp_path: Path, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_from_a_file(
+    colour_folders: Path, tmp_path: Path, rows: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "run.toml"
     file.write_text(
-        f'data = "{colours}"\nepochs = 2\nschedule = "constant"\nwarmup_steps = 0\nclasses = ["red", "blue"]\n'
+        f'data = "{colour_folders}"\nepochs = 2\nschedule = "constant"\nwarmup_steps = 0\nclasses = ["red", "blue"]\n'
     )
     run = tmp_path / "run"
     assert classify(None, run, "--config", str(file), "--epochs", "1") == 0
@@ -143,9 +131,9 @@ def test_options_from_a_file(colours: Path, tmp_path: Path, rows: Any, capsys: p
     assert "epoch" in capsys.readouterr().err
 
 
-def test_a_frozen_part_does_not_change(colours: Path, tmp_path: Path) -> None:
+def test_a_frozen_part_does_not_change(colour_folders: Path, tmp_path: Path) -> None:
     def weights(name: str, *options: str) -> dict[str, torch.Tensor]:
-        assert classify(colours, tmp_path / name, "--schedule", "constant", "--no-val-loss", *options) == 0
+        assert classify(colour_folders, tmp_path / name, "--schedule", "constant", "--no-val-loss", *options) == 0
         return load_checkpoint(tmp_path / name / "last.safetensors").weights
 
     def differ(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> set[str]:
@@ -189,9 +177,9 @@ def test_a_frozen_rpn_and_trainable_layers(
     ],
 )
 def test_bad_options_print_one_line_and_create_no_folder(
-    options: tuple[str, ...], expected: str, colours: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], expected: str, colour_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert classify(colours, tmp_path / "run", "--epochs", "1", *options) == 1
+    assert classify(colour_folders, tmp_path / "run", "--epochs", "1", *options) == 1
     error = capsys.readouterr().err
     assert expected in error
     assert error.count("\n") == 1
