@@ -195,7 +195,7 @@ def terminal() -> Reporter:
 
 
 def silent() -> Reporter:
-    """Return a reporter that shows nothing."""
+    """Return a reporter that shows nothing. Readers of data still show progress bars on stderr if it is a terminal."""
     return Reporter()
 
 
