@@ -21,6 +21,7 @@ from detseg.options import (
     PretrainConfig,
     TrainConfig,
 )
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import EXIT_CODE, Interrupted
 from detseg.version import __version__
 
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     config = parse(command, rest)
     try:
-        return _run(command, config)
+        return _run(command, config, terminal())
     except Interrupted as interrupted:
         print(f"detseg {command}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
@@ -143,35 +144,35 @@ def _read_toml(
     return values, notices
 
 
-def _run(command: str, config: Any) -> int:
+def _run(command: str, config: Any, reporter: Reporter) -> int:
     if command == "train":
         from detseg.recipes.train import train
 
-        train(config)
+        train(config, reporter=reporter)
     elif command == "pretrain":
         from detseg.recipes.pretrain import pretrain
 
-        pretrain(config)
+        pretrain(config, reporter=reporter)
     elif command == "evaluate":
         from detseg.recipes.evaluate import evaluate
 
-        evaluate(config)
+        evaluate(config, reporter=reporter)
     elif command == "predict":
         from detseg.recipes.predict import predict
 
-        return 1 if predict(config).failed else 0
+        return 1 if predict(config, reporter=reporter).failed else 0
     elif command == "convert":
         from detseg.recipes.convert import convert
 
-        convert(config)
+        convert(config, reporter=reporter)
     elif command == "benchmark":
         from detseg.benchmarks.run import run_benchmark
 
-        run_benchmark(config)
+        run_benchmark(config, reporter=reporter)
     else:
         from detseg.recipes.inspect import inspect
 
-        inspect(config)
+        inspect(config, reporter=reporter)
     return 0
 
 

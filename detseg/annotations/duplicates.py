@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
+from detseg.runtime.reporter import progress
 
 
 def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str]]:
@@ -30,7 +29,7 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
                 by_length.setdefault(path.stat().st_size, []).append((split, file_name(table, row), path))
     suspects = [same for same in by_length.values() if len({split for split, _, _ in same}) > 1]
     by_content: dict[bytes, list[tuple[str, str]]] = {}
-    for split, name, path in tqdm([file for same in suspects for file in same], "comparing files", disable=None):
+    for split, name, path in progress([file for same in suspects for file in same], "comparing files"):
         try:
             digest = hashlib.sha256(path.read_bytes()).digest()
         except OSError:

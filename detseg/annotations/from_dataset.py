@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.table import AnnotationTable
@@ -17,6 +16,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema, unnamed
 from detseg.masks import mask_to_rle
+from detseg.runtime.reporter import progress
 from detseg.structures import RLE
 
 
@@ -46,7 +46,7 @@ def table_from_dataset(dataset: UserDataset, class_map: ClassMap | None = None) 
     """
     source = type(dataset).__name__
     samples = []
-    for index in tqdm(range(len(dataset)), desc=f"{source}: annotations", disable=None):
+    for index in progress(range(len(dataset)), f"{source}: annotations"):
         samples.append(_read_sample(dataset[index], f"{source}[{index}]"))
     if class_map is None:
         largest = max((int(sample.columns["labels"].max(initial=0)) for sample in samples), default=0)

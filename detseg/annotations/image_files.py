@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tqdm import tqdm
-
 from detseg.errors import DataError
 from detseg.images import ImageHeader, read_header
+from detseg.runtime.reporter import progress
 
 NAMED = 5
 """Number of file names listed in a message."""
@@ -135,7 +134,7 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
             return str(error)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(tqdm(pool.map(read, names), total=len(names), desc=f"{source}: image sizes", disable=None))
+        results = list(progress(pool.map(read, names), f"{source}: image sizes", total=len(names)))
     broken = [f"{name} ({header})" for name, header in zip(names, results, strict=True) if isinstance(header, str)]
     if broken:
         raise DataError(

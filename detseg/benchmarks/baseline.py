@@ -19,13 +19,14 @@ from detseg.models.build import architecture_of
 from detseg.options import BenchmarkConfig, TrainConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.training.fit import fit
 from detseg.training.metrics_log import Row, read_rows
 
 
-def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
-    """Train both implementations once per seed, one after the other, and print mean and range of AP and minutes.
+def benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train both implementations once per seed, one after the other, and report mean and range of AP and minutes.
 
     Both are evaluated by the same evaluator on the same validation images after the last epoch, so that neither
     benefits from selecting an epoch. All seeds share one split. The last column is the fairest one: minutes until the
@@ -56,10 +57,11 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             "backbone) and --weights FILE, a classification state dict, or none"
         )
     options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
-    table, rows = load_table(config), []
+    reporter, table, rows = reporter or terminal(), load_table(config), []
     for seed in config.seeds or (0, 1, 2):
         folder, start = output / f"detseg-{seed}", time.perf_counter()
-        run = fit(TrainConfig(**options | {"seed": seed, "output": str(folder), "split_file": _split_file(output)}))
+        run_options = {"seed": seed, "output": str(folder), "split_file": _split_file(output)}
+        run = fit(TrainConfig(**options | run_options), reporter=reporter)
         wall_seconds = time.perf_counter() - start
         splits = read_split(table, RunFolder(folder).split)
         epochs = read_rows(RunFolder(folder).metrics_log, run.config.epochs or 0)
@@ -74,13 +76,14 @@ def benchmark(config: BenchmarkConfig) -> dict[str, Any]:
             batch_size=run.config.batch_size or 1,
             seed=seed,
             device=pick_device(run.config.device),
+            reporter=reporter,
         )
         baseline = metrics.scalars()
         seconds = sum(len(splits["train"]) / row["images_per_second"] for row in epochs)
         rows.append(_row("detseg", seed, epochs[-1], seconds, seconds_to(baseline["bbox_AP"], epochs, wall_seconds)))
         rows.append(_row("torchvision baseline", seed, baseline, baseline_seconds, baseline_seconds))
         write_json(output / "benchmark.json", rows)  # each seed takes minutes: save the results so far
-    print("\n".join(_table(rows)))
+    reporter.lines(_table(rows))
     return {"rows": rows}
 
 

@@ -11,7 +11,6 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.ops import MultiScaleRoIAlign
-from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable
 from detseg.boxes import xywh_to_xyxy
@@ -20,6 +19,7 @@ from detseg.engine.evaluate import Metrics, evaluate
 from detseg.images import decode_image
 from detseg.metrics import CocoEvaluator
 from detseg.models import read_state_dict
+from detseg.runtime.reporter import Reporter, terminal
 
 
 class BaselineDataset(torch.utils.data.Dataset[Any]):
@@ -81,9 +81,11 @@ def train_baseline(
     seed: int,
     device: torch.device,
     lr_per_image: float = 0.004,
+    reporter: Reporter | None = None,
 ) -> tuple[Metrics, float]:
     """Train with SGD (momentum 0.9, weight decay 1e-4) and a one-cycle schedule with warm-up. Returns the metrics of
     the last epoch and the seconds of training."""
+    reporter = reporter or terminal()
     torch.manual_seed(seed)
     model = baseline_detector(backbone_name, weights, train.class_map.num_classes, image_size).to(device)
     loader = DataLoader(BaselineDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
@@ -94,7 +96,7 @@ def train_baseline(
     model.train()
     start = time.perf_counter()
     for epoch in range(epochs):
-        for images, targets in tqdm(loader, desc=f"baseline epoch {epoch}", disable=None, leave=False):
+        for images, targets in reporter.progress(loader, f"baseline epoch {epoch}", total=len(loader)):
             moved = [{key: value.to(device) for key, value in target.items()} for target in targets]
             loss = sum(model([image.to(device) for image in images], moved).values())
             optimizer.zero_grad()
@@ -103,4 +105,5 @@ def train_baseline(
             schedule.step()
     seconds = time.perf_counter() - start
     val_loader = DataLoader(BaselineDataset(val, False), batch_size, collate_fn=collate_fn)
-    return evaluate(model, val_loader, device, evaluator=CocoEvaluator(val, iou_types=("bbox",))), seconds
+    evaluator = CocoEvaluator(val, iou_types=("bbox",))
+    return evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter), seconds

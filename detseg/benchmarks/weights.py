@@ -24,6 +24,7 @@ from detseg.options_text import to_flags
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.training.choices import DEMO
 from detseg.training.fit import fit
@@ -84,8 +85,8 @@ class Key:
         return f"{self.arm.replace(' ', '-')}-{self.budget:g}min-{self.seed}"
 
 
-def transfer(config: BenchmarkConfig) -> dict[str, Any]:
-    """Train every arm for every budget of minutes and every seed; print mean and range of the last epochs' metrics.
+def transfer(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Train every arm for every budget of minutes and every seed; report mean and range of the last epochs' metrics.
 
     All runs share one split. Each is written to transfer.json when it ends, with transfer.md as a table. A later call
     with the same output runs only the missing runs and resumes an interrupted one.
@@ -94,6 +95,7 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
         DataError: options that the arms set themselves, or an output that was started with other options.
     """
     check(config)
+    reporter = reporter or terminal()
     output = Path(config.output or "transfer")
     table = load_table(config)
     task = _task(config, table)
@@ -102,9 +104,9 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
     file = output / "transfer.json"
     for name, arm in arms.items():  # raises for bad weights before anything is written or trained
         create_model(arm.model, table.class_map, weights=arm.weights, label_fields=table.label_fields)
-        print(f"arm {name}: {arm.model}, weights {arm.weights}, freeze {arm.freeze}")
+        reporter.line(f"arm {name}: {arm.model}, weights {arm.weights}, freeze {arm.freeze}")
     lr = "its default learning rate" if common["lr"] is None else f"lr {common['lr']:g}"
-    print(f"all arms: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
+    reporter.line(f"all arms: {common['optimizer']}, {lr}, {common['schedule']}, image size {common['image_size']}")
     saved = _load_or_create(file, config)
     finished: list[dict[str, Any]] = saved["rows"]
     split_file = RunFolder(output).split
@@ -118,14 +120,15 @@ def transfer(config: BenchmarkConfig) -> dict[str, Any]:
         for arm in arms  # innermost, so that an interrupted comparison has an equal number of runs of each arm
     ]
     missing = [key for key in keys if key not in {_key(row) for row in finished}]
-    print(f"{len(missing)} of {len(keys)} runs to do, {sum(key.budget for key in missing):g} minutes of training")
+    minutes = sum(key.budget for key in missing)
+    reporter.line(f"{len(missing)} of {len(keys)} runs to do, {minutes:g} minutes of training")
     for key in missing:
-        print(f"\n== {key.arm}, {key.budget:g} minutes, seed {key.seed}")
-        row = _run(key, arms[key.arm], common, output, task)
+        reporter.line(f"\n== {key.arm}, {key.budget:g} minutes, seed {key.seed}")
+        row = _run(key, arms[key.arm], common, output, task, reporter)
         finished.append(row)
         write_json(file, saved)
         _report(output, saved, task)
-    print("\n" + "\n".join(_report(output, saved, task)))
+    reporter.lines(["", *_report(output, saved, task)])
     return {"rows": finished}
 
 
@@ -213,11 +216,11 @@ def _task(config: BenchmarkConfig, table: AnnotationTable) -> str:
     return task
 
 
-def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) -> dict[str, Any]:
+def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str, reporter: Reporter) -> dict[str, Any]:
     """Train one arm; returns its row."""
     folder = output / key.folder
     if (RunFolder(folder).last).exists():  # interrupted
-        run = fit(TrainConfig(resume=str(folder), device=common["device"]))
+        run = fit(TrainConfig(resume=str(folder), device=common["device"]), reporter=reporter)
     else:
         split_file = str(RunFolder(output).split)  # already reduced to the --subset
         run_options = {
@@ -228,7 +231,8 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str) ->
             "subset": None,
         }
         run = fit(
-            TrainConfig(**common | run_options | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze})
+            TrainConfig(**common | run_options | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze}),
+            reporter=reporter,
         )
     assert run.config.epochs is not None
     rows = read_rows(RunFolder(folder).metrics_log, run.config.epochs)

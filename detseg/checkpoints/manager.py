@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from detseg.checkpoints.checkpoint import Position, save_checkpoint
 from detseg.checkpoints.rotation import rotate
@@ -18,6 +17,7 @@ from detseg.engine.ema import Ema, is_finite
 from detseg.engine.precision import Precision
 from detseg.engine.train import EpochTotals
 from detseg.errors import DataError
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 
 PAUSES = (1.0, 4.0, 10.0)
@@ -48,7 +48,7 @@ class CheckpointManager:
     """Writes ``last.safetensors`` of a run and keeps the previous checkpoints.
 
     If a checkpoint cannot be written (disk full, quota, I/O error), the run continues: the last valid one stays, a
-    warning is printed, and the next one is written when it is due. Only the final checkpoint of a run is retried.
+    warning is reported, and the next one is written when it is due. Only the final checkpoint of a run is retried.
     """
 
     def __init__(
@@ -62,10 +62,12 @@ class CheckpointManager:
         ema: Ema | None = None,
         precision: Precision | None = None,
         data: dict[str, Any] | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         self.folder, self.model, self.optimizer = folder, model, optimizer
         self.every, self.keep = every, keep
         self.ema, self.precision, self.data = ema, precision, data
+        self.reporter = reporter or terminal()
         self._saved_at = time.monotonic()
 
     def is_due(self, position: Position) -> bool:
@@ -84,7 +86,7 @@ class CheckpointManager:
             )
 
     def save(self, position: Position, totals: Sequence[EpochTotals], *, retry: bool = False) -> None:
-        """Write the state of the run; print a warning if that fails.
+        """Write the state of the run; report a warning if that fails.
 
         Args:
             totals: totals of the current epoch, one for each process.
@@ -102,7 +104,7 @@ class CheckpointManager:
                 if pause is None and retry:
                     raise
                 next_try = f"retrying in {pause:g} s" if pause else "the next one will be written when it is due"
-                tqdm.write(
+                self.reporter.warning(
                     f"warning: step {position.step} was not saved ({error}); the previous checkpoint is intact, "
                     f"{next_try}"
                 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
 from detseg.annotations.duplicates import shared_content
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.doctor.findings import Finding
 from detseg.errors import DataError
 from detseg.images import decode_image
+from detseg.runtime.reporter import progress
 
 THREADS = 4
 """Decoders release the GIL; each thread holds one full image in memory."""
@@ -27,7 +27,7 @@ def inspect_images(table: AnnotationTable) -> list[Finding]:
     records = {record.path: record for record in reversed(list(_file_records(table)))}
     ordered = list(reversed(records.values()))
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(tqdm(pool.map(_inspect, ordered), "decoding images", total=len(ordered), disable=None))
+        results = list(progress(pool.map(_inspect, ordered), "decoding images", total=len(ordered)))
     return [*(finding for finding in results if finding is not None), *_in_two_splits(table)]
 
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
 
 from detseg.engine.evaluator import evaluator_for_dataset
 from detseg.engine.update import to_device, weighted
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.runtime.processes import Processes
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest
 
@@ -58,6 +58,7 @@ def evaluate(
     evaluator: Evaluator | None = None,
     stop_request: StopRequest | None = None,
     processes: Processes | None = None,
+    reporter: Reporter | None = None,
 ) -> Metrics:
     """Run ``model`` in eval mode over ``data_loader`` and compute metrics. The model's mode is restored.
 
@@ -65,20 +66,21 @@ def evaluate(
         model: ``model(images)`` returns one prediction per image: this project's models, or torchvision's detectors.
         evaluator: called with ``update(targets, outputs)`` for each batch and ``compute()`` at the end. Without one, it
             is chosen for ``data_loader.dataset`` (which must not augment; see ``evaluator_for_dataset``), and the table
-            of results is printed, as in torchvision's reference script.
+            of results is reported, as in torchvision's reference script.
         stop_request: checked between two batches; a pending request is raised there as Interrupted.
         processes: processes that share the images (the loader of each has a different subset). All of them return the
             same metrics, over all images, which do not depend on the number of processes.
+        reporter: shows the progress, and the table if ``evaluator`` is None; the terminal by default.
     """
     device = torch.device(device)
-    processes, stop_request = processes or Processes(), stop_request or StopRequest()
+    processes, stop_request, reporter = processes or Processes(), stop_request or StopRequest(), reporter or terminal()
     active_evaluator: Evaluator = evaluator_for_dataset(data_loader.dataset) if evaluator is None else evaluator
     was_training = model.training
     model.eval()
     try:
         batches = stop_request.interruptible(iter(data_loader), processes.world == 1)
         count = len(data_loader)
-        for images, targets in tqdm(batches, desc="evaluate", total=count, unit="batch", disable=None, leave=False):
+        for images, targets in reporter.progress(batches, "evaluate", total=count, unit="batch"):
             images, _ = to_device(images, [], device)
             active_evaluator.update(targets, model(images))
     finally:
@@ -87,7 +89,7 @@ def evaluate(
         _merge_predictions(active_evaluator, processes, len(data_loader.dataset))  # type: ignore[arg-type]
     metrics = active_evaluator.compute()
     if evaluator is None:
-        print("\n".join(metrics.lines()))
+        reporter.metrics("", metrics.to_dict(), "\n".join(metrics.lines()))
     return metrics
 
 
@@ -112,6 +114,7 @@ def validation_loss(
     loss_weights: Mapping[str, float] | None = None,
     stop_request: StopRequest | None = None,
     processes: Processes | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, float]:
     """Mean over images of each loss term and their sum ("loss"), without gradients; the model is not changed.
 
@@ -120,16 +123,17 @@ def validation_loss(
 
     Args:
         loss_weights: name of a term -> its factor in the sum; 1 for other terms. The terms are returned without it.
+        reporter: shows the progress; the terminal by default.
     """
     device = torch.device(device)
-    processes, stop_request = processes or Processes(), stop_request or StopRequest()
+    processes, stop_request, reporter = processes or Processes(), stop_request or StopRequest(), reporter or terminal()
     loss_sums: dict[str, float] = {}
     images_seen = 0
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), losses_in_eval_mode(model):
         batches = stop_request.interruptible(iter(data_loader), processes.world == 1)
         count = len(data_loader)
-        progress = tqdm(batches, desc="validation loss", total=count, unit="batch", disable=None, leave=False)
+        progress = reporter.progress(batches, "validation loss", total=count, unit="batch")
         for index, (images, targets) in enumerate(progress):
             torch.manual_seed(derive_seed(seed, processes.rank + index * processes.world))
             images, targets = to_device(images, targets, device)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from detseg.engine.correct_counts import Counts, add_counts
 from detseg.engine.ema import Ema
@@ -18,6 +17,7 @@ from detseg.engine.precision import Precision, as_precision
 from detseg.engine.update import Update
 from detseg.errors import DataError
 from detseg.runtime.processes import Processes
+from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest
 
@@ -123,6 +123,7 @@ def train_one_epoch(
     accumulate: int = 1,
     precision: PrecisionName | Precision | None = None,
     ema: Ema | None = None,
+    reporter: Reporter | None = None,
 ) -> EpochStats:
     """Train ``model`` for one epoch.
 
@@ -143,6 +144,7 @@ def train_one_epoch(
             starts each epoch with the default loss scale of "fp16"; a :class:`Precision` that is passed in every
             epoch keeps its scale. Weights stay float32.
         ema: moving average of the weights, updated after each step; create it once, before the first epoch.
+        reporter: shows the progress; the terminal by default.
 
     Raises:
         DataError: ``accumulate`` is below 1, or ``precision`` is not one of these names.
@@ -154,23 +156,22 @@ def train_one_epoch(
     step_count = -(-len(data_loader) // accumulate)
     if scheduler is None and epoch == 0:
         scheduler = _reference_warmup(optimizer, step_count)
+    reporter = reporter or terminal()
     totals, start_time = EpochTotals(), time.perf_counter()
     steps = train_steps(
         model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed,
-        accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema,
+        accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema, reporter=reporter,
     )  # fmt: skip
-    progress = tqdm(
-        steps, desc=f"epoch {epoch}", total=step_count, unit="step", disable=True if print_freq else None,
-        leave=False,
-    )  # fmt: skip
-    for index, step in enumerate(progress):
-        totals.add(step)
-        speed = totals.images / (time.perf_counter() - start_time)
-        lr = optimizer.param_groups[-1]["lr"]
-        progress.set_postfix_str(f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s", refresh=False)
-        if print_freq and (index % print_freq == 0 or step.batches == len(data_loader)):
-            terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
-            print(f"epoch {epoch} [{step.batches}/{len(data_loader)}] lr {lr:.6f}, {terms}, {speed:.2f} images/s")
+    with (silent() if print_freq else reporter).bar(f"epoch {epoch}", total=step_count, unit="step") as bar:
+        for index, step in enumerate(steps):
+            totals.add(step)
+            speed = totals.images / (time.perf_counter() - start_time)
+            lr = optimizer.param_groups[-1]["lr"]
+            bar.update(text=f"loss {step.losses['loss']:.3f}, lr {lr:.2g}, {speed:.1f} images/s")
+            if print_freq and (index % print_freq == 0 or step.batches == len(data_loader)):
+                terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
+                done = f"[{step.batches}/{len(data_loader)}]"
+                reporter.line(f"epoch {epoch} {done} lr {lr:.6f}, {terms}, {speed:.2f} images/s")
     totals.seconds = time.perf_counter() - start_time
     return totals.stats()
 
@@ -195,6 +196,7 @@ def train_steps(
     names: dict[int, str] | None = None,
     stop_request: StopRequest | None = None,
     processes: Processes | None = None,
+    reporter: Reporter | None = None,
 ) -> Iterator[Step]:
     """Yield the updates of one epoch, one by one.
 
@@ -202,8 +204,7 @@ def train_steps(
     from it with ``start=step.batches`` uses the same random numbers and ends with bit-identical weights.
 
     Args:
-        start: batches of this epoch that are already done. They are not loaded: the order is a function of (seed,
-            epoch), and the sampler starts after them.
+        start: batches of this epoch that are done: not loaded, since the order is a function of (seed, epoch).
         accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
         loss_weights: factors of loss terms in the total loss, which is optimized; terms are reported without it.
         skip_nonfinite: number of consecutive updates that may be skipped because a number is not finite.
@@ -212,6 +213,7 @@ def train_steps(
         stop_request: checked while waiting for data and between updates.
         processes: processes that train this model together; ``model`` is then wrapped for data parallelism. If one of
             them has to skip an update or stop, all of them do.
+        reporter: gets a warning for each skipped update; the terminal by default.
 
     Raises:
         NotFinite: a loss or gradient is not finite, in more than ``skip_nonfinite`` consecutive updates.
@@ -240,7 +242,7 @@ def train_steps(
             skipped += 1
             if skipped > skip_nonfinite:
                 raise
-            tqdm.write(f"update skipped ({skipped} in a row): {fault}")
+            (reporter or terminal()).warning(f"update skipped ({skipped} in a row): {fault}")
             for _ in range(end - fault.batches[-1].index - 1):
                 next(batches)  # the remaining batches of the skipped update
             step = Step(end, update.images, fault.values, updated=False)
@@ -249,8 +251,7 @@ def train_steps(
             raise
         else:
             update.apply(ema)
-            skipped = 0
-            step = Step(end, update.images, update.means(), correct_counts=update.correct_counts)
+            skipped, step = 0, Step(end, update.images, update.means(), correct_counts=update.correct_counts)
         done = end
         if scheduler is not None:
             scheduler.step()

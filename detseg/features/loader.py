@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.packed_masks import PackedTarget
@@ -18,6 +17,7 @@ from detseg.errors import DataError
 from detseg.features.store import FeatureStore, Sample, Target
 from detseg.models import Model
 from detseg.models.frozen_features import FrozenFeatures
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
 
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]
@@ -39,6 +39,7 @@ def fill(
     share: tuple[int, int] = (0, 1),
     cached_only: bool = False,
     stop_request: StopRequest | None = None,
+    reporter: Reporter | None = None,
 ) -> None:
     """Store the features of every view of every row, until the store is full.
 
@@ -47,6 +48,7 @@ def fill(
         share: (i, n) for process i of n processes that fill a folder together: every n-th item, starting at i.
         cached_only: load the features that are in the folder, and compute nothing.
         stop_request: checked between images.
+        reporter: shows the progress; the terminal by default.
 
     Raises:
         Interrupted: a stop was requested.
@@ -55,9 +57,9 @@ def fill(
     every = EveryView(views)
     items = range(share[0], len(every), share[1])
     loader = data_loader(torch.utils.data.Subset(every, items), 1, workers=workers)
-    stop_request = stop_request or StopRequest()
+    stop_request, reporter = stop_request or StopRequest(), reporter or terminal()
     batches = stop_request.interruptible(iter(loader))
-    progress = tqdm(batches, desc="caching features", total=len(items), unit="image", disable=None, leave=False)
+    progress = reporter.progress(batches, "caching features", total=len(items), unit="image")
     model.keep_frozen()
     for item, ((image,), (target,)) in zip(items, progress, strict=True):
         compute = partial(_single_image_features, model, image, level)

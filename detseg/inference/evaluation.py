@@ -22,6 +22,7 @@ from detseg.keypoints import difference
 from detseg.metrics import CocoEvaluator
 from detseg.models import ModelDescription
 from detseg.runtime.files import write_json
+from detseg.runtime.reporter import Reporter
 from detseg.runtime.run_folder import RunFolder
 
 
@@ -33,12 +34,13 @@ def evaluate_table(
     batch_size: int,
     workers: int,
     max_dets: int | None = None,
+    reporter: Reporter | None = None,
 ) -> tuple[Metrics, AnyEvaluator]:
     """Metrics of a detseg model on all images of ``table``, and the evaluator with the predictions."""
     task, preprocessing = model.description.task, model.description.preprocessing
     loader = data_loader(Dataset(table, preprocessing, task=task), batch_size, workers=workers)
     evaluator = make_evaluator(table, task, preprocessing, max_dets=max_dets)
-    return run_evaluation(model, loader, device, evaluator=evaluator), evaluator
+    return run_evaluation(model, loader, device, evaluator=evaluator, reporter=reporter), evaluator
 
 
 def table_losses(
@@ -50,10 +52,11 @@ def table_losses(
     workers: int,
     seed: int = 0,
     loss_weights: Mapping[str, float] | None = None,
+    reporter: Reporter | None = None,
 ) -> dict[str, float]:
     """Losses of a detseg model on all images of ``table``, as :func:`validation_loss` in training computes them."""
     loader = data_loader(Dataset(table, model.preprocessing, task=model.description.task), batch_size, workers=workers)
-    return validation_loss(model, loader, device, seed=seed, loss_weights=loss_weights)
+    return validation_loss(model, loader, device, seed=seed, loss_weights=loss_weights, reporter=reporter)
 
 
 def write_evaluation(

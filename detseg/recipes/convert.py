@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable, read
 from detseg.annotations.formats.coco.write import write_coco_folder
@@ -21,6 +20,7 @@ from detseg.annotations.formats.voc.write import write_voc
 from detseg.annotations.formats.yolo.write import write_yolo
 from detseg.annotations.from_options import describe_table, load_table
 from detseg.options import ConvertConfig
+from detseg.runtime.reporter import Reporter, terminal
 
 WRITERS: dict[str, Callable[[AnnotationTable, Path], WriteResult]] = {
     "coco": write_coco_folder,
@@ -33,24 +33,26 @@ WRITERS: dict[str, Callable[[AnnotationTable, Path], WriteResult]] = {
 }
 
 
-def convert(config: ConvertConfig) -> WriteResult:
-    """Write the data with its images in another format into a new folder, and print what the format cannot store.
+def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> WriteResult:
+    """Write the data with its images in another format into a new folder, and report what the format cannot store.
 
     Raises:
         DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot
             represent.
     """
-    table = load_table(config)
+    reporter, table = reporter or terminal(), load_table(config)
     output = Path(config.output)
-    print("\n".join(describe_table(table)))
+    reporter.lines(describe_table(table))
     written = WRITERS[config.to](table, output)
     names = zip(table, written.images, strict=True)
-    for record, name in tqdm(names, desc="copy images", total=len(table), disable=None, leave=False):
+    for record, name in reporter.progress(names, "copy images", total=len(table)):
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record.path, target)
     losses = [f"  not supported by {config.to}: {line}" for line in written.notes.lines()]
-    print("\n".join([*losses, f"wrote {output}; {compare_tables(table, read(output, format=config.to), written)}"]))
+    comparison = compare_tables(table, read(output, format=config.to), written)
+    reporter.lines(losses)
+    reporter.done(output, f"wrote {output}; {comparison}")
     return written
 
 

@@ -28,14 +28,16 @@ from detseg.old_names import current_options
 from detseg.options import DataConfig, EvaluateConfig, TrainConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.machine import MachineFacts
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.loss_weights import parse_loss_weights
 
 
-def evaluate(config: EvaluateConfig) -> Metrics:
-    """Evaluate the run or files in ``config``, print the metrics, write metrics.json, and return the metrics."""
+def evaluate(config: EvaluateConfig, *, reporter: Reporter | None = None) -> Metrics:
+    """Evaluate the run or files in ``config``, report the metrics, write metrics.json, and return the metrics."""
+    reporter = reporter or terminal()
     if config.predictions or config.ground_truth:
-        return _evaluate_files(config)
+        return _evaluate_files(config, reporter)
     if not config.run:
         raise DataError("nothing to evaluate; pass a run folder, or --predictions with --ground-truth")
     run = Path(config.run)
@@ -43,7 +45,8 @@ def evaluate(config: EvaluateConfig) -> Metrics:
     model = load(run).to(device)
     run_options = saved_options(run)
     description: ModelDescription = model.description  # type: ignore[assignment]
-    table = match_classes(select_split(config, run, run_options), description.class_map, description.label_fields)
+    table = select_split(config, run, run_options, reporter)
+    table = match_classes(table, description.class_map, description.label_fields)
     check_keypoints(table, description)
     metrics, evaluator = evaluate_table(
         model,
@@ -52,21 +55,24 @@ def evaluate(config: EvaluateConfig) -> Metrics:
         batch_size=config.batch_size or run_options.get("batch_size", 1),
         workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
         max_dets=config.max_dets,
+        reporter=reporter,
     )
-    losses = _losses(config, model, table, run_options) if config.loss else None
+    losses = _losses(config, model, table, run_options, reporter) if config.loss else None
     output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
     with locked(output):
         write_evaluation(output, metrics, evaluator, losses)
+    values = metrics.to_dict() | ({} if losses is None else {"losses": losses})
     if config.json:
-        print(json.dumps(metrics.to_dict() | ({} if losses is None else {"losses": losses}), allow_nan=False))
+        reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
     else:
         lines = [*describe_table(table), *metrics.lines(), *_loss_lines(losses or {}, len(table))]
-        print("\n".join([*lines, f"wrote {output / 'metrics.json'}"]))
+        reporter.metrics(config.split, values, "\n".join(lines))
+        reporter.done(output, f"wrote {output / 'metrics.json'}")
     return metrics
 
 
 def _losses(
-    config: EvaluateConfig, model: Any, table: AnnotationTable, run_options: dict[str, Any]
+    config: EvaluateConfig, model: Any, table: AnnotationTable, run_options: dict[str, Any], reporter: Reporter
 ) -> dict[str, float]:
     """Losses as in the training of the run: with its frozen parts, seed and loss weights."""
     names = {item.name for item in fields(TrainConfig)}  # the file of a pretraining has other options too
@@ -82,6 +88,7 @@ def _losses(
         workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
         seed=options.seed,
         loss_weights=parse_loss_weights(options.loss_weights, model.loss_names()),
+        reporter=reporter,
     )
 
 
@@ -98,7 +105,7 @@ def saved_options(run: Path) -> dict[str, Any]:
         return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
 
 
-def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any]) -> AnnotationTable:
+def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any], reporter: Reporter) -> AnnotationTable:
     """The split to evaluate: of the data that the run was trained on (by its saved split), or of other data."""
     if not config.data and not run_options:
         raise DataError(f"{run}: no config.toml next to this checkpoint states its training data; pass the data")
@@ -125,11 +132,11 @@ def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any])
     if rows:
         return table.subset(rows)
     if not config.json:
-        print(f"{table.source} has no {config.split} split: all {len(table)} images are evaluated")
+        reporter.line(f"{table.source} has no {config.split} split: all {len(table)} images are evaluated")
     return table
 
 
-def _evaluate_files(config: EvaluateConfig) -> Metrics:
+def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     if config.loss:
         raise DataError("--loss with --predictions: a results file has no losses; evaluate a run folder, or omit it")
     if not (config.predictions and config.ground_truth):
@@ -143,5 +150,6 @@ def _evaluate_files(config: EvaluateConfig) -> Metrics:
     )
     if config.output:
         write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
-    print(json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(metrics.lines()))
+    text = json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(metrics.lines())
+    reporter.metrics("", metrics.to_dict(), text)
     return metrics

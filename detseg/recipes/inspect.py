@@ -15,11 +15,12 @@ from detseg.options import InspectConfig
 from detseg.reports.draw import draw
 from detseg.reports.sheet import sheet, write_image
 from detseg.runtime.files import write_json
+from detseg.runtime.reporter import Reporter, terminal
 
 
-def inspect(config: InspectConfig) -> Summary:
-    """Read the data, decode every image once, print the summary, write summary.json and sheet.jpg."""
-    table = load_table(config)
+def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
+    """Read the data, decode every image once, report the summary, write summary.json and sheet.jpg."""
+    reporter, table = reporter or terminal(), load_table(config)
     data_summary = summary(table, inspect_images(table))
     output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
     write_json(output / "summary.json", data_summary.to_dict())
@@ -35,11 +36,12 @@ def inspect(config: InspectConfig) -> Summary:
         images.append(draw(image, record, table.class_map, skeleton=skeleton))
         titles.append(record.name)
     if config.json:
-        print(json.dumps(data_summary.to_dict(), allow_nan=False))
+        reporter.line(json.dumps(data_summary.to_dict(), allow_nan=False))
     else:
-        print("\n".join(data_summary.lines()))
+        reporter.lines(data_summary.lines())
     if images:
         write_image(output / "sheet.jpg", sheet(images, titles))
+        reporter.image(output / "sheet.jpg")
         if not config.json:
-            print(f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
+            reporter.done(output, f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
     return data_summary

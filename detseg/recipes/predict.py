@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.inference.image_inputs import find_images
@@ -17,6 +15,7 @@ from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
 from detseg.runtime.files import write_json
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
@@ -35,19 +34,22 @@ class PredictResult:
     failed: list[str]
 
 
-def predict(config: PredictConfig) -> PredictResult:
+def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> PredictResult:
     """Predict all of ``config.images``; a file that cannot be read is reported and skipped."""
     files = find_images(config.images)
     predictor = Predictor(config.run, config.device)
     with locked(Path(config.output)):
-        return _predict(config, files, predictor)
+        return _predict(config, files, predictor, reporter or terminal())
 
 
-def _predict(config: PredictConfig, files: list[tuple[Path, str]], predictor: Predictor) -> PredictResult:
+def _predict(
+    config: PredictConfig, files: list[tuple[Path, str]], predictor: Predictor, reporter: Reporter
+) -> PredictResult:
     output = Path(config.output)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
-    for image_id, (path, name) in enumerate(tqdm(files, desc="predict", unit="image", disable=None), start=1):
+    progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
+    for image_id, (path, name) in enumerate(progress, start=1):
         try:
             prediction = predictor(path)
         except (DataError, OSError) as error:
@@ -73,12 +75,13 @@ def _predict(config: PredictConfig, files: list[tuple[Path, str]], predictor: Pr
     ]
     write_json(output / "images.json", {"images": images, "categories": categories, "failed": failed})
     above = sum(result["score"] >= config.min_score for result in results)
-    print(
+    reporter.line(
         f"{len(files) - len(failed)} images, {len(results)} results, {above} of them with a score >= {config.min_score}"
     )
-    print(f"wrote {output / 'predictions.json'}" + (f" and {output / 'images'}" if config.draw else ""))
-    for line in failed:
-        print(f"could not be read: {line}")
+    drawn = f" and {output / 'images'}" if config.draw else ""
+    reporter.done(output, f"wrote {output / 'predictions.json'}{drawn}")
+    for message in failed:
+        reporter.warning(f"could not be read: {message}")
     return PredictResult(results, failed)
 
 

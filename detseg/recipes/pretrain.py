@@ -15,6 +15,7 @@ from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
 from detseg.options_text import to_flags
 from detseg.runtime.processes import joined_processes
+from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.fit import fit
 from detseg.training.metrics_log import read_rows
@@ -22,7 +23,7 @@ from detseg.training.pretraining import new_pretraining_model, train_on_scenes, 
 from detseg.training.weights_card import OWN_LICENCE, write_card
 
 
-def pretrain(config: PretrainConfig) -> Path:
+def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Path:
     """Train on rendered scenes, or on labelled images, and write ``weights.safetensors`` (float16) and ``card.md``.
 
     Every round uses new scenes. After each round a checkpoint is written, from which ``--resume`` continues; the
@@ -35,7 +36,7 @@ def pretrain(config: PretrainConfig) -> Path:
     if config.resume:
         config = _resumed(config, Path(config.resume))
     if config.data:
-        return _from_labelled(config)
+        return _from_labelled(config, reporter)
     folder = Path(config.resume or config.output)
     checkpoint = load_checkpoint(RunFolder(folder).last) if config.resume else None
     if checkpoint is None and (RunFolder(folder).last).exists():
@@ -51,10 +52,11 @@ def pretrain(config: PretrainConfig) -> Path:
                 f"use a multiple of {processes.world}"
             )
         stack.enter_context(locked(folder) if processes.is_main else nullcontext())
-        model = new_pretraining_model(config, checkpoint, start, device, processes.is_main)
-        train_on_scenes(config, folder, model, checkpoint, processes)
+        reporter = (reporter or terminal()) if processes.is_main else silent()
+        model = new_pretraining_model(config, checkpoint, start, device, reporter)
+        train_on_scenes(config, folder, model, checkpoint, processes, reporter)
         if processes.is_main:
-            write_scenes_card(config, folder, device, processes, start.origin())
+            write_scenes_card(config, folder, device, processes, start.origin(), reporter)
     return RunFolder(folder).weights
 
 
@@ -65,7 +67,7 @@ def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
     return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
 
 
-def _from_labelled(config: PretrainConfig) -> Path:
+def _from_labelled(config: PretrainConfig, reporter: Reporter | None) -> Path:
     """Pretrain from scratch on labelled images, which are split and augmented as in ``train``."""
     start = StartingWeights.open(config.weights, config.model)
     run = fit(
@@ -87,6 +89,7 @@ def _from_labelled(config: PretrainConfig) -> Path:
         if not config.resume
         else TrainConfig(data=config.data, resume=config.resume),
         weights=start,
+        reporter=reporter,
     )
     weights, device = RunFolder(run.folder).weights, pick_device(run.config.device)
     checkpoint = load_checkpoint(RunFolder(run.folder).best)

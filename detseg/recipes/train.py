@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from detseg.options import TrainConfig
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.training.failed_step import replay
 from detseg.training.fit import fit
 
 
-def train(config: TrainConfig) -> None:
-    """Train with the options of ``config``; with ``replay``, print the losses of the saved batch instead."""
+def train(config: TrainConfig, *, reporter: Reporter | None = None) -> None:
+    """Train with the options of ``config``; with ``replay``, report the losses of the saved batch instead."""
     if config.replay:
-        print("\n".join(replay(config.replay)))
+        (reporter or terminal()).lines(replay(config.replay))
     else:
-        fit(config)
+        fit(config, reporter=reporter)

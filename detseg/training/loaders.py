@@ -22,6 +22,7 @@ from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.machine import free_memory
 from detseg.runtime.processes import Processes
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
 
 GB = 10**9
@@ -38,7 +39,12 @@ class DataModule:
     """
 
     def __init__(
-        self, config: TrainConfig, model: Model, processes: Processes | None = None, folder: Path | None = None
+        self,
+        config: TrainConfig,
+        model: Model,
+        processes: Processes | None = None,
+        folder: Path | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         """Create a data module without cached features.
 
@@ -50,7 +56,7 @@ class DataModule:
         """
         assert config.task is not None
         self.config, self.model, self.task = config, model, config.task
-        self.processes = processes or Processes()
+        self.processes, self.reporter = processes or Processes(), reporter or terminal()
         self.level = _level(config, model)
         self.views = fixed_views(config.augment or "none", self.task, config.cached_views) if self.level else []
         self.folder = folder
@@ -58,7 +64,7 @@ class DataModule:
         self._val_limit = 0
 
     def prepare(self, train: AnnotationTable, stop_request: StopRequest) -> None:
-        """Compute and cache the features of ``train``; first print their number, location and computing time.
+        """Compute and cache the features of ``train``; first report their number, location and computing time.
 
         Raises:
             Interrupted: an exit was requested; features already on disk stay there.
@@ -76,7 +82,7 @@ class DataModule:
         names += [f"{config.cached_views} sampled from {config.augment}"] * bool(config.cached_views)
         cached = f", of which {_size(limit)} are cached" if view_bytes * count > limit else ""
         duration = seconds * count / (world if folder else 1)
-        print(
+        self.reporter.line(
             f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about "
             f"{_size(view_bytes * count)} of {config.cache_dtype} {location}{cached}; "
             f"{_duration(duration)} to compute, once"
@@ -84,7 +90,7 @@ class DataModule:
         source = source_checksum(self.model, self.level, dtype, device)
         new_store = partial(FeatureStore, dtype=dtype, limit=max(1, limit // world), source=source, folder=folder)
         self._store = self._filled_store(views, new_store, stop_request)
-        self._print_store(self._store)
+        self._report_store(self._store)
         self._val_limit = free_memory() // 2 // world
 
     def _filled_store(
@@ -94,12 +100,15 @@ class DataModule:
         assert self.level is not None
         store, processes, workers = new_store(), self.processes, self.config.workers or 0
         share = (processes.rank, processes.world) if store.folder else (0, 1)
-        fill(store, self.model, views, self.level, workers=workers, share=share, stop_request=stop_request)
+        fill(
+            store, self.model, views, self.level, workers=workers, share=share, stop_request=stop_request,
+            reporter=self.reporter,
+        )  # fmt: skip
         if share[1] == 1:
             return store
         processes.wait()
         store = new_store()
-        fill(store, self.model, views, self.level, workers=workers, cached_only=True)
+        fill(store, self.model, views, self.level, workers=workers, cached_only=True, reporter=self.reporter)
         return store
 
     def train_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
@@ -149,12 +158,12 @@ class DataModule:
     def _views(self, table: AnnotationTable) -> Views:
         return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.config.seed)
 
-    def _print_store(self, store: FeatureStore) -> None:
+    def _report_store(self, store: FeatureStore) -> None:
         if store.folder is not None and (store.reused or store.corrupt):
             corrupt = f", {store.corrupt} corrupt ones were computed again" if store.corrupt else ""
-            print(f"  {store.reused} of {len(store)} were in {store.folder} already{corrupt}")
+            self.reporter.line(f"  {store.reused} of {len(store)} were in {store.folder} already{corrupt}")
         if store.full:
-            print(
+            self.reporter.line(
                 f"  {len(store)} are cached; the others are computed in each step (--cache-limit; no file is removed)"
             )
 

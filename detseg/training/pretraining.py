@@ -23,6 +23,7 @@ from detseg.options import PretrainConfig
 from detseg.options_text import to_flags, to_toml
 from detseg.runtime.files import write_text
 from detseg.runtime.processes import Processes
+from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
@@ -39,7 +40,12 @@ CLIP_NORM = 10.0
 
 
 def write_scenes_card(
-    config: PretrainConfig, folder: Path, device: torch.device, processes: Processes, start: Origin
+    config: PretrainConfig,
+    folder: Path,
+    device: torch.device,
+    processes: Processes,
+    start: Origin,
+    reporter: Reporter | None = None,
 ) -> None:
     launcher = ["python", "-m"]
     if processes.world > 1:
@@ -56,7 +62,7 @@ def write_scenes_card(
         device=device,
         start=start,
     )
-    print(f"wrote {RunFolder(folder).weights} and {card.name}")
+    (reporter or terminal()).done(folder, f"wrote {RunFolder(folder).weights} and {card.name}")
 
 
 def new_pretraining_model(
@@ -64,7 +70,7 @@ def new_pretraining_model(
     checkpoint: Checkpoint | None,
     weights: StartingWeights,
     device: torch.device,
-    is_main: bool,
+    reporter: Reporter | None = None,
 ) -> Model:
     torch.manual_seed(derive_seed(config.seed))
     if checkpoint:
@@ -82,15 +88,20 @@ def new_pretraining_model(
     if checkpoint is None:
         report = load_weights(model, weights)
         weights.release()
-        if is_main:
-            print("\n".join(report.lines()))
+        (reporter or terminal()).lines(report.lines())
     model.to(device)
     return model.to(memory_format=torch.channels_last)
 
 
 def train_on_scenes(
-    config: PretrainConfig, folder: Path, model: Model, checkpoint: Checkpoint | None, processes: Processes
+    config: PretrainConfig,
+    folder: Path,
+    model: Model,
+    checkpoint: Checkpoint | None,
+    processes: Processes,
+    reporter: Reporter | None = None,
 ) -> None:
+    reporter = reporter or (terminal() if processes.is_main else silent())
     device = next(model.parameters()).device
     size_hw = (config.image_size, config.image_size)
     batch, rank = config.batch_size // processes.world, processes.rank
@@ -124,6 +135,7 @@ def train_on_scenes(
             scheduler=scheduler,
             clip_norm=CLIP_NORM,
             seed=derive_seed(config.seed, rank),
+            reporter=reporter,
         )
         position = replace(position, epoch=epoch + 1, step=position.step + stats.steps)
         last = epoch + 1 == config.epochs
@@ -131,9 +143,9 @@ def train_on_scenes(
             metrics: Metrics | None = None
             if last or (epoch + 1) % config.eval_epochs == 0:
                 evaluator.reset()
-                metrics = evaluate(model, val_loader, device, evaluator=evaluator)
+                metrics = evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter)
             rows.append(row(epoch, stats, {}, metrics, optimizer, time.perf_counter() - start))
-            print(line(rows[-1], config.epochs, last), flush=True)
+            reporter.epoch(rows[-1], config.epochs, last, line(rows[-1], config.epochs, last), flush=True)
             write_rows(RunFolder(folder).metrics_log, rows)
             save_checkpoint(RunFolder(folder).last, model, optimizer=optimizer, position=position)
             if last:

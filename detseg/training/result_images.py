@@ -17,6 +17,7 @@ from detseg.models import Model
 from detseg.reports.confusion import plot_confusion
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import sheet, write_image
+from detseg.runtime.reporter import Reporter, silent
 from detseg.runtime.run_folder import RunFolder
 from detseg.structures import Prediction
 
@@ -25,12 +26,18 @@ SHEET_IMAGES = 8
 
 
 def write_result_images(
-    folder: Path, model: Model, table: AnnotationTable, device: torch.device, metrics: Metrics
+    folder: Path,
+    model: Model,
+    table: AnnotationTable,
+    device: torch.device,
+    metrics: Metrics,
+    reporter: Reporter | None = None,
 ) -> None:
     """Write predictions.jpg (ground truth left, prediction right) and, for classifiers, confusion.png to ``folder``.
 
-    With several label fields it writes one ``confusion-<field>.png`` for each.
+    With several label fields it writes one ``confusion-<field>.png`` for each. The written files are reported.
     """
+    reporter = reporter or silent()
     predictor = Predictor(model, device)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
     images: list[Any] = []
@@ -47,12 +54,16 @@ def write_result_images(
             titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
     if images:
         write_image(RunFolder(folder).result_images, sheet(images, titles, columns=4))
+        reporter.image(RunFolder(folder).result_images)
     if isinstance(metrics, ClassificationMetrics):
-        plot_confusion(list(table.class_map.names), metrics.confusion, RunFolder(folder).confusion())
+        path = RunFolder(folder).confusion()
+        if plot_confusion(list(table.class_map.names), metrics.confusion, path):
+            reporter.image(path)
     if isinstance(metrics, FieldMetrics):
         for name, part in _confusion_names(list(metrics.fields)).items():
             path = RunFolder(folder).confusion(part)
-            plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, path)
+            if plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, path):
+                reporter.image(path)
 
 
 def _confusion_names(names: list[str]) -> dict[str, str]:

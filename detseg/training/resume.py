@@ -17,6 +17,7 @@ from detseg.old_names import current_options
 from detseg.options import TrainConfig
 from detseg.options_text import to_toml
 from detseg.runtime.files import write_text
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 
 MAY_CHANGE = (
@@ -35,7 +36,7 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     return replace(config, **absolute)
 
 
-def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
+def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = None) -> TrainConfig:
     """Return the saved config of ``run`` with the changes of ``config``; DataError for one not in ``MAY_CHANGE``."""
     path = RunFolder(run).config
     if not path.is_file():
@@ -53,7 +54,7 @@ def resumed_config(config: TrainConfig, run: Path) -> TrainConfig:
         )
     new = {name: value for name in MAY_CHANGE if (value := getattr(config, name)) != getattr(default, name)}
     if new.get("epochs", saved.epochs) != saved.epochs:
-        print(
+        (reporter or terminal()).line(
             f"epochs {saved.epochs} -> {new['epochs']}: finished epochs stay; from now on the {saved.schedule} "
             f"schedule is that of a run of {new['epochs']} epochs, so the result differs from one started with that "
             "number"
@@ -66,14 +67,15 @@ def write_options(config: TrainConfig, folder: Path) -> None:
     write_text(RunFolder(folder).config, to_toml(replace(config, output=str(folder), resume=None)))
 
 
-def newest_checkpoint(run: Path, data: Fingerprint) -> Checkpoint | None:
-    """Return the newest intact checkpoint of ``run``; None if there is none yet. Prints which ones are corrupt.
+def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = None) -> Checkpoint | None:
+    """Return the newest intact checkpoint of ``run``; None if there is none yet. Reports which ones are corrupt.
 
     Raises:
         DataError: no checkpoint can be read, or the data is not the data that the run was trained on.
     """
-    checkpoint, lines = latest_checkpoint(run)
-    print("\n".join(lines), end="\n" if lines else "")
+    checkpoint, warnings = latest_checkpoint(run)
+    for warning in warnings:
+        (reporter or terminal()).warning(warning)
     if checkpoint is None or not checkpoint.data:
         return checkpoint
     changed = differences(checkpoint.data, data)

@@ -100,7 +100,7 @@ def epoch_seconds(
     """
     assert config.minutes is not None
     assert config.batch_size is not None
-    batch, seed = config.batch_size, config.seed
+    batch, seed, reporter = config.batch_size, config.seed, data_module.reporter
     device = next(model.parameters()).device
     model = copy.deepcopy(model)
     # the start value of warm-up: a higher rate could make the copy diverge
@@ -114,13 +114,15 @@ def epoch_seconds(
 
     def train_pass() -> None:
         # not epoch 0, in which the loop has its own warm-up
-        train_one_epoch(model, optimizer, train_loader, device, 1, clip_norm=config.clip_norm or None, seed=seed)
+        train_one_epoch(
+            model, optimizer, train_loader, device, 1, clip_norm=config.clip_norm or None, seed=seed, reporter=reporter
+        )
 
     def evaluation_pass() -> None:
         if config.val_loss:
-            validation_loss(model, val_loader, device, seed=seed)
+            validation_loss(model, val_loader, device, seed=seed, reporter=reporter)
         evaluator.reset()
-        evaluate(model, val_loader, device, evaluator=evaluator)
+        evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter)
 
     time_limit = SHARE * 60 * config.minutes
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -132,8 +134,9 @@ def epoch_seconds(
     ema = None if config.ema is None else Ema(model, config.ema)
     with tempfile.TemporaryDirectory(dir=data_module.folder) as folder:
         manager = CheckpointManager(
-            Path(folder), model, optimizer, every=CheckpointInterval(), keep=config.keep_checkpoints, ema=ema
-        )
+            Path(folder), model, optimizer, every=CheckpointInterval(), keep=config.keep_checkpoints, ema=ema,
+            reporter=reporter,
+        )  # fmt: skip
         saving = _seconds(lambda: manager.save(Position(), [EpochTotals()]), time_limit)
         return EpochSeconds(training, evaluation, saving)
 

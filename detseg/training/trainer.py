@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_checkpoint
@@ -30,6 +29,7 @@ from detseg.models import Model
 from detseg.options import TrainConfig
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import Interrupted, StopRequest
 from detseg.training.failed_step import out_of_memory, write_failed_batch
@@ -63,6 +63,7 @@ class Trainer:
         first_epoch: int = 0,
         previous: Trainer | None = None,
         lock: FolderLock | None = None,
+        reporter: Reporter | None = None,
     ) -> None:
         """Prepare a run, or a phase of one.
 
@@ -75,11 +76,12 @@ class Trainer:
             first_epoch: start of this phase, where its optimizer and schedule start.
             previous: trainer of the previous phase, from whose position this one continues.
             lock: of the folder, checked before anything is written.
+            reporter: gets the epochs, the progress and warnings; the terminal by default.
         """
         assert config.task is not None
         assert config.epochs is not None
         self.config, self.folder, self.model, self.lock = config, folder, model, lock
-        self.processes = processes or Processes()
+        self.processes, self.reporter = processes or Processes(), reporter or terminal()
         self.shared_model = self.processes.share(model)
         self.train_loader, self.val_loader = loaders
         self.epochs = config.epochs
@@ -111,8 +113,9 @@ class Trainer:
             ema=self.ema,
             precision=self.precision,
             data=data,
+            reporter=self.reporter,
         )
-        self.has_ground_truth = val is None or has_ground_truth(val, config.task)
+        self.has_ground_truth = val is None or has_ground_truth(val, config.task, self.reporter)
         self.evaluator = None if val is None else make_evaluator(val, config.task, model.preprocessing)
         self.best: Metrics | None = previous.best if previous else None
         self._names: dict[int, str] = {record.image_id: record.name for record in self.train_loader.dataset.table}
@@ -133,17 +136,20 @@ class Trainer:
                 stats = self._train_epoch(epoch, stop_request)
                 if self._finish_epoch(epoch, stats, start, stop_request):
                     criterion = "better validation score" if self.evaluator else "lower training loss"
-                    print(f"stopped early: no {criterion} for {self.position.epochs_without_improvement} epochs")
+                    count = self.position.epochs_without_improvement
+                    self.reporter.line(f"stopped early: no {criterion} for {count} epochs")
                     return
                 start += self.rows[-1]["seconds"]  # the time of the checkpoint counts in the next epoch
         except Interrupted:
             self._save(retry=True)
-            print(f"saved step {self.position.step}; resume with: python tools/train.py --resume {self.folder}")
+            self.reporter.line(
+                f"saved step {self.position.step}; resume with: python tools/train.py --resume {self.folder}"
+            )
             raise
         except NotFinite as error:
             if not all(math.isfinite(value) for value in error.values.values()):  # in this process
                 path = write_failed_batch(self.folder, self.model, error, self.position, self.config.seed)
-                print(f"show the losses of the batch with: python tools/train.py --replay {path}")
+                self.reporter.line(f"show the losses of the batch with: python tools/train.py --replay {path}")
             raise
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, self.config, self.train_loader.dataset.table) from error
@@ -177,6 +183,7 @@ class Trainer:
             names=self._names,
             stop_request=stop_request,
             processes=self.processes,
+            reporter=self.reporter,
         )
         for step in self._with_progress_bar(steps, epoch):
             self.totals.add(step)
@@ -201,7 +208,7 @@ class Trainer:
         batches = min(position.micro_batches * world // new_world, len(self.train_loader))
         step = position.epoch * self._step_count(len(self.train_loader)) + self._step_count(batches)
         step_images = (self.config.batch_size or 1) * self.config.accumulate
-        print(
+        self.reporter.line(
             f"started by {world} process{'es' if world > 1 else ''}, now {new_world}: "
             f"a step has {step_images * new_world} images instead of {step_images * world}. "
             "Weights, optimizer, weight average and the order of images continue unchanged; the number of steps, and "
@@ -233,22 +240,15 @@ class Trainer:
         return EpochTotals(**json.loads(self.processes.broadcast_bytes(json.dumps(asdict(total)).encode()))).stats()
 
     def _with_progress_bar(self, steps: Iterator[Step], epoch: int) -> Iterator[Step]:
-        """Yield the steps and show a progress bar on a terminal."""
-        with tqdm(
-            desc=f"epoch {epoch}",
-            total=len(self.train_loader),
-            initial=self.position.micro_batches,
-            unit="batch",
-            disable=None,
-            leave=False,
-        ) as progress:
+        """Yield the steps and show a progress bar."""
+        total, done = len(self.train_loader), self.position.micro_batches
+        with self.reporter.bar(f"epoch {epoch}", total=total, unit="batch", done=done) as bar:
             for step in steps:
                 yield step
                 speed = self.totals.images / max(self.totals.seconds, 1e-9)
                 rate = self.optimizer.param_groups[-1]["lr"]
                 text = f"loss {step.losses['loss']:.3f}, lr {rate:.2g}, {speed:.1f} images/s"
-                progress.set_postfix_str(text, refresh=False)
-                progress.update(step.batches - progress.n)
+                bar.update(step.batches, text)
 
     def _finish_epoch(self, epoch: int, stats: EpochStats, start: float, stop_request: StopRequest) -> bool:
         """Evaluate if due, log, and write the best and last weights; returns whether to stop early."""
@@ -274,7 +274,7 @@ class Trainer:
         )
         self.totals = EpochTotals()
         self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - start))
-        print(line(self.rows[-1], self.epochs, is_best))
+        self.reporter.epoch(self.rows[-1], self.epochs, is_best, line(self.rows[-1], self.epochs, is_best))
         self.best = metrics if is_best else self.best
         if self.processes.is_main:
             self._check_folder()
@@ -303,11 +303,12 @@ class Trainer:
             val_losses = validation_loss(
                 self.evaluated_model, self.val_loader, self.device, seed=self.config.seed,
                 loss_weights=self.loss_weights, stop_request=stop_request, processes=self.processes,
+                reporter=self.reporter,
             )  # fmt: skip
         evaluator.reset()
         metrics = evaluate(
             self.evaluated_model, self.val_loader, self.device, evaluator=evaluator,
-            stop_request=stop_request, processes=self.processes,
+            stop_request=stop_request, processes=self.processes, reporter=self.reporter,
         )  # fmt: skip
         return metrics, val_losses
 
@@ -334,13 +335,15 @@ def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
     )
 
 
-def has_ground_truth(val: AnnotationTable, task: str) -> bool:
-    """Return whether the validation split has ground truth; prints a warning if not."""
+def has_ground_truth(val: AnnotationTable, task: str, reporter: Reporter) -> bool:
+    """Return whether the validation split has ground truth; reports a warning if not."""
     if task == "classify":
         return True
     if task == "keypoints" and val.has_boxes and not val.has_keypoints:
-        print("warning: no object in the validation split has a labelled keypoint")
+        reporter.warning("warning: no object in the validation split has a labelled keypoint")
         return False
     if not val.has_boxes:
-        print("warning: the validation split has no objects, so AP is not defined; the last epoch is saved as the best")
+        reporter.warning(
+            "warning: the validation split has no objects, so AP is not defined; the last epoch is saved as the best"
+        )
     return bool(val.has_boxes)

@@ -13,6 +13,7 @@ from detseg.engine.nonfinite import NotFinite
 from detseg.engine.precision import MAX_OVERFLOWS
 from detseg.engine.train import train_one_epoch, train_steps
 from detseg.errors import DataError
+from detseg.runtime.reporter import Event, Reporter, silent
 
 
 class Mean(nn.Module):
@@ -136,6 +137,8 @@ def test_print_freq_prints_lines_and_without_it_piped_runs_print_nothing(capsys:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == ""
+    train_one_epoch(model, optimizer, loader([1.0] * 5), "cpu", 0, print_freq=2, reporter=silent())
+    assert capsys.readouterr().out == ""
 
 
 def test_accumulated_batches_equal_one_larger_batch() -> None:
@@ -208,6 +211,19 @@ def test_updates_that_are_not_finite_are_skipped_and_their_images_printed(capsys
     assert "cat.jpg" in capsys.readouterr().out
     with pytest.raises(NotFinite, match="image_id 2"):
         list(train_steps(model, optimizer, loader(values), "cpu", 1, skip_nonfinite=1))
+
+
+def test_a_reporter_gets_the_steps_and_a_warning_for_each_skipped_update(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[Event] = []
+    model, reporter = Mean(), Reporter(events.append)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    list(train_steps(model, optimizer, loader([4.0, float("nan")]), "cpu", 1, skip_nonfinite=1, reporter=reporter))
+    assert [event.kind for event in events] == ["warning"]
+    assert events.pop().text.startswith("update skipped (1 in a row): ")
+    train_one_epoch(model, optimizer, loader([4.0] * 3), "cpu", 1, reporter=reporter)
+    assert [event.values["done"] for event in events] == [0, 1, 2, 3, 3]
+    assert "loss " in events[1].text
+    assert capsys.readouterr().out == ""
 
 
 def test_an_epoch_with_accumulation_and_an_average() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from detseg.models import ModelDescription, build_model, describe
 from detseg.models.weights.load import load_weights
 from detseg.options import PretrainConfig
 from detseg.recipes.pretrain import pretrain
+from detseg.runtime.reporter import Event, Reporter
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 from detseg.training.pretraining import ANCHOR_SIZES
 
@@ -56,8 +58,15 @@ def test_other_models_start_from_it(run: Path) -> None:
     assert not report.mismatched
 
 
-def test_it_is_reproducible(run: Path, tmp_path: Path) -> None:
-    again = pretrain(replace(TINY, output=str(tmp_path / "again")))
+def test_it_is_reproducible(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also with a reporter that does not print."""
+    events: list[Event] = []
+    capfd.readouterr()
+    again = pretrain(replace(TINY, output=str(tmp_path / "again")), reporter=Reporter(events.append))
+    assert capfd.readouterr().out == ""
+    saved = [json.loads(text) for text in (tmp_path / "again" / "metrics.jsonl").read_text().splitlines()]
+    assert [event.values["row"] for event in events if event.kind == "epoch"] == saved
+    assert events[-1].kind == "done"
     other = pretrain(replace(TINY, output=str(tmp_path / "other"), seed=1))
     assert again.read_bytes() == (run / "weights.safetensors").read_bytes()
     assert other.read_bytes() != again.read_bytes(), "control"

@@ -14,13 +14,14 @@ from detseg.options import BenchmarkConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
+from detseg.runtime.reporter import Reporter, terminal
 
 TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 
-def compare(config: BenchmarkConfig) -> dict[str, Any]:
-    """Measure one topic, or all; print the table and write speed.json and speed.md in the output folder.
+def compare(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Measure one topic, or all; report the table and write speed.json and speed.md in the output folder.
 
     Raises:
         DataError: data is given; these comparisons generate their own.
@@ -38,5 +39,5 @@ def compare(config: BenchmarkConfig) -> dict[str, Any]:
     notes = [f"{row.name}: {row.note}" for row in comparisons if row.note]
     markdown = [f"| {' | '.join(line)} |" for line in (HEADER, ["---"] * len(HEADER), *rows)]
     write_text(output / "speed.md", "\n".join([*markdown, "", *notes, "", f"Machine: {machine_name}"]) + "\n")
-    print("\n".join([*align(rows, HEADER), *notes, machine_name]))
+    (reporter or terminal()).lines([*align(rows, HEADER), *notes, machine_name])
     return {"rows": [row.to_dict() for row in comparisons]}

@@ -23,10 +23,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from detseg.benchmarks.speed.interleaved_timing import Comparison
 from detseg.errors import DataError
+from detseg.runtime.reporter import progress
 
 IMAGES, INSTANCES = 118_287, 860_001
 """Numbers of COCO's instances_train2017.json."""
@@ -62,7 +62,7 @@ def compare(
     with TemporaryDirectory(prefix="detseg-index-") as folder:
         path = write_index(Path(folder) / "instances_train2017.json", images, instances)
         size = path.stat().st_size / 1e6
-        for turn in tqdm(range(turns), desc="index", unit="turn", disable=None, leave=False):
+        for turn in progress(range(turns), "index", unit="turn", leave=False):
             for side in ("ours", "theirs") if turn % 2 == 0 else ("theirs", "ours"):
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
                     measured[side].append(process.submit(measure, side, path, 0 if turn else workers).result())

@@ -11,7 +11,8 @@ from typing import Any
 
 import cv2
 import torch
-from tqdm import tqdm
+
+from detseg.runtime.reporter import progress
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def time_interleaved(
     ours()
     theirs()
     times: tuple[list[float], list[float]] = ([], [])
-    for turn in tqdm(range(turns), desc=name, unit="turn", disable=None, leave=False):
+    for turn in progress(range(turns), name, unit="turn", leave=False):
         # the order alternates: the first of a pair may run on a cooler processor
         for side in (0, 1) if turn % 2 == 0 else (1, 0):
             times[side].append(seconds_of((ours, theirs)[side]))

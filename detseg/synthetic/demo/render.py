@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
-from tqdm import tqdm
 
 from detseg.errors import DataError
 from detseg.runtime.files import atomic_write, write_json
+from detseg.runtime.reporter import progress
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.demo.bench import TEXTURES, make_bench
 from detseg.synthetic.demo.clutter import CLUTTER, make_clutter
@@ -199,7 +199,7 @@ def render(folder: str | os.PathLike[str], *, train: int = 120, val: int = 40, s
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; specify a new folder or remove its content")
-    with tqdm(total=train + val, desc="rendering the demo set", unit="image", disable=None) as progress:
+    with progress(range(train + val), "rendering the demo set", unit="image") as bar:
         for split_number, (split, count) in enumerate(zip(SPLITS, (train, val), strict=True)):
             (folder / split).mkdir(parents=True)
             images: list[dict[str, Any]] = []
@@ -212,7 +212,7 @@ def render(folder: str | os.PathLike[str], *, train: int = 120, val: int = 40, s
                 images.append({"id": image_id, "file_name": name, "width": width, "height": height})
                 annotations.extend(_annotations(scene, image_id, split_number * ID_STEP + len(annotations) + 1))
                 _write_jpeg(folder / name, scene.image)
-                progress.update()
+                bar.update()
             categories = [{"id": label, "name": name} for label, name in enumerate(CLASSES, 1)]
             info = {"description": f"detseg demo set, {split}, seed {seed}: rendered, no photographs", "version": "1"}
             value = {"info": info, "categories": categories, "images": images, "annotations": annotations}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from tqdm import tqdm
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.masks.layout import MaskFolders, files_below, match
@@ -31,6 +30,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import ImageHeader, decode_label_png
 from detseg.orientation import orient_image, upright_hw
+from detseg.runtime.reporter import progress
 from detseg.structures import RLE
 
 THREADS = 4
@@ -241,7 +241,7 @@ def _read_objects(
         return objects, stored, notes
 
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(tqdm(pool.map(read, images, headers), "masks", total=len(images), disable=None))
+        results = list(progress(pool.map(read, images, headers), "masks", total=len(images)))
     for _, _, image_notes in results:
         notes.merge(image_notes)
     return [objects for objects, _, _ in results], [stored for _, stored, _ in results]
