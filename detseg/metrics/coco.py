@@ -13,8 +13,7 @@ from detseg.boxes import xyxy_to_xywh
 from detseg.errors import DataError
 from detseg.metrics.coco_metrics import CocoMetrics, Stats
 from detseg.metrics.ground_truth import GroundTruth, to_json
-from detseg.metrics.outputs import Output, as_prediction, to_numpy
-from detseg.metrics.scoring import (
+from detseg.metrics.matching import (
     DEFAULT_MAX_DETS,
     IouType,
     check_iou_types,
@@ -24,6 +23,7 @@ from detseg.metrics.scoring import (
     per_class,
     summarize,
 )
+from detseg.metrics.outputs import Output, as_prediction, to_numpy
 from detseg.metrics.serialization import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
 from detseg.preprocess import Geometry

@@ -15,7 +15,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detseg.metrics.scoring import limits
+from detseg.metrics.matching import limits
 
 
 def run_pycocotools(

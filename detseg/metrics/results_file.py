@@ -16,8 +16,7 @@ from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth, box_polygon, to_json
 from detseg.metrics.ground_truth_file import Id, check_segmentation, read_ground_truth, read_json, rle_size
-from detseg.metrics.pycocotools_reference import run_pycocotools
-from detseg.metrics.scoring import (
+from detseg.metrics.matching import (
     DEFAULT_MAX_DETS,
     IouType,
     check_iou_types,
@@ -27,6 +26,7 @@ from detseg.metrics.scoring import (
     per_class,
     summarize,
 )
+from detseg.metrics.pycocotools_reference import run_pycocotools
 
 
 def evaluate_files(

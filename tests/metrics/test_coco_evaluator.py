@@ -18,7 +18,7 @@ from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.masks import mask_to_rle, rasterize
 from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
-from detseg.metrics.scoring import gt_index, match, summarize
+from detseg.metrics.matching import gt_index, match, summarize
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction, RawPrediction
 

@@ -45,10 +45,10 @@ ORDER = (
 def compare(device: torch.device) -> list[Comparison]:
     """Run both comparisons on the CPU, independent of ``device``."""
     with one_core():
-        return [pasting(), scoring()]
+        return [pasting_speed(), evaluation_speed()]
 
 
-def pasting(
+def pasting_speed(
     *, detections: int = 100, size_hw: tuple[int, int] = (800, 1066), images: int = 4, turns: int = 5
 ) -> Comparison:
     """Compare conversion of soft masks inside boxes to COCO RLEs of whole images.
@@ -78,7 +78,7 @@ def pasting(
     )
 
 
-def scoring(
+def evaluation_speed(
     *, images: int = 100, objects: int = 30, size_hw: tuple[int, int] = (480, 640), turns: int = 5
 ) -> Comparison:
     """Compare mask AP from predictions and ground truth in memory, in seconds summed over cores: several may be used.

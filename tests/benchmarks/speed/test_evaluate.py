@@ -1,4 +1,4 @@
-"""Test the comparison of pasting and scoring at a small size, and that its checks detect differences."""
+"""Test the comparison of pasting and evaluation at a small size, and that its checks detect differences."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from detseg.benchmarks.speed.evaluate import check_masks, check_scores, pasting, scoring
+from detseg.benchmarks.speed.evaluate import check_masks, check_scores, evaluation_speed, pasting_speed
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("detections", [1, 20])
-def test_pasting(detections: int) -> None:
-    comparison = pasting(detections=detections, size_hw=(400, 533), images=2, turns=2)
+def test_pasting_speed(detections: int) -> None:
+    comparison = pasting_speed(detections=detections, size_hw=(400, 533), images=2, turns=2)
     assert len(comparison.ours) == len(comparison.theirs) == 2
     assert comparison.ratio > 0
     assert comparison.target == 20
@@ -23,8 +23,8 @@ def test_pasting(detections: int) -> None:
 
 
 @pytest.mark.parametrize(("images", "objects"), [(1, 1), (8, 10)])
-def test_scoring(images: int, objects: int) -> None:
-    comparison = scoring(images=images, objects=objects, size_hw=(120, 160), turns=2)
+def test_evaluation_speed(images: int, objects: int) -> None:
+    comparison = evaluation_speed(images=images, objects=objects, size_hw=(120, 160), turns=2)
     assert len(comparison.ours) == len(comparison.theirs) == 2
     assert "the same 12 numbers" in comparison.note
 
