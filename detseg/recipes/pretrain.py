@@ -37,12 +37,11 @@ def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Pat
         config = _resumed(config, Path(config.resume))
     if config.data:
         return _from_labelled(config, reporter)
-    folder = Path(config.resume or config.output)
-    checkpoint = load_checkpoint(RunFolder(folder).last) if config.resume else None
-    if checkpoint is None and (RunFolder(folder).last).exists():
-        raise DataError(
-            f"{folder} already contains a run; resume it with --resume {folder}, or choose another --output"
-        )
+    run = RunFolder(Path(config.resume or config.output))
+    folder = run.path
+    checkpoint = load_checkpoint(run.last) if config.resume else None
+    if checkpoint is None:
+        run.check_is_new()
     device = pick_device(config.device)
     start = StartingWeights.open(config.weights, config.model)
     with joined_processes(device) as processes, ExitStack() as stack:
@@ -57,7 +56,7 @@ def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Pat
         train_on_scenes(config, folder, model, checkpoint, processes, reporter)
         if processes.is_main:
             write_scenes_card(config, folder, device, processes, start.origin(), reporter)
-    return RunFolder(folder).weights
+    return run.weights
 
 
 def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:

@@ -97,6 +97,13 @@ class RunFolder:
         """Folder of the results of ``detseg evaluate`` on a split."""
         return self.path / f"evaluate-{split}"
 
+    def check_is_new(self) -> None:
+        """Raise DataError if the folder already contains a run."""
+        if self.last.exists():
+            raise DataError(
+                f"{self.path} already contains a run; resume it with --resume {self.path}, or give another --output"
+            )
+
 
 def new_run_folder(output: str | None, base: Path) -> RunFolder:
     """The folder of a new run: ``output``, else ``base``, numbered until it is new and created for this run alone.
@@ -106,10 +113,7 @@ def new_run_folder(output: str | None, base: Path) -> RunFolder:
     """
     if output:
         folder = RunFolder(Path(output))
-        if folder.last.exists():
-            raise DataError(
-                f"{folder.path} already contains a run; resume it with --resume {folder.path}, or give another --output"
-            )
+        folder.check_is_new()
         return folder
     path, number = base, 2
     base.parent.mkdir(parents=True, exist_ok=True)

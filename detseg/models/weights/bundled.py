@@ -33,15 +33,6 @@ def stages_to_load(weights: str | None, task: str) -> int | None:
     return CLASSIFIER_STAGES if weights == BUNDLED and task == "classify" else None
 
 
-def bundled_path() -> Path:
-    """Return the path of the weights file inside the installed package.
-
-    Raises:
-        DataError: the file is missing or was changed.
-    """
-    return read_bundled()[0]
-
-
 def read_bundled() -> tuple[Path, bytes]:
     """Return the path and the verified content of the weights file.
 

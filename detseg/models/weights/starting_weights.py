@@ -204,12 +204,3 @@ def read_state_dict(path: str | os.PathLike[str] | StartingWeights) -> dict[str,
             no tensors.
     """
     return dict(path.state) if isinstance(path, StartingWeights) else read_weights_file(path).state
-
-
-def read_description(path: str | os.PathLike[str] | StartingWeights) -> ModelDescription | None:
-    """Return the model description in a checkpoint of this project; None for other files.
-
-    Raises:
-        DataError, OSError: as :func:`read_state_dict`; or the description is from another version.
-    """
-    return StartingWeights.open(path).description

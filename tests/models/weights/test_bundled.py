@@ -14,9 +14,9 @@ from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.models import build_model, describe
 from detseg.models.weights import bundled
-from detseg.models.weights.bundled import BUNDLED, FITTING, SHA256, bundled_path
+from detseg.models.weights.bundled import BUNDLED, FITTING, SHA256, read_bundled
 from detseg.models.weights.load import LoadReport, load_weights
-from detseg.models.weights.starting_weights import read_description, read_state_dict
+from detseg.models.weights.starting_weights import StartingWeights, read_state_dict
 from detseg.synthetic.scenes import SHAPE_FAMILIES
 
 CLASSES = ClassMap.from_names(["bolt", "nut"])
@@ -29,13 +29,13 @@ def load_bundled(arch: str, **settings: Any) -> tuple[Any, LoadReport]:
 
 
 def test_the_file_is_small_half_precision_and_documented() -> None:
-    path = bundled_path()
+    path, _ = read_bundled()
     assert path.stat().st_size <= 10_000_000
     assert hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
     assert SHA256 in (path.parent / "card.md").read_text(), "the card describes this file"
     dtypes = {tensor.dtype for tensor in read_state_dict(BUNDLED).values()}
     assert dtypes == {torch.float16, torch.int64}
-    description = read_description(BUNDLED)
+    description = StartingWeights.open(BUNDLED).description
     assert description is not None
     assert set(description.class_map.names) <= set(SHAPE_FAMILIES)
     assert all(torch.isfinite(tensor).all() for tensor in read_state_dict(BUNDLED).values())
@@ -52,7 +52,7 @@ def test_every_task_has_a_model_for_these_weights(task: str) -> None:
     assert parts["backbone"][0] == parts["backbone"][1] > 0
     assert parts["neck"][0] == parts["neck"][1] > 0
     assert parts["rpn"][0] == parts["rpn"][1] > 0
-    saved = read_description(BUNDLED)
+    saved = StartingWeights.open(BUNDLED).description
     assert saved is not None
     assert model.description.anchor_sizes == saved.anchor_sizes
     assert report.source.startswith("bundled (")
@@ -95,10 +95,10 @@ def test_a_corrupt_or_missing_file_is_reported(tmp_path: Path, monkeypatch: pyte
     (package / "weights").mkdir()
     monkeypatch.setattr(bundled, "__file__", str(package / "models" / "weights" / "bundled.py"))
     with pytest.raises(DataError, match=r"missing.*reinstall detseg"):
-        bundled_path()
+        read_bundled()
     content = bytearray(BYTES)
     (package / "weights" / NAME).write_bytes(content)
-    assert bundled_path() == package / "weights" / NAME, "control"
+    assert read_bundled()[0] == package / "weights" / NAME, "control"
     content[len(content) // 2] ^= 1
     (package / "weights" / NAME).write_bytes(content)
     with pytest.raises(DataError, match="changed or is corrupt: its sha256 is"):

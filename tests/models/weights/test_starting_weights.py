@@ -32,7 +32,7 @@ from detseg.inference.predictor import Predictor
 from detseg.models import MODELS, StartingWeights, build_model, describe, load_weights, read_state_dict
 from detseg.models.create import create_model
 from detseg.models.weights import safetensors_file
-from detseg.models.weights.bundled import BUNDLED, bundled_path
+from detseg.models.weights.bundled import BUNDLED, read_bundled
 from detseg.models.weights.published import cache_path
 from detseg.models.weights.starting_weights import Origin
 from detseg.options import TrainConfig
@@ -180,7 +180,7 @@ def test_the_bundled_weights_of_the_demo_set_are_read_once(opens: Opens) -> None
     builder = TableBuilder(CLASSES, ".", source="test")
     builder.add_image("a.jpg", (40, 40))
     builder.add_instance([0, 0, 9, 9], 1, segmentation=[np.array([[0.0, 0.0], [9.0, 0.0], [9.0, 9.0]])])
-    data, path = builder.build(), bundled_path()
+    data, path = builder.build(), read_bundled()[0]
     assert start(named_weights(TrainConfig())) == 1
     assert start(None) == 2, "control: one opened by the choices, one by the model"
 
