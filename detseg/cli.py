@@ -13,14 +13,19 @@ import jsonargparse
 
 from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.options import (
-    BenchmarkConfig,
+    BaselineConfig,
     ConvertConfig,
     EvaluateConfig,
     InspectConfig,
     PredictConfig,
     PretrainConfig,
+    SpeedConfig,
     TrainConfig,
+    TransferConfig,
 )
+from detseg.options.defaults import DEMO
+from detseg.options.field import help_text
+from detseg.options.text import flat_options
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import EXIT_CODE, Interrupted
 from detseg.version import __version__
@@ -36,34 +41,40 @@ COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "inspect": (InspectConfig, (("data", "?"),), "Summarize a data set and list its errors."),
     "convert": (ConvertConfig, (("data", ""), ("output", "")), "Write a data set in another format."),
     "pretrain": (PretrainConfig, (("data", "?"),), "Pretrain weights on scenes that are rendered during training."),
-    "benchmark": (
-        BenchmarkConfig,
-        (("what", ""), ("data", "?")),
-        "Compare with a torchvision training loop, starting weights at equal training times, or speed part by part.",
-    ),
 }
 """Command -> its config, its positional arguments (name and number: "" for one), and one line of help."""
+BENCHMARK_TEXT = "Compare with other training loops and starting weights, or speed part by part."
+_SPEED = (SpeedConfig, (("what", ""),), "Speed of a part with its baseline, on generated data.")
+BENCHMARKS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
+    "baseline": (BaselineConfig, (("data", "?"),), "AP and minutes of training, with a torchvision training loop."),
+    "transfer": (TransferConfig, (("data", "?"),), "Starting weights at equal training times."),
+    **dict.fromkeys(("frozen", "step", "evaluate", "predict", "loader", "index", "all"), _SPEED),
+}
+"""What ``benchmark`` compares -> as in ``COMMANDS``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
+        width = max(map(len, (*COMMANDS, "benchmark")))
         print("usage: detseg COMMAND [OPTIONS]\n")
         print("\n".join(f"  {name:{width}}  {text}" for name, (_, _, text) in COMMANDS.items()))
+        print(
+            f"  {'benchmark':{width}}  Compare with other training loops and starting weights, or speed part by part."
+        )
         print("\ndetseg COMMAND --help lists the options of a command.")
         return 0 if arguments else 2
     command, rest = arguments[0], arguments[1:]
     if command == "--version":
         print(__version__)
         return 0
-    if command not in COMMANDS:
-        print(f"detseg: {command!r} is not a command; the commands are {', '.join(COMMANDS)}", file=sys.stderr)
+    if command not in (*COMMANDS, "benchmark"):
+        names = ", ".join((*COMMANDS, "benchmark"))
+        print(f"detseg: {command!r} is not a command; the commands are {names}", file=sys.stderr)
         return 2
-    config = parse(command, rest)
     try:
-        return _run(command, config, terminal())
+        return _run(command, parse(command, rest), terminal())
     except Interrupted as interrupted:
         print(f"detseg {command}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
@@ -77,8 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
     """Return the config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on errors."""
-    config_class, positional, text = COMMANDS[command]
     arguments, notices = current_arguments(command, arguments)
+    if command == "benchmark":
+        topic, arguments = _benchmark_topic(arguments)
+        config_class, positional, text = BENCHMARKS[topic]
+        command = f"benchmark {topic}" if config_class is not SpeedConfig else command
+    else:
+        config_class, positional, text = COMMANDS[command]
     names = " ".join(f"[{name.upper()}]" if number == "?" else name.upper() for name, number in positional)
     usage = f"detseg {command} {names} [OPTIONS]"
     parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
@@ -88,7 +104,10 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     order = {name: index for index, name in enumerate(numbers)}
     by_position = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
     for item in by_position:
-        text, flag = item.metadata["help"], f"--{item.name.replace('_', '-')}"
+        text, flag = (
+            help_text(item, DEMO.get(item.name) if config_class is TrainConfig else None),
+            f"--{item.name.replace('_', '-')}",
+        )
         if numbers.get(item.name) == "?":
             parser.add_argument(item.name, type=types[item.name], nargs="?", default=item.default, help=text)
         elif numbers.get(item.name) == "+":
@@ -110,6 +129,26 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
     for notice in notices:
         print(f"detseg {command}: {notice}; the old name will be removed in version {GONE_IN}", file=sys.stderr)
     return config_class(**{item.name: values[item.name] for item in fields(config_class)})
+
+
+def _benchmark_topic(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """Return what ``benchmark`` compares, and its arguments. Without it, list the comparisons and exit."""
+    words = list(arguments)
+    file = _config_file(words)
+    if words and words[0] in BENCHMARKS:
+        topic = words[0]
+        return topic, words if BENCHMARKS[topic][0] is SpeedConfig else words[1:]
+    if file is not None and Path(file).is_file() and not words[0].isalpha():
+        topic = current_options(tomllib.loads(Path(file).read_text(encoding="utf-8")))[0].get("what", "")
+        if topic in BENCHMARKS:
+            return topic, [topic, *words] if BENCHMARKS[topic][0] is SpeedConfig else words
+    is_help = not words or words[0] in ("-h", "--help")
+    width = max(map(len, BENCHMARKS))
+    text = "\n".join(f"  {name:{width}}  {help_line}" for name, (_, _, help_line) in BENCHMARKS.items())
+    first = "usage: detseg benchmark COMPARISON [OPTIONS]"
+    first = first if is_help else f"detseg benchmark: {words[0]!r} is not a comparison; the comparisons are"
+    print(f"{first}\n\n{text}", file=sys.stdout if is_help else sys.stderr)
+    raise SystemExit(0 if words and is_help else 2)
 
 
 def _message(error: Exception) -> str:
@@ -134,7 +173,8 @@ def _read_toml(
 ) -> tuple[dict[str, Any], list[str]]:
     try:
         with path.open("rb") as file:
-            values, notices = current_options(tomllib.load(file))
+            values, notices = current_options(flat_options(tomllib.load(file)))
+            values.pop("what", None)
     except (OSError, ValueError) as error:
         parser.error(f"--config {path}: {error}")
     unknown = sorted(set(values) - names)

@@ -13,7 +13,7 @@ import pytest
 
 from detseg.cli import COMMANDS, main, parse
 from detseg.options import TrainConfig
-from detseg.options_text import to_toml
+from detseg.options.text import to_toml
 
 ROOT = Path(__file__).resolve().parents[1]
 

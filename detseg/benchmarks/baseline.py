@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ import numpy as np
 from detseg.annotations import read_split
 from detseg.annotations.from_options import load_table
 from detseg.benchmarks.torchvision_loop import train_baseline
+from detseg.benchmarks.training_options import training_options
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
-from detseg.options import BenchmarkConfig, TrainConfig
+from detseg.options import BaselineConfig, TrainConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
@@ -25,7 +25,7 @@ from detseg.training.fit import fit
 from detseg.training.metrics_log import Row, read_rows
 
 
-def benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def benchmark(config: BaselineConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train both implementations once per seed, one after the other, and report mean and range of AP and minutes.
 
     Both are evaluated by the same evaluator on the same validation images after the last epoch, so that neither
@@ -38,25 +38,18 @@ def benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> d
     """
     if not config.data:
         raise DataError("benchmark baseline without data; give a folder or annotation file of labelled images")
-    transfer_options = {"budgets": config.budgets, "arms": config.arms, "imagenet": config.imagenet}
-    names = [name for name, value in transfer_options.items() if value is not None]
-    if names:
-        raise DataError(f"--{names[0]} {transfer_options[names[0]]}: an option of benchmark transfer only; omit it")
-    if config.minutes is not None:
-        raise DataError(f"--minutes {config.minutes:g}: both implementations train for the same epochs; give --epochs")
+    if config.val == 0:
+        raise DataError("benchmark baseline --val 0: scores need validation images; omit it")
     output = Path(config.output or "benchmark")
     if (output / "benchmark.json").exists():
         raise DataError(f"{output} already contains a benchmark; give another --output")
-    if (
-        config.backbone
-        or not (config.model or "").startswith("fasterrcnn_")
-        or config.weights in (None, "coco", "imagenet")
-    ):
+    model = config.model or ""
+    if not model.startswith("fasterrcnn_") or "timm:" in model or config.weights in (None, "coco", "imagenet"):
         raise DataError(
             "both implementations need the same backbone and weights: give --model fasterrcnn_... (a torchvision "
             "backbone) and --weights FILE, a classification state dict, or none"
         )
-    options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    options = training_options(config)
     reporter, table, rows = reporter or terminal(), load_table(config), []
     for seed in config.seeds or (0, 1, 2):
         folder, start = output / f"detseg-{seed}", time.perf_counter()
@@ -64,18 +57,17 @@ def benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> d
         run = fit(TrainConfig(**options | run_options), reporter=reporter)
         wall_seconds = time.perf_counter() - start
         splits = read_split(table, RunFolder(folder).split)
-        epochs = read_rows(RunFolder(folder).metrics_log, run.config.epochs or 0)
-        assert run.config.model is not None
+        epochs = read_rows(RunFolder(folder).metrics_log, run.plan.training.epochs)
         metrics, baseline_seconds = train_baseline(
             splits["train"],
             splits["val"],
-            backbone_name=architecture_of(run.config.model).backbone.removesuffix("_fine"),
-            weights=run.config.weights or "none",
-            image_size=run.config.image_size or 800,
-            epochs=run.config.epochs or 1,
-            batch_size=run.config.batch_size or 1,
+            backbone_name=architecture_of(run.plan.model.model).backbone.removesuffix("_fine"),
+            weights=run.plan.model.weights,
+            image_size=run.plan.model.image_size or 800,
+            epochs=run.plan.training.epochs,
+            batch_size=run.plan.training.batch_size,
             seed=seed,
-            device=pick_device(run.config.device),
+            device=pick_device(run.plan.run.device),
             reporter=reporter,
         )
         baseline = metrics.scalars()

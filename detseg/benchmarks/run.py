@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from detseg.errors import DataError
-from detseg.options import BenchmarkConfig
+from detseg.options import BaselineConfig, SpeedConfig, TransferConfig
 from detseg.runtime.reporter import Reporter
 
 
-def run_benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> None:
+def run_benchmark(config: BaselineConfig | TransferConfig | SpeedConfig, *, reporter: Reporter | None = None) -> None:
     """Compare accuracy with the baseline, starting weights at equal training times, or speed part by part."""
-    if config.what in ("transfer", "baseline") and config.val == 0:
-        raise DataError(f"benchmark {config.what} --val 0: scores need validation images; omit it")
-    if config.what == "transfer":
+    if isinstance(config, TransferConfig):
         from detseg.benchmarks.weights import transfer
 
         transfer(config, reporter=reporter)
-    elif config.what == "baseline":
+    elif isinstance(config, BaselineConfig):
         from detseg.benchmarks.baseline import benchmark
 
         benchmark(config, reporter=reporter)

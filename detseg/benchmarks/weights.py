@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -14,19 +13,20 @@ import numpy as np
 
 from detseg.annotations import AnnotationTable, write_split
 from detseg.annotations.from_options import class_names, load_splits, load_table
+from detseg.benchmarks.training_options import training_options
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
 from detseg.models.create import create_model
 from detseg.models.weights.bundled import stages_to_load
-from detseg.options import BenchmarkConfig, TrainConfig
-from detseg.options_text import to_flags
+from detseg.options import TrainConfig, TransferConfig
+from detseg.options.defaults import DEMO
+from detseg.options.text import to_flags
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
-from detseg.training.choices import DEMO
 from detseg.training.fit import fit
 from detseg.training.metrics_log import minutes_of, read_rows
 from detseg.training.task_choice import pick_task
@@ -42,17 +42,6 @@ METRICS = {
 """Task -> the compared keys of metrics.jsonl, and their titles."""
 
 _PREFIX = {"detect": "fasterrcnn_", "segment": "maskrcnn_", "classify": ""}
-_SET_BY_ARMS = (
-    "model",
-    "backbone",
-    "weights",
-    "freeze",
-    "trainable_layers",
-    "class_transfer",
-    "epochs",
-    "minutes",
-    "resume",
-)
 _MAY_CHANGE = ("seeds", "budgets", "arms", "imagenet", "output", "workers")
 """Options that a later call with the same output may change: the list of runs, and options that change no result."""
 
@@ -85,14 +74,14 @@ class Key:
         return f"{self.arm.replace(' ', '-')}-{self.budget:g}min-{self.seed}"
 
 
-def transfer(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+def transfer(config: TransferConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
     """Train every arm for every budget of minutes and every seed; report mean and range of the last epochs' metrics.
 
     All runs share one split. Each is written to transfer.json when it ends, with transfer.md as a table. A later call
     with the same output runs only the missing runs and resumes an interrupted one.
 
     Raises:
-        DataError: options that the arms set themselves, or an output that was started with other options.
+        DataError: options that cannot be compared, or an output that was started with other options.
     """
     check(config)
     reporter = reporter or terminal()
@@ -132,28 +121,16 @@ def transfer(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> di
     return {"rows": finished}
 
 
-def check(config: BenchmarkConfig) -> None:
-    """Raise DataError for an option that the arms set themselves, or for invalid budgets and seeds."""
-    for name in _SET_BY_ARMS:
-        value = getattr(config, name)
-        if value is not None:
-            raise DataError(
-                f"--{name.replace('_', '-')} {value}: transfer sets it for each arm; omit it (see --arms, "
-                "--bundled, --imagenet and --budgets)"
-            )
-    if config.patience:
-        raise DataError(f"--patience {config.patience}: every arm trains for its whole budget; omit it")
-    for budget in config.budgets or ():
-        if not 0 < budget < math.inf:
-            raise DataError(f"--budgets {config.budgets}: {budget} is not a number of minutes above 0")
+def check(config: TransferConfig) -> None:
+    """Raise DataError for budgets or seeds that cannot be compared, or no validation images."""
+    if config.val == 0:
+        raise DataError("benchmark transfer --val 0: scores need validation images; omit it")
     for name, values in (("budgets", config.budgets), ("seeds", config.seeds)):
         if values is not None and (not values or len(set(values)) != len(values)):
             raise DataError(f"--{name} {values}: give one or more, without duplicates")
-    if config.seeds and min(config.seeds) < 0:
-        raise DataError(f"--seeds {config.seeds}: they must be at least 0")
 
 
-def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
+def pick_arms(config: TransferConfig, task: str) -> dict[str, Arm]:
     """Return the arms to compare, by name.
 
     Raises:
@@ -189,9 +166,9 @@ def pick_arms(config: BenchmarkConfig, task: str) -> dict[str, Arm]:
     return {name: arms[name] for name in names}
 
 
-def common_options(config: BenchmarkConfig, task: str) -> dict[str, Any]:
+def common_options(config: TransferConfig, task: str) -> dict[str, Any]:
     """Return the TrainConfig options that all runs share; those that the arms would choose differently are set."""
-    options = {item.name: getattr(config, item.name) for item in fields(TrainConfig)}
+    options = training_options(config)
     options |= {"task": task, "optimizer": config.optimizer or "adamw"}
     if config.lr is None and options["optimizer"] == "adamw":
         options["lr"] = 1e-3
@@ -209,8 +186,8 @@ def _image_size(task: str) -> int:
     return architecture_of(f"{_PREFIX[task]}mobilenet_v3_large_fpn_slim").image_size[0]
 
 
-def _task(config: BenchmarkConfig, table: AnnotationTable) -> str:
-    task, _ = pick_task(config, table)
+def _task(config: TransferConfig, table: AnnotationTable) -> str:
+    task, _ = pick_task(config.task, None, table)
     if task not in METRICS:
         raise DataError(f"{table.source}: transfer does not support {task}; choose --task {', '.join(METRICS)}")
     return task
@@ -234,8 +211,7 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str, re
             TrainConfig(**common | run_options | {"model": arm.model, "weights": arm.weights, "freeze": arm.freeze}),
             reporter=reporter,
         )
-    assert run.config.epochs is not None
-    rows = read_rows(RunFolder(folder).metrics_log, run.config.epochs)
+    rows = read_rows(RunFolder(folder).metrics_log, run.plan.training.epochs)
     return {
         "arm": key.arm,
         "budget": key.budget,
@@ -245,20 +221,18 @@ def _run(key: Key, arm: Arm, common: dict[str, Any], output: Path, task: str, re
         "epochs": len(rows),
         "model": arm.model,
         "weights": arm.weights,
-        "lr": run.config.lr,
-        "machine": describe_machine(pick_device(run.config.device)),
+        "lr": run.plan.optimizer.lr,
+        "machine": describe_machine(pick_device(run.plan.run.device)),
     }
 
 
-def _load_or_create(file: Path, config: BenchmarkConfig) -> dict[str, Any]:
+def _load_or_create(file: Path, config: TransferConfig) -> dict[str, Any]:
     """Return the content of transfer.json: options, commands (with that of this call) and finished runs.
 
     Raises:
         DataError: an earlier call had other options, so its runs cannot be compared.
     """
-    options = {
-        item.name: getattr(config, item.name) for item in fields(config) if item.name not in ("output", *_SET_BY_ARMS)
-    }
+    options = {item.name: getattr(config, item.name) for item in fields(config) if item.name != "output"}
     saved: dict[str, Any] = {"options": options, "commands": [], "rows": []}
     if file.exists():
         saved = json.loads(file.read_text(encoding="utf-8"))
@@ -328,7 +302,7 @@ def _order(rows: Sequence[dict[str, Any]]) -> Any:
     return lambda pair: (pair[0], names.index(pair[1]))
 
 
-def command_of(config: BenchmarkConfig) -> str:
+def command_of(config: TransferConfig) -> str:
     """Return the command line with these options."""
-    positional = [config.what, *([config.data] if config.data else [])]
-    return shlex.join(["python", "tools/benchmark.py", *positional, *to_flags(config, exclude=("what", "data"))])
+    data = [config.data] if config.data else []
+    return shlex.join(["python", "tools/benchmark.py", "transfer", *data, *to_flags(config, exclude=("data",))])

@@ -14,6 +14,7 @@ from detseg.models.base import FreezableModel
 from detseg.models.description import ModelDescription
 from detseg.models.frozen_features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, image_name
+from detseg.models.loss_names import loss_names
 from detseg.models.padding import size_of
 from detseg.structures import ClassPrediction, FieldPredictions
 
@@ -55,7 +56,7 @@ class Classifier(FreezableModel):
         return (self._spec.head,)
 
     def loss_names(self) -> tuple[str, ...]:
-        return tuple(f"loss_{field.name}" for field in self._fields) or ("loss_classifier",)
+        return loss_names("classify", "rcnn", self._fields)
 
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(f"{self._spec.prefix}{name}" for name in stage) for stage in self._spec.stages)

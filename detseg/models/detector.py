@@ -14,6 +14,7 @@ from detseg.models.description import ModelDescription
 from detseg.models.fpn_detector import FpnDetector
 from detseg.models.frozen_features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
+from detseg.models.loss_names import loss_names
 from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
@@ -83,9 +84,7 @@ class Detector(FpnDetector):
         return tuple(f"roi_heads.{kind}_predictor" for kind in ("box", "mask", "keypoint"))
 
     def loss_names(self) -> tuple[str, ...]:
-        names = ["loss_classifier", "loss_box_reg"]
-        names += ["loss_mask"] * self.has_masks + ["loss_keypoint"] * bool(self.num_keypoints)
-        return (*names, *(() if self.is_frozen("rpn") else ("loss_objectness", "loss_rpn_box_reg")))
+        return loss_names(self.description.task, "rcnn", rpn_frozen=self.is_frozen("rpn"))
 
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detseg.errors import DataError
+from detseg.models.architectures import Architecture
 from detseg.models.base import FreezableModel, Part
 from detseg.old_names import freeze_level as current_freeze_level
 
@@ -10,6 +11,13 @@ LEVELS = ("none", "stem", "backbone", "neck", "rpn")
 """Each level freezes one part more than the level before it. The stem is everything up to stride 4 (conv1, bn1 and
 layer1 of a ResNet, which torchvision also freezes by default; the first two stages of a MobileNet), the backbone is all
 stages, the neck is the FPN."""
+
+
+def freeze_levels(architecture: Architecture) -> tuple[str, ...]:
+    """Return the levels that models of an architecture have."""
+    if architecture.task == "classify":
+        return LEVELS[: LEVELS.index("backbone") + 1]
+    return LEVELS if architecture.family == "rcnn" else LEVELS[: LEVELS.index("neck") + 1]
 
 
 def freeze(model: FreezableModel, level: str) -> None:

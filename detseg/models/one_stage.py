@@ -16,6 +16,7 @@ from detseg.models.description import ModelDescription
 from detseg.models.fpn_detector import FpnDetector
 from detseg.models.frozen_features import FrozenFeatures, Image, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
+from detseg.models.loss_names import loss_names
 from detseg.models.outputs import image_list_of, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
@@ -88,7 +89,7 @@ class OneStageDetector(FpnDetector):
         return f"{classes}.cls_logits", f"{boxes}.bbox_reg", f"{boxes}.bbox_ctrness"
 
     def loss_names(self) -> tuple[str, ...]:
-        return tuple(LOSS_NAMES.values())[: 3 if isinstance(self.network, FCOS) else 2]
+        return loss_names("detect", "fcos" if isinstance(self.network, FCOS) else "other")
 
     def backbone_stages(self) -> tuple[tuple[str, ...], ...]:
         return self._stages

@@ -26,6 +26,7 @@ from detseg.models import ModelDescription
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
 from detseg.options import DataConfig, EvaluateConfig, TrainConfig
+from detseg.options.text import flat_options
 from detseg.runtime.files import write_json
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.reporter import Reporter, terminal
@@ -102,7 +103,7 @@ def saved_options(run: Path) -> dict[str, Any]:
     """The options that a run was trained with; empty for a checkpoint outside a run folder."""
     saved = RunFolder.of(run).config
     with in_file(saved):
-        return tomllib.loads(saved.read_text(encoding="utf-8")) if saved.is_file() else {}
+        return flat_options(tomllib.loads(saved.read_text(encoding="utf-8"))) if saved.is_file() else {}
 
 
 def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any], reporter: Reporter) -> AnnotationTable:

@@ -1,106 +1,129 @@
-"""Pretrain weights on rendered scenes, or on a large labelled data set."""
+"""Pretrain weights on rendered scenes, or on a large labelled data set, and write them as a small file."""
 
 from __future__ import annotations
 
 import shlex
 import tomllib
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import torch
+
 from detseg.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from detseg.errors import DataError
+from detseg.errors import DataError, in_file
 from detseg.inference.predictor import pick_device
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
-from detseg.options_text import to_flags
-from detseg.runtime.processes import joined_processes
-from detseg.runtime.reporter import Reporter, silent, terminal
-from detseg.runtime.run_folder import RunFolder, locked
-from detseg.training.fit import fit
+from detseg.options.text import flat_options, to_flags, to_toml
+from detseg.runtime.reporter import Reporter
+from detseg.runtime.run_folder import RunFolder
+from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
+from detseg.training.fit import Run, fit, fit_data, run_context
 from detseg.training.metrics_log import read_rows
-from detseg.training.pretraining import new_pretraining_model, train_on_scenes, write_scenes_card
-from detseg.training.weights_card import OWN_LICENCE, write_card
+from detseg.training.pretraining import new_pretraining_model, scenes_plan
+from detseg.training.run_data import RunContext
+from detseg.training.scene_data import SceneData
+from detseg.training.weights_card import LICENCE, OWN_LICENCE, write_card
 
 
 def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Path:
     """Train on rendered scenes, or on labelled images, and write ``weights.safetensors`` (float16) and ``card.md``.
 
-    Every round uses new scenes. After each round a checkpoint is written, from which ``--resume`` continues; the
-    weights are evaluated periodically, always on the same scenes. Under ``torchrun`` the batch is divided among the
+    It is a run like that of ``train``: it evaluates periodically, always on the same scenes, keeps the best weights,
+    and stops and resumes exactly. Every epoch has new scenes. Under ``torchrun`` the batch is divided among the
     processes.
 
     Raises:
         DataError: invalid options.
+        Interrupted: an exit was requested; a checkpoint was written.
     """
     if config.resume:
         config = _resumed(config, Path(config.resume))
-    if config.data:
-        return _from_labelled(config, reporter)
-    run = RunFolder(Path(config.resume or config.output))
-    folder = run.path
-    checkpoint = load_checkpoint(run.last) if config.resume else None
-    if checkpoint is None:
-        run.check_is_new()
     device = pick_device(config.device)
     start = StartingWeights.open(config.weights, config.model)
-    with joined_processes(device) as processes, ExitStack() as stack:
-        if config.batch_size % processes.world:
-            raise DataError(
-                f"--batch-size {config.batch_size} cannot be divided among {processes.world} processes; "
-                f"use a multiple of {processes.world}"
-            )
-        stack.enter_context(locked(folder) if processes.is_main else nullcontext())
-        reporter = (reporter or terminal()) if processes.is_main else silent()
-        model = new_pretraining_model(config, checkpoint, start, device, reporter)
-        train_on_scenes(config, folder, model, checkpoint, processes, reporter)
-        if processes.is_main:
-            write_scenes_card(config, folder, device, processes, start.origin(), reporter)
-    return run.weights
+    if config.data:
+        run = fit(_labelled_options(config), weights=start, reporter=reporter)
+        return _write_weights(config, run, start, 1)
+    with run_context(device, reporter) as context:
+        run = _train_on_scenes(config, device, start, context)
+        weights = RunFolder(run.folder).weights
+        if context.processes.is_main:
+            weights = _write_weights(config, run, start, context.processes.world)
+            context.reporter.done(run.folder, f"wrote {weights} and card.md")
+        context.processes.wait()
+    return weights
+
+
+def _train_on_scenes(config: PretrainConfig, device: torch.device, start: StartingWeights, context: RunContext) -> Run:
+    world = context.processes.world
+    if config.batch_size % world:
+        raise DataError(
+            f"--batch-size {config.batch_size} cannot be divided among {world} processes; use a multiple of {world}"
+        )
+    if not config.resume:
+        RunFolder(Path(config.output)).check_is_new()
+    model = None if config.resume else new_pretraining_model(config, start, context.reporter)
+    scenes = SceneData(
+        config.epoch_steps * config.batch_size, config.val_scenes, config.image_size, config.seed, to_toml(config)
+    )
+    return fit_data(scenes_plan(config, str(device), world), scenes, model, weights=start, context=context)
 
 
 def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
     """The options with which the run was started, with the current device and workers."""
-    with (RunFolder(folder).config).open("rb") as file:
-        saved = {name: value for name, value in tomllib.load(file).items() if name in PretrainConfig.__annotations__}
-    return replace(config, **saved | {"resume": config.resume, "device": config.device, "workers": config.workers})
+    run = RunFolder(folder)
+    path = run.scenes if run.scenes.is_file() else run.config  # of a run on labelled images, or of version 0.1
+    with in_file(path):
+        saved = flat_options(tomllib.loads(path.read_text(encoding="utf-8")))
+    names = {item.name for item in fields(PretrainConfig)}
+    kept = {name: value for name, value in saved.items() if name in names}
+    return replace(config, **kept | {"resume": config.resume, "device": config.device, "workers": config.workers})
 
 
-def _from_labelled(config: PretrainConfig, reporter: Reporter | None) -> Path:
-    """Pretrain from scratch on labelled images, which are split and augmented as in ``train``."""
-    start = StartingWeights.open(config.weights, config.model)
-    run = fit(
-        TrainConfig(
-            data=config.data,
-            output=config.output,
-            model=config.model,
-            weights=config.weights,
-            image_size=config.image_size,
-            rois_per_image=config.rois_per_image,
-            mask_rois_per_image=config.mask_rois_per_image,
-            epochs=config.epochs,
-            batch_size=config.batch_size,
-            lr=config.lr,
-            workers=config.workers,
-            device=config.device,
-            seed=config.seed,
-        )
-        if not config.resume
-        else TrainConfig(data=config.data, resume=config.resume),
-        weights=start,
-        reporter=reporter,
+def _labelled_options(config: PretrainConfig) -> TrainConfig:
+    """The options of a run from scratch on labelled images, which are split and augmented as in ``train``."""
+    if config.resume:
+        return TrainConfig(data=config.data, resume=config.resume)
+    return TrainConfig(
+        data=config.data,
+        output=config.output,
+        model=config.model,
+        weights=config.weights,
+        image_size=config.image_size,
+        rois_per_image=config.rois_per_image,
+        mask_rois_per_image=config.mask_rois_per_image,
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        workers=config.workers,
+        device=config.device,
+        seed=config.seed,
     )
-    weights, device = RunFolder(run.folder).weights, pick_device(run.config.device)
-    checkpoint = load_checkpoint(RunFolder(run.folder).best)
-    save_checkpoint(weights, run.model, position=checkpoint.position, metrics=checkpoint.metrics, half=True)
+
+
+def _write_weights(config: PretrainConfig, run: Run, start: StartingWeights, world: int) -> Path:
+    """Write the best weights of a run, and their card; returns the path of the weights."""
+    folder = RunFolder(run.folder)
+    checkpoint = load_checkpoint(folder.best)
+    save_checkpoint(folder.weights, run.model, position=checkpoint.position, metrics=checkpoint.metrics, half=True)
+    name = Path(config.data).name
+    data, licence = f"the training split of {name}", OWN_LICENCE
+    if not config.data:
+        name, licence = "rendered scenes", LICENCE
+        data = (
+            f"{config.epochs * config.epoch_steps * config.batch_size:,} scenes of {config.image_size} pixels, "
+            f"rendered by detseg.synthetic.scenes: {len(SHAPE_FAMILIES)} shape families, {len(TEXTURES)} textures, no "
+            "photographs"
+        )
+    launcher = ["torchrun", "--nproc-per-node", str(world), "-m"] if world > 1 else ["python", "-m"]
     write_card(
-        weights,
-        title=f"{run.config.model}, pretrained on {Path(config.data).name}",
-        data=f"the training split of {Path(config.data).name}",
-        command=shlex.join(["python", "-m", "detseg", "pretrain", *to_flags(config, exclude=("resume",))]),
-        licence=OWN_LICENCE,
-        rows=read_rows(RunFolder(run.folder).metrics_log, checkpoint.position.epoch),
-        device=device,
+        folder.weights,
+        title=f"{run.plan.model.model}, pretrained on {name}",
+        data=data,
+        command=shlex.join([*launcher, "detseg", "pretrain", *to_flags(config, exclude=("output", "resume"))]),
+        licence=licence,
+        rows=read_rows(folder.metrics_log, checkpoint.position.epoch),
+        device=torch.device(run.plan.run.device),
         start=start.origin(),
     )
-    return weights
+    return folder.weights

@@ -50,6 +50,11 @@ class RunFolder:
         return self.path / "config.toml"
 
     @property
+    def scenes(self) -> Path:
+        """Options of a pretraining on rendered scenes."""
+        return self.path / "scenes.toml"
+
+    @property
     def split(self) -> Path:
         """Which image is in which split."""
         return self.path / "split.json"

@@ -9,15 +9,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from detseg.errors import DataError
-from detseg.options import TrainConfig
+from detseg.options.plan import Plan
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
 from detseg.runtime.run_folder import locked, new_run_folder
-from detseg.training.choices import default_output
+from detseg.training.make_plan import default_output
 
 
 @contextmanager
-def claimed_folder(config: TrainConfig, processes: Processes) -> Iterator[tuple[Path, FolderLock | None]]:
+def claimed_folder(plan: Plan, processes: Processes) -> Iterator[tuple[Path, FolderLock | None]]:
     """The folder of the run (``resume``, else ``output``, else a new one), locked by the main process for the block.
 
     A folder in which nothing was written is removed at the end.
@@ -32,9 +32,9 @@ def claimed_folder(config: TrainConfig, processes: Processes) -> Iterator[tuple[
         lock, path, problem = None, "", ""
         if processes.is_main:
             try:
-                folder = Path(config.resume or "")
-                if not config.resume:
-                    folder = new_run_folder(config.output, default_output(config)).path
+                folder = Path(plan.run.resume or "")
+                if not plan.run.resume:
+                    folder = new_run_folder(plan.run.output, default_output(plan)).path
                 path, lock = os.fspath(folder), stack.enter_context(locked(folder))
             except (DataError, OSError) as error:
                 problem = str(error)

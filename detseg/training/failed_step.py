@@ -19,7 +19,7 @@ from detseg.models.freeze import freeze
 from detseg.models.frozen_features import FrozenFeatures, Image
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.old_names import freeze_level
-from detseg.options import TrainConfig
+from detseg.options.plan import Plan
 from detseg.reports.table import align
 from detseg.runtime.run_folder import RunFolder
 
@@ -106,15 +106,17 @@ def _pixels(image: Image) -> list[Tensor]:
     return list(image.maps.values()) if isinstance(image, FrozenFeatures) else [image]
 
 
-def out_of_memory(error: BaseException, config: TrainConfig, train: AnnotationTable) -> DataError:
+def out_of_memory(error: BaseException, plan: Plan, train: AnnotationTable | None) -> DataError:
     """Return an error with batch size, image size and the image with the most objects."""
-    counts = train.instances_per_image()
-    crowded = int(np.argmax(counts)) if len(counts) else 0
-    largest = (
-        f"; the image with the most objects is {train[crowded].name} ({int(counts[crowded])})" if len(counts) else ""
-    )
-    size = f"image size {config.image_size}" if config.image_size else "the default image size"
+    largest = ""
+    if train is not None and len(train):
+        counts = train.instances_per_image()
+        crowded = int(np.argmax(counts))
+        largest = f"; the image with the most objects is {train[crowded].name} ({int(counts[crowded])})"
+    pixels = plan.model.image_size
+    batch = plan.training.batch_size
+    size = f"image size {pixels}" if pixels else "the default image size"
     return DataError(
-        f"out of memory with batch size {config.batch_size} and {size}{largest}. Lower --batch-size (with --accumulate "
+        f"out of memory with batch size {batch} and {size}{largest}. Lower --batch-size (with --accumulate "
         f"the steps stay the same), --image-size or --rois-per-image ({str(error).splitlines()[0]})"
     )

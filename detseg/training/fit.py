@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from detseg.annotations import AnnotationTable, write_split
-from detseg.annotations.fingerprint import fingerprint
+from detseg.annotations import AnnotationTable
 from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
-from detseg.checkpoints.checkpoint import Position, load_checkpoint
+from detseg.checkpoints.checkpoint import Checkpoint, load_checkpoint
 from detseg.datasets import Dataset
 from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
-from detseg.engine.evaluator import make_evaluator
 from detseg.errors import DataError
 from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
@@ -24,21 +23,21 @@ from detseg.models.create import create_model, freeze_as, with_backbone
 from detseg.models.weights.class_transfer import class_pairs
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
+from detseg.options.plan import Plan
 from detseg.reports.curves import plot_curves
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.machine import MachineFacts
-from detseg.runtime.processes import Processes, joined_processes
+from detseg.runtime.processes import joined_processes
 from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.seeds import derive_seed
-from detseg.runtime.signals import StopRequest, catching_signals
+from detseg.runtime.signals import catching_signals
 from detseg.training.batch_size import fitting_batch_size
-from detseg.training.choices import named_weights, resolve
 from detseg.training.claimed_folder import claimed_folder
-from detseg.training.loaders import DataModule
 from detseg.training.loss_weights import parse_loss_weights
+from detseg.training.make_plan import make_plan, named_weights
 from detseg.training.metrics_log import minutes_of
-from detseg.training.phases import phases_of
+from detseg.training.plan_checks import LIMITS
 from detseg.training.result_images import write_result_images
 from detseg.training.resume import (
     newest_checkpoint,
@@ -46,10 +45,10 @@ from detseg.training.resume import (
     resumed_line,
     resumed_model,
     with_absolute_paths,
-    write_options,
+    write_plan,
 )
+from detseg.training.run_data import RunContext, RunData, TableData
 from detseg.training.step_time import seconds_per_step
-from detseg.training.time_budget import fit_to_minutes
 from detseg.training.trainer import Trainer
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -61,15 +60,27 @@ class Run:
     Attributes:
         folder: contains best.safetensors, last.safetensors, config.toml, split.json, metrics.jsonl, metrics.json and
             images.
-        config: all options, resolved.
+        plan: all options with their decided values.
         metrics: of the best weights on the validation split; without one, the training losses of their epoch.
         model: with the best weights, in eval mode.
     """
 
     folder: Path
-    config: TrainConfig
+    plan: Plan
     metrics: Metrics
     model: torch.nn.Module
+
+    @property
+    def config(self) -> TrainConfig:
+        """The decided values as options."""
+        return self.plan.options()
+
+
+@contextmanager
+def run_context(device: torch.device, reporter: Reporter | None) -> Iterator[RunContext]:
+    """Join the processes of ``torchrun`` and catch SIGTERM and SIGINT for the block."""
+    with catching_signals() as stop_request, joined_processes(device) as processes:
+        yield RunContext(processes, stop_request, (reporter or terminal()) if processes.is_main else silent())
 
 
 def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter: Reporter | None = None) -> Run:
@@ -88,221 +99,244 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
         Interrupted: an exit was requested; a checkpoint was written.
     """
     device = pick_device(config.device)
-    with catching_signals() as stop_request, joined_processes(device) as processes:
-        reporter = (reporter or terminal()) if processes.is_main else silent()
-        return _fit(config, device, stop_request, processes, weights, reporter)
+    with run_context(device, reporter) as context:
+        options = with_backbone(with_absolute_paths(config))
+        if options.resume:
+            options = resumed_config(options, Path(options.resume), context.reporter)
+        table = load_table(options)
+        splits = load_splits(options, table)
+        weights = weights or named_weights(options)
+        options = with_batch_size(options, table, splits["train"], device, context, weights)
+        machine, world = MachineFacts.of(device), context.processes.world
+        plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
+        intro = [*describe_table(table), *describe_splits(splits, table, options)]
+        return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
 
 
-def _fit(
-    config: TrainConfig,
-    device: torch.device,
-    stop_request: StopRequest,
-    processes: Processes,
-    weights: StartingWeights | None,
-    reporter: Reporter,
+def fit_tables(
+    plan: Plan,
+    splits: Splits,
+    model: Model | None = None,
+    *,
+    weights: StartingWeights | None = None,
+    reporter: Reporter | None = None,
+    context: RunContext | None = None,
+    intro: Sequence[str] = (),
 ) -> Run:
-    resuming = Path(config.resume) if config.resume else None
-    config = with_backbone(with_absolute_paths(config))
-    if resuming:
-        config = resumed_config(config, resuming, reporter)
+    """Train by a plan on tables that are in memory; otherwise as :func:`fit`.
 
-    table = load_table(config)
-    splits = load_splits(config, table)
-    weights = weights or named_weights(config)
-    config = with_batch_size(config, table, splits["train"], device, processes, weights, reporter)
-    config, chosen = resolve(config, table, splits["train"], MachineFacts.of(device), processes.world, opened=weights)
-    assert config.task is not None
-    assert config.batch_size is not None
-    check_world(len(splits["train"]), config.batch_size, processes.world)
-    with claimed_folder(config, processes) as (folder, lock):
-        reporter.lines([*describe_table(table), *describe_splits(splits, table, config)])
-        plan = ["chosen automatically:", *chosen] if chosen else ["no option was chosen automatically"]
-        reporter.plan(plan, asdict(config))
-        return _train(config, folder, lock, table, splits, weights, device, stop_request, processes, reporter)
+    Args:
+        plan: of :func:`~detseg.training.make_plan.make_plan`.
+        splits: tables "train" and optionally "val" and "test".
+        model: to train; None for a new one by the plan. A run that is resumed has that of its checkpoint.
+        weights: the starting weights of the plan if they are open already.
+        context: that of the caller, which then has the reporter.
+        intro: lines about the data, reported when the run folder is known to be new.
+    """
+    return fit_data(plan, TableData(splits), model, weights=weights, reporter=reporter, context=context, intro=intro)
+
+
+def fit_data(
+    plan: Plan,
+    data: RunData,
+    model: Model | None = None,
+    *,
+    weights: StartingWeights | None = None,
+    reporter: Reporter | None = None,
+    context: RunContext | None = None,
+    intro: Sequence[str] = (),
+) -> Run:
+    """Train on images that need not be tables; without a ``model``, they must be. Otherwise as :func:`fit_tables`."""
+    device = torch.device(plan.run.device)
+    if context is None:
+        with run_context(device, reporter) as context:
+            return fit_data(plan, data, model, weights=weights, context=context, intro=intro)
+    check_world(data.train_images, plan.training.batch_size, context.processes.world)
+    with claimed_folder(plan, context.processes) as (folder, lock):
+        reasons = plan.lines()
+        context.reporter.lines(intro)
+        first = "chosen automatically:" if reasons else "no option was chosen automatically"
+        context.reporter.plan([first, *reasons], plan.values())
+        checkpoint = _checkpoint(plan, data, context)
+        if checkpoint:
+            model = resumed_model(checkpoint, plan)
+        elif model is None:
+            model = new_model(data.splits["train"], plan, weights, context.reporter)
+        if weights:
+            weights.release()
+        plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
+        return _finish(plan, trainer, context)
+
+
+def _checkpoint(plan: Plan, data: RunData, context: RunContext) -> Checkpoint | None:
+    """Return the checkpoint to resume from; None for a new run, or if there is none yet."""
+    processes = context.processes
+    if plan.run.resume is None:
+        return None
+    if not processes.is_main:
+        processes.wait()  # the main process moves corrupt checkpoints aside
+    checkpoint = newest_checkpoint(Path(plan.run.resume), data.fingerprint, context.reporter)
+    if processes.is_main:
+        processes.wait()
+    return checkpoint
 
 
 def _train(
-    config: TrainConfig,
+    plan: Plan,
+    data: RunData,
+    model: Model,
+    checkpoint: Checkpoint | None,
     folder: Path,
     lock: FolderLock | None,
-    table: AnnotationTable,
-    splits: Splits,
-    weights: StartingWeights | None,
-    device: torch.device,
-    stop_request: StopRequest,
-    processes: Processes,
-    reporter: Reporter,
-) -> Run:
-    """Build or load the model, train all phases, and write the results."""
-    resuming = folder if config.resume else None
-    val, data = splits.get("val"), fingerprint(splits)
-    checkpoint = None
-    if resuming:
-        if not processes.is_main:
-            processes.wait()  # the main process moves corrupt checkpoints aside
-        checkpoint = newest_checkpoint(resuming, data, reporter)
-        if processes.is_main:
-            processes.wait()
-    model = resumed_model(checkpoint, config) if checkpoint else new_model(table, config, weights, reporter)
-    model = model.to(device)
-    if weights:
-        weights.release()
-    phases = phases_of(config)
+    context: RunContext,
+) -> tuple[Plan, Trainer]:
+    """Train all phases. Returns the plan, with measured epochs, and the last trainer."""
+    processes, reporter = context.processes, context.reporter
     epoch = checkpoint.position.epoch if checkpoint else 0
-    done = sum(epoch >= (phase.config.epochs or 0) for phase in phases[:-1])
+    done = sum(epoch >= phase.epochs for phase in plan.phases[:-1])
     trainer: Trainer | None = None
-    for phase in phases[done:]:
+    for number in range(done, len(plan.phases)):
+        phase = plan.phases[number]
         if phase.line:
-            reporter.phase(phase.line, phase.first_epoch, phase.config.epochs or 0)
-        freeze_as(model, phase.config.freeze, phase.config.trainable_layers, norm_eval=bool(config.norm_eval))
-        parse_loss_weights(config.loss_weights, model.loss_names())  # an error before anything is computed
-        data_module = DataModule(phase.config, model, processes, folder, reporter)
-        data_module.prepare(splits["train"], stop_request)
-        options, by_minutes = phase.config, config.epochs is None
-        if by_minutes:
-            measured_val = splits["train"].subset([]) if val is None else val
-            options, reasons = fit_to_minutes(options, model, splits["train"], measured_val, data_module, processes)
-            config = options
-            reporter.plan(reasons, asdict(config))
-        loaders = (data_module.train_loader(splits["train"]), None if val is None else data_module.val_loader(val))
+            reporter.phase(phase.line, phase.first_epoch, phase.epochs)
+        freeze_as(model, phase.freeze, phase.trainable_layers, norm_eval=plan.freezing.norm_eval)
+        parse_loss_weights(plan.training.loss_weights, model.loss_names())  # an error before anything is computed
+        measured = plan.measure_epochs
+        plan, loaders = data.loaders(plan, phase, model, folder, context)
         trainer = Trainer(
-            options, folder, model, loaders, val, data=data, checkpoint=None if trainer else checkpoint,
-            processes=processes, first_epoch=phase.first_epoch, previous=trainer, lock=lock, reporter=reporter,
+            plan, plan.phases[number], folder, model, loaders, data, checkpoint=None if trainer else checkpoint,
+            processes=processes, previous=trainer, lock=lock, reporter=reporter,
         )  # fmt: skip
-        if resuming and phase is phases[done]:
-            reporter.line(resumed_line(resuming, trainer.position))
-        if processes.is_main and phase is phases[done]:
-            write_options(config, folder)
+        if number == done and plan.run.resume:
+            reporter.line(resumed_line(folder, trainer.position))
+        if number == done and processes.is_main:
+            write_plan(plan, folder)
             if not checkpoint:
-                write_split(splits, RunFolder(folder).split, seed=config.seed, how=config.split)
-        if not by_minutes:
-            evaluates = val is not None
-            reporter.lines(time_estimate(model, loaders[0], device, options, trainer.position, evaluates=evaluates))
-        trainer.run(stop_request)
-    assert trainer is not None
-    return _finish(config, trainer, splits, processes, reporter)
+                data.write(plan, folder)
+        if not measured:
+            reporter.lines(time_estimate(trainer))
+        trainer.run(context.stop_request)
+    assert trainer is not None  # a plan has at least one phase
+    return plan, trainer
 
 
-def _finish(config: TrainConfig, trainer: Trainer, splits: Splits, processes: Processes, reporter: Reporter) -> Run:
+def _finish(plan: Plan, trainer: Trainer, context: RunContext) -> Run:
     """Load the best weights, evaluate them, and write the results to the run folder."""
-    assert config.task is not None
-    folder, model, device = trainer.folder, trainer.model, trainer.device
-    rows, position = trainer.rows, trainer.position
-    if config.minutes is not None:
-        reporter.line(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {config.minutes:g} minutes")
+    folder, model, processes, reporter = trainer.folder, trainer.model, context.processes, context.reporter
+    rows, data, best_epoch = trainer.rows, trainer.data, trainer.position.best_epoch
+    if plan.training.minutes is not None:
+        reporter.line(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {plan.training.minutes:g} minutes")
     if processes.is_main:
         model.load_state_dict(load_checkpoint(RunFolder(folder).best).weights)
     processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
     model.eval()
-    best, val = trainer.best, splits.get("val")
-    if best is None and val is None:  # resumed, and no later epoch was better
-        best = TrainingMetrics.from_row(next(row for row in rows if row["epoch"] == position.best_epoch))
-    elif best is None:
-        evaluator = make_evaluator(splits["val"], config.task, model.preprocessing)
-        best = evaluate(model, trainer.val_loader, device, evaluator=evaluator, processes=processes, reporter=reporter)
-    criterion = "training split, epoch of the lowest loss" if val is None else "validation split, best epoch"
-    text = "\n".join([f"{criterion} {position.best_epoch}:", *best.lines()])
-    reporter.metrics("train" if val is None else "val", best.to_dict(), text)
-    if not processes.is_main:
-        processes.wait()
-        return Run(folder, config, best, model)
+    best = trainer.best or _best_metrics(trainer, context)
+    criterion = "validation split, best epoch" if data.has_val else "training split, epoch of the lowest loss"
+    text = "\n".join([f"{criterion} {best_epoch}:", *best.lines()])
+    reporter.metrics("val" if data.has_val else "train", best.to_dict(), text)
+    if processes.is_main:
+        _write_results(plan, trainer, best, reporter)
+    processes.wait()
+    return Run(folder, plan, best, model)
+
+
+def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
+    """Return the metrics of the best weights when they are from before a resume."""
+    evaluator, best_epoch = trainer.evaluator, trainer.position.best_epoch
+    if evaluator is None:
+        return TrainingMetrics.from_row(next(row for row in trainer.rows if row["epoch"] == best_epoch))
+    evaluator.reset()
+    return evaluate(
+        trainer.model, trainer.loaders.val, trainer.device, evaluator=evaluator, processes=context.processes,
+        reporter=context.reporter,
+    )  # fmt: skip
+
+
+def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
+    """Evaluate the test split, and write curves and result images."""
+    folder, model, device, splits = trainer.folder, trainer.model, trainer.device, trainer.data.splits
     if "test" in splits:
-        test_metrics, test_evaluator = evaluate_table(
-            model, splits["test"], device, batch_size=config.batch_size or 1, workers=config.workers or 0,
+        metrics, evaluator = evaluate_table(
+            model, splits["test"], device, batch_size=plan.training.batch_size, workers=plan.run.workers,
             reporter=reporter,
         )  # fmt: skip
-        write_evaluation(RunFolder(folder).evaluation("test"), test_metrics, test_evaluator)
-        text = "\n".join(["test split (not used for model selection):", *test_metrics.lines()])
-        reporter.metrics("test", test_metrics.to_dict(), text)
-    if plot_curves(rows, RunFolder(folder).curves):
+        write_evaluation(RunFolder(folder).evaluation("test"), metrics, evaluator)
+        text = "\n".join(["test split (not used for model selection):", *metrics.lines()])
+        reporter.metrics("test", metrics.to_dict(), text)
+    if plot_curves(trainer.rows, RunFolder(folder).curves):
         reporter.image(RunFolder(folder).curves)
     else:
         reporter.line("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    if val is not None:
-        write_result_images(folder, model, val, device, best, reporter)
+    if "val" in splits:
+        write_result_images(folder, model, splits["val"], device, best, reporter)
     reporter.done(folder, f"wrote {folder}; predict with: python tools/predict.py {folder} IMAGES")
-    processes.wait()
-    return Run(folder, config, best, model)
 
 
 def with_batch_size(
-    config: TrainConfig,
+    options: TrainConfig,
     table: AnnotationTable,
     train: AnnotationTable,
     device: torch.device,
-    processes: Processes,
+    context: RunContext,
     weights: StartingWeights | None = None,
-    reporter: Reporter | None = None,
 ) -> TrainConfig:
     """Replace ``--batch-size 0`` by the largest batch size that fits in the memory of this GPU."""
-    if config.batch_size != 0:
-        return config
+    if options.batch_size != 0:
+        return options
     if device.type != "cuda":
         raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
-    draft, _ = resolve(replace(config, batch_size=1), table, train, MachineFacts.of(device), opened=weights)
+    draft = make_plan(replace(options, batch_size=1), table, train, MachineFacts.of(device), weights=weights)
     model = new_model(table, draft, weights, silent()).to(device)
-    assert draft.task is not None
-    dataset = Dataset(train, model.preprocessing, task=draft.task)
+    dataset = Dataset(train, model.preprocessing, task=draft.model.task)
     size, memory_use = fitting_batch_size(model, dataset, device)
-    size = int(processes.broadcast_bytes(str(size).encode()))
-    (reporter or terminal()).line(f"batch size {size}: {memory_use}")
-    return replace(config, batch_size=size)
+    size = int(context.processes.broadcast_bytes(str(size).encode()))
+    context.reporter.line(f"batch size {size}: {memory_use}")
+    return replace(options, batch_size=size)
 
 
 def new_model(
     table: AnnotationTable,
-    config: TrainConfig,
+    plan: Plan,
     weights: StartingWeights | None = None,
     reporter: Reporter | None = None,
 ) -> Model:
     """Create the model of a new run; report which weights were loaded and which parts are trainable.
 
     Args:
-        weights: those of ``config.weights`` if they are open already.
+        weights: those of the plan if they are open already.
     """
-    assert config.model is not None
-    torch.manual_seed(derive_seed(config.seed))  # random initialization depends on the seed of the run
+    torch.manual_seed(derive_seed(plan.run.seed))  # random initialization depends on the seed of the run
+    planned, reporter = plan.model, reporter or terminal()
     created = create_model(
-        config.model,
+        planned.model,
         table.class_map,
-        weights=weights or config.weights,
-        freeze_level=config.freeze,
-        trainable_layers=config.trainable_layers,
-        norm_eval=bool(config.norm_eval),
-        image_size=config.image_size,
-        rois_per_image=config.rois_per_image or 128,
-        mask_rois_per_image=config.mask_rois_per_image,
-        detections_per_image=config.detections_per_image or 100,
-        anchor_sizes=config.anchor_sizes,
-        keypoints=table.keypoint_schema if config.task == "keypoints" else None,
+        weights=weights or planned.weights,
+        freeze_level=plan.freezing.freeze,
+        trainable_layers=plan.freezing.trainable_layers,
+        norm_eval=plan.freezing.norm_eval,
+        image_size=planned.image_size,
+        **{name: value for name in LIMITS if (value := getattr(planned, name)) is not None},
+        anchor_sizes=planned.anchor_sizes,
+        keypoints=table.keypoint_schema if planned.task == "keypoints" else None,
         label_fields=table.label_fields,
-        class_transfer=class_pairs(config.class_transfer, table.class_map.names),
+        class_transfer=class_pairs(planned.class_transfer, table.class_map.names),
     )
-    reporter = reporter or terminal()
     reporter.lines(created.lines)
-    if config.weights == "none":
+    if planned.weights == "none":
         reporter.line(
             "training from scratch: no pretrained weights, so expect low accuracy from few images and few epochs"
         )
     return created.model
 
 
-def time_estimate(
-    model: torch.nn.Module,
-    loader: Any,
-    device: torch.device,
-    config: TrainConfig,
-    position: Position,
-    *,
-    evaluates: bool = True,
-) -> list[str]:
+def time_estimate(trainer: Trainer) -> list[str]:
     """Estimate the training time from two timed steps that do not change the model: one line, or none for no epochs."""
-    epochs = (config.epochs or 0) - position.epoch
+    epochs, loader = trainer.epochs - trainer.position.epoch, trainer.loaders.train
     if epochs <= 0:
         return []
-    seconds = seconds_per_step(model, loader, device) * len(loader) * epochs
+    seconds = seconds_per_step(trainer.model, loader, trainer.device) * len(loader) * epochs
     minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
-    eval_epochs = config.eval_epochs or 1
+    eval_epochs = trainer.plan.training.eval_epochs
     interval = "after each epoch" if eval_epochs == 1 else f"every {eval_epochs} epochs"
-    evaluation = f", plus evaluation {interval}" if evaluates else ""
+    evaluation = f", plus evaluation {interval}" if trainer.data.has_val else ""
     return [f"{epochs} epochs of {len(loader)} steps: about {minutes} of training{evaluation}"]

@@ -19,7 +19,8 @@ from detseg.errors import DataError
 from detseg.features.loader import EvaluationFeatures, FeatureLoader, fill
 from detseg.features.store import FeatureStore, source_checksum
 from detseg.models import Model
-from detseg.options import TrainConfig
+from detseg.options.plan import Phase, Plan
+from detseg.options.training import CacheOptions
 from detseg.runtime.machine import free_memory
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
@@ -40,7 +41,8 @@ class DataModule:
 
     def __init__(
         self,
-        config: TrainConfig,
+        plan: Plan,
+        phase: Phase,
         model: Model,
         processes: Processes | None = None,
         folder: Path | None = None,
@@ -49,16 +51,17 @@ class DataModule:
         """Create a data module without cached features.
 
         Args:
+            phase: one of ``plan.phases``, which says where features are cached.
             folder: run folder, for the file of decoded images; None to decode images each time.
 
         Raises:
             DataError: ``cache`` is memory or disk, but no backbone is frozen.
         """
-        assert config.task is not None
-        self.config, self.model, self.task = config, model, config.task
+        self.plan, self.model, self.task = plan, model, plan.model.task
+        self.cache = phase.cache
         self.processes, self.reporter = processes or Processes(), reporter or terminal()
-        self.level = _level(config, model)
-        self.views = fixed_views(config.augment or "none", self.task, config.cached_views) if self.level else []
+        self.level = _level(phase.cache, model)
+        self.views = fixed_views(plan.training.augment, self.task, plan.cache.cached_views) if self.level else []
         self.folder = folder
         self._store: FeatureStore | None = None
         self._val_limit = 0
@@ -71,20 +74,20 @@ class DataModule:
         """
         if self.level is None or not len(train):
             return
-        config, world = self.config, self.processes.world
+        options, world = self.plan.cache, self.processes.world
         views = self._views(train)
-        dtype = getattr(torch, config.cache_dtype)
+        dtype = getattr(torch, options.cache_dtype)
         device = next(self.model.parameters()).device
         self.level, view_bytes, seconds = _measured_features(self.model, views, self.level, dtype)
         count = len(views) * len(self.views)
-        location, limit, folder = _cache_location(config, view_bytes * count, world)
+        location, limit, folder = _cache_location(options, self.cache, view_bytes * count, world)
         names = ["original", *["flipped"] * (len(self.views) > 1)]
-        names += [f"{config.cached_views} sampled from {config.augment}"] * bool(config.cached_views)
+        names += [f"{options.cached_views} sampled from {self.plan.training.augment}"] * bool(options.cached_views)
         cached = f", of which {_size(limit)} are cached" if view_bytes * count > limit else ""
         duration = seconds * count / (world if folder else 1)
         self.reporter.line(
             f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about "
-            f"{_size(view_bytes * count)} of {config.cache_dtype} {location}{cached}; "
+            f"{_size(view_bytes * count)} of {options.cache_dtype} {location}{cached}; "
             f"{_duration(duration)} to compute, once"
         )
         source = source_checksum(self.model, self.level, dtype, device)
@@ -98,7 +101,7 @@ class DataModule:
     ) -> FeatureStore:
         """Return the store of all views. With several processes each computes a share in the folder, then loads all."""
         assert self.level is not None
-        store, processes, workers = new_store(), self.processes, self.config.workers or 0
+        store, processes, workers = new_store(), self.processes, self.plan.run.workers
         share = (processes.rank, processes.world) if store.folder else (0, 1)
         fill(
             store, self.model, views, self.level, workers=workers, share=share, stop_request=stop_request,
@@ -113,30 +116,28 @@ class DataModule:
 
     def train_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
         """Return shuffled batches of ``table``, prepared before; ``single_process``: not divided among processes."""
-        config, processes = self.config, Processes() if single_process else self.processes
-        batch, workers = config.batch_size or 1, config.workers or 0
+        plan, processes = self.plan, Processes() if single_process else self.processes
+        batch, workers, seed = plan.training.batch_size, plan.run.workers, plan.run.seed
         if self._store is not None and self.level is not None:
             return FeatureLoader(
                 self._store, self.model, self._views(table), self.level, batch,
-                seed=config.seed, workers=workers, rank=processes.rank, world=processes.world,
+                seed=seed, workers=workers, rank=processes.rank, world=processes.world,
             )  # fmt: skip
-        augment = preset(config.augment or "none", self.task)
+        augment = preset(plan.training.augment, self.task)
         decoded = self._decoded(table)
-        dataset = Dataset(
-            table, self.model.preprocessing, task=self.task, augment=augment, seed=config.seed, decoded=decoded
-        )
+        dataset = Dataset(table, self.model.preprocessing, task=self.task, augment=augment, seed=seed, decoded=decoded)
         return data_loader(
-            dataset, batch, shuffle=True, seed=config.seed, workers=workers, pin=self._on_gpu,
+            dataset, batch, shuffle=True, seed=seed, workers=workers, pin=self._on_gpu,
             rank=processes.rank, world=processes.world,
         )  # fmt: skip
 
     def val_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
         """Return ordered batches without augmentation; ``single_process``: not divided among processes."""
-        config, processes = self.config, Processes() if single_process else self.processes
+        plan, processes = self.plan, Processes() if single_process else self.processes
         decoded = None if self._store else self._decoded(table)
         dataset = Dataset(table, self.model.preprocessing, task=self.task, decoded=decoded)
         loader = data_loader(
-            dataset, config.batch_size or 1, workers=config.workers or 0, pin=self._on_gpu,
+            dataset, plan.training.batch_size, workers=plan.run.workers, pin=self._on_gpu,
             rank=processes.rank, world=processes.world,
         )  # fmt: skip
         if self._store is None or self.level is None:
@@ -149,14 +150,14 @@ class DataModule:
 
     def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
         """Return a store for the decoded images of ``table``; None if they are not cached."""
-        limit = int(self.config.decoded_limit * GB)
+        limit = int(self.plan.cache.decoded_limit * GB)
         if self.folder is None or not limit:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
         return DecodedImages(table, self.model.preprocessing, self.folder, limit=limit)
 
     def _views(self, table: AnnotationTable) -> Views:
-        return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.config.seed)
+        return Views(table, self.model.preprocessing, task=self.task, views=self.views, seed=self.plan.run.seed)
 
     def _report_store(self, store: FeatureStore) -> None:
         if store.folder is not None and (store.reused or store.corrupt):
@@ -168,15 +169,13 @@ class DataModule:
             )
 
 
-def _level(config: TrainConfig, model: Model) -> str | None:
+def _level(cache: str, model: Model) -> str | None:
     """Return the deepest level at which features can be cached; None without a cache."""
     levels = model.levels()
-    if config.cache == "off" or (config.cache == "auto" and not levels):
+    if cache == "off" or (cache == "auto" and not levels):
         return None
     if not levels:
-        raise DataError(
-            f"--cache {config.cache}: only features of a frozen backbone can be cached; add --freeze backbone"
-        )
+        raise DataError(f"--cache {cache}: only features of a frozen backbone can be cached; add --freeze backbone")
     return levels[0]
 
 
@@ -198,13 +197,13 @@ def _measured_features(model: Model, views: Views, level: str, dtype: torch.dtyp
     return level, sizes[level], seconds
 
 
-def _cache_location(config: TrainConfig, total: int, world: int) -> tuple[str, int, Path | None]:
+def _cache_location(options: CacheOptions, cache: str, total: int, world: int) -> tuple[str, int, Path | None]:
     """Return the location as text, the limit in bytes, and the folder; None for memory."""
-    limit = None if config.cache_limit is None else int(config.cache_limit * GB)
+    limit = None if options.cache_limit is None else int(options.cache_limit * GB)
     memory = limit or free_memory() // 2
-    if config.cache == "memory" or (config.cache == "auto" and world == 1 and total <= memory):
+    if cache == "memory" or (cache == "auto" and world == 1 and total <= memory):
         return "in memory", memory, None
-    folder = Path(config.cache_dir) if config.cache_dir else default_folder()
+    folder = Path(options.cache_dir) if options.cache_dir else default_folder()
     if limit is None:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         limit = min(DISK_LIMIT, shutil.disk_usage(existing).free // 2)

@@ -6,20 +6,18 @@ import torch
 
 from detseg.engine.optim import build_optimizer
 from detseg.models import Model
-from detseg.options import TrainConfig
+from detseg.options.plan import OptimizerPlan
 
 
-def new_optimizer(model: Model, config: TrainConfig, *, lr_factor: float = 1.0) -> torch.optim.Optimizer:
-    """Build the optimizer for the trainable parameters of ``model`` from resolved options; ``lr_factor`` scales all
-    learning rates."""
-    assert config.lr is not None
+def new_optimizer(model: Model, plan: OptimizerPlan, *, lr: float) -> torch.optim.Optimizer:
+    """Build the optimizer for the trainable parameters of ``model``, with the learning rate of a phase."""
     return build_optimizer(
         model,
-        name=config.optimizer or "sgd",
-        lr=lr_factor * config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay or 0.0,
-        backbone_lr_mult=config.backbone_lr_mult,
-        head_lr_mult=config.head_lr_mult or 1.0,
-        beta2=config.beta2 or 0.999,
+        name=plan.optimizer,
+        lr=lr,
+        momentum=plan.momentum,
+        weight_decay=plan.weight_decay,
+        backbone_lr_mult=plan.backbone_lr_mult,
+        head_lr_mult=plan.head_lr_mult,
+        beta2=0.999 if plan.beta2 is None else plan.beta2,
     )

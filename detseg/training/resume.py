@@ -15,7 +15,8 @@ from detseg.models import Model
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
 from detseg.options import TrainConfig
-from detseg.options_text import to_toml
+from detseg.options.plan import Plan
+from detseg.options.text import flat_options
 from detseg.runtime.files import write_text
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
@@ -42,7 +43,7 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
     with in_file(path):
-        saved = TrainConfig(**current_options(tomllib.loads(path.read_text(encoding="utf-8")))[0])
+        saved = TrainConfig(**current_options(flat_options(tomllib.loads(path.read_text(encoding="utf-8"))))[0])
     default = TrainConfig()
     for item in fields(TrainConfig):
         new_value, saved_value = getattr(config, item.name), getattr(saved, item.name)
@@ -62,9 +63,9 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     return replace(saved, **new | {"resume": str(run)})
 
 
-def write_options(config: TrainConfig, folder: Path) -> None:
+def write_plan(plan: Plan, folder: Path) -> None:
     """Write ``config.toml``, from which a run is resumed."""
-    write_text(RunFolder(folder).config, to_toml(replace(config, output=str(folder), resume=None)))
+    write_text(RunFolder(folder).config, plan.to_toml(str(folder)))
 
 
 def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = None) -> Checkpoint | None:
@@ -96,9 +97,10 @@ def resumed_line(run: Path, position: Position) -> str:
     return f"resuming {run} after epoch {position.epoch - 1}"
 
 
-def resumed_model(checkpoint: Checkpoint, config: TrainConfig) -> Model:
+def resumed_model(checkpoint: Checkpoint, plan: Plan) -> Model:
     """Build the model of a checkpoint, frozen as in the run."""
     model = described_model(checkpoint)
     model.load_state_dict(checkpoint.weights)  # before features of frozen parts are computed from them
-    freeze_as(model, config.freeze, config.trainable_layers, norm_eval=bool(config.norm_eval))
+    freezing = plan.freezing
+    freeze_as(model, freezing.freeze, freezing.trainable_layers, norm_eval=freezing.norm_eval)
     return model

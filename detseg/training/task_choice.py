@@ -5,7 +5,6 @@ from __future__ import annotations
 from detseg.annotations import AnnotationTable
 from detseg.errors import DataError
 from detseg.models.build import architecture_of
-from detseg.options import TrainConfig
 
 
 def obstacles(table: AnnotationTable) -> dict[str, str]:
@@ -35,19 +34,22 @@ def obstacles(table: AnnotationTable) -> dict[str, str]:
     return {"keypoints": points, "segment": masks, "detect": boxes, "classify": classes}
 
 
-def pick_task(config: TrainConfig, table: AnnotationTable) -> tuple[str, str]:
+def pick_task(task: str | None, model: str | None, table: AnnotationTable) -> tuple[str, str]:
     """Return the task of a run and the reason: the user's task, that of the model, or the most demanding possible one.
+
+    Args:
+        task, model: those of the user, or None.
 
     Raises:
         DataError: the data is not annotated for the task, or task and model contradict each other.
     """
     reasons = obstacles(table)
-    task, option = config.task, "--task"
-    if config.model is not None:
-        model_task = architecture_of(config.model).task
+    option = "--task"
+    if model is not None:
+        model_task = architecture_of(model).task
         if task is not None and task != model_task:
-            raise DataError(f"--model {config.model} is for --task {model_task}, not for {task}; change one of them")
-        task, option = model_task, f"--model {config.model}"
+            raise DataError(f"--model {model} is for --task {model_task}, not for {task}; change one of them")
+        task, option = model_task, f"--model {model}"
     possible = [name for name, reason in reasons.items() if not reason]
     if task is not None:
         if reasons[task]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,10 +23,10 @@ from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.train import EpochTotals, train_one_epoch
 from detseg.models import Model
-from detseg.options import TrainConfig
+from detseg.options.plan import Plan
 from detseg.runtime.processes import Processes
-from detseg.training.choices import follow_epochs
 from detseg.training.loaders import DataModule
+from detseg.training.make_plan import with_epochs
 from detseg.training.optimizer import new_optimizer
 
 BATCHES = 4
@@ -48,49 +48,47 @@ class EpochSeconds(NamedTuple):
 
 
 def fit_to_minutes(
-    config: TrainConfig,
+    plan: Plan,
     model: Model,
     train: AnnotationTable,
     val: AnnotationTable,
     data_module: DataModule,
     processes: Processes | None = None,
-) -> tuple[TrainConfig, list[str]]:
-    """Choose ``epochs`` for ``minutes``, and the options that follow from them. Returns the full config and lines.
+) -> tuple[Plan, list[str]]:
+    """Choose ``epochs`` for ``minutes``, and the options that follow from them. Returns the final plan and lines.
 
     The minutes include the epochs and their checkpoints, but not the measurements, features that are computed once,
     and the final evaluation and reports.
     """
     processes = processes or Processes()
-    measured = epoch_seconds(config, model, train, val, data_module)
+    measured = epoch_seconds(plan, model, train, val, data_module)
     same = processes.broadcast_bytes(json.dumps(measured).encode())  # each process measures its own time
-    return choose_epochs(config, EpochSeconds(*json.loads(same)), len(train), processes.world)
+    return choose_epochs(plan, EpochSeconds(*json.loads(same)), len(train), processes.world)
 
 
-def choose_epochs(
-    config: TrainConfig, seconds: EpochSeconds, images: int, world: int = 1
-) -> tuple[TrainConfig, list[str]]:
+def choose_epochs(plan: Plan, seconds: EpochSeconds, images: int, world: int = 1) -> tuple[Plan, list[str]]:
     """Choose ``epochs`` for ``minutes`` by the measured time of one process, and the options that follow from them.
 
     Args:
         images: number of training images.
         world: number of training processes, which share training and evaluation.
     """
-    assert config.minutes is not None
+    minutes = _minutes(plan)
     training, evaluation, saving = seconds
     training /= world
-    evaluation /= world * (config.eval_epochs or 1)
-    budget, epoch = 60 * config.minutes, training + evaluation + saving
+    evaluation /= world * plan.training.eval_epochs
+    budget, epoch = 60 * minutes, training + evaluation + saving
     epochs = max(1, int(budget / epoch))
-    config, more = follow_epochs(replace(config, epochs=epochs), images, world)
     measured = f"{epoch:.2g} s per epoch: training {training:.2g}, evaluation {evaluation:.2g}, saving {saving:.2g}"
-    lines = [f"chosen for {config.minutes:g} minutes:", f"  epochs {epochs} (measured: {measured})", *more]
+    before, plan = plan.lines(), with_epochs(plan, epochs, f"measured: {measured}", images, world)
+    lines = [f"chosen for {minutes:g} minutes:", *(line for line in plan.lines() if line not in before)]
     if epoch > budget:
         lines.append(f"warning: one epoch takes {epoch / 60:.2g} minutes, more than --minutes; one is the minimum")
-    return config, lines
+    return plan, lines
 
 
 def epoch_seconds(
-    config: TrainConfig, model: Model, train: AnnotationTable, val: AnnotationTable, data_module: DataModule
+    plan: Plan, model: Model, train: AnnotationTable, val: AnnotationTable, data_module: DataModule
 ) -> EpochSeconds:
     """Measure the time of an epoch with a few batches of training and evaluation, including loading, and a checkpoint.
 
@@ -98,13 +96,12 @@ def epoch_seconds(
     A copy of the model is trained, so weights, norm statistics and the global random generators do not change. A
     trained detector has other detections, so its evaluation may later be faster or slower.
     """
-    assert config.minutes is not None
-    assert config.batch_size is not None
-    batch, seed, reporter = config.batch_size, config.seed, data_module.reporter
+    batch, seed, reporter = plan.training.batch_size, plan.run.seed, data_module.reporter
     device = next(model.parameters()).device
     model = copy.deepcopy(model)
     # the start value of warm-up: a higher rate could make the copy diverge
-    optimizer = new_optimizer(model, config, lr_factor=1e-3)
+    clip_norm = plan.training.clip_norm or None
+    optimizer = new_optimizer(model, plan.optimizer, lr=1e-3 * plan.optimizer.lr)
     few_train, few_val = _few_batches(train, batch), _few_batches(val, batch)
     train_loader, val_loader = (
         data_module.train_loader(few_train, single_process=True),
@@ -115,30 +112,42 @@ def epoch_seconds(
     def train_pass() -> None:
         # not epoch 0, in which the loop has its own warm-up
         train_one_epoch(
-            model, optimizer, train_loader, device, 1, clip_norm=config.clip_norm or None, seed=seed, reporter=reporter
+            model,
+            optimizer,
+            train_loader,
+            device,
+            1,
+            clip_norm=clip_norm,
+            seed=seed,
+            reporter=reporter,
         )
 
     def evaluation_pass() -> None:
-        if config.val_loss:
+        if plan.training.val_loss:
             validation_loss(model, val_loader, device, seed=seed, reporter=reporter)
         evaluator.reset()
         evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter)
 
-    time_limit = SHARE * 60 * config.minutes
+    time_limit = SHARE * 60 * _minutes(plan)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         training = _seconds(train_pass, time_limit) * len(train) / len(few_train)
         evaluation = _seconds(evaluation_pass, time_limit) * len(val) / len(few_val) if len(val) else 0.0
     if data_module.folder is None or not data_module.processes.is_main:
         return EpochSeconds(training, evaluation, 0.0)
     data_module.folder.mkdir(parents=True, exist_ok=True)
-    ema = None if config.ema is None else Ema(model, config.ema)
+    ema = None if plan.training.ema is None else Ema(model, plan.training.ema)
     with tempfile.TemporaryDirectory(dir=data_module.folder) as folder:
         manager = CheckpointManager(
-            Path(folder), model, optimizer, every=CheckpointInterval(), keep=config.keep_checkpoints, ema=ema,
+            Path(folder), model, optimizer, every=CheckpointInterval(), keep=plan.checkpoints.keep_checkpoints, ema=ema,
             reporter=reporter,
         )  # fmt: skip
         saving = _seconds(lambda: manager.save(Position(), [EpochTotals()]), time_limit)
         return EpochSeconds(training, evaluation, saving)
+
+
+def _minutes(plan: Plan) -> float:
+    """Return the budget of a plan whose epochs are measured; infinite without one."""
+    return math.inf if plan.training.minutes is None else plan.training.minutes
 
 
 def _few_batches(table: AnnotationTable, batch_size: int) -> AnnotationTable:

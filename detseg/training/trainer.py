@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from detseg.checkpoints.checkpoint import Checkpoint, Position, restore, save_ch
 from detseg.checkpoints.manager import CheckpointInterval, CheckpointManager
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import Metrics, evaluate, validation_loss
-from detseg.engine.evaluator import AnyEvaluator, make_evaluator
+from detseg.engine.evaluator import AnyEvaluator
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.precision import Precision
 from detseg.engine.schedule import Schedule
@@ -26,7 +25,7 @@ from detseg.engine.train import EpochStats, EpochTotals, Step, train_steps
 from detseg.errors import DataError
 from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
-from detseg.options import TrainConfig
+from detseg.options.plan import Phase, Plan, SchedulePlan
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
@@ -36,6 +35,7 @@ from detseg.training.failed_step import out_of_memory, write_failed_batch
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer
+from detseg.training.run_data import Loaders, RunData
 from detseg.training.training_metrics import TrainingMetrics
 
 
@@ -51,16 +51,15 @@ class Trainer:
 
     def __init__(
         self,
-        config: TrainConfig,
+        plan: Plan,
+        phase: Phase,
         folder: Path,
         model: Model,
-        loaders: tuple[Any, Any],
-        val: AnnotationTable | None,
+        loaders: Loaders,
+        data: RunData,
         *,
-        data: dict[str, Any],
         checkpoint: Checkpoint | None = None,
         processes: Processes | None = None,
-        first_epoch: int = 0,
         previous: Trainer | None = None,
         lock: FolderLock | None = None,
         reporter: Reporter | None = None,
@@ -68,29 +67,27 @@ class Trainer:
         """Prepare a run, or a phase of one.
 
         Args:
-            config: ``epochs`` is the end of this phase, counted from the start of the run.
-            loaders: training loader and validation loader; None without a validation split.
-            val: the validation split. None: the weights of the epoch with the lowest training loss are the best.
-            data: fingerprint of the data.
+            phase: one of ``plan.phases``, at whose start the optimizer and the schedule start.
+            loaders: batches of this phase. Without validation batches, the weights of the epoch with the lowest
+                training loss are the best.
+            data: the images of the run.
             checkpoint: to resume from. At the start of a phase only its weights and its position are used.
-            first_epoch: start of this phase, where its optimizer and schedule start.
             previous: trainer of the previous phase, from whose position this one continues.
             lock: of the folder, checked before anything is written.
             reporter: gets the epochs, the progress and warnings; the terminal by default.
         """
-        assert config.task is not None
-        assert config.epochs is not None
-        self.config, self.folder, self.model, self.lock = config, folder, model, lock
+        self.plan, self.folder, self.model, self.lock = plan, folder, model, lock
+        first_epoch = phase.first_epoch
         self.processes, self.reporter = processes or Processes(), reporter or terminal()
         self.shared_model = self.processes.share(model)
-        self.train_loader, self.val_loader = loaders
-        self.epochs = config.epochs
+        self.loaders, self.data = loaders, data
+        self.epochs = phase.epochs
         self.device = next(model.parameters()).device
-        self.loss_weights = parse_loss_weights(config.loss_weights, model.loss_names())
-        self.optimizer = new_optimizer(model, config)
-        self.ema = Ema(model, config.ema) if config.ema is not None else None
+        self.loss_weights = parse_loss_weights(plan.training.loss_weights, model.loss_names())
+        self.optimizer = new_optimizer(model, plan.optimizer, lr=phase.lr)
+        self.ema = None if plan.training.ema is None else Ema(model, plan.training.ema)
         self.evaluated_model: torch.nn.Module = copy.deepcopy(model) if self.ema else model
-        self.precision = Precision(config.precision, self.device)
+        self.precision = Precision(plan.training.precision, self.device)
         self.position: Position = previous.position if previous else Position()
         self.totals = EpochTotals()
         if checkpoint:
@@ -100,25 +97,26 @@ class Trainer:
             self.position, self.totals = checkpoint.position, restored_totals(checkpoint.totals, self.processes)
             if len(checkpoint.totals) != self.processes.world:
                 self.position = self._position_for_new_world(len(checkpoint.totals))
-        epoch_steps = self._step_count(len(self.train_loader))
-        self.schedule = build_schedule(replace(config, epochs=self.epochs - first_epoch), epoch_steps)
+        epoch_steps = self._step_count(len(self.loaders.train))
+        self.schedule = build_schedule(plan.schedule, phase.epochs - first_epoch, epoch_steps)
         self.scheduler = self.schedule.attach(self.optimizer, self.position.step - first_epoch * epoch_steps)
         self.rows = read_rows(RunFolder(folder).metrics_log, self.position.epoch)
         self.manager = CheckpointManager(
             folder,
             model,
             self.optimizer,
-            every=CheckpointInterval.parse(config.checkpoint_every),
-            keep=config.keep_checkpoints,
+            every=CheckpointInterval.parse(plan.checkpoints.checkpoint_every),
+            keep=plan.checkpoints.keep_checkpoints,
             ema=self.ema,
             precision=self.precision,
-            data=data,
+            data=data.fingerprint,
             reporter=self.reporter,
         )
-        self.has_ground_truth = val is None or has_ground_truth(val, config.task, self.reporter)
-        self.evaluator = None if val is None else make_evaluator(val, config.task, model.preprocessing)
+        val = data.splits.get("val")
+        self.has_ground_truth = val is None or has_ground_truth(val, plan.model.task, self.reporter)
+        self.evaluator = data.evaluator(plan, model)
         self.best: Metrics | None = previous.best if previous else None
-        self._names: dict[int, str] = {record.image_id: record.name for record in self.train_loader.dataset.table}
+        self._names: dict[int, str] = {record.image_id: record.name for record in data.splits.get("train", ())}
 
     def run(self, stop_request: StopRequest) -> None:
         """Train to the end, or until an exit is requested.
@@ -148,11 +146,11 @@ class Trainer:
             raise
         except NotFinite as error:
             if not all(math.isfinite(value) for value in error.values.values()):  # in this process
-                path = write_failed_batch(self.folder, self.model, error, self.position, self.config.seed)
+                path = write_failed_batch(self.folder, self.model, error, self.position, self.plan.run.seed)
                 self.reporter.line(f"show the losses of the batch with: python tools/train.py --replay {path}")
             raise
         except torch.OutOfMemoryError as error:
-            raise out_of_memory(error, self.config, self.train_loader.dataset.table) from error
+            raise out_of_memory(error, self.plan, self.data.splits.get("train")) from error
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -167,18 +165,18 @@ class Trainer:
         steps = train_steps(
             self.shared_model,
             self.optimizer,
-            self.train_loader,
+            self.loaders.train,
             self.device,
             epoch,
             start=self.position.micro_batches,
             scheduler=self.scheduler,
-            clip_norm=self.config.clip_norm or None,
-            seed=self.config.seed,
-            accumulate=self.config.accumulate,
+            clip_norm=self.plan.training.clip_norm or None,
+            seed=self.plan.run.seed,
+            accumulate=self.plan.training.accumulate,
             precision=self.precision,
             ema=self.ema,
             loss_weights=self.loss_weights,
-            skip_nonfinite=self.config.skip_nonfinite,
+            skip_nonfinite=self.plan.training.skip_nonfinite,
             skipped=self.position.skipped,
             names=self._names,
             stop_request=stop_request,
@@ -200,14 +198,14 @@ class Trainer:
 
     def _step_count(self, batches: int) -> int:
         """Return the number of steps for a number of batches."""
-        return -(-batches // self.config.accumulate)
+        return -(-batches // self.plan.training.accumulate)
 
     def _position_for_new_world(self, world: int) -> Position:
         """Return the position for the processes of this run, from a checkpoint of ``world`` processes."""
         position, new_world = self.position, self.processes.world
-        batches = min(position.micro_batches * world // new_world, len(self.train_loader))
-        step = position.epoch * self._step_count(len(self.train_loader)) + self._step_count(batches)
-        step_images = (self.config.batch_size or 1) * self.config.accumulate
+        batches = min(position.micro_batches * world // new_world, len(self.loaders.train))
+        step = position.epoch * self._step_count(len(self.loaders.train)) + self._step_count(batches)
+        step_images = self.plan.training.batch_size * self.plan.training.accumulate
         self.reporter.line(
             f"started by {world} process{'es' if world > 1 else ''}, now {new_world}: "
             f"a step has {step_images * new_world} images instead of {step_images * world}. "
@@ -241,7 +239,7 @@ class Trainer:
 
     def _with_progress_bar(self, steps: Iterator[Step], epoch: int) -> Iterator[Step]:
         """Yield the steps and show a progress bar."""
-        total, done = len(self.train_loader), self.position.micro_batches
+        total, done = len(self.loaders.train), self.position.micro_batches
         with self.reporter.bar(f"epoch {epoch}", total=total, unit="batch", done=done) as bar:
             for step in steps:
                 yield step
@@ -259,7 +257,7 @@ class Trainer:
         if self.evaluator is None:
             self._update_evaluated_model()
             metrics = TrainingMetrics.of(epoch, stats) if stats.losses else None
-        elif last or (epoch + 1) % (self.config.eval_epochs or 1) == 0:
+        elif last or (epoch + 1) % self.plan.training.eval_epochs == 0:
             metrics, val_losses = self._evaluate(self.evaluator, stop_request)
         previous = self.position
         score = -1.0 if metrics is None else metrics.best()
@@ -284,7 +282,7 @@ class Trainer:
             write_evaluation(self.folder, metrics, self.evaluator)
         if self.processes.is_main:
             write_rows(RunFolder(self.folder).metrics_log, self.rows)
-        stopping = metrics is not None and 0 < self.config.patience <= self.position.epochs_without_improvement
+        stopping = metrics is not None and 0 < self.plan.training.patience <= self.position.epochs_without_improvement
         self._save(retry=stopping or last)
         return stopping
 
@@ -299,15 +297,15 @@ class Trainer:
         """Return metrics and losses of the validation split."""
         self._update_evaluated_model()
         val_losses = {}
-        if self.config.val_loss:
+        if self.plan.training.val_loss:
             val_losses = validation_loss(
-                self.evaluated_model, self.val_loader, self.device, seed=self.config.seed,
+                self.evaluated_model, self.loaders.val, self.device, seed=self.plan.run.seed,
                 loss_weights=self.loss_weights, stop_request=stop_request, processes=self.processes,
                 reporter=self.reporter,
             )  # fmt: skip
         evaluator.reset()
         metrics = evaluate(
-            self.evaluated_model, self.val_loader, self.device, evaluator=evaluator,
+            self.evaluated_model, self.loaders.val, self.device, evaluator=evaluator,
             stop_request=stop_request, processes=self.processes, reporter=self.reporter,
         )  # fmt: skip
         return metrics, val_losses
@@ -321,17 +319,16 @@ def restored_totals(totals: Sequence[EpochTotals], processes: Processes) -> Epoc
     return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
 
 
-def build_schedule(config: TrainConfig, steps_per_epoch: int) -> Schedule:
-    """Build the learning-rate schedule in steps."""
-    total = (config.epochs or 1) * steps_per_epoch
-    interval = steps_per_epoch * (config.step_epochs if config.schedule == "step" else 1)
+def build_schedule(plan: SchedulePlan, epochs: int, steps_per_epoch: int) -> Schedule:
+    """Build the learning-rate schedule of a phase, in steps."""
+    interval = steps_per_epoch * (plan.step_epochs if plan.schedule == "step" else 1)
     return Schedule(
-        config.schedule,
-        total_steps=total,
-        warmup_steps=config.warmup_steps or 0,
+        plan.schedule,
+        total_steps=epochs * steps_per_epoch,
+        warmup_steps=plan.warmup_steps,
         every=interval,
-        milestones=tuple(epoch * steps_per_epoch for epoch in config.milestones or ()),
-        gamma=config.gamma,
+        milestones=tuple(epoch * steps_per_epoch for epoch in plan.milestones or ()),
+        gamma=plan.gamma,
     )
 
 

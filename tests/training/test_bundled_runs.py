@@ -20,7 +20,7 @@ from detseg.models.weights import published
 from detseg.models.weights.bundled import BUNDLED, BUNDLED_ARCH, FITTING
 from detseg.options import TrainConfig
 from detseg.runtime.machine import MachineFacts
-from detseg.training.choices import resolve
+from detseg.training.make_plan import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = MachineFacts("cpu")
@@ -29,11 +29,11 @@ CPU = MachineFacts("cpu")
 @pytest.mark.parametrize("task", ["segment", "detect"])
 def test_the_matching_model_is_chosen(task: Any, parts: Path) -> None:
     table = read(parts)
-    config, lines = resolve(TrainConfig(data=str(parts), task=task, weights=BUNDLED), table, table, CPU)
-    assert config.model == FITTING[task]
-    assert any("bundled weights fit" in line for line in lines)
-    default, _ = resolve(TrainConfig(data=str(parts), task=task), table, table, CPU)
-    assert default.weights == "coco", "the default for other data than the demo set"
+    plan = make_plan(TrainConfig(data=str(parts), task=task, weights=BUNDLED), table, table, CPU)
+    assert plan.model.model == FITTING[task]
+    assert any("bundled weights fit" in line for line in plan.lines())
+    default = make_plan(TrainConfig(data=str(parts), task=task), table, table, CPU)
+    assert default.model.weights == "coco", "the default for other data than the demo set"
 
 
 def test_randomly_initialized_stages_of_a_classifier_must_be_trainable(tmp_path: Path) -> None:
@@ -42,21 +42,21 @@ def test_randomly_initialized_stages_of_a_classifier_must_be_trainable(tmp_path:
         cv2.imwrite(str(tmp_path / name / "0.png"), np.zeros((40, 48, 3), np.uint8))
     table = read(tmp_path)
     bundled = TrainConfig(data=str(tmp_path), task="classify", weights=BUNDLED)
-    assert resolve(bundled, table, table, CPU)[0].freeze == "none"
+    assert make_plan(bundled, table, table, CPU).freezing.freeze == "none"
     for good in ({"freeze": "stem"}, {"trainable_layers": 3}):
-        resolve(replace(bundled, **good), table, table, CPU)
+        make_plan(replace(bundled, **good), table, table, CPU)
     for bad in ({"freeze": "backbone"}, {"trainable_layers": 2}, {"linear_probe_epochs": 1}):
         with pytest.raises(DataError, match=f"--{next(iter(bad)).replace('_', '-')} .*the others would stay random"):
-            resolve(replace(bundled, **bad), table, table, CPU)
-        resolve(replace(bundled, **bad, weights="imagenet"), table, table, CPU)  # control
+            make_plan(replace(bundled, **bad), table, table, CPU)
+        make_plan(replace(bundled, **bad, weights="imagenet"), table, table, CPU)  # control
 
 
 def test_the_demo_run_starts_from_the_bundled_weights(parts: Path) -> None:
     table = read(parts)
-    config, _ = resolve(TrainConfig(), table, table, CPU)
-    assert (config.model, config.weights, config.freeze) == (BUNDLED_ARCH, BUNDLED, "none")
-    other, _ = resolve(TrainConfig(model="maskrcnn_resnet18_fpn"), table, table, CPU)
-    assert other.weights == "none", "they do not fit"
+    plan = make_plan(TrainConfig(), table, table, CPU)
+    assert (plan.model.model, plan.model.weights, plan.freezing.freeze) == (BUNDLED_ARCH, BUNDLED, "none")
+    other = make_plan(TrainConfig(model="maskrcnn_resnet18_fpn"), table, table, CPU)
+    assert other.model.weights == "none", "they do not fit"
 
 
 @pytest.mark.parametrize(
@@ -65,13 +65,13 @@ def test_the_demo_run_starts_from_the_bundled_weights(parts: Path) -> None:
         ({}, {"model": BUNDLED_ARCH, "mask_rois_per_image": 6, "lr": 1e-3, "head_lr_mult": 3.0, "beta2": 0.98}),
         ({"task": "detect"}, {"model": FITTING["detect"], "mask_rois_per_image": None, "weights": BUNDLED}),
         ({"optimizer": "sgd"}, {"lr": 0.01, "beta2": None, "epochs": 16}),
-        ({"minutes": 1.0, "head_lr_mult": 1.5}, {"epochs": None, "head_lr_mult": 1.5}),
+        ({"minutes": 1.0, "head_lr_mult": 1.5}, {"epochs": 1, "head_lr_mult": 1.5}),
     ],
 )
 def test_options_of_the_demo_run(parts: Path, options: dict[str, Any], expected: dict[str, Any]) -> None:
     table = read(parts)
-    config, _ = resolve(TrainConfig(**options), table, table, CPU)
-    assert {name: getattr(config, name) for name in expected} == expected
+    values = make_plan(TrainConfig(**options), table, table, CPU).values()
+    assert {name: values[name] for name in expected} == expected
 
 
 def test_without_a_network_connection_the_error_suggests_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

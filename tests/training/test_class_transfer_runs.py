@@ -25,7 +25,9 @@ from detseg.models import MODELS, build_model, describe
 from detseg.models.create import Created, create_model
 from detseg.models.weights.published import cache_path
 from detseg.models.weights.starting_weights import StartingWeights
+from detseg.runtime.machine import MachineFacts
 from detseg.training.fit import new_model
+from detseg.training.make_plan import make_plan
 
 SLIM = "maskrcnn_mobilenet_v3_large_fpn_slim"
 PUBLISHED = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
@@ -49,7 +51,8 @@ def test_class_transfer_on_the_command_line(parts: Path, weights: str, capsys: p
         ),
     ):
         config = parse("train", [*arguments, *options])
-        new_model(load_table(config), config)
+        table = load_table(config)
+        new_model(table, make_plan(config, table, table, MachineFacts("cpu")))
         assert f"heads: {expected}" in capsys.readouterr().out
 
 

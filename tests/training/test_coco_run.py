@@ -16,6 +16,7 @@ from detseg.checkpoints import load, load_checkpoint
 from detseg.cli import main
 from detseg.metrics import evaluate_files
 from detseg.options import TrainConfig
+from detseg.options.text import flat_options
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_the_run_folder_contains_all_documented_files(run: Path) -> None:
 
 
 def test_the_saved_config_is_the_resolved_one(run: Path, data: Path) -> None:
-    config = TrainConfig(**tomllib.loads((run / "config.toml").read_text()))
+    config = TrainConfig(**flat_options(tomllib.loads((run / "config.toml").read_text())))
     assert (config.data, config.output, config.classes) == (str(data), str(run), "person,dog")
     assert (config.task, config.optimizer, config.augment, config.freeze) == ("segment", "adamw", "light", "none")
     assert (config.subset, config.epochs, config.lr, config.seed) == (8, 1, 1e-3, 0)

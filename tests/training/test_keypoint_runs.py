@@ -17,7 +17,6 @@ from detseg.cli import main
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
 from detseg.metrics import evaluate_files
-from detseg.options import TrainConfig
 from detseg.training.task_choice import pick_task
 
 MODEL = ("--model", "keypointrcnn_mobilenet_v3_large_fpn_slim")
@@ -169,15 +168,15 @@ def table(labelled: bool, *, masks: bool = False, crowd: bool = False) -> Any:
     ],
 )
 def test_keypoints_have_priority(data: Any, task: str, expected: str) -> None:
-    picked, reason = pick_task(TrainConfig(), data)
+    picked, reason = pick_task(None, None, data)
     assert picked == task
     assert expected in reason
 
 
 def test_data_without_keypoints_is_an_error() -> None:
     with pytest.raises(DataError, match=r"cannot be used for keypoints.*there are no keypoints; possible: detect"):
-        pick_task(TrainConfig(task="keypoints"), table(False))
-    assert pick_task(TrainConfig(task="detect"), table(True))[0] == "detect"
+        pick_task("keypoints", None, table(False))
+    assert pick_task("detect", None, table(True))[0] == "detect"
 
 
 def test_the_keypoints_and_their_pairs_are_printed(

@@ -21,7 +21,6 @@ from detseg.cli import main
 from detseg.errors import DataError
 from detseg.inference.evaluation import match_classes
 from detseg.inference.predictor import Predictor
-from detseg.options import TrainConfig
 from detseg.structures import FieldPredictions
 from detseg.training.task_choice import obstacles, pick_task
 
@@ -139,12 +138,12 @@ def small(fields: dict[str, str], rows: list[list[int]]) -> AnnotationTable:
 
 def test_the_task_and_the_class_counts() -> None:
     table = small({"colour": "red blue", "shape": "x y"}, [[0, -1], [1, 1]])
-    assert pick_task(TrainConfig(), table)[0] == "classify"
+    assert pick_task(None, None, table)[0] == "classify"
     assert class_counts(table) == {"colour=red": 1, "colour=blue": 1, "shape=x": 0, "shape=y": 1}
     single_class = small({"colour": "red blue", "shape": "x"}, [[0, 0], [1, 0]])
     assert "the label column 'shape' has only one class" in obstacles(single_class)["classify"]
     with pytest.raises(DataError, match="list the others with --classes"):
-        pick_task(TrainConfig(), single_class)
+        pick_task(None, None, single_class)
 
 
 def test_evaluation_matches_columns_by_name() -> None:

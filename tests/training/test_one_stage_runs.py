@@ -23,7 +23,7 @@ from detseg.options import TrainConfig
 from detseg.preprocess import Preprocessing
 from detseg.runtime.machine import MachineFacts
 from detseg.training.anchors import fitted_anchor_sizes
-from detseg.training.choices import resolve
+from detseg.training.make_plan import make_plan
 
 SSD = "ssdlite320_mobilenet_v3_large"
 RETINANET = "retinanet_mobilenet_v2_fpn_slim"
@@ -75,22 +75,22 @@ def table_of(sides: list[float]) -> AnnotationTable:
 )
 def test_chosen_options(arch: str, options: dict[str, Any], expected: dict[str, Any]) -> None:
     table = table_of([100.0])
-    config, _ = resolve(TrainConfig(data="x", model=arch, **options), table, table, MachineFacts("cpu"))
-    assert {name: getattr(config, name) for name in expected} == expected
+    values = make_plan(TrainConfig(data="x", model=arch, **options), table, table, MachineFacts("cpu")).values()
+    assert {name: values[name] for name in expected} == expected
     if not arch.startswith("fasterrcnn"):
-        assert config.rois_per_image is None
+        assert values["rois_per_image"] is None
 
 
 def test_demo_options_that_do_not_apply_are_omitted() -> None:
     table = table_of([100.0])
-    config, _ = resolve(TrainConfig(model=FCOS, task="detect"), table, table, MachineFacts("cpu"))
-    assert (config.rois_per_image, config.image_size) == (None, 240)
+    plan = make_plan(TrainConfig(model=FCOS, task="detect"), table, table, MachineFacts("cpu"))
+    assert (plan.model.rois_per_image, plan.model.image_size) == (None, 240)
 
 
 def test_rois_per_image_is_an_error() -> None:
     table = table_of([100.0])
     with pytest.raises(DataError, match="one stage"):
-        resolve(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, MachineFacts("cpu"))
+        make_plan(TrainConfig(data="x", model=FCOS, rois_per_image=64), table, table, MachineFacts("cpu"))
 
 
 @pytest.mark.parametrize(

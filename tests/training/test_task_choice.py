@@ -13,7 +13,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.options import TrainConfig
 from detseg.runtime.machine import MachineFacts
-from detseg.training.choices import resolve
+from detseg.training.make_plan import make_plan
 from detseg.training.task_choice import obstacles, pick_task
 
 SQUARE = [np.array([[2.0, 2], [12, 2], [12, 12], [2, 12]])]
@@ -39,7 +39,7 @@ def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: 
     ],
 )  # fmt: skip
 def test_the_most_demanding_possible_task(instances: list[tuple[bool, bool]], task: str, expected: str) -> None:
-    picked, reason = pick_task(TrainConfig(), table(instances))
+    picked, reason = pick_task(None, None, table(instances))
     assert picked == task
     assert expected in reason
 
@@ -54,7 +54,7 @@ def test_the_most_demanding_possible_task(instances: list[tuple[bool, bool]], ta
 )
 def test_no_possible_task(data: AnnotationTable, expected: str) -> None:
     with pytest.raises(DataError, match=expected):
-        pick_task(TrainConfig(), data)
+        pick_task(None, None, data)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_no_possible_task(data: AnnotationTable, expected: str) -> None:
     ],
 )
 def test_the_model_or_the_option_determines_the_task(options: dict[str, str], task: str) -> None:
-    assert pick_task(TrainConfig(**options), table([(True, False)]))[0] == task  # type: ignore[arg-type]
+    assert pick_task(options.get("task"), options.get("model"), table([(True, False)]))[0] == task
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_the_model_or_the_option_determines_the_task(options: dict[str, str], ta
 )
 def test_impossible_tasks_are_errors(options: dict[str, str], expected: str) -> None:
     with pytest.raises(DataError, match=expected):
-        pick_task(TrainConfig(**options), table([(False, False)]))  # type: ignore[arg-type]
+        pick_task(options.get("task"), options.get("model"), table([(False, False)]))
 
 
 def test_classification_needs_two_classes() -> None:
     assert obstacles(table([], class_index=1))["classify"] == ""
-    assert pick_task(TrainConfig(), table([], class_index=1))[0] == "classify"
+    assert pick_task(None, None, table([], class_index=1))[0] == "classify"
 
 
 @pytest.mark.parametrize(
@@ -98,10 +98,10 @@ def test_classification_needs_two_classes() -> None:
         ({"eval_epochs": 0}, "--eval-epochs 0: it must be at least 1"),
         ({"image_size": 4}, "--image-size 4: it must be at least 32"),
         ({"mask_rois_per_image": 0}, "--mask-rois-per-image 0: it must be at least 1"),
-        ({"head_lr_mult": 0.0}, "--head-lr-mult 0.0: it must be a number above 0"),
-        ({"beta2": 1.0}, "--beta2 1.0: a decay is between 0 and 1"),
+        ({"head_lr_mult": 0.0}, "--head-lr-mult 0: it must be a number above 0"),
+        ({"beta2": 1.0}, "--beta2 1: it must be a number above 0 and below 1, such as 0.999"),
         ({"beta2": 0.9, "optimizer": "sgd"}, "--beta2 0.9 is an option of adamw"),
-        ({"lr": 0.0}, "--lr 0.0"),
+        ({"lr": 0.0}, "--lr 0"),
         ({"lr": float("nan")}, "--lr nan"),
         ({"seed": -1}, "--seed -1"),
         ({"freeze": "backbone", "trainable_layers": 2}, "give one of them"),
@@ -110,19 +110,21 @@ def test_classification_needs_two_classes() -> None:
 def test_numbers_out_of_range(options: dict[str, float], expected: str) -> None:
     data = table([(True, False)])
     with pytest.raises(DataError, match=expected):
-        resolve(TrainConfig(data="x", **options), data, data, MachineFacts("cpu"))  # type: ignore[arg-type]
+        make_plan(TrainConfig(data="x", **options), data, data, MachineFacts("cpu"))  # type: ignore[arg-type]
 
 
 def test_every_choice_has_a_reason_and_options_of_the_user_stay() -> None:
     crowded = table([(True, False)] * 90)
-    config, lines = resolve(TrainConfig(data="x", lr=0.5), crowded, crowded, MachineFacts("cpu"))
-    assert (config.lr, config.batch_size, config.workers, config.detections_per_image) == (0.5, 1, 0, 135)
-    assert config.model == "maskrcnn_mobilenet_v3_large_fpn"
-    assert (config.weights, config.freeze) == ("coco", "backbone")
+    plan = make_plan(TrainConfig(data="x", lr=0.5), crowded, crowded, MachineFacts("cpu"))
+    assert (plan.optimizer.lr, plan.training.batch_size, plan.run.workers) == (0.5, 1, 0)
+    assert (plan.model.model, plan.model.detections_per_image) == ("maskrcnn_mobilenet_v3_large_fpn", 135)
+    assert (plan.model.weights, plan.freezing.freeze) == ("coco", "backbone")
+    lines = plan.lines()
     assert all(line.endswith(")") for line in lines)
     assert not any(line.strip().startswith("lr ") for line in lines)
-    cuda, _ = resolve(TrainConfig(data="x"), crowded, crowded, MachineFacts("cuda"))
-    assert (cuda.model, cuda.freeze, cuda.image_size) == ("maskrcnn_resnet50_fpn", "stem", None)
+    cuda = make_plan(TrainConfig(data="x"), crowded, crowded, MachineFacts("cuda"))
+    assert (cuda.model.model, cuda.freezing.freeze) == ("maskrcnn_resnet50_fpn", "stem")
+    assert cuda.model.image_size is None, "that of the weights"
     folders = table([], class_index=1)
-    config, lines = resolve(TrainConfig(data="x"), folders, folders, MachineFacts("cpu"))
-    assert (config.model, config.weights, config.rois_per_image) == ("resnet18", "imagenet", None)
+    model = make_plan(TrainConfig(data="x"), folders, folders, MachineFacts("cpu")).model
+    assert (model.model, model.weights, model.rois_per_image) == ("resnet18", "imagenet", None)

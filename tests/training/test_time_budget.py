@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.annotations import read
+from detseg.annotations import AnnotationTable, read
 from detseg.checkpoints import load_checkpoint, manager, save_checkpoint
 from detseg.cli import main
 from detseg.models import freeze
 from detseg.models.create import create_model
 from detseg.options import TrainConfig
+from detseg.options.plan import Plan
+from detseg.options.text import flat_options
+from detseg.runtime.machine import MachineFacts
 from detseg.runtime.signals import StopRequest
+from detseg.synthetic.demo.render import demo_folder
 from detseg.training import time_budget as budget
 from detseg.training.loaders import DataModule
+from detseg.training.make_plan import make_plan
 
 pytestmark = pytest.mark.usefixtures("no_images")
 
@@ -37,7 +42,7 @@ def timed(parts: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def config_of(run: Path) -> dict[str, Any]:
-    return tomllib.loads((run / "config.toml").read_text())
+    return flat_options(tomllib.loads((run / "config.toml").read_text()))
 
 
 def weights_equal(first: Path, second: Path) -> bool:
@@ -107,6 +112,15 @@ def test_a_saved_config_works_with_its_epochs_or_its_minutes(
     assert "minutes" not in config_of(tmp_path / "epochs")
 
 
+def plan_of(table: AnnotationTable, **options: Any) -> Plan:
+    return make_plan(TrainConfig(data="x", task="segment", **options), table, table, MachineFacts("cpu"))
+
+
+def plan_for(minutes: float, **options: Any) -> Plan:
+    """A plan whose epochs are still to be measured, for 25 training images."""
+    return plan_of(read(demo_folder()), minutes=minutes, batch_size=4, **options)
+
+
 @pytest.mark.parametrize(
     ("minutes", "epochs", "warmup", "milestones"), [(1.0, 12, 7, [8, 11]), (0.99, 11, 7, [7, 10]), (0.01, 1, 0, [1, 1])]
 )
@@ -118,24 +132,25 @@ def test_epochs_warm_up_and_milestones_depend_on_the_speed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 1.0, 0.5))
-    config = TrainConfig(minutes=minutes, batch_size=4, schedule="multistep")
-    picked, lines = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
-    assert (picked.epochs, picked.warmup_steps, picked.milestones) == (epochs, warmup, milestones)
+    plan = plan_for(minutes, schedule="multistep")
+    picked, lines = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
+    assert (picked.training.epochs, picked.phases[-1].epochs) == (epochs, epochs)
+    assert (picked.schedule.warmup_steps, picked.schedule.milestones) == (warmup, milestones)
     measured = "5 s per epoch: training 3.5, evaluation 1, saving 0.5"
     assert f"epochs {epochs} (measured: {measured})" in "\n".join(lines)
     assert ("warning" in lines[-1]) == (minutes == 0.01)
-    config = TrainConfig(minutes=minutes, batch_size=4, warmup_steps=3)
-    picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
-    assert picked.warmup_steps == 3
+    plan = plan_for(minutes, warmup_steps=3)
+    picked, _ = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
+    assert picked.schedule.warmup_steps == 3
 
 
 def test_fewer_evaluations_leave_time_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 8.0, 0.5))
     counts = []
     for eval_epochs in (1, 4):
-        config = TrainConfig(minutes=1.0, batch_size=4, eval_epochs=eval_epochs)
-        picked, _ = budget.fit_to_minutes(config, None, range(25), range(5), None)  # type: ignore[arg-type]
-        counts.append(picked.epochs)
+        plan = plan_for(1.0, eval_epochs=eval_epochs)
+        picked, _ = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
+        counts.append(picked.training.epochs)
     assert counts == [5, 10]
 
 
@@ -146,13 +161,13 @@ def test_measuring_has_no_side_effects(parts: Path, tmp_path: Path, level: str) 
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
     ).model
     freeze(model, level)
-    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
-    data_module = DataModule(config, model, folder=tmp_path)
+    plan = plan_of(table, minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", clip_norm=0)
+    data_module = DataModule(plan, plan.phases[0], model, folder=tmp_path)
     data_module.prepare(table, StopRequest())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
-    assert min(budget.epoch_seconds(config, model, table, table, data_module)) > 0
+    assert min(budget.epoch_seconds(plan, model, table, table, data_module)) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert [module.training for module in model.modules()] == modes
@@ -176,17 +191,17 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_disk: None) -> None:
     """With cached features an epoch takes less time than its checkpoint."""
     table = read(parts)
-    config = TrainConfig(task="segment", minutes=1e-4, batch_size=2, lr=0.1, optimizer="adamw", ema=0.9)
+    plan = plan_of(table, minutes=1e-4, batch_size=2, lr=0.1, optimizer="adamw", ema=0.9)
     model = create_model(
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
     ).model
-    measured = budget.epoch_seconds(config, model, table, table, DataModule(config, model, folder=tmp_path / "run"))
+    data_module = DataModule(plan, plan.phases[0], model, folder=tmp_path / "run")
+    measured = budget.epoch_seconds(plan, model, table, table, data_module)
     assert 100 <= measured.saving < 110
     assert max(measured.training, measured.evaluation) < 100  # control
     assert not list((tmp_path / "run").iterdir())
-    assert (
-        budget.epoch_seconds(config, model, table, table, DataModule(config, model)).saving == 0
-    )  # no folder to write to
+    data_module = DataModule(plan, plan.phases[0], model)
+    assert budget.epoch_seconds(plan, model, table, table, data_module).saving == 0, "no folder to write to"
 
 
 def test_the_seconds_of_an_epoch_include_the_previous_checkpoint(

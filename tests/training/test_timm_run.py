@@ -15,7 +15,9 @@ from detseg.errors import DataError
 from detseg.models.build import architecture_of
 from detseg.models.create import with_backbone
 from detseg.options import TrainConfig
-from detseg.training.choices import default_output
+from detseg.options.plan import Plan
+from detseg.options.text import flat_options
+from detseg.training.make_plan import default_output
 
 pytest.importorskip("timm")
 pytestmark = pytest.mark.usefixtures("no_images")
@@ -26,7 +28,7 @@ def test_detect(train: Any, parts: Path, tmp_path: Path, capsys: pytest.CaptureF
     run = train(
         parts, tmp_path / "run", "--model", "fasterrcnn", "--backbone", "timm:test_convnext", "--freeze", "none"
     )
-    assert tomllib.loads((run / "config.toml").read_text())["model"] == "fasterrcnn_timm:test_convnext"
+    assert flat_options(tomllib.loads((run / "config.toml").read_text()))["model"] == "fasterrcnn_timm:test_convnext"
     assert "stem" in capsys.readouterr().out
     assert main(["evaluate", str(run)]) == 0
 
@@ -40,7 +42,7 @@ def test_classify_evaluate_and_resume(tmp_path: Path) -> None:
     options = ("--epochs", "1", "--image-size", "64", "--device", "cpu", "--workers", "0", "--output", str(run))
     model = ("--model", "classifier", "--backbone", "timm:test_convnext", "--weights", "none")
     assert main(["train", str(tmp_path / "data"), *model, *options]) == 0
-    saved = tomllib.loads((run / "config.toml").read_text())
+    saved = flat_options(tomllib.loads((run / "config.toml").read_text()))
     assert saved["model"] == "classifier_timm:test_convnext"
     assert "backbone" not in saved
     assert main(["evaluate", str(run)]) == 0
@@ -55,6 +57,7 @@ def test_a_backbone_needs_a_model() -> None:
 
 
 def test_the_run_folder_has_no_colon() -> None:
-    name = default_output(TrainConfig(data="photos", model="classifier_timm:test_vit")).name
+    options = TrainConfig(data="photos", model="classifier_timm:test_vit", task="classify")
+    name = default_output(Plan.of(options, {}, {})).name
     assert name == "photos-classifier_timm-test_vit"
     assert architecture_of("classifier_timm:test_vit").task == "classify"

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from detseg.benchmarks.speed.interleaved_timing import HEADER, Comparison, table
-from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
-from detseg.options import BenchmarkConfig
+from detseg.options import SpeedConfig
 from detseg.reports.table import align
 from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
@@ -20,14 +19,8 @@ TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 
-def compare(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Measure one topic, or all; report the table and write speed.json and speed.md in the output folder.
-
-    Raises:
-        DataError: data is given; these comparisons generate their own.
-    """
-    if config.data:
-        raise DataError(f"benchmark {config.what} {config.data}: it generates its own data; omit it")
+def compare(config: SpeedConfig, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Measure one topic, or all; report the table and write speed.json and speed.md in the output folder."""
     device = pick_device(config.device)
     output, machine_name = Path(config.output or "benchmark-speed"), describe_machine(device)
     comparisons: list[Comparison] = []

@@ -6,19 +6,11 @@ import hashlib
 from pathlib import Path
 
 from detseg.errors import DataError
+from detseg.options.defaults import BUNDLED, FITTING
 
-BUNDLED = "bundled"
-"""Their name for ``--weights``."""
+__all__ = ["BUNDLED", "BUNDLED_ARCH", "FITTING", "read_bundled", "stages_to_load"]
 
-BUNDLED_ARCH = "maskrcnn_mobilenet_v3_large_fpn_slim"
-
-FITTING = {
-    "segment": BUNDLED_ARCH,
-    "detect": "fasterrcnn_mobilenet_v3_large_fpn_slim",
-    "keypoints": "keypointrcnn_mobilenet_v3_large_fpn_slim",
-    "classify": "mobilenet_v3_large",
-}
-"""Task -> the architecture that uses the most of these weights."""
+BUNDLED_ARCH = FITTING["segment"]
 
 CLASSIFIER_STAGES = 3
 """Backbone stages, up to stride 8, that a classifier loads. The later ones were trained to detect shapes; for the

@@ -39,8 +39,8 @@ from detseg.options import TrainConfig
 from detseg.runtime.checksum import BLANK, fill_checksum
 from detseg.runtime.machine import MachineFacts
 from detseg.training.anchors import fitted_anchor_sizes
-from detseg.training.choices import named_weights, resolve
 from detseg.training.fit import fit, new_model
+from detseg.training.make_plan import make_plan, named_weights
 
 SLIM = "maskrcnn_mobilenet_v3_large_fpn_slim"
 CLASSIFIER = "mobilenet_v3_small"
@@ -172,9 +172,9 @@ def test_released_weights_are_read_again(opens: Opens, tmp_path: Path) -> None:
 def test_the_bundled_weights_of_the_demo_set_are_read_once(opens: Opens) -> None:
     def start(opened: StartingWeights | None) -> int:
         opens.paths.clear()
-        config, _ = resolve(TrainConfig(), data, data, MachineFacts("cpu"), opened=opened)
-        assert config.weights == BUNDLED
-        new_model(data, config, opened)
+        plan = make_plan(TrainConfig(), data, data, MachineFacts("cpu"), weights=opened)
+        assert plan.model.weights == BUNDLED
+        new_model(data, plan, opened)
         return opens.of(path)
 
     builder = TableBuilder(CLASSES, ".", source="test")
@@ -182,7 +182,7 @@ def test_the_bundled_weights_of_the_demo_set_are_read_once(opens: Opens) -> None
     builder.add_instance([0, 0, 9, 9], 1, segmentation=[np.array([[0.0, 0.0], [9.0, 0.0], [9.0, 9.0]])])
     data, path = builder.build(), read_bundled()[0]
     assert start(named_weights(TrainConfig())) == 1
-    assert start(None) == 2, "control: one opened by the choices, one by the model"
+    assert start(None) == 2, "control: one opened by the plan, one by the model"
 
 
 @pytest.mark.parametrize("arch", [SLIM, CLASSIFIER])

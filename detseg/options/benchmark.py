@@ -1,0 +1,75 @@
+"""Define the options of ``benchmark``: one small config for each comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detseg.old_names import accepts_old_options
+from detseg.options.data import DataConfig
+from detseg.options.field import check_ranges, option
+from detseg.options.training import CacheOptions, FreezeLevel, OptimizerOptions, Preset, ScheduleOptions, SplitOptions
+from detseg.tasks import Task
+
+_AS_IN_TRAIN = "as in train"
+
+
+@dataclass(frozen=True)
+class ComparisonOptions(CacheOptions, ScheduleOptions, OptimizerOptions, SplitOptions, DataConfig):
+    """Options of both comparisons of training runs; those without a value here are chosen as in ``train``."""
+
+    task: Task | None = option(None, "task to train for", _AS_IN_TRAIN)
+    image_size: int | None = option(None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32)
+    rois_per_image: int | None = option(None, "RoIs per image in the head's loss", _AS_IN_TRAIN, least=1)
+    mask_rois_per_image: int | None = option(None, "maximum number of RoIs in the mask loss", _AS_IN_TRAIN, least=1)
+    detections_per_image: int | None = option(None, "maximum number of detections", _AS_IN_TRAIN, least=1)
+    augment: Preset | None = option(None, "augmentation preset", _AS_IN_TRAIN)
+    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1)
+    eval_epochs: int | None = option(None, "epochs between two evaluations", _AS_IN_TRAIN, least=1)
+    val_loss: bool = option(True, "compute the validation loss at each evaluation")
+    seeds: list[int] | None = option(None, "one run per seed, such as [0,1]", "[0,1,2]", least=0)
+    output: str | None = option(None, "folder to write", "named after the comparison")
+    workers: int | None = option(None, "loader worker processes", _AS_IN_TRAIN, least=0)
+    device: str | None = option(None, "cuda, cuda:1, cpu, ...", "cuda if available")
+    seed: int = option(0, "seed of the split", least=0)
+
+
+@accepts_old_options
+@dataclass(frozen=True)
+class BaselineConfig(ComparisonOptions):
+    """Options of ``benchmark baseline``."""
+
+    model: str | None = option(None, "architecture: fasterrcnn_... with a torchvision backbone")
+    weights: str | None = option(None, "file with a classification state dict of the backbone, or none")
+    freeze: FreezeLevel | None = option(None, "freeze all parts up to this one", _AS_IN_TRAIN)
+    epochs: int | None = option(None, "epochs to train", _AS_IN_TRAIN, least=1)
+
+
+@accepts_old_options
+@dataclass(frozen=True)
+class TransferConfig(ComparisonOptions):
+    """Options of ``benchmark transfer``."""
+
+    budgets: list[float] | None = option(None, "minutes of training, each for every arm", "[3,20]", above=0)
+    arms: str | list[str] | None = option(
+        None,
+        "comma-separated arms out of scratch, bundled frozen, bundled fine-tuned, imagenet frozen and imagenet "
+        "fine-tuned",
+        "all, the imagenet ones only with --imagenet",
+    )
+    bundled: str = option("bundled", "weights of the bundled arms", "those that come with the package")
+    imagenet: str | None = option(None, "a classification state dict of MobileNetV2", "no imagenet arms")
+
+
+@dataclass(frozen=True)
+class SpeedConfig:
+    """Options of the comparisons of speed, which generate their own data."""
+
+    what: Literal["frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
+        "all", "part whose speed is compared with its baseline"
+    )
+    output: str | None = option(None, "folder to write", "benchmark-speed")
+    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

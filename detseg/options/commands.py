@@ -1,0 +1,106 @@
+"""Define the options of all commands but ``train`` and ``benchmark``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detseg.options.data import DataConfig
+from detseg.options.field import check_ranges, option
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Options of ``pretrain``."""
+
+    data: str = option("", "large labelled data set to train on", "scenes that are rendered during training")
+    output: str = option("runs/pretrain", "folder to write")
+    resume: str | None = option(None, "folder to resume from its latest checkpoint")
+    model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture", "that of the bundled weights")
+    weights: str = option("none", "starting weights: coco, imagenet, bundled or a file", "from scratch")
+    epochs: int = option(24, "epochs to train", "an hour on two cores", least=1)
+    epoch_steps: int = option(200, "steps per epoch, after which a checkpoint is written", least=1)
+    eval_epochs: int = option(8, "epochs between two evaluations", least=1)
+    batch_size: int = option(16, "scenes per step, of all processes together", least=1)
+    image_size: int = option(160, "sides of a scene in pixels", least=32)
+    rois_per_image: int = option(48, "RoIs per scene in the head's loss", least=1)
+    mask_rois_per_image: int | None = option(
+        None, "maximum number of these RoIs in the mask loss", "all that match an object", least=1
+    )
+    lr: float = option(1.5e-3, "learning rate of adamw", above=0)
+    val_scenes: int = option(200, "scenes that the weights are evaluated on", least=1)
+    workers: int = option(0, "rendering processes per training process", "the training process renders", least=0)
+    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    seed: int = option(0, "seed of all scenes and random numbers", least=0)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig(DataConfig):
+    """Options of ``evaluate``."""
+
+    run: str = option("", "run folder or checkpoint file")
+    split: Literal["train", "val", "test", "all"] = option(
+        "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split"
+    )
+    predictions: str | None = option(None, "COCO results file to evaluate instead of a model")
+    ground_truth: str | None = option(None, "COCO annotation file for --predictions")
+    iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
+        None, "IoU type for --predictions", "segm if they have masks, keypoints if they have some, else bbox"
+    )
+    max_dets: int | None = option(
+        None,
+        "maximum number of detections counted per class and image",
+        "100 (keypoints 20) as in COCO; for a run at least the number of objects in the most crowded image",
+        least=1,
+    )
+    reference: bool = option(
+        False,
+        "evaluate --predictions with pycocotools itself, using the ids of the file",
+        "the same numbers, faster, but an annotation with id 0 can be matched",
+    )
+    loss: bool = option(False, "also compute the losses, as the validation loss in training")
+    json: bool = option(False, "print only the metrics, as JSON", "a table")
+    output: str | None = option(None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>")
+    batch_size: int | None = option(
+        None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1
+    )
+    workers: int | None = option(None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0)
+    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Options of ``predict``."""
+
+    run: str = option("", "run folder or checkpoint file")
+    images: list[str] = option([], "image files or folders")
+    output: str = option("out", "folder for predictions.json and images")
+    min_score: float = option(
+        0.5, "minimum score of drawn predictions", "predictions.json contains all", least=0, most=1, example=0.5
+    )
+    draw: bool = option(True, "write images with drawn predictions")
+    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class InspectConfig(DataConfig):
+    """Options of ``inspect``."""
+
+    output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>")
+    records: int = option(16, "number of images on the sheet", least=1)
+    json: bool = option(False, "print only the summary, as JSON", "a table")
+    seed: int = option(0, "seed that selects the images on the sheet", "the same ones each time", least=0)
+
+
+@dataclass(frozen=True)
+class ConvertConfig(DataConfig):
+    """Options of ``convert``."""
+
+    output: str = option("", "new folder to write")
+    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")

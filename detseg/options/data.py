@@ -1,0 +1,47 @@
+"""Define the options that say which data is read, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detseg.errors import DataError
+from detseg.options.field import check_ranges, option
+
+Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Location and format of the data. ``annotations`` is stored as ``data``."""
+
+    data: str = option("", "folder or annotation file of labelled images", "the demo set that comes with this project")
+    format: Format | None = option(None, "annotation format", "detected from the files")
+    images: str | None = option(None, "folder of the images", "searched for beside the annotations")
+    annotations: str | None = option(None, "annotation file or folder", "DATA, which has the same meaning")
+    val_annotations: str | None = option(
+        None, "annotations of the validation split; DATA is then the training split", "DATA is split"
+    )
+    one_based: bool = option(
+        False, "Pascal VOC pixels are counted from 1", "most tools write VOC files that count from 0"
+    )
+    mask_values: Literal["instance", "class", "binary"] | None = option(
+        None,
+        "meaning of the values of mask PNGs: instance ids, class ids (255 = ignore), or binary (one object per file)",
+        "inferred from the files and printed",
+    )
+    classes: str | list[str] | None = option(
+        None, "comma-separated class names: select and order the classes, or name the values of masks", "all"
+    )
+    bad_instances: Literal["drop", "error"] = option(
+        "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"
+    )
+
+    def __post_init__(self) -> None:
+        if self.annotations and self.data and self.annotations != self.data:
+            raise DataError(f"data {self.data} and --annotations {self.annotations}: give only one of them")
+        if self.val_annotations and not (self.annotations or self.data):
+            raise DataError("--val-annotations without --annotations; give the annotations of the training split too")
+        object.__setattr__(self, "data", self.data or self.annotations or "")
+        object.__setattr__(self, "annotations", None)
+        check_ranges(self)
