@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -245,3 +246,132 @@ def test_files_of_a_run_are_named_in_one_place() -> None:
             assert set(RUN_FILES) <= strings, "control"
         else:
             assert not strings & set(RUN_FILES), path
+
+
+def class_names(folder: str, base: str) -> set[str]:
+    """Names of the classes in a folder of the package that have a base class of the name ``base``."""
+    return {
+        node.name
+        for path in (PACKAGE / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and any(base in names_in(expression) for expression in node.bases)
+    }
+
+
+def names_in(node: ast.AST | None) -> set[str]:
+    """All names and attribute names in an expression."""
+    inner = () if node is None else ast.walk(node)
+    return {n.id if isinstance(n, ast.Name) else n.attr for n in inner if isinstance(n, (ast.Name, ast.Attribute))}
+
+
+DATASETS = class_names("datasets", "Dataset")
+LOADERS = class_names("datasets", "DataLoader") | {"FeatureLoader", "EvaluationFeatures"}
+
+
+def type_checks(source: str, classes: set[str]) -> list[str]:
+    """Checks of a source text for one of ``classes``: ``isinstance``, ``issubclass``, and ``type(x) is C``."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        call = isinstance(node, ast.Call) and names_in(node.func) & {"isinstance", "issubclass"}
+        if call and any(names_in(argument) & classes for argument in node.args[1:]):  # type: ignore[attr-defined]
+            found.append(ast.unparse(node))
+        if isinstance(node, ast.Compare) and "type" in names_in(node.left):
+            found += [ast.unparse(node)] * any(names_in(side) & classes for side in node.comparators)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_datasets_and_loaders_are_chosen_by_contract_and_not_by_class(path: Path) -> None:
+    assert type_checks(path.read_text(encoding="utf-8"), DATASETS | LOADERS) == []
+
+
+def test_control_type_checks_are_seen() -> None:
+    assert {"Dataset", "LabelledImages", "RenderedScenes", "Views", "UncachedViews", "EveryView"} == DATASETS
+    assert {"Loader", "FeatureLoader", "EvaluationFeatures"} == LOADERS
+    assert type_checks("isinstance(dataset, Dataset)", DATASETS)
+    assert type_checks("isinstance(x, (int, torch.utils.data.Dataset))", DATASETS)
+    assert type_checks("if a or issubclass(x, views.Views | int): pass", DATASETS)
+    assert type_checks("type(x) is Dataset", DATASETS)
+    assert not type_checks("isinstance(Dataset, HasTable)", DATASETS)
+
+
+@functools.cache
+def attributes_of_datasets() -> set[str]:
+    """Names that only datasets assign to ``self``; no other class of the package has an attribute of that name."""
+    own: set[str] = set()
+    others: set[str] = set()
+    for path in SOURCES:
+        for owner in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(owner, ast.ClassDef):
+                names = own if owner.name in DATASETS else others
+                names.update(target.attr for target in assigned_attributes(owner))
+                for node in owner.body:  # fields of dataclasses
+                    names.update(names_in(node.target) if isinstance(node, ast.AnnAssign) else ())
+    return own - others
+
+
+def assigned_attributes(tree: ast.AST) -> list[ast.Attribute]:
+    """Every ``x.y`` that is assigned, also in tuples, with ``+=`` and with ``del``."""
+    return [n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, (ast.Store, ast.Del))]
+
+
+def assigned_from_outside(source: str, attributes: set[str]) -> list[str]:
+    """Assignments to an attribute of a dataset by code that is not the dataset itself.
+
+    A dataset is recognized by its class (annotation or construction of a variable), by the name ``dataset``, or by the
+    name of the assigned attribute, which is one of ``attributes``.
+    """
+    tree = ast.parse(source)
+    variables = {"dataset"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and names_in(node.annotation) & DATASETS:
+            variables.add(node.arg)
+        if isinstance(node, ast.AnnAssign) and names_in(node.annotation) & DATASETS:
+            variables |= names_in(node.target) - {"self"}
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            function = node.value.func
+            name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+            if name in DATASETS:
+                variables |= set().union(*map(names_in, node.targets)) - {"self"}
+    found = []
+    for target in assigned_attributes(tree):
+        owner = target.value
+        last = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+        if last not in ("self", "cls") and (last in variables or target.attr in attributes):
+            found.append(ast.unparse(target))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+            found += [ast.unparse(node)] * bool(names_in(node.args[0]) & variables)
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_nothing_is_written_into_a_dataset_from_outside(path: Path) -> None:
+    assert assigned_from_outside(path.read_text(encoding="utf-8"), attributes_of_datasets()) == []
+
+
+def test_control_assignments_from_outside_are_seen() -> None:
+    attributes = attributes_of_datasets()
+    assert {"cached", "views"} <= attributes
+    assert not {"table", "source", "size_hw"} & attributes, "other classes have them too"
+    for source in (
+        "def f(views: Views, store): views.cached = store.keys",
+        "def f(views: Views | None): views.new = 1",
+        "data = Dataset(table)\ndata.new = 1",
+        "a, loader.dataset.new = 1, 2",
+        "dataset.new += 1",
+        "anything.cached = ()",
+        "def f(loader): setattr(loader.dataset, 'new', 1)",
+    ):
+        assert assigned_from_outside(source, attributes), source
+    assert not assigned_from_outside("self.cached = cached\nself.dataset = views\nmodel.new = 1", attributes)
+
+
+def test_the_feature_cache_has_one_entrance() -> None:
+    """Other packages use ``FeatureCache``, and know neither its store nor its loaders."""
+    inner = {"detseg.features.store", "detseg.features.loader"}
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        used = imports(text) & inner if "detseg.features" in text else set()
+        assert room(module_name(path)) == "features" or not used, f"{path} imports {used}"
+    assert imports((PACKAGE / "features" / "cache.py").read_text(encoding="utf-8")) & inner, "control"

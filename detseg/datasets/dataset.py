@@ -53,6 +53,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             belongs to another table.
     """
 
+    takes_sample_keys = True
+
     def __init__(
         self,
         table: AnnotationTable,
@@ -78,6 +80,10 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def ground_truth_table(self) -> AnnotationTable:
+        """The table; see :class:`~detseg.datasets.contracts.GroundTruthDataset`."""
+        return self.table
 
     def geometry(self, index: int) -> Geometry:
         """Mapping from the network's pixels of sample ``index`` to its upright original (before any augmentation)."""

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledImages
-from detseg.datasets.sampler import EpochSampler
+from detseg.datasets.contracts import has_ground_truth_table
+from detseg.datasets.sampler import sampler_class
 from detseg.errors import DataError
+from detseg.preprocess import Preprocessing
+
+
+class ClassificationDataset(Protocol):
+    """A dataset whose samples are ``(image uint8 [3, H, W], target)`` with the class in ``target["class_index"]``."""
+
+    @property
+    def task(self) -> str: ...
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
 
 
 def keras_dataset(
-    dataset: Dataset | LabelledImages,
+    dataset: ClassificationDataset,
     batch_size: int,
     *,
     shuffle: bool = False,
@@ -28,6 +42,9 @@ def keras_dataset(
     epoch). The epoch is incremented in Keras's ``on_epoch_end``: after each pass, and after Keras reads a batch to
     build a model. ``fit(shuffle=False)`` also keeps the order of the batches.
 
+    Args:
+        dataset: a ``Dataset`` of task "classify", a ``LabelledImages``, or another dataset with the same samples.
+
     Raises:
         DataError: keras is missing, or the samples are not for classification or differ in size.
     """
@@ -38,7 +55,7 @@ def keras_dataset(
             f"keras could not be imported ({error}); pip install 'detseg[keras]' and set the environment variable "
             "KERAS_BACKEND=torch before keras is imported"
         ) from error
-    if dataset.task != "classify" or (isinstance(dataset, Dataset) and dataset.table.label_fields):
+    if dataset.task != "classify" or (has_ground_truth_table(dataset) and dataset.ground_truth_table().label_fields):
         raise DataError("Keras needs one class per image; create the dataset with task='classify' and one label")
     if not (dataset.preprocessing.crop or dataset.preprocessing.stretch):
         raise DataError("Keras needs images of equal size; set a crop in the preprocessing")
@@ -50,7 +67,7 @@ def keras_dataset(
 
         def __init__(self) -> None:
             super().__init__()
-            self.sampler = EpochSampler(len(dataset), seed=seed, shuffle=shuffle)
+            self.sampler = sampler_class(dataset)(len(dataset), seed=seed, shuffle=shuffle)
             self.keys = list(self.sampler)
 
         def __len__(self) -> int:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 import torch.utils.data
 
+from detseg.annotations.builder import TableBuilder
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.datasets.sampler import SampleKey
 from detseg.datasets.target_checks import check_sample
@@ -51,6 +53,7 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
     """
 
     task = "classify"
+    takes_sample_keys = True
 
     def __init__(
         self,
@@ -71,6 +74,10 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def ground_truth_table(self) -> AnnotationTable:
+        """The class names, without images: the classes are in the samples, and the images need not be read."""
+        return TableBuilder(self.class_map, "", source=self._name).build()
 
     def __getitem__(self, key: int | SampleKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The sample of an index (epoch 0), or of a :class:`SampleKey`: uint8 [3, H, W], and a target with

@@ -10,11 +10,7 @@ import cv2
 import torch
 import torch.utils.data
 
-from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledImages
-from detseg.datasets.rendered_scenes import RenderedScenes
-from detseg.datasets.sampler import EpochSampler, IndexSampler, Shard
-from detseg.datasets.views import Views
+from detseg.datasets.sampler import Shard, sampler_class
 from detseg.errors import DataError
 from detseg.runtime.signals import SIGNALS
 
@@ -38,13 +34,13 @@ def data_loader(
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
-) -> torch.utils.data.DataLoader[Any]:
+) -> Loader:
     """A DataLoader whose batches depend only on (dataset, batch size, seed, epoch).
 
     Args:
-        dataset: a :class:`Dataset`, :class:`LabelledImages`, :class:`RenderedScenes` or :class:`Views`, indexed with
-            :class:`SampleKey`, which includes the epoch; or any other dataset of ``(image, target)``, which is indexed
-            with integers and uses its own random numbers.
+        dataset: a dataset of ``(image, target)``. One whose class has ``takes_sample_keys = True``, as this project's,
+            is indexed with :class:`~detseg.datasets.sampler.SampleKey`, which includes the epoch; any other with
+            integers, and it uses its own random numbers.
         batch_size: images per batch; the last batch may be smaller.
         shuffle: reshuffle in every epoch; set the epoch with ``loader.sampler.set_epoch(epoch)``.
         seed: the run's seed; the order depends on (seed, epoch).
@@ -58,13 +54,10 @@ def data_loader(
     images = len(dataset)  # type: ignore[arg-type]
     if shuffle:
         check_world(images, batch_size, world)
-    sampler_class = (
-        EpochSampler if isinstance(dataset, (Dataset, LabelledImages, RenderedScenes, Views)) else IndexSampler
-    )
     return Loader(
         dataset,
         batch_size,
-        sampler=sampler_class(images, seed=seed, shuffle=shuffle, shard=shard),
+        sampler=sampler_class(dataset)(images, seed=seed, shuffle=shuffle, shard=shard),
         collate_fn=collate_fn,
         num_workers=workers,
         worker_init_fn=_start_worker,
@@ -85,6 +78,11 @@ def check_world(images: int, batch_size: int, world: int) -> None:
 
 class Loader(torch.utils.data.DataLoader[Any]):
     """A DataLoader whose workers ignore SIGINT and SIGTERM from their start."""
+
+    def first_batch(self) -> Any:
+        """The batch of the first rows, in order, loaded in this process; for measurements."""
+        count = min(self.batch_size or 1, len(self.dataset))  # type: ignore[arg-type]
+        return self.collate_fn([self.dataset[index] for index in range(count)])
 
     def __iter__(self) -> Any:
         if not HAS_SIGNAL_MASK:

@@ -6,12 +6,15 @@ import numpy as np
 import torch
 import torch.utils.data
 
+from detseg.annotations.from_dataset import table_from_dataset
+from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.datasets.area import mask_areas
 from detseg.datasets.dataset import Sample
 from detseg.datasets.sampler import SampleKey
 from detseg.datasets.target_checks import check_sample
 from detseg.masks import masks_to_boxes
+from detseg.preprocess import Preprocessing
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.scenes import SHAPE_FAMILIES, draw_scene
 
@@ -28,6 +31,7 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
     """
 
     task = "segment"
+    takes_sample_keys = True
 
     def __init__(self, length: int, size_hw: tuple[int, int], *, seed: int = 0) -> None:
         self.length, self.size_hw, self.seed = length, size_hw, seed
@@ -35,6 +39,15 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Changes nothing: scenes are rendered at the input size of the network."""
+        return Preprocessing(min_size=min(self.size_hw), max_size=0)
+
+    def ground_truth_table(self) -> AnnotationTable:
+        """The instances of epoch 0; renders every scene."""
+        return table_from_dataset(self, self.class_map)
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """The sample of an index (epoch 0) or a :class:`SampleKey`; same entries as :class:`Dataset` for "segment"."""

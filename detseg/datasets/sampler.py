@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch.utils.data
 
+from detseg.datasets.contracts import takes_sample_keys
 from detseg.runtime.seeds import derive_seed
 
 
@@ -97,3 +98,8 @@ class IndexSampler(EpochSampler):
 
     def __iter__(self) -> Iterator[int]:  # type: ignore[override]
         return iter(self.rank_order()[self.skip :])
+
+
+def sampler_class(dataset: object) -> type[EpochSampler]:
+    """The sampler of the kind of index that ``dataset`` takes; see :mod:`detseg.datasets.contracts`."""
+    return EpochSampler if takes_sample_keys(dataset) else IndexSampler

@@ -32,7 +32,7 @@ class ViewKey(NamedTuple):
     view: int
 
 
-class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
+class Views(torch.utils.data.Dataset[Sample]):
     """The samples of a table, each in one of a few fixed views.
 
     View v of a record is a function of (v, record); the choice of v is a function of (seed, epoch, record, occurrence).
@@ -41,10 +41,9 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
         table, preprocessing, task: as in :class:`Dataset`.
         views: the transforms of each view; None for the unchanged image.
         seed: the run's seed, >= 0.
-
-    Attributes:
-        cached: views that are not loaded, because the caller has them.
     """
+
+    takes_sample_keys = True
 
     def __init__(
         self,
@@ -57,7 +56,6 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
     ) -> None:
         self.views = tuple(views)
         self.table, self.preprocessing, self.task, self.seed = table, preprocessing, task, seed
-        self.cached: Collection[ViewKey] = ()
         self._datasets = [
             Dataset(table, preprocessing, task=task, augment=augment, seed=VIEW_SEED) for augment in self.views
         ]
@@ -65,14 +63,10 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitem__(self, key: int | SampleKey) -> Sample | tuple[ViewKey, None]:
-        """The sample of a row (epoch 0), or of a :class:`SampleKey`; errors as in :class:`Dataset`.
-
-        For a view in :attr:`cached`, its key and None: the caller has the image and the target.
-        """
+    def __getitem__(self, key: int | SampleKey) -> Sample:
+        """The sample of a row (epoch 0), or of a :class:`SampleKey`; errors as in :class:`Dataset`."""
         key = key if isinstance(key, SampleKey) else SampleKey(int(key))
-        view_key = self.view_key(key)
-        return (view_key, None) if view_key in self.cached else self.sample(key.index, view_key.view)
+        return self.sample(key.index, self.view_key(key).view)
 
     def view_key(self, key: SampleKey) -> ViewKey:
         """The record and view of a sample key."""
@@ -87,6 +81,29 @@ class Views(torch.utils.data.Dataset[Sample | tuple[ViewKey, None]]):
         """The same views of some rows."""
         table = self.table.subset(rows)
         return Views(table, self.preprocessing, task=self.task, views=self.views, seed=self.seed)
+
+
+class UncachedViews(torch.utils.data.Dataset[tuple[ViewKey, Sample | None]]):
+    """The samples of ``views`` with their view keys; a sample that the caller has already is not loaded.
+
+    Args:
+        views: the samples.
+        cached: views that the caller has.
+    """
+
+    takes_sample_keys = True
+
+    def __init__(self, views: Views, cached: Collection[ViewKey]) -> None:
+        self.views, self.cached = views, cached
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, key: int | SampleKey) -> tuple[ViewKey, Sample | None]:
+        """The view of a row (epoch 0) or of a :class:`SampleKey`, and its sample; None if it is cached."""
+        key = key if isinstance(key, SampleKey) else SampleKey(int(key))
+        view_key = self.views.view_key(key)
+        return view_key, None if view_key in self.cached else self.views.sample(key.index, view_key.view)
 
 
 class EveryView(torch.utils.data.Dataset[Sample]):

@@ -6,9 +6,7 @@ from typing import Any
 
 from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.table import AnnotationTable
-from detseg.datasets.dataset import Dataset
-from detseg.datasets.labelled_images import LabelledImages
-from detseg.datasets.rendered_scenes import RenderedScenes
+from detseg.datasets.contracts import has_ground_truth_table
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
 
@@ -34,17 +32,13 @@ def make_evaluator(
 def evaluator_for_dataset(dataset: Any) -> AnyEvaluator:
     """Create the evaluator for a dataset.
 
-    This project's datasets have a table and a task, or classes. For any other dataset (``dataset[i] -> (image,
-    target)``, which must not augment) the ground truth is read sample by sample: box AP, and also mask AP if the
-    targets have masks, else OKS AP if they have keypoints.
+    A dataset with ``ground_truth_table()``, as this project's, states its ground truth and its task (see
+    :class:`~detseg.datasets.contracts.GroundTruthDataset`). For any other dataset (``dataset[i] -> (image, target)``,
+    which must not augment) the ground truth is read sample by sample: box AP, and also mask AP if the targets have
+    masks, else OKS AP if they have keypoints.
     """
-    if isinstance(dataset, Dataset):
-        return make_evaluator(dataset.table, dataset.task, dataset.preprocessing)
-    if isinstance(dataset, LabelledImages):
-        return ClassificationEvaluator(dataset.class_map)
-    if isinstance(dataset, RenderedScenes):  # rendered at the input size of the network
-        table = table_from_dataset(dataset, dataset.class_map)
-        return make_evaluator(table, dataset.task, Preprocessing(min_size=min(dataset.size_hw), max_size=0))
+    if has_ground_truth_table(dataset):
+        return make_evaluator(dataset.ground_truth_table(), dataset.task, dataset.preprocessing)
     table = table_from_dataset(dataset)
     more_types = ["segm"] if table.has_masks else ["keypoints"] if table.keypoints is not None else []
     return CocoEvaluator(table, iou_types=("bbox", *more_types))

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detseg.datasets.dataset import Sample as ImageSample
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.packed_masks import PackedTarget
-from detseg.datasets.views import EveryView, ViewKey, Views
+from detseg.datasets.views import EveryView, UncachedViews, ViewKey, Views
 from detseg.engine.update import to_device
 from detseg.errors import DataError
 from detseg.features.store import FeatureStore, Sample, Target
@@ -23,7 +24,7 @@ from detseg.runtime.signals import StopRequest
 Batch = tuple[tuple[Any, ...], tuple[Any, ...]]
 
 
-def _single_image_features(model: Model, image: Tensor, level: str) -> FrozenFeatures:
+def _single_image_features(model: Model, level: str, image: Tensor) -> FrozenFeatures:
     """Compute the features of one image as a batch of one."""
     device = next(model.parameters()).device
     return model.frozen_features([image.to(device)], level, alone=True)[0]
@@ -61,10 +62,13 @@ def fill(
     batches = stop_request.interruptible(iter(loader))
     progress = reporter.progress(batches, "caching features", total=len(items), unit="image")
     model.keep_frozen()
+    compute = partial(_single_image_features, model, level)
     for item, ((image,), (target,)) in zip(items, progress, strict=True):
-        compute = partial(_single_image_features, model, image, level)
         try:
-            store.add(every.view_key(item), image, target, None if cached_only else compute)
+            if cached_only:
+                store.reuse(every.view_key(item), image, target)
+            else:
+                store.add(every.view_key(item), image, target, compute)
         except DataError as error:
             raise DataError(f"{views.table[item // len(views.views)].name}: {error}") from error
         if store.full:
@@ -97,31 +101,42 @@ class FeatureLoader:
         """Create a loader shuffled by (seed, epoch); the other arguments are those of ``data_loader``."""
         self.store, self.dataset, self.batch_size = store, views, batch_size
         self._model, self._level = model, level
-        views.cached = store.keys
+        self._uncached = UncachedViews(views, store.keys)
         complete = len(store) == len(views) * len(views.views)
         self._loader = data_loader(
-            views, batch_size, shuffle=True, seed=seed, workers=0 if complete else workers, rank=rank, world=world
-        )
+            self._uncached, batch_size, shuffle=True, seed=seed, workers=0 if complete else workers, rank=rank,
+            world=world,
+        )  # fmt: skip
         self.sampler = self._loader.sampler
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        for inputs, targets in self._loader:
-            yield collate_fn([self._sample(*pair) for pair in zip(inputs, targets, strict=True)])  # type: ignore[misc]
+        for keys, samples in self._loader:
+            yield self._batch(keys, samples)
 
     def first_batch(self) -> Batch:
         """A batch for measurements: the first rows, in their views of epoch 0."""
-        samples = [self._sample(*self.dataset[index]) for index in range(min(self.batch_size, len(self.dataset)))]
-        return collate_fn(samples)  # type: ignore[return-value]
+        return self._batch(*self._loader.first_batch())
+
+    def _batch(self, keys: Sequence[ViewKey], samples: Sequence[ImageSample | None]) -> Batch:
+        """The features and targets of some views.
+
+        Args:
+            samples: the image and target of each view; None if its features are in the store.
+        """
+        features, targets = collate_fn(
+            [
+                self.store.sample(key) if sample is None else self._computed(*sample)
+                for key, sample in zip(keys, samples, strict=True)
+            ]
+        )
+        return features, targets
 
     @torch.no_grad()
-    def _sample(self, image: ViewKey | Tensor, target: Target | None) -> Sample:
-        if isinstance(image, ViewKey):
-            return self.store.sample(image)
-        assert target is not None
-        return self.store.rounded(_single_image_features(self._model, image, self._level)), target
+    def _computed(self, image: Tensor, target: Target) -> Sample:
+        return self.store.rounded(_single_image_features(self._model, self._level, image)), target
 
 
 class EvaluationFeatures:

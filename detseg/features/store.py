@@ -53,33 +53,56 @@ class FeatureStore:
         self.full = False
         self.reused = self.corrupt = 0
         self._used_bytes = 0 if folder is None else _folder_bytes(folder)
-        self._features: dict[ViewKey, FrozenFeatures | Path] = {}
+        self._features: dict[ViewKey, FrozenFeatures] = {}  # without a folder
+        self._paths: dict[ViewKey, Path] = {}  # in a folder
         self._targets: dict[ViewKey, PackedTarget] = {}
 
     def __len__(self) -> int:
-        return len(self._features)
+        return len(self._targets)
 
     @property
     def keys(self) -> frozenset[ViewKey]:
         """Keys of the stored views."""
-        return frozenset(self._features)
+        return frozenset(self._targets)
 
-    def add(self, key: ViewKey, image: Tensor, target: Target, compute: Callable[[], FrozenFeatures] | None) -> None:
+    def reuse(self, key: ViewKey, image: Tensor, target: Target) -> bool:
+        """Add the features of ``image`` from the folder; returns whether there is a valid file of them."""
+        return self.folder is not None and self._reuse(key, _path_of(image, self.folder), target)
+
+    def add(self, key: ViewKey, image: Tensor, target: Target, compute: Callable[[Tensor], FrozenFeatures]) -> None:
         """Add the features of ``image``: from a valid file in the folder, else computed, unless over the limit.
-
-        Without ``compute``, only features from the folder are added.
 
         Raises:
             DataError: a number is too large for ``dtype``.
         """
-        path = None if self.folder is None else self.folder / f"{image_checksum(image)}.safetensors"
-        stored: FrozenFeatures | Path | None = path if path is not None and self._reuse_file(path) else None
-        if stored is None and compute is not None:
-            stored = self._store(self.rounded(compute()), path)
-        if stored is not None:
-            self._features[key], self._targets[key] = stored, PackedTarget.pack(target)
+        if self.folder is None:
+            self._add_in_memory(key, self.rounded(compute(image)), target)
+            return
+        path = _path_of(image, self.folder)
+        if not self._reuse(key, path, target):
+            self._add_file(key, path, self.rounded(compute(image)), target)
 
-    def _reuse_file(self, path: Path) -> bool:
+    def _reuse(self, key: ViewKey, path: Path, target: Target) -> bool:
+        if not self._is_valid_file(path):
+            return False
+        self._paths[key], self._targets[key] = path, PackedTarget.pack(target)
+        return True
+
+    def _add_in_memory(self, key: ViewKey, features: FrozenFeatures, target: Target) -> None:
+        if self._fits(features):
+            self._features[key], self._targets[key] = features, PackedTarget.pack(target)
+            self._count(features)
+
+    def _add_file(self, key: ViewKey, path: Path, features: FrozenFeatures, target: Target) -> None:
+        if not self._fits(features):
+            return
+        if _write_if_space(path, features):
+            self._paths[key], self._targets[key] = path, PackedTarget.pack(target)
+            self._count(features)
+        else:
+            self.full = True
+
+    def _is_valid_file(self, path: Path) -> bool:
         """Whether there is a valid file, which is then counted."""
         if not path.is_file():
             return False
@@ -92,15 +115,14 @@ class FeatureStore:
         self.reused += 1
         return True
 
-    def _store(self, features: FrozenFeatures, path: Path | None) -> FrozenFeatures | Path | None:
-        """The features, or the path of the file that was written; None if there is no space."""
-        over_limit = self.full or self._used_bytes + features.nbytes > self.limit
-        if over_limit or (path is not None and not _write_if_space(path, features)):
-            self.full = True
-            return None
+    def _fits(self, features: FrozenFeatures) -> bool:
+        """Whether there is space for ``features`` within the limit; if not, the store is full from now on."""
+        self.full = self.full or self._used_bytes + features.nbytes > self.limit
+        return not self.full
+
+    def _count(self, features: FrozenFeatures) -> None:
         self._used_bytes += features.nbytes
         self.nbytes += features.nbytes
-        return path or features
 
     def rounded(self, features: FrozenFeatures) -> FrozenFeatures:
         """``features`` on the CPU, rounded as in the store; also for features that are not stored, so that the limit
@@ -118,10 +140,13 @@ class FeatureStore:
         Raises:
             OSError: the file was removed in the meantime.
         """
-        features = self._features[key]
-        if isinstance(features, Path):
-            features = _read(features)
+        features = self._features[key] if self.folder is None else _read(self._paths[key])
         return features, self._targets[key].unpack()
+
+
+def _path_of(image: Tensor, folder: Path) -> Path:
+    """The file with the features of ``image``."""
+    return folder / f"{image_checksum(image)}.safetensors"
 
 
 def image_checksum(image: Tensor) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from detseg.options.data import DataConfig
 from detseg.options.text import toml_lines
 from detseg.options.training import (
+    CacheLocation,
     CacheOptions,
     CheckpointOptions,
     FreezeLevel,
@@ -96,7 +97,7 @@ class Phase:
     freeze: FreezeLevel | None
     trainable_layers: int | None
     lr: float
-    cache: str
+    cache: CacheLocation
     line: str = ""
 
 

@@ -13,6 +13,7 @@ from detseg.tasks import Task
 
 FreezeLevel = Literal["none", "stem", "backbone", "neck", "rpn"]
 OptimizerName = Literal["sgd", "adamw"]
+CacheLocation = Literal["auto", "memory", "disk", "off"]
 Preset = Literal["none", "flip", "light", "aerial", "strong"]
 
 
@@ -296,7 +297,7 @@ class CheckpointOptions:
 class CacheOptions:
     """Caches of frozen features and of decoded images."""
 
-    cache: Literal["auto", "memory", "disk", "off"] = option(
+    cache: CacheLocation = option(
         "auto",
         "where to cache features of a frozen backbone, so that it runs once for each view of an image",
         "in memory if they fit, else on disk, where other runs can reuse them",

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import torch
 
+from detseg.datasets.contracts import FirstBatchLoader
 from detseg.engine.update import to_device
-from detseg.features.loader import FeatureLoader
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 
 
-def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.device, steps: int = 2) -> float:
+def seconds_per_step(
+    model: torch.nn.Module, data_loader: FirstBatchLoader, device: torch.device, steps: int = 2
+) -> float:
     """Return the wall seconds of one forward and backward pass, the median of ``steps`` after one warm-up pass.
 
     Norm statistics, weights and the global random generators do not change; gradients are discarded. Loading is not
     included: it runs in parallel with training.
     """
-    images, targets = _first_batch(data_loader)
+    images, targets = data_loader.first_batch()
     images, targets = to_device(images, targets, device)
     times = []
     devices = [device] if device.type == "cuda" else []
@@ -31,11 +32,3 @@ def seconds_per_step(model: torch.nn.Module, data_loader: Any, device: torch.dev
             times.append(time.perf_counter() - began)
             model.zero_grad(set_to_none=True)
     return sorted(times[1:])[len(times[1:]) // 2]
-
-
-def _first_batch(data_loader: Any) -> Any:
-    """Return a batch of the first rows of the data, independent of the loader's order."""
-    if isinstance(data_loader, FeatureLoader):
-        return data_loader.first_batch()
-    dataset, collate = data_loader.dataset, data_loader.collate_fn
-    return collate([dataset[index] for index in range(min(data_loader.batch_size or 1, len(dataset)))])

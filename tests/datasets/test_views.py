@@ -11,7 +11,7 @@ import torch
 
 from detseg.datasets import Dataset, SampleKey, Views, fixed_views
 from detseg.datasets.packed_masks import PackedTarget
-from detseg.datasets.views import EveryView
+from detseg.datasets.views import EveryView, UncachedViews
 from detseg.preprocess import Preprocessing
 
 PREPROCESSING = Preprocessing(64, 0)
@@ -67,12 +67,16 @@ def test_a_subset_has_the_same_views(table: Any) -> None:
     assert equal(subset[SampleKey(0, 4)], whole[SampleKey(3, 4)])
 
 
-def test_cached_views_are_returned_as_keys(table: Any) -> None:
-    dataset = views(table)
-    key = SampleKey(1, 3)
-    dataset.cached = {dataset.view_key(key)}
-    assert dataset[key] == (dataset.view_key(key), None)
-    assert isinstance(dataset[SampleKey(0, 3)][0], torch.Tensor)
+def test_cached_views_are_not_loaded(table: Any) -> None:
+    whole, key, other = views(table), SampleKey(1, 3), SampleKey(0, 3)
+    dataset = UncachedViews(whole, {whole.view_key(key)})
+    assert len(dataset) == len(whole)
+    assert dataset[key] == (whole.view_key(key), None)
+    view_key, sample = dataset[other]
+    assert view_key == whole.view_key(other)
+    assert sample is not None
+    assert equal(sample, whole[other])
+    assert dataset[0][0] == whole.view_key(SampleKey(0))
 
 
 def test_every_view_contains_all_views(table: Any) -> None:
