@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-import jsonargparse
-
+from detseg import help_text
 from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.options import (
     BenchmarkConfig,
@@ -21,9 +19,11 @@ from detseg.options import (
     PretrainConfig,
     TrainConfig,
 )
-from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import EXIT_CODE, Interrupted
 from detseg.version import __version__
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     config = parse(command, rest)
     try:
-        return _run(command, config, terminal())
+        return _run(command, config)
     except Interrupted as interrupted:
         print(f"detseg {command}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
@@ -76,17 +76,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(command: str, arguments: Sequence[str]) -> Any:
-    """Return the config of ``command``: defaults, then ``--config FILE.toml``, then flags. Exits with 2 on errors."""
+    """Return the config of ``command``: defaults, then ``--config FILE.toml``, then flags.
+
+    Exits with 2 on errors, and with 0 after ``--help``.
+    """
     config_class, positional, text = COMMANDS[command]
     arguments, notices = current_arguments(command, arguments)
     names = " ".join(f"[{name.upper()}]" if number == "?" else name.upper() for name, number in positional)
     usage = f"detseg {command} {names} [OPTIONS]"
-    parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
-    parser.add_argument("--config", type=str, help="TOML file with the same options; flags take precedence")
     types = get_type_hints(config_class)
     numbers = dict(positional)
     order = {name: index for index, name in enumerate(numbers)}
     by_position = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
+    if help_text.is_requested(arguments):
+        print(help_text.help_text(usage, text, by_position, types, numbers), end="")
+        raise SystemExit(0)
+    import jsonargparse  # takes several times as long as Python's start
+
+    parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
+    parser.add_argument("--config", type=str, help=help_text.CONFIG_HELP)
     for item in by_position:
         text, flag = item.metadata["help"], f"--{item.name.replace('_', '-')}"
         if numbers.get(item.name) == "?":
@@ -132,6 +140,8 @@ def _config_file(arguments: Sequence[str]) -> str | None:
 def _read_toml(
     parser: jsonargparse.ArgumentParser, path: Path, names: set[str], required: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
+    import tomllib  # without a file, the command starts faster
+
     try:
         with path.open("rb") as file:
             values, notices = current_options(tomllib.load(file))
@@ -144,7 +154,10 @@ def _read_toml(
     return values, notices
 
 
-def _run(command: str, config: Any, reporter: Reporter) -> int:
+def _run(command: str, config: Any) -> int:
+    from detseg.runtime.reporter import terminal
+
+    reporter = terminal()
     if command == "train":
         from detseg.recipes.train import train
 
