@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-import jsonargparse
-
+from detseg import help_text
 from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.options import (
     BaselineConfig,
@@ -24,11 +22,12 @@ from detseg.options import (
     TransferConfig,
 )
 from detseg.options.defaults import DEMO
-from detseg.options.field import help_text
 from detseg.options.text import flat_options
-from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import EXIT_CODE, Interrupted
 from detseg.version import __version__
+
+if TYPE_CHECKING:
+    import jsonargparse
 
 COMMANDS: dict[str, tuple[type, tuple[tuple[str, str], ...], str]] = {
     "train": (TrainConfig, (("data", "?"),), "Train a model on a folder of labelled images."),
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"detseg: {command!r} is not a command; the commands are {names}", file=sys.stderr)
         return 2
     try:
-        return _run(command, parse(command, rest), terminal())
+        return _run(command, parse(command, rest))
     except Interrupted as interrupted:
         print(f"detseg {command}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
@@ -97,17 +96,20 @@ def parse(command: str, arguments: Sequence[str]) -> Any:
         config_class, positional, text = COMMANDS[command]
     names = " ".join(f"[{name.upper()}]" if number == "?" else name.upper() for name, number in positional)
     usage = f"detseg {command} {names} [OPTIONS]"
-    parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
-    parser.add_argument("--config", type=str, help="TOML file with the same options; flags take precedence")
     types = get_type_hints(config_class)
     numbers = dict(positional)
     order = {name: index for index, name in enumerate(numbers)}
     by_position = sorted(fields(config_class), key=lambda item: order.get(item.name, len(order)))
+    if help_text.is_requested(arguments):
+        demo = DEMO if config_class is TrainConfig else {}
+        print(help_text.help_text(usage, text, by_position, types, numbers, demo), end="")
+        raise SystemExit(0)
+    import jsonargparse  # takes several times as long as Python's start
+
+    parser = jsonargparse.ArgumentParser(prog=f"detseg {command}", usage=usage, description=text)
+    parser.add_argument("--config", type=str, help=help_text.CONFIG_HELP)
     for item in by_position:
-        text, flag = (
-            help_text(item, DEMO.get(item.name) if config_class is TrainConfig else None),
-            f"--{item.name.replace('_', '-')}",
-        )
+        text, flag = option_help(item), f"--{item.name.replace('_', '-')}"
         if numbers.get(item.name) == "?":
             parser.add_argument(item.name, type=types[item.name], nargs="?", default=item.default, help=text)
         elif numbers.get(item.name) == "+":
@@ -139,6 +141,8 @@ def _benchmark_topic(arguments: Sequence[str]) -> tuple[str, list[str]]:
         topic = words[0]
         return topic, words if BENCHMARKS[topic][0] is SpeedConfig else words[1:]
     if file is not None and Path(file).is_file() and not words[0].isalpha():
+        import tomllib
+
         topic = current_options(tomllib.loads(Path(file).read_text(encoding="utf-8")))[0].get("what", "")
         if topic in BENCHMARKS:
             return topic, [topic, *words] if BENCHMARKS[topic][0] is SpeedConfig else words
@@ -171,6 +175,8 @@ def _config_file(arguments: Sequence[str]) -> str | None:
 def _read_toml(
     parser: jsonargparse.ArgumentParser, path: Path, names: set[str], required: dict[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
+    import tomllib  # without a file, the command starts faster
+
     try:
         with path.open("rb") as file:
             values, notices = current_options(flat_options(tomllib.load(file)))
@@ -184,7 +190,10 @@ def _read_toml(
     return values, notices
 
 
-def _run(command: str, config: Any, reporter: Reporter) -> int:
+def _run(command: str, config: Any) -> int:
+    from detseg.runtime.reporter import terminal
+
+    reporter = terminal()
     if command == "train":
         from detseg.recipes.train import train
 

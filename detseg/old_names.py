@@ -11,7 +11,6 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any, TypeVar
@@ -192,13 +191,17 @@ def freeze_level(level: str) -> str:
     return VALUES["freeze"].get(level, level)
 
 
-class _OldModules(MetaPathFinder, Loader):
-    """Import an old module as the new one: the same object, so that classes and patches are the same, too."""
+class _OldModules:
+    """Import an old module as the new one: the same object, so that classes and patches are the same, too.
+
+    A finder and loader for ``sys.meta_path``, without the base classes of importlib.abc, whose import is slow.
+    """
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
         if name not in MODULES and name not in COMMANDS:
             return None
-        return ModuleSpec(name, self, origin=__file__)
+        loader: Any = self  # for the type checker, which knows no loader without its base class
+        return ModuleSpec(name, loader, origin=__file__)
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None

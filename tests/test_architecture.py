@@ -169,7 +169,7 @@ def test_a_library_has_one_home(library: str, homes: set[str]) -> None:
 LIGHT = [
     module_name(path)
     for path in SOURCES
-    if (floor(module_name(path)) <= 1 or room(module_name(path)) in ("cli", "doctor", "reports"))
+    if (floor(module_name(path)) <= 1 or room(module_name(path)) in ("cli", "doctor", "metrics", "reports"))
     and module_name(path) != "detseg.runtime.processes"  # torch.distributed
 ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detseg.errors import DataError
 from detseg.images import ImageHeader, read_header
+from detseg.runtime.missing_path import missing_path
 from detseg.runtime.reporter import progress
 
 NAMED = 5
@@ -94,7 +95,7 @@ def find_image_files(
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
-        raise FileNotFoundError(f"{images}: no such image folder")
+        raise missing_path(images, "image folder")
     source = source or annotations.name
     likely, possible = _candidate_folders(annotations, None if images is None else Path(images), split)
     if not names:

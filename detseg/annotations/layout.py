@@ -23,6 +23,7 @@ from detseg.annotations.formats.voc.read import find_voc
 from detseg.annotations.formats.yolo.read import find_yolo
 from detseg.annotations.groups import first_names
 from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files, split_of, subfolders
+from detseg.annotations.not_a_data_set import check_path, folder_without_annotations
 from detseg.errors import DataError
 
 FORMATS = ("coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders")
@@ -99,17 +100,16 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
         format: detect only this format.
 
     Raises:
-        DataError: no known format (lists what the folder contains), several annotation files of the same split, or a
-            link that points outside the folder.
-        OSError: no such folder or file.
+        DataError: no known format (lists what the folder contains), an archive, an image, several annotation files of
+            the same split, or a link that points outside the folder.
+        OSError: no such folder or file, or a URL.
     """
     if format is not None and format not in FORMATS:
         raise DataError(f"format {format!r} is not known; choose {', '.join(FORMATS)}")
     data = Path(data)
+    check_path(data)
     if data.is_file():
         return _file_layout(data, format)
-    if not data.is_dir():
-        raise FileNotFoundError(f"{data}: no such file or folder")
     root, files = data, list_files(data)
     for _ in range(DEPTH):
         layout = _folder_layout(root, files, format)
@@ -120,9 +120,9 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
             break
         name = next(iter(folders.keys() - {""}))
         root, files = root / name, folders[name]
-    raise DataError(
-        f"{data}: no {format or 'known'} data set was found; it contains {_folder_contents(data)}; {ACCEPTED}"
-    )
+    reason = folder_without_annotations(data, list_files(data), (format,) if format else FORMATS)
+    reason = reason or f"it contains {_folder_contents(data)}; {ACCEPTED}"
+    raise DataError(f"{data}: no {format or 'known'} data set was found; {reason}")
 
 
 def _file_layout(path: Path, format: str | None) -> Layout:

@@ -23,8 +23,10 @@ from detseg.annotations.formats.via.read import read_via
 from detseg.annotations.formats.voc.read import read_voc
 from detseg.annotations.formats.yolo.read import read_yolo
 from detseg.annotations.layout import Layout, find_format
+from detseg.annotations.not_a_data_set import check_path
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.runtime.missing_path import missing_path
 
 _READERS: dict[str, Callable[..., AnnotationTable]] = {
     "yolo": read_yolo,
@@ -72,6 +74,8 @@ def read(
                 f"mask values {mask_values} were given, but the format is {format}; pass only one of the two"
             )
         format = "masks"
+    if images is not None and not Path(images).is_dir():
+        raise missing_path(images, "image folder")
     if val_annotations is not None:
         tables, formats = [], set()
         for split, path in (("train", data), ("val", val_annotations)):
@@ -133,9 +137,9 @@ def _masks_elsewhere(
     data: Path, images: Path, values: str | None, classes: Sequence[str] | None, bad_instances: str
 ) -> AnnotationTable:
     """Read masks in ``data`` (or in its subfolder with a usual name) and images in another folder."""
-    for folder in (images, data):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
+    check_path(data)
+    if not data.is_dir():
+        raise DataError(f"{data}: a file; the masks of --images {images} must be in a folder, pass that folder")
     by_name = {folder.name.lower(): folder for folder in data.iterdir() if folder.is_dir()}
     masks = next((by_name[name] for name in MASK_FOLDERS if name in by_name), data)
     return read_masks(images, masks, values=values, classes=classes, bad_instances=bad_instances)

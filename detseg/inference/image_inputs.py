@@ -6,6 +6,7 @@ from pathlib import Path
 
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
+from detseg.runtime.missing_path import missing_path
 
 
 def find_images(paths: list[str]) -> list[tuple[Path, str]]:
@@ -24,7 +25,7 @@ def find_images(paths: list[str]) -> list[tuple[Path, str]]:
         elif item.is_file():
             images.append((item, item.name))
         else:
-            raise FileNotFoundError(f"{item}: no such file or folder")
+            raise missing_path(item)
     names = [name for _, name in images]
     duplicate = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if duplicate is not None:

@@ -182,7 +182,7 @@ def test_invalid_options(options: dict[str, Any], message: str, tmp_path: Path) 
 def test_missing_paths_are_os_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         read(tmp_path / "nothing")
-    with pytest.raises(FileNotFoundError, match="no such folder"):
+    with pytest.raises(FileNotFoundError, match="no such image folder"):
         read(tmp_path, images=tmp_path / "nothing", mask_values="class")
     (tmp_path / "a.txt").write_text("x", encoding="utf-8")
     with pytest.raises(DataError, match="a file must be a known annotation file; accepted formats:"):

@@ -1,0 +1,130 @@
+"""Evaluate the checkpoint of a run on labelled images: metrics, losses and result files."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from detseg.annotations import AnnotationTable, read_split
+from detseg.annotations.from_options import describe_table, load_table
+from detseg.checkpoints.checkpoint import load
+from detseg.engine.evaluate import Metrics
+from detseg.errors import DataError, in_file
+from detseg.inference.evaluation import (
+    check_keypoints,
+    evaluate_table,
+    match_classes,
+    table_losses,
+    write_evaluation,
+)
+from detseg.inference.predictor import pick_device
+from detseg.models import ModelDescription
+from detseg.models.create import freeze_as
+from detseg.old_names import current_options
+from detseg.options import DataConfig, EvaluateConfig, TrainConfig
+from detseg.options.text import flat_options
+from detseg.runtime.machine import MachineFacts
+from detseg.runtime.reporter import Reporter
+from detseg.runtime.run_folder import RunFolder, locked
+from detseg.training.loss_weights import parse_loss_weights
+
+
+def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
+    """Evaluate ``config.run``, report the metrics, write metrics.json and predictions.json, and return the metrics."""
+    run = Path(config.run)
+    device = pick_device(config.device)
+    model = load(run).to(device)
+    run_options = saved_options(run)
+    description: ModelDescription = model.description  # type: ignore[assignment]
+    table = select_split(config, run, run_options, reporter)
+    table = match_classes(table, description.class_map, description.label_fields)
+    check_keypoints(table, description)
+    metrics, evaluator = evaluate_table(
+        model,
+        table,
+        device,
+        batch_size=config.batch_size or run_options.get("batch_size", 1),
+        workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
+        max_dets=config.max_dets,
+        reporter=reporter,
+    )
+    losses = _losses(config, model, table, run_options, reporter) if config.loss else None
+    output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
+    with locked(output):
+        write_evaluation(output, metrics, evaluator, losses)
+    values = metrics.to_dict() | ({} if losses is None else {"losses": losses})
+    if config.json:
+        reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
+    else:
+        lines = [*describe_table(table), *metrics.lines(), *_loss_lines(losses or {}, len(table))]
+        reporter.metrics(config.split, values, "\n".join(lines))
+        reporter.done(output, f"wrote {output / 'metrics.json'}")
+    return metrics
+
+
+def _losses(
+    config: EvaluateConfig, model: Any, table: AnnotationTable, run_options: dict[str, Any], reporter: Reporter
+) -> dict[str, float]:
+    """Losses as in the training of the run: with its frozen parts, seed and loss weights."""
+    names = {item.name for item in fields(TrainConfig)}  # the file of a pretraining has other options too
+    saved = {name: value for name, value in current_options(run_options)[0].items() if name in names}
+    options = TrainConfig(**saved)
+    freeze_as(model, options.freeze, options.trainable_layers, norm_eval=bool(options.norm_eval))
+    device = next(model.parameters()).device
+    return table_losses(
+        model,
+        table,
+        device,
+        batch_size=config.batch_size or options.batch_size or 1,
+        workers=MachineFacts.of(device).default_workers if config.workers is None else config.workers,
+        seed=options.seed,
+        loss_weights=parse_loss_weights(options.loss_weights, model.loss_names()),
+        reporter=reporter,
+    )
+
+
+def _loss_lines(losses: dict[str, float], images: int) -> list[str]:
+    width = max(map(len, losses), default=0)
+    lines = [f"  {name:{width}}  {value:.4f}" for name, value in losses.items()]
+    return [f"losses, means over {images} images:", *lines] if losses else []
+
+
+def saved_options(run: Path) -> dict[str, Any]:
+    """The options that a run was trained with; empty for a checkpoint outside a run folder."""
+    saved = RunFolder.of(run).config
+    with in_file(saved):
+        return flat_options(tomllib.loads(saved.read_text(encoding="utf-8"))) if saved.is_file() else {}
+
+
+def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any], reporter: Reporter) -> AnnotationTable:
+    """The split to evaluate: of the data that the run was trained on (by its saved split), or of other data."""
+    if not config.data and not run_options:
+        raise DataError(f"{run}: no config.toml next to this checkpoint states its training data; pass the data")
+    same_data = not config.data or (
+        bool(run_options.get("data")) and Path(config.data).resolve() == Path(run_options["data"]).resolve()
+    )
+    if same_data:
+        names = {item.name for item in fields(DataConfig)}
+        changed = {
+            name: getattr(config, name) for name in names if getattr(config, name) != getattr(DataConfig(), name)
+        }
+        saved = {name: run_options[name] for name in names if name in run_options}
+        config = replace(config, **(saved | changed))
+    table = load_table(config)
+    if config.split == "all":
+        return table
+    split_file = RunFolder.of(run).split
+    if same_data and split_file.is_file():
+        splits = read_split(table, split_file)
+        if config.split not in splits:
+            raise DataError(f"{run} has no {config.split} split; available splits: {', '.join(splits)}")
+        return splits[config.split]
+    rows = [row for row in range(len(table)) if str(table.split[row]) == config.split]
+    if rows:
+        return table.subset(rows)
+    if not config.json:
+        reporter.line(f"{table.source} has no {config.split} split: all {len(table)} images are evaluated")
+    return table
