@@ -71,6 +71,9 @@ class Run:
     metrics: Metrics
     model: torch.nn.Module
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.config.model}, {self.config.task}; {self.metrics!r})"
+
 
 def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter: Reporter | None = None) -> Run:
     """Train, evaluate after every epoch and keep the best weights; report the chosen options and the results.
