@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detseg.errors import DataError
+from detseg.short_text import listed, with_classes
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class ClassMap:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        is_numbered = self.category_ids == tuple(range(1, len(self) + 1))
+        ids = "" if is_numbered else f"; category ids {listed([str(number) for number in self.category_ids], 40)}"
+        return f"ClassMap({with_classes(self.names)}{ids})"
 
     @property
     def num_classes(self) -> int:

@@ -22,6 +22,7 @@ from detseg.options import (
     TransferConfig,
 )
 from detseg.options.defaults import DEMO
+from detseg.options.field import help_text as option_help
 from detseg.options.text import flat_options
 from detseg.runtime.signals import EXIT_CODE, Interrupted
 from detseg.version import __version__

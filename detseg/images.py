@@ -323,6 +323,18 @@ def _load(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
         raise DataError(f"{name}: corrupt or truncated {image.format} file ({error}); {_replace()}") from error
 
 
+def pillow_pixels(image: Image.Image, name: str) -> tuple[npt.NDArray[np.uint8], int]:
+    """Pixels uint8 [H, W, 3] RGB of an open PIL image as stored, as :func:`decode_image` would return them for its
+    file, and its EXIF orientation 1..8. The image is not changed.
+
+    Raises:
+        DataError: it is corrupt, or has a colour mode without a defined range (floating point, LAB).
+    """
+    _load(image, name)  # first: a TIFF is rotated while it is loaded
+    pixels = _decode_pillow(image.copy(), name)
+    return pixels, _header(image).orientation
+
+
 def _decode_pillow(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
     values = _load(image, name)
     if image.mode.startswith("I"):  # I;16 and its byte orders, or 32-bit integers with 16-bit values
@@ -334,6 +346,7 @@ def _decode_pillow(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode not in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
         kind = "floating-point values" if image.mode == "F" else f"colour mode {image.mode}"
-        raise DataError(f"{name}: {kind} in a {image.format} file cannot be converted to 8 bits; {_CONVERT}")
+        file = f" in a {image.format} file" if image.format else ""
+        raise DataError(f"{name}: {kind}{file} cannot be converted to 8 bits; {_CONVERT}, or to mode RGB or L")
     image.info.pop("transparency", None)  # of a palette: Pillow would warn about dropping it
     return np.asarray(image.convert("RGB"), np.uint8)  # drops alpha, never blends

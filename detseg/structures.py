@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.short_text import counted, listed
+
 RLE = dict[str, Any]
 """COCO's compressed run-length encoding: ``{"size": [H, W], "counts": bytes}``."""
 
@@ -33,6 +35,9 @@ class RawPrediction:
     mask_probs: Float32 | None = None
     keypoints: Float32 | None = None
 
+    def __repr__(self) -> str:
+        return f"RawPrediction({_contents(self.scores, self.mask_probs, self.keypoints)})"
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -56,6 +61,10 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        size = f"image of {self.size_hw[1]} x {self.size_hw[0]} pixels"
+        return f"Prediction({_contents(self.scores, self.rles, self.keypoints)}; {size})"
 
     def masks(self) -> npt.NDArray[np.uint8]:
         """uint8 [M, H, W] in {0, 1}; zeros if there is no mask head. Allocates M * H * W bytes."""
@@ -88,6 +97,10 @@ class ClassPrediction:
 
     probabilities: Float32
 
+    def __repr__(self) -> str:
+        best = f"class_index {self.class_index}, probability {self.probabilities.max():.3f}"
+        return f"ClassPrediction({best} of {counted(len(self.probabilities), 'class', 'classes')})"
+
     @property
     def class_index(self) -> int:
         return int(np.argmax(self.probabilities))
@@ -103,6 +116,10 @@ class FieldPredictions:
 
     fields: dict[str, ClassPrediction]
 
+    def __repr__(self) -> str:
+        best = [f"{name} {part.class_index} ({part.probabilities.max():.3f})" for name, part in self.fields.items()]
+        return f"FieldPredictions(class_index and probability by field: {listed(best, 200)})"
+
     def __getitem__(self, name: str) -> ClassPrediction:
         return self.fields[name]
 
@@ -113,3 +130,10 @@ class FieldPredictions:
             labels.append(offset + prediction.class_index + 1)
             offset += len(prediction.probabilities)
         return labels
+
+
+def _contents(scores: Float32, masks: object, keypoints: object) -> str:
+    """Number and scores of detections, and what they have besides boxes."""
+    kinds = " and ".join(name for name, value in (("masks", masks), ("keypoints", keypoints)) if value is not None)
+    extent = f", scores {scores[0]:.3f} to {scores[-1]:.3f}" if len(scores) else ""
+    return counted(len(scores), "detection") + (f" with {kinds}" if kinds else "") + extent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.classes import ClassMap, LabelField
 from detseg.keypoints import KeypointSchema
 from detseg.old_names import moved_function
+from detseg.short_text import counted, listed, tail, with_classes
 
 Strings = np.ndarray[Any, np.dtypes.StringDType]
 
@@ -63,6 +65,10 @@ class Record:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        size = f"{self.size_hw[1]} x {self.size_hw[0]} pixels"
+        return f"Record({self.name!r}, image_id {self.image_id}, {size}, {counted(len(self), 'instance')})"
 
     def class_names(self, class_map: ClassMap) -> list[str]:
         """Class names of the whole image; ``class_map`` is the table's. Empty for detection data."""
@@ -132,6 +138,19 @@ class AnnotationTable:
 
     def __len__(self) -> int:
         return len(self.image_id)
+
+    def __repr__(self) -> str:
+        instances = counted(int(self.instances_per_image().sum()), "instance")
+        kinds = (("masks", self.has_masks), ("keypoints", self.has_keypoints), ("boxes", self.has_boxes))
+        kind = next((f" with {name}" for name, present in kinds if present), "")
+        if self.has_class_index:
+            labelled = int((self.class_index >= 0).any(axis=1).sum())
+            instances, kind = f"{labelled} of them with a class", ""
+        counts = Counter(self.split.tolist())
+        splits = [f"{name or 'none'} {count}" for name, count in counts.items()] if any(counts) else []
+        parts = [f"{counted(len(self), 'image')}, {instances}{kind}", with_classes(self.class_map.names)]
+        parts += [f"splits: {listed(splits, 60)}"] * bool(splits) + [f"source: {tail(self.source)}"] * bool(self.source)
+        return f"AnnotationTable({'; '.join(parts)})"
 
     def __getitem__(self, index: int) -> Record:
         """The record in row ``index`` of this table (negative: from the end); IndexError if out of range."""

@@ -20,6 +20,7 @@ from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models.build import Model, ModelDescription, build_model
 from detseg.runtime.run_folder import RunFolder
+from detseg.short_text import counted
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class Checkpoint:
     totals: tuple[EpochTotals, ...] = (EpochTotals(),)
     scaler: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        state = "with" if self.optimizer else "without"
+        return (
+            f"Checkpoint({str(self.path)!r}, {self.model.get('arch', 'own module')}, epoch {self.position.epoch}, "
+            f"{counted(len(self.weights), 'tensor')}, {state} optimizer state)"
+        )
 
 
 def save_checkpoint(

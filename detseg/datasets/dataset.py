@@ -21,6 +21,7 @@ from detseg.masks import rasterize_all
 from detseg.orientation import orient_image
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.runtime.seeds import derive_seed
+from detseg.short_text import counted, with_classes
 from detseg.tasks import Task
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     def ground_truth_table(self) -> AnnotationTable:
         """The table; see :class:`~detseg.datasets.contracts.GroundTruthDataset`."""
         return self.table
+
+    def __repr__(self) -> str:
+        augment = "" if self.augment is None else ", augmented"
+        names = self.table.class_map.names
+        return f"Dataset({counted(len(self), 'image')}, {self.task}{augment}; {with_classes(names)})"
 
     def geometry(self, index: int) -> Geometry:
         """Mapping from the network's pixels of sample ``index`` to its upright original (before any augmentation)."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.utils.data
 
@@ -17,13 +16,13 @@ from detseg.datasets.sampler import SampleKey
 from detseg.datasets.target_checks import check_sample
 from detseg.errors import DataError
 from detseg.orientation import orient_image
+from detseg.pixels import to_pixels
 from detseg.preprocess import Preprocessing
 from detseg.runtime.seeds import derive_seed
+from detseg.short_text import counted, with_classes
 
 if TYPE_CHECKING:
     from detseg.datasets.augment import Augment
-
-EXIF_ORIENTATION = 0x0112
 
 
 class ImageSource(Protocol):
@@ -37,9 +36,10 @@ class ImageSource(Protocol):
 class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torch.Tensor]]]):
     """Classification samples of a dataset whose items are ``(image, class_index)``, at a network's input size.
 
-    An image is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
-    or float in [0, 1] as ``ToTensor`` returns it. It must not be normalised: the models do that. A PIL image with an
-    EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the index.
+    An image is a PIL image, an array [H, W, 3] or [H, W], or a tensor [3, H, W] or [1, H, W], uint8 or float in [0, 1]
+    as ``ToTensor`` returns it; see :func:`detseg.pixels.to_pixels`. It must not be normalised: the models do that. A
+    PIL image with an EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the
+    index.
 
     Args:
         source: the dataset; without random transforms, so that evaluation gets every image unchanged.
@@ -79,6 +79,11 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
         """The class names, without images: the classes are in the samples, and the images need not be read."""
         return TableBuilder(self.class_map, "", source=self._name).build()
 
+    def __repr__(self) -> str:
+        augment = "" if self.augment is None else ", augmented"
+        images = f"{counted(len(self), 'image')} of {self._name}"
+        return f"LabelledImages({images}{augment}; {with_classes(self.class_map.names)})"
+
     def __getitem__(self, key: int | SampleKey) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The sample of an index (epoch 0), or of a :class:`SampleKey`: uint8 [3, H, W], and a target with
         ``class_index`` int64 [] in 0..K-1 and ``image_id``.
@@ -94,7 +99,7 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
         item = self.source[index]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
             raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return a pair")
-        original, orientation = _pixels(item[0], where)
+        original, orientation = to_pixels(item[0], where)
         if self.preprocessing.apply_exif:
             original = orient_image(original, orientation)
         geometry = self.preprocessing.geometry((original.shape[0], original.shape[1]))
@@ -122,31 +127,3 @@ def _class_index(value: Any, where: str) -> int:
     if number.size != 1 or not np.issubdtype(number.dtype, np.integer):
         raise DataError(f"{where}: the class is {value!r}; it must be an integer from 0")
     return int(number.reshape(-1)[0])
-
-
-def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
-    """uint8 [H, W, 3] RGB as stored, and its EXIF orientation 1..8."""
-    orientation = 1
-    if hasattr(image, "getexif"):  # a PIL image
-        value = image.getexif().get(EXIF_ORIENTATION, 1)
-        orientation = value if value in range(1, 9) else 1
-        image = np.asarray(image.convert("RGB"))
-    elif isinstance(image, torch.Tensor):
-        image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
-    array = np.asarray(image)
-    if np.issubdtype(array.dtype, np.floating) and array.size:
-        lowest, highest = float(array.min()), float(array.max())
-        if not (lowest >= 0 and highest <= 1):  # so that NaN fails too
-            raise DataError(
-                f"{where}: values from {lowest:.4g} to {highest:.4g}; floats must be in [0, 1]: remove "
-                "Normalize from the dataset, the model normalises"
-            )
-        array = np.rint(array * 255).astype(np.uint8)
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
-        raise DataError(
-            f"{where}: the image is a {type(image).__name__} of {array.dtype} {list(array.shape)}; use a PIL "
-            "image, uint8 [H, W, 3], or a tensor [3, H, W]"
-        )
-    return np.broadcast_to(array, (*array.shape[:2], 3)).copy() if array.shape[2] == 1 else array, orientation

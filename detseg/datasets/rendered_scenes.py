@@ -16,6 +16,7 @@ from detseg.datasets.target_checks import check_sample
 from detseg.masks import masks_to_boxes
 from detseg.preprocess import Preprocessing
 from detseg.runtime.seeds import derive_seed
+from detseg.short_text import with_classes
 from detseg.synthetic.scenes import SHAPE_FAMILIES, draw_scene
 
 
@@ -48,6 +49,10 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
     def ground_truth_table(self) -> AnnotationTable:
         """The instances of epoch 0; renders every scene."""
         return table_from_dataset(self, self.class_map)
+
+    def __repr__(self) -> str:
+        size = f"{self.size_hw[1]} x {self.size_hw[0]} pixels"
+        return f"RenderedScenes({self.length} scenes per epoch, {size}; {with_classes(self.class_map.names)})"
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
         """The sample of an index (epoch 0) or a :class:`SampleKey`; same entries as :class:`Dataset` for "segment"."""

@@ -20,6 +20,14 @@ from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import StopRequest
+from detseg.short_text import counted, values
+
+
+@dataclass(frozen=True)
+class Meter:
+    """The mean of one number over an epoch, as ``SmoothedValue`` of torchvision's reference scripts has it."""
+
+    global_avg: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,21 @@ class EpochStats:
     images: int
     seconds: float
     accuracies: dict[str, float | None] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        means = values({**self.accuracies, **self.losses})
+        counts = f"{counted(self.steps, 'step')}, {counted(self.images, 'image')}, {self.seconds:.1f} s"
+        return f"EpochStats({'; '.join(filter(None, [means, counts]))})"
+
+    @property
+    def meters(self) -> dict[str, Meter]:
+        """``meters["loss"].global_avg``, for scripts that continue from torchvision's ``train_one_epoch``.
+
+        It has all losses, and the accuracies that are defined. The means are over images; those of torchvision are
+        over batches, which differ if the last batch is smaller.
+        """
+        defined = {name: value for name, value in self.accuracies.items() if value is not None}
+        return {name: Meter(value) for name, value in {**self.losses, **defined}.items()}
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import torch
 
 from detseg.checkpoints.checkpoint import load
@@ -15,13 +17,16 @@ from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.keypoints import KeypointSchema
-from detseg.orientation import upright_hw
+from detseg.orientation import orient_image, upright_hw
+from detseg.pixels import to_pixels
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
+from detseg.short_text import listed, with_classes
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
-Image = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
-"""A file, the bytes of a file, or upright uint8 RGB pixels [H, W, 3]."""
+Image = str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
+"""A file, the bytes of a file, a PIL image, or upright RGB pixels: an array [H, W, 3] or a tensor [3, H, W], uint8 or
+float in [0, 1]."""
 
 
 class Predictor:
@@ -48,12 +53,23 @@ class Predictor:
         self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
+    def __repr__(self) -> str:
+        description = self.model.description
+        fields = f", label fields: {listed([field.name for field in self.label_fields], 60)}" * bool(self.label_fields)
+        model = f"{description.arch}, {self.task}"  # type: ignore[union-attr]
+        return f"Predictor({model}; {with_classes(self.class_map.names)}{fields}; device {self.device})"
+
     def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
         """Predict one image, in pixels of the upright original image.
 
+        All kinds of images give the same prediction, with one exception: a JPEG file that is much larger than the
+        network input is decoded at a reduced size, which is faster and differs slightly from its full pixels. A PIL
+        image is rotated upright by its EXIF orientation, as a file is.
+
         Raises:
             OSError: the file is missing.
-            DataError: it is not an image, is corrupt, or is too large.
+            DataError: it is not an image, is corrupt, or is too large; an array or tensor of another shape or dtype,
+                or with floats outside [0, 1]; several images (see :meth:`many`).
         """
         return self.many([image])[0]
 
@@ -72,13 +88,11 @@ class Predictor:
 
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
         """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
-        if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-                raise DataError(
-                    f"image of shape {image.shape} and type {image.dtype}: pass RGB pixels, uint8 [H, W, 3]"
-                )
-            geometry = self.preprocessing.geometry((image.shape[0], image.shape[1]))
-            return self.preprocessing.apply(image, geometry), geometry
+        if not isinstance(image, (str, os.PathLike, bytes)):
+            pixels, orientation = to_pixels(image, "image")
+            pixels = orient_image(pixels, orientation)
+            geometry = self.preprocessing.geometry((pixels.shape[0], pixels.shape[1]), orientation)
+            return self.preprocessing.apply(pixels, geometry), geometry
         name = "image" if isinstance(image, bytes) else Path(image).name
         encoded = EncodedImage(image, name=name)
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)

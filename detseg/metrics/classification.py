@@ -13,6 +13,7 @@ import numpy.typing as npt
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.metrics.outputs import to_numpy
+from detseg.short_text import counted, values
 from detseg.structures import ClassPrediction
 
 TOP = 5
@@ -33,6 +34,10 @@ class ClassificationMetrics:
     confusion: npt.NDArray[np.int64]
     top5_hits: int | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = f"{counted(self.images, 'image')}, {counted(len(self.class_names), 'class', 'classes')}"
+        return f"ClassificationMetrics({'; '.join(filter(None, [values(self.scalars()), counts]))})"
 
     @property
     def images(self) -> int:

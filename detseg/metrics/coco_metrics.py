@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from detseg.metrics.matching import limits
+from detseg.short_text import counted, values
+
 Stats = dict[str, float | None]
 
 TITLES = {
@@ -12,6 +18,20 @@ TITLES = {
     "segm": "masks (segm)",
     "keypoints": "keypoints (OKS)",
 }
+SHORT_TITLES = {"bbox": "box", "segm": "mask", "keypoints": "keypoint"}
+
+
+@dataclass(frozen=True)
+class CocoEvalStats:
+    """The metrics of one IoU type, as pycocotools' ``COCOeval`` has them after ``summarize()``.
+
+    Attributes:
+        stats: float64 [12] (keypoints: [10]) in pycocotools' order, -1 where there is no ground truth: AP, AP50, AP75,
+            AP small, medium, large, AR with 1, 10 and 100 detections, AR small, medium, large; for keypoints AP, AP50,
+            AP75, AP medium, large, AR, AR50, AR75, AR medium, large.
+    """
+
+    stats: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,33 @@ class CocoMetrics:
     images: int
     max_dets: dict[str, int]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = [
+            f"{SHORT_TITLES[iou_type]} {values({name: stats[name] for name in ('AP', 'AP50')}) or 'AP undefined'}"
+            for iou_type, stats in self.stats.items()
+        ]
+        objects = counted(sum(self.objects.values()), "object")
+        counts = f"{counted(self.images, 'image')}, {objects}, {counted(len(self.objects), 'class', 'classes')}"
+        return f"CocoMetrics({'; '.join([*parts, counts])})"
+
+    @property
+    def coco_eval(self) -> dict[str, CocoEvalStats]:
+        """``coco_eval["bbox"].stats``, for scripts that continue from torchvision's ``evaluate``.
+
+        With a limit of detections other than COCO's (see ``max_dets``) all metrics are for that limit.
+        """
+        return {iou_type: CocoEvalStats(self._stats_array(iou_type)) for iou_type in self.stats}
+
+    def _stats_array(self, iou_type: str) -> npt.NDArray[np.float64]:
+        if iou_type == "keypoints":
+            sizes, recalls = ["medium", "large"], ["AR", "AR50", "AR75"]
+        else:
+            sizes = ["small", "medium", "large"]
+            recalls = [f"AR{top}" for top in limits(iou_type, self.max_dets[iou_type])]
+        names = ["AP", "AP50", "AP75", *(f"AP_{size}" for size in sizes), *recalls, *(f"AR_{size}" for size in sizes)]
+        ordered = [self.stats[iou_type][name] for name in names]
+        return np.array([-1.0 if value is None else value for value in ordered])
 
     def best(self) -> float:
         """Mask AP if there is one, else OKS AP, else box AP: the number that selects the best checkpoint, in [0, 1].

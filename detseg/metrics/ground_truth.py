@@ -15,6 +15,7 @@ from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import COCO_SIGMAS
+from detseg.short_text import counted, tail, with_classes
 
 Size = tuple[int, int]
 
@@ -72,6 +73,10 @@ class GroundTruth:
     sigmas: tuple[float, ...] = ()
     stored: dict[int, tuple[Size, int]] = field(default_factory=dict)
     notes: RepairLog = field(default_factory=RepairLog)
+
+    def __repr__(self) -> str:
+        counts = f"{counted(len(self.sizes), 'image')}, {counted(len(self.instances), 'instance')}"
+        return f"GroundTruth({counts}; {with_classes(self.class_names)}; source: {tail(self.source)})"
 
     @classmethod
     def from_table(cls, table: AnnotationTable) -> GroundTruth:

@@ -12,6 +12,7 @@ from detseg.classes import LabelField
 from detseg.errors import DataError
 from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from detseg.metrics.outputs import to_numpy
+from detseg.short_text import counted, values
 from detseg.structures import FieldPredictions
 
 
@@ -26,6 +27,10 @@ class FieldMetrics:
 
     fields: dict[str, ClassificationMetrics]
     unlabelled: dict[str, int]
+
+    def __repr__(self) -> str:
+        means = {"accuracy": self.accuracy} | {name: metrics.accuracy for name, metrics in self.fields.items()}
+        return f"FieldMetrics({values(means)}; {counted(len(self.fields), 'label field')})"
 
     @property
     def accuracy(self) -> float | None:

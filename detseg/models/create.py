@@ -15,6 +15,7 @@ from detseg.models.timm_backbone import architecture_name
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
+from detseg.short_text import tail, with_classes
 
 BOTH_FREEZES = "--freeze and --trainable-layers both select the frozen layers; give one of them"
 
@@ -32,6 +33,14 @@ class Created:
     model: Model
     report: LoadReport
     lines: list[str]
+
+    def __repr__(self) -> str:
+        total = sum(parameter.numel() for parameter in self.model.parameters())
+        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
+        counts = f"{trained / 1e6:.2f} of {total / 1e6:.2f} million parameters trainable"
+        description = self.model.description
+        model = f"{description.arch}, {description.task}; {with_classes(description.class_map.names)}"
+        return f"Created({model}; weights: {tail(self.report.source)}; {counts})"
 
 
 @accepts_old_keywords

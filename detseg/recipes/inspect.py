@@ -15,7 +15,7 @@ from detseg.options import InspectConfig
 from detseg.reports.draw import draw
 from detseg.reports.sheet import sheet, write_image
 from detseg.runtime.files import write_json
-from detseg.runtime.reporter import Reporter, terminal
+from detseg.runtime.reporter import Reporter, silent, terminal
 
 
 def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
@@ -26,6 +26,7 @@ def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summa
     write_json(output / "summary.json", data_summary.to_dict())
     count = min(config.records, len(table))
     rows = sorted(np.random.default_rng(config.seed).permutation(len(table))[:count].tolist())
+    image_reporter = silent() if config.json else reporter  # the only line is the JSON
     images, titles = [], []
     for record in (table[row] for row in rows):
         try:
@@ -33,14 +34,14 @@ def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summa
         except (DataError, OSError):
             continue  # already reported in the findings
         skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
-        images.append(draw(image, record, table.class_map, skeleton=skeleton))
+        images.append(draw(image, record, table.class_map, skeleton=skeleton, reporter=image_reporter))
         titles.append(record.name)
     if config.json:
         reporter.line(json.dumps(data_summary.to_dict(), allow_nan=False))
     else:
         reporter.lines(data_summary.lines())
     if images:
-        write_image(output / "sheet.jpg", sheet(images, titles))
+        write_image(output / "sheet.jpg", sheet(images, titles, reporter=image_reporter))
         reporter.image(output / "sheet.jpg")
         if not config.json:
             reporter.done(output, f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")

@@ -61,7 +61,8 @@ def _predict(
         )
         if config.draw:
             write_image(
-                output / "images" / f"{name}.jpg", _draw_prediction(path, prediction, predictor, config.min_score)
+                output / "images" / f"{name}.jpg",
+                _draw_prediction(path, prediction, predictor, config.min_score, reporter),
             )
     write_json(RunFolder(output).predictions, results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
@@ -86,10 +87,14 @@ def _predict(
 
 
 def _draw_prediction(
-    path: Path, prediction: Prediction | ClassPrediction | FieldPredictions, predictor: Predictor, min_score: float
+    path: Path,
+    prediction: Prediction | ClassPrediction | FieldPredictions,
+    predictor: Predictor,
+    min_score: float,
+    reporter: Reporter,
 ) -> Any:
     image = decode_image(path)
     if not isinstance(prediction, Prediction):
-        return draw_class(image, prediction, predictor.class_map)
+        return draw_class(image, prediction, predictor.class_map, reporter=reporter)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
-    return draw(image, prediction, predictor.class_map, min_score=min_score, skeleton=skeleton)
+    return draw(image, prediction, predictor.class_map, min_score=min_score, skeleton=skeleton, reporter=reporter)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from detseg.reports.text import plot_text
+from detseg.reports.fonts import plot_families, plot_text
 from detseg.runtime.files import atomic_write
 
 _MAX_NUMBERED = 30  # with more classes, cells have no numbers: they would not be readable
@@ -42,8 +42,10 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     font_size = float(np.clip(11 - 0.12 * count, 4, 10))
     labels = [plot_text(name if len(name) <= 24 else name[:22] + "...") for name in names]
-    axes.set_xticks(range(count), labels, rotation=90 if count > 6 else 30, ha="center" if count > 6 else "right")
-    axes.set_yticks(range(count), labels)
+    families = plot_families(names)
+    rotation, alignment = (90, "center") if count > 6 else (30, "right")
+    axes.set_xticks(range(count), labels, rotation=rotation, ha=alignment, fontfamily=families)
+    axes.set_yticks(range(count), labels, fontfamily=families)
     axes.tick_params(labelsize=font_size, length=2)
     axes.set_xlabel("predicted")
     axes.set_ylabel("ground truth")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from detseg.reports.text import plot_text
+from detseg.reports.fonts import plot_families, plot_text
 from detseg.runtime.files import atomic_write
 
 _METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy|accuracy_.+")
@@ -47,7 +47,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
                 linewidth=1.3 if dashed else 1.9,
                 marker="o" if len(rows) <= 30 else None,
                 markersize=6 if len(rows) == 1 else 3,
-                label=plot_text(label).replace("$", r"\$"),  # names of label fields may contain "$"
+                label=plot_text(label),
             )
         axes.set_title(title, fontsize=11)
         axes.set_xlabel("epoch")
@@ -65,7 +65,8 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
             highest = max((value for value in values if math.isfinite(value)), default=0.0)
             axes.set_ylim(0, 1.08 * highest if highest > 0 else 1)
         if title != "learning rate":
-            axes.legend(fontsize=8, frameon=True, framealpha=0.75, edgecolor="none")
+            font = {"family": plot_families(line[0] for line in lines), "size": 8}
+            axes.legend(prop=font, frameon=True, framealpha=0.75, edgecolor="none")
     if not panels:
         figure.text(0.5, 0.5, "no epoch completed", ha="center", va="center")
     data = io.BytesIO()

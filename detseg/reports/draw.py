@@ -15,16 +15,17 @@ from detseg.boxes import scale_xyxy, xywh_to_xyxy
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.masks import rasterize, rle_to_mask
+from detseg.reports.fonts import can_draw, report_missing_glyphs
 from detseg.reports.keypoints import draw_keypoints
-from detseg.reports.palette import colour_of, ink_on
-from detseg.reports.text import paste_text, text_mask, text_size
+from detseg.reports.palette import Colour, colour_of, ink_on, instance_colour
+from detseg.reports.text import paste_text, text_block, text_size
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 UInt8 = npt.NDArray[np.uint8]
 Content = Prediction | Record | Mapping[str, Any]
 
 MASK_OPACITY = 0.42
-SMALLEST_TEXT = 7
 MAX_TAG_OVERLAP = 0.08  # a name tag that would overlap another one by more than this share of its area is not drawn
 
 
@@ -35,7 +36,7 @@ class _Drawing:
     Attributes:
         boxes: float [N, 4] xyxy.
         labels: int [N], 1..K.
-        texts: N labels to write.
+        names, details: N class names and what follows them (a score, a kind of annotation).
         mask: function that returns mask i as [H, W], non-zero inside the instance; None if there is none.
         keypoints: float [N, P, 3] or None.
         visibility: whether the third number of a keypoint is its visibility, not a score.
@@ -43,7 +44,8 @@ class _Drawing:
 
     boxes: npt.NDArray[Any]
     labels: npt.NDArray[Any]
-    texts: list[str]
+    names: list[str]
+    details: list[str]
     mask: Callable[[int], npt.NDArray[Any] | None]
     keypoints: npt.NDArray[Any] | None
     visibility: bool
@@ -56,11 +58,14 @@ def draw(
     *,
     min_score: float = 0.5,
     skeleton: Sequence[tuple[int, int]] = (),
+    reporter: Reporter | None = None,
 ) -> UInt8:
     """Draw boxes, translucent masks, class names and keypoints on a copy of ``image``.
 
-    Colours depend only on the label. A name is placed where it hides least; names without enough free space are not
-    drawn. A record without instances but with image classes has them written in the corner.
+    Colours depend only on the label; where there is one class, on the number of the instance. A name is placed where
+    it hides least; names without enough free space are not drawn. A name that is wider than the image is written in
+    several lines; it is shortened where these would cover more than half of the image. A record without instances but
+    with image classes has them written in the corner.
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
@@ -68,15 +73,18 @@ def draw(
             dict with ``boxes`` xyxy, ``labels`` and optionally ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
         min_score: predictions below it are not drawn; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
+        reporter: is told once which font to install if no installed font has the characters of the class names; the
+            terminal by default. Such a name is drawn as the label and ``\\uXXXX`` for each of these characters.
 
     Raises:
         DataError: a label without a class name, or a prediction or mask whose size differs from the image.
     """
     height, width = image.shape[:2]
+    report_missing_glyphs(class_map.names, reporter or terminal())
     if isinstance(content, Record):
-        names = [] if len(content) else content.class_names(class_map)
-        if names:
-            return _with_lines(image, names, class_map.label_of(names[0]))
+        labels = [] if len(content) else [class_map.label_of(name) for name in content.class_names(class_map)]
+        if labels:
+            return _with_lines(image, [(_name(class_map, label), "") for label in labels], labels[0])
         drawing = _from_record(content, class_map, (height, width))
     elif isinstance(content, Prediction):
         drawing = _from_prediction(content, class_map, min_score)
@@ -84,36 +92,51 @@ def draw(
     else:
         drawing = _from_dict(content, class_map, min_score, (height, width))
     out = image.copy()
+    one_class = len(class_map) == 1
+    colours = [instance_colour(i) if one_class else colour_of(int(label)) for i, label in enumerate(drawing.labels)]
     line = max(1, round(float(np.sqrt(height * width)) / 450))
     by_size = np.argsort(-np.prod(drawing.boxes[:, 2:] - drawing.boxes[:, :2], axis=1), kind="stable")
     for i in by_size:  # large ones first, so that they do not cover small ones
         mask = drawing.mask(int(i))
         if mask is not None:
-            _draw_mask(out, mask, colour_of(int(drawing.labels[i])), line)
+            _draw_mask(out, mask, colours[i], line)
     for i in by_size:
         x1, y1, x2, y2 = np.round(drawing.boxes[i]).astype(int).tolist()
-        cv2.rectangle(out, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colour_of(int(drawing.labels[i])), line)
+        cv2.rectangle(out, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colours[i], line)
     if drawing.keypoints is not None:
         for i in by_size:
-            colour = colour_of(int(drawing.labels[i]))
-            draw_keypoints(out, drawing.keypoints[i], colour, line, skeleton=skeleton, ground_truth=drawing.visibility)
-    _draw_texts(out, drawing)
+            draw_keypoints(
+                out, drawing.keypoints[i], colours[i], line, skeleton=skeleton, ground_truth=drawing.visibility
+            )
+    _draw_texts(out, drawing, colours)
     return out
 
 
 def draw_class(
-    image: UInt8, prediction: ClassPrediction | FieldPredictions, class_map: ClassMap, *, top: int = 3
+    image: UInt8,
+    prediction: ClassPrediction | FieldPredictions,
+    class_map: ClassMap,
+    *,
+    top: int = 3,
+    reporter: Reporter | None = None,
 ) -> UInt8:
     """Write the ``top`` most probable classes and their probabilities in a corner of a copy of ``image``; with several
-    label fields the most probable class of each."""
+    label fields the most probable class of each. ``reporter`` is that of :func:`draw`."""
+    report_missing_glyphs(class_map.names, reporter or terminal())
     if isinstance(prediction, FieldPredictions):
         labels = prediction.labels()
         scores = [float(field.probabilities.max()) for field in prediction.fields.values()]
-        texts = [f"{class_map.name_of(label)} {score:.2f}" for label, score in zip(labels, scores, strict=True)]
-        return _with_lines(image, texts, labels[0])
-    order = np.argsort(-prediction.probabilities, kind="stable")[:top]
-    lines = [f"{class_map.name_of(int(index) + 1)} {prediction.probabilities[index]:.2f}" for index in order]
-    return _with_lines(image, lines, int(order[0]) + 1)
+    else:
+        order = np.argsort(-prediction.probabilities, kind="stable")[:top]
+        labels, scores = (order + 1).tolist(), prediction.probabilities[order].tolist()
+    lines = [(_name(class_map, label), f"{score:.2f}") for label, score in zip(labels, scores, strict=True)]
+    return _with_lines(image, lines, labels[0])
+
+
+def _name(class_map: ClassMap, label: int) -> str:
+    """The class name; after its label where no font can draw it, because the escaped name is hard to read."""
+    name = class_map.name_of(label)
+    return name if can_draw(name) else f"{label}: {name}"
 
 
 def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) -> _Drawing:
@@ -121,34 +144,33 @@ def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) 
         segmentation = record.segmentations[i]
         return None if segmentation is None else rasterize(segmentation, record.size_hw, size_hw)
 
-    def text(i: int) -> str:
+    def detail(i: int) -> str:
         flags = {"crowd": record.iscrowd[i], "ignored": record.ignore[i], "difficult": record.difficult[i]}
-        kind = next((f" ({name})" for name, flag in flags.items() if flag), "")
-        return class_map.name_of(int(record.labels[i])) + kind
+        return next((f"({name})" for name, flag in flags.items() if flag), "")
 
     boxes = scale_xyxy(xywh_to_xyxy(record.boxes_xywh), record.size_hw, size_hw).reshape(-1, 4)
     keypoints = None
     if record.keypoints is not None:
         scale = (size_hw[1] / record.size_hw[1], size_hw[0] / record.size_hw[0], 1.0)
         keypoints = record.keypoints * np.array(scale)
-    return _Drawing(boxes, record.labels, [text(i) for i in range(len(record))], mask, keypoints, True)
+    names = [_name(class_map, int(label)) for label in record.labels]
+    return _Drawing(boxes, record.labels, names, [detail(i) for i in range(len(record))], mask, keypoints, True)
 
 
 def _from_prediction(prediction: Prediction, class_map: ClassMap, min_score: float) -> _Drawing:
     shown = prediction.above(min_score)
-    texts = [
-        f"{class_map.name_of(int(label))} {score:.2f}" for label, score in zip(shown.labels, shown.scores, strict=True)
-    ]
+    names, details = [_name(class_map, int(label)) for label in shown.labels], [f"{x:.2f}" for x in shown.scores]
     rles = shown.rles
     mask = (lambda i: None) if rles is None else (lambda i: rle_to_mask(rles[i]))
-    return _Drawing(shown.boxes.reshape(-1, 4), shown.labels, texts, mask, shown.keypoints, False)
+    return _Drawing(shown.boxes.reshape(-1, 4), shown.labels, names, details, mask, shown.keypoints, False)
 
 
 def _from_dict(target: Mapping[str, Any], class_map: ClassMap, min_score: float, size_hw: tuple[int, int]) -> _Drawing:
     boxes, labels = _array(target["boxes"]).reshape(-1, 4), _array(target["labels"]).reshape(-1)
     scores = _array(target["scores"]) if "scores" in target else None
     keep = np.arange(len(labels)) if scores is None else np.flatnonzero(scores >= min_score)
-    texts = [class_map.name_of(int(labels[i])) + ("" if scores is None else f" {scores[i]:.2f}") for i in keep.tolist()]
+    names = [_name(class_map, int(label)) for label in labels[keep]]
+    details = ["" if scores is None else f"{scores[i]:.2f}" for i in keep.tolist()]
     masks = _array(target["masks"]) if "masks" in target else None
     if masks is not None and len(masks):
         _check_size(masks.shape[-2:], size_hw, "mask")
@@ -160,7 +182,7 @@ def _from_dict(target: Mapping[str, Any], class_map: ClassMap, min_score: float,
         return np.asarray(mask_i >= 0.5 if np.issubdtype(mask_i.dtype, np.floating) else mask_i != 0)
 
     keypoints = _array(target["keypoints"])[keep] if "keypoints" in target else None
-    return _Drawing(boxes[keep], labels[keep], texts, mask, keypoints, scores is None)
+    return _Drawing(boxes[keep], labels[keep], names, details, mask, keypoints, scores is None)
 
 
 def _array(value: Any) -> npt.NDArray[Any]:
@@ -176,7 +198,7 @@ def _check_size(content_hw: tuple[int, ...], size_hw: tuple[int, int], kind: str
         )
 
 
-def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: tuple[int, int, int], line: int) -> None:
+def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: Colour, line: int) -> None:
     x, y, width, height = cv2.boundingRect((mask != 0).astype(np.uint8))
     if not width:
         return
@@ -189,18 +211,13 @@ def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: tuple[int, int, int],
     cv2.drawContours(out, outlines, -1, colour, line, offset=(x - 1, y - 1))
 
 
-def _draw_texts(out: UInt8, drawing: _Drawing) -> None:
+def _draw_texts(out: UInt8, drawing: _Drawing, colours: Sequence[Colour]) -> None:
     """Write the names in order (best score first), each where it hides least of other names and instances."""
     height, width = out.shape[:2]
     placed = np.zeros((0, 4))
-    for i, text in enumerate(drawing.texts):
-        size = text_size(height, width)
-        letters = text_mask(text, size)
-        while letters.shape[1] + 4 > width and size > SMALLEST_TEXT:
-            size -= 1
-            letters = text_mask(text, size)
-        if letters.shape[1] + 4 > width:
-            letters = text_mask(text, size, max(width - 4, 1))
+    size = text_size(height, width)
+    for i, (name, detail) in enumerate(zip(drawing.names, drawing.details, strict=True)):
+        letters = text_block(name, detail, size, max(width - 4, 1), max(height // 2, 1))
         tag_h, tag_w = min(letters.shape[0] + 2, height), min(letters.shape[1] + 4, width)
         candidates = _tag_positions(drawing.boxes[i], (tag_h, tag_w), (height, width))
         overlap = _overlap(candidates, placed).max(axis=1, initial=0) / (tag_h * tag_w)
@@ -210,9 +227,8 @@ def _draw_texts(out: UInt8, drawing: _Drawing) -> None:
             continue
         placed = np.concatenate([placed, candidates[best : best + 1]])
         left, top = candidates[best, :2].astype(int).tolist()
-        colour = colour_of(int(drawing.labels[i]))
-        out[top : top + tag_h, left : left + tag_w] = colour
-        paste_text(out, letters[: tag_h - 1, : tag_w - 2], top + 1, left + 2, ink_on(colour))
+        out[top : top + tag_h, left : left + tag_w] = colours[i]
+        paste_text(out, letters[: tag_h - 1, : tag_w - 2], top + 1, left + 2, ink_on(colours[i]))
 
 
 def _tag_positions(box: npt.NDArray[Any], tag_hw: tuple[int, int], size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -233,12 +249,14 @@ def _overlap(boxes: npt.NDArray[Any], others: npt.NDArray[Any]) -> npt.NDArray[n
     return np.asarray(np.clip(high - low, 0, None).prod(axis=2), np.float64)
 
 
-def _with_lines(image: UInt8, lines: list[str], label: int) -> UInt8:
-    """Write lines of text in the upper left corner of a copy of ``image``, on the colour of ``label``."""
+def _with_lines(image: UInt8, lines: list[tuple[str, str]], label: int) -> UInt8:
+    """Write names and details, each on lines of its own, in the upper left corner of a copy of ``image``, on the colour
+    of ``label``."""
     out = image.copy()
     height, width = out.shape[:2]
     size = text_size(height, width)
-    letters = [text_mask(text, size, max(width - 6, 1)) for text in lines]
+    max_width, max_height = max(width - 6, 1), max(height // len(lines), 1)
+    letters = [text_block(name, detail, size, max_width, max_height) for name, detail in lines]
     tag_h, tag_w = sum(mask.shape[0] for mask in letters) + 2, max(mask.shape[1] for mask in letters) + 6
     out[:tag_h, :tag_w] = colour_of(label)
     top = 1

@@ -1,6 +1,8 @@
-"""Fixed colours for labels; colour-blind readers can distinguish the first twelve."""
+"""Fixed colours for labels, of which colour-blind readers can distinguish the first twelve, and for instances."""
 
 from __future__ import annotations
+
+from colorsys import hsv_to_rgb
 
 Colour = tuple[int, int, int]
 
@@ -15,6 +17,17 @@ def colour_of(label: int) -> Colour:
     """RGB of a label (1..K). After twelve labels the colours repeat, each time a third darker."""
     round_number, index = divmod(max(label, 1) - 1, len(PALETTE))
     red, green, blue = (round(value * 0.67 ** (round_number % 3)) for value in PALETTE[index])
+    return red, green, blue
+
+
+def instance_colour(index: int) -> Colour:
+    """RGB of instance ``index`` (from 0) where there is one class: a hue far from those before it.
+
+    The hues are multiples of the golden ratio on the colour circle; three levels of brightness separate similar ones.
+    """
+    hue = (0.075 + index * 0.6180339887) % 1
+    saturation, value = ((0.95, 0.95), (0.75, 0.65), (0.6, 1.0))[index % 3]
+    red, green, blue = (round(255 * channel) for channel in hsv_to_rgb(hue, saturation, value))
     return red, green, blue
 
 

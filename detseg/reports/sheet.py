@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.errors import DataError
+from detseg.reports.fonts import report_missing_glyphs
 from detseg.reports.text import paste_text, text_mask
 from detseg.runtime.files import atomic_write
+from detseg.runtime.reporter import Reporter, terminal
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -23,19 +25,29 @@ TITLE = 13
 _TEXT_COLOUR = (40, 40, 40)
 
 
-def sheet(images: Sequence[UInt8], titles: Sequence[str], columns: int = 4, *, cell: int = CELL) -> UInt8:
+def sheet(
+    images: Sequence[UInt8],
+    titles: Sequence[str],
+    columns: int = 4,
+    *,
+    cell: int = CELL,
+    reporter: Reporter | None = None,
+) -> UInt8:
     """Arrange images in rows, each below its title, on a white background: uint8 [H, W, 3].
 
     Args:
         images: uint8 [h, w, 3] RGB of any size; each is resized to a longest side of ``cell`` (enlarged at most 4 x).
         titles: one for each image, in any script; long ones are truncated and end in "...".
         columns: images per row; fewer if there are fewer images.
+        reporter: is told once which font to install if no installed font has the characters of the titles; the
+            terminal by default.
 
     Raises:
         ValueError: the numbers of titles and images differ, or ``columns`` is below 1.
     """
     if len(images) != len(titles) or columns < 1:
         raise ValueError(f"{len(images)} images, {len(titles)} titles and {columns} columns do not fit together")
+    report_missing_glyphs(titles, reporter or terminal())
     if not images:
         blank = np.full((TITLE * 3, cell, 3), 255, np.uint8)
         paste_text(blank, text_mask("no images", TITLE), TITLE, GAP, _TEXT_COLOUR)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_left
+from collections.abc import Callable
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import ImageFont
 
-UInt8 = npt.NDArray[np.uint8]
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from detseg.reports.fonts import Font, font_for
 
-_PLOT_FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
-_FALLBACKS = (
-    "DejaVuSans.ttf", _PLOT_FONT, "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "wqy-zenhei.ttc",
-    "DroidSansFallbackFull.ttf", "Arial Unicode.ttf", "arialuni.ttf", "msgothic.ttc", "PingFang.ttc",
-)  # fmt: skip
-"""Common fonts (one is part of matplotlib), for characters that are not in Pillow's built-in ASCII font."""
+UInt8 = npt.NDArray[np.uint8]
+
+SMALLEST_TEXT = 7
+MIN_LETTERS = 3  # a name that is shortened further is written without its detail
+_PIECES = re.compile(r"\s+|[^\s_/-]+[_/-]*|[_/-]+")
+"""Parts of a text that stay on one line where they fit: words, and parts of words that ``_``, ``-`` or ``/`` join."""
 
 
 def text_mask(text: str, size: int, max_width: int | None = None) -> UInt8:
@@ -30,12 +30,64 @@ def text_mask(text: str, size: int, max_width: int | None = None) -> UInt8:
         size: font size in pixels, at least 6.
         max_width: wider text is truncated and ends in "..."; None: no limit.
     """
-    font, text = _font_for(" ".join(text.split()), size)
+    font, text = font_for(" ".join(text.split()), size)
     if max_width is not None and font.getlength(text) > max_width:
-        while text and font.getlength(text + "...") > max_width:
-            text = text[:-1]
-        text += "..."
-    height, width = round(1.3 * size), max(round(font.getlength(text)) + 1, 1)
+        text = text[: _longest(text, lambda part: font.getlength(part + "...") <= max_width)] + "..."
+    return _rendered(text, font, size, max_width)
+
+
+def text_block(text: str, detail: str, size: int, max_width: int, max_height: int) -> UInt8:
+    """Render ``text`` and ``detail`` (a score) in as many lines as are needed: uint8 [h, w] coverage, w <= max_width.
+
+    Where the lines are higher than ``max_height``, the font is reduced to 7 pixels; where that is not enough, ``text``
+    is shortened and ends in "...". There is always at least one line.
+
+    Args:
+        size: font size in pixels, at least 6.
+        max_width, max_height: space in pixels, at least 1.
+    """
+    whole = " ".join(f"{text} {detail}".split())
+    for smaller in range(size, min(size, SMALLEST_TEXT) - 1, -1):
+        font, prepared = font_for(whole, smaller)
+        if font.getlength(prepared) <= max_width:  # most names
+            return _rendered(prepared, font, smaller, max_width)
+        lines = _wrapped(prepared, font, max_width, max_height // line_height(smaller))
+        if lines:
+            return _stacked([_rendered(line, font, smaller, max_width) for line in lines])
+    size, count = min(size, SMALLEST_TEXT), max(max_height // line_height(min(size, SMALLEST_TEXT)), 1)
+    font, name = font_for(" ".join(text.split()), size)
+    end = font_for(f"... {detail}".rstrip(), size)[1]
+    if not _wrapped(name[:MIN_LETTERS] + end, font, max_width, count):
+        end = "..."  # the name tells more than the score
+    length = _longest(name, lambda part: bool(_wrapped(part + end, font, max_width, count)))
+    lines = _wrapped(name[:length].rstrip() + end, font, max_width, count) or [end]
+    return _stacked([_rendered(line, font, size, max_width) for line in lines])
+
+
+def text_size(height: int, width: int) -> int:
+    """Font size in pixels that is readable on an image of this size without covering it: 7 to 60."""
+    return int(np.clip(round(5.5 + 0.02 * float(np.sqrt(height * width))), 7, 60))
+
+
+def line_height(size: int) -> int:
+    """Height in pixels of a line of text."""
+    return round(1.3 * size)
+
+
+def paste_text(image: UInt8, text: UInt8, top: int, left: int, colour: tuple[int, int, int]) -> None:
+    """Blend ``colour`` into ``image`` [H, W, 3] in place, weighted by the text mask; parts outside are cropped."""
+    full_mask = np.zeros(image.shape[:2], np.uint8) if min(top, left) < 0 else None
+    if full_mask is not None:
+        _paste_maximum(full_mask, text, top, left)
+        top, left, text = 0, 0, full_mask
+    window = image[top : top + text.shape[0], left : left + text.shape[1]]
+    alpha = text[: window.shape[0], : window.shape[1], None].astype(np.float32) / 255
+    window[:] = np.round(window * (1 - alpha) + np.array(colour, np.float32) * alpha).astype(np.uint8)
+
+
+def _rendered(text: str, font: Font, size: int, max_width: int | None) -> UInt8:
+    """One line of text in ``font``, cropped at ``max_width``."""
+    height, width = line_height(size), max(round(font.getlength(text)) + 1, 1)
     if max_width is not None:
         width = min(width, max(max_width, 1))
     mask = np.zeros((height, width), np.uint8)
@@ -51,20 +103,39 @@ def text_mask(text: str, size: int, max_width: int | None = None) -> UInt8:
     return mask
 
 
-def text_size(height: int, width: int) -> int:
-    """Font size in pixels that is readable on an image of this size without covering it: 7 to 60."""
-    return int(np.clip(round(5.5 + 0.02 * float(np.sqrt(height * width))), 7, 60))
+def _stacked(lines: list[UInt8]) -> UInt8:
+    """Lines below each other, aligned left."""
+    width = max(line.shape[1] for line in lines)
+    return np.concatenate([np.pad(line, ((0, 0), (0, width - line.shape[1]))) for line in lines])
 
 
-def paste_text(image: UInt8, text: UInt8, top: int, left: int, colour: tuple[int, int, int]) -> None:
-    """Blend ``colour`` into ``image`` [H, W, 3] in place, weighted by the text mask; parts outside are cropped."""
-    full_mask = np.zeros(image.shape[:2], np.uint8) if min(top, left) < 0 else None
-    if full_mask is not None:
-        _paste_maximum(full_mask, text, top, left)
-        top, left, text = 0, 0, full_mask
-    window = image[top : top + text.shape[0], left : left + text.shape[1]]
-    alpha = text[: window.shape[0], : window.shape[1], None].astype(np.float32) / 255
-    window[:] = np.round(window * (1 - alpha) + np.array(colour, np.float32) * alpha).astype(np.uint8)
+@lru_cache(maxsize=1024)
+def _wrapped(text: str, font: Font, max_width: int, most: int) -> list[str]:
+    """Lines of at most ``max_width`` pixels; none if there are more than ``most``, or a character is wider."""
+
+    def fits(part: str) -> bool:
+        return font.getlength(part.rstrip()) <= max_width
+
+    lines, line = [], ""
+    for piece in _PIECES.findall(text):
+        if fits(line + piece):
+            line += piece
+            continue
+        lines += [line.rstrip()] if line.strip() else []
+        line = piece.lstrip()
+        while not fits(line):
+            end = _longest(line, fits)
+            if not end or len(lines) >= most:
+                return []
+            lines.append(line[:end])
+            line = line[end:]
+    lines += [line.rstrip()] if line.strip() else []
+    return lines if len(lines) <= most else []
+
+
+def _longest(text: str, fits: Callable[[str], bool]) -> int:
+    """Length of the longest beginning of ``text`` that fits; 0 if none does."""
+    return bisect_left(range(1, len(text) + 1), True, key=lambda length: not fits(text[:length]))
 
 
 def _paste_maximum(mask: UInt8, glyphs: UInt8, top: int, left: int) -> None:
@@ -72,51 +143,3 @@ def _paste_maximum(mask: UInt8, glyphs: UInt8, top: int, left: int) -> None:
     glyphs = glyphs[max(-top, 0) :, max(-left, 0) :]
     window = mask[max(top, 0) :, max(left, 0) :][: glyphs.shape[0], : glyphs.shape[1]]
     np.maximum(window, glyphs[: window.shape[0], : window.shape[1]], out=window)
-
-
-@lru_cache(maxsize=256)
-def _font(size: int, name: str) -> Font | None:
-    """The default font ("") or the font ``name``; None if it is not installed."""
-    try:
-        if not name:
-            return ImageFont.load_default(size)
-        if name.startswith("mpl-data"):
-            package = find_spec("matplotlib")  # located, not imported
-            name = str(Path(package.origin).parent / name) if package and package.origin else name
-        return ImageFont.truetype(name, size)
-    except ImportError:  # Pillow without FreeType
-        return None if name else ImageFont.load_default()
-    except OSError:
-        return None
-
-
-@lru_cache(maxsize=4096)
-def _font_for(text: str, size: int) -> tuple[Font, str]:
-    """The font that has most of the characters, and the text with escapes for those that it does not have."""
-    default = _font(size, "")
-    assert default is not None, "Pillow always has a default font"
-    if text.isascii():
-        return default, text.replace(" ", "  ")  # its space is too narrow at small sizes
-    fonts = [default, *(font for name in _FALLBACKS if (font := _font(size, name)) is not None)]
-    best = max(fonts, key=lambda font: sum(_has_glyph(font, letter) for letter in text))
-    return best, _escaped(text, best)
-
-
-def plot_text(text: str) -> str:
-    """Escape characters of ``text`` that matplotlib's default font does not have as ``\\uXXXX``."""
-    font = None if text.isascii() else _font(10, _PLOT_FONT)
-    return text if font is None else _escaped(text, font)
-
-
-def _escaped(text: str, font: Font) -> str:
-    return "".join(
-        c if _has_glyph(font, c) else f"\\u{ord(c):04x}" if ord(c) < 65536 else f"\\U{ord(c):08x}" for c in text
-    )
-
-
-def _has_glyph(font: Font, letter: str) -> bool:
-    """Whether a font has a character: a missing one is drawn like an unassigned code point."""
-    if letter.isascii() or not isinstance(font, ImageFont.FreeTypeFont):
-        return letter.isascii()
-    missing, drawn = font.getmask("\uffff"), font.getmask(letter)
-    return drawn.size != missing.size or bytes(drawn) != bytes(missing)

@@ -75,6 +75,9 @@ class Run:
         """The decided values as options."""
         return self.plan.options()
 
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r}, {self.plan.model.model}, {self.plan.model.task}; {self.metrics!r})"
+
 
 @contextmanager
 def run_context(device: torch.device, reporter: Reporter | None) -> Iterator[RunContext]:

@@ -47,13 +47,16 @@ def write_result_images(
         image = decode_image(record.path)
         prediction = predictor(image)
         if isinstance(prediction, Prediction):
-            images += [draw(image, shown, table.class_map, skeleton=skeleton) for shown in (record, prediction)]
+            images += [
+                draw(image, shown, table.class_map, skeleton=skeleton, reporter=reporter)
+                for shown in (record, prediction)
+            ]
             titles += [f"{record.name}: ground truth", "prediction"]
         else:
-            images.append(draw_class(image, prediction, table.class_map))
+            images.append(draw_class(image, prediction, table.class_map, reporter=reporter))
             titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
     if images:
-        write_image(RunFolder(folder).result_images, sheet(images, titles, columns=4))
+        write_image(RunFolder(folder).result_images, sheet(images, titles, columns=4, reporter=reporter))
         reporter.image(RunFolder(folder).result_images)
     if isinstance(metrics, ClassificationMetrics):
         path = RunFolder(folder).confusion()

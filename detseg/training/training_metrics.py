@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detseg.engine.train import EpochStats
+from detseg.short_text import values
 from detseg.training.metrics_log import Row, train_values
 
 
@@ -20,6 +21,9 @@ class TrainingMetrics:
 
     epoch: int
     values: dict[str, float | None]
+
+    def __repr__(self) -> str:
+        return f"TrainingMetrics(epoch {self.epoch}: {values(self.values)})"
 
     @classmethod
     def of(cls, epoch: int, stats: EpochStats) -> TrainingMetrics:

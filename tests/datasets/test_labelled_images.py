@@ -101,7 +101,7 @@ def test_exif_orientation(tmp_path: Path, upright: bool) -> None:
         ((torch.full((3, 4, 4), torch.nan), 0), "remove Normalize"),
         ((PIXELS.astype(np.int32), 0), r"of int32 \[4, 4, 3\]"),
         ((np.zeros((0, 4, 3), np.uint8), 0), r"of uint8 \[0, 4, 3\]"),
-        ((torch.zeros(4, 5, 5), 0), r"\[5, 5, 4\]; use a PIL image"),
+        ((torch.zeros(4, 5, 5), 0), r"\[4, 5, 5\]; remove the alpha channel"),
         (("a.png", 0), "the image is a str"),
     ],
 )

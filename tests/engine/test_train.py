@@ -77,6 +77,8 @@ def test_losses_are_means_over_images_when_the_last_batch_is_smaller() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     stats = train_one_epoch(model, optimizer, loader([1.0, 1.0, 3.0], batch_size=2), "cpu", 1)
     assert stats.losses["loss"] == pytest.approx((1 + 1 + 9) / 3)
+    assert stats.meters["loss"].global_avg == stats.losses["loss"]
+    assert list(stats.meters) == ["loss", "loss_mean", "loss_zero"]
 
 
 def test_gradient_is_clipped() -> None:

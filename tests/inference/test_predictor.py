@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from detseg import Predictor
@@ -107,16 +108,57 @@ def test_results_do_not_depend_on_the_batch(predictor: Predictor, images: list[P
     "image",
     [
         np.zeros((0, 4, 3), np.uint8),
-        np.zeros((1, 4), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
         np.zeros((4, 4, 4), np.uint8),
         b"",
         b"no image",
+        io.BytesIO(),
+        [np.zeros((4, 4, 3), np.uint8)],
     ],
 )
 def test_invalid_images_are_rejected(image: Any, predictor: Predictor) -> None:
     with pytest.raises(DataError):
         predictor(image)
+
+
+def test_all_kinds_of_images_have_the_same_prediction(predictor: Predictor, images: list[Path], tmp_path: Path) -> None:
+    pixels = decode_image(images[0])
+    path = tmp_path / "same.png"
+    Image.fromarray(pixels).save(path)
+    expected: Any = predictor(path)
+    assert len(expected) > 0
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    kinds: list[Any] = [
+        str(path), path.read_bytes(), Image.open(path), Image.fromarray(pixels).convert("RGBA"), pixels, tensor,
+        (pixels / 255).astype(np.float32), tensor / 255, (tensor / 255).requires_grad_(),
+    ]  # fmt: skip
+    for image, together in zip(kinds, predictor.many(kinds), strict=True):
+        assert_equal(predictor(image), expected)
+        assert_close(together, expected)
+    with pytest.raises(AssertionError):  # control: another image
+        assert_equal(predictor(decode_image(images[1])), expected)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16", "CMYK"])
+def test_a_pil_image_is_converted_as_its_file(mode: str, predictor: Predictor, tmp_path: Path) -> None:
+    image = Image.open(io.BytesIO(jpeg(blocks())))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    else:
+        image = image.convert(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    from_file, from_pil = predictor.prepare(path), predictor.prepare(image)
+    np.testing.assert_array_equal(from_file[0], from_pil[0])
+    assert image.mode == mode
+    assert from_file[1] == from_pil[1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_pil_image_is_rotated_as_its_file(orientation: int, predictor: Predictor) -> None:
+    stored = jpeg(blocks(), orientation)
+    pixels, geometry = predictor.prepare(Image.open(io.BytesIO(stored)))
+    np.testing.assert_array_equal(pixels, predictor.prepare(decode_image(stored))[0])
+    assert geometry == predictor.prepare(stored)[1]
 
 
 def test_one_pixel_is_a_valid_image(predictor: Predictor) -> None:

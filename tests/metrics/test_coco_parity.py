@@ -152,6 +152,7 @@ def test_random_sets_are_bit_equal(tmp_path: Path) -> None:
             evaluate_files(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_type=iou_type),
         ):
             assert as_pycocotools(metrics.stats[iou_type]) == oracle.stats.tolist(), seed
+            assert metrics.coco_eval[iou_type].stats.tolist() == oracle.stats.tolist(), seed
         defined += evaluator.compute().stats[iou_type]["AP"] not in (None, 0.0)
     assert defined > SETS // 2
 
@@ -166,6 +167,20 @@ def test_control_one_changed_score_is_detected(tmp_path: Path) -> None:
     for image_id, prediction in predictions_of(results, ground_truth).items():
         evaluator.update([{"image_id": image_id}], [prediction])
     assert evaluator._evaluation("bbox").eval["scores"].tobytes() != oracle.eval["scores"].tobytes()
+
+
+@pytest.mark.parametrize("max_dets", [1, 5, 150])
+def test_stats_of_other_limits_have_twelve_numbers(max_dets: int, tmp_path: Path) -> None:
+    ground_truth, results = random_set(0)
+    (tmp_path / "ground_truth.json").write_text(json.dumps(ground_truth))
+    evaluator = CocoEvaluator(read_ground_truth(tmp_path / "ground_truth.json"), max_dets=max_dets)
+    for image_id, prediction in predictions_of(results, ground_truth).items():
+        evaluator.update([{"image_id": image_id}], [prediction])
+    metrics = evaluator.compute()
+    stats = metrics.coco_eval["bbox"].stats
+    assert stats.shape == (12,)
+    assert stats[0] == metrics.stats["bbox"]["AP"]
+    assert stats[8] == metrics.stats["bbox"][f"AR{max_dets}"]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -197,6 +212,7 @@ def test_random_keypoints_are_bit_equal(seed: int, tmp_path: Path) -> None:
     oracle = pycocotools_evaluation(content, results, "keypoints")
     assert as_pycocotools(metrics.stats["keypoints"]) == oracle.stats.tolist()
     assert len(metrics.stats["keypoints"]) == 10
+    assert metrics.coco_eval["keypoints"].stats.tolist() == oracle.stats.tolist()
 
 
 def perfect_set() -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colorsys import rgb_to_hsv
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle
 from detseg.reports.draw import _tag_positions, draw, draw_class
-from detseg.reports.palette import PALETTE, colour_of, ink_on
+from detseg.reports.palette import PALETTE, colour_of, ink_on, instance_colour
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 CLASSES = ClassMap(("bolt", "nut", "a class with a name that is much longer than most images are wide"))
@@ -216,3 +217,17 @@ def test_colours_are_fixed_distinct_and_have_contrast() -> None:
     assert colour_of(1) == PALETTE[0]
     assert ink_on((240, 228, 66)) == (0, 0, 0)
     assert ink_on((51, 34, 136)) == (255, 255, 255)
+
+
+def test_instances_of_one_class_have_different_hues() -> None:
+    colours = [instance_colour(i) for i in range(100)]
+    assert len(set(colours)) == 100
+    hues = np.array([rgb_to_hsv(*(channel / 255 for channel in colour))[0] for colour in colours[:6]])
+    distance = np.abs(hues[:, None] - hues)
+    distance = np.minimum(distance, 1 - distance)[~np.eye(6, dtype=bool)]
+    assert distance.min() > 0.08
+    boxes = [[10, 40, 60, 90], [90, 40, 140, 90]]
+    one, two = (draw(canvas(), target(boxes, [1, 1]), ClassMap(names)) for names in (("nut",), ("nut", "bolt")))
+    assert [tuple(one[60, x]) for x in (10, 90)] == colours[:2]
+    assert [tuple(two[60, x]) for x in (10, 90)] == [colour_of(1)] * 2  # control
+    assert np.array_equal(one, draw(canvas(), target(boxes, [1, 1]), ClassMap(("nut",))))

@@ -10,7 +10,7 @@ import pytest
 
 from detseg.errors import DataError
 from detseg.reports.sheet import sheet, write_image
-from detseg.reports.text import paste_text, plot_text, text_mask
+from detseg.reports.text import paste_text, text_mask
 
 
 def tile(height: int, width: int, value: int = 0) -> np.ndarray:
@@ -70,12 +70,6 @@ def test_text_outside_the_image_is_cropped() -> None:
     assert (image[:3, :6] == (9, 8, 7)).all()
     assert (image[18:, 15:] == (9, 8, 7)).all()
     assert (image.sum(axis=2) > 0).sum() == 3 * 6 + 2 * 5
-
-
-def test_characters_without_glyph_are_escaped_for_plots() -> None:
-    pytest.importorskip("matplotlib")
-    assert plot_text("cat Ä ж") == "cat Ä ж"
-    assert plot_text("猫") == "\\u732b"
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "JPEG"])

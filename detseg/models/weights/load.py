@@ -68,6 +68,9 @@ class LoadReport:
     rows: tuple[ClassMatch, ...] = ()
     named: bool = True
 
+    def __repr__(self) -> str:
+        return f"LoadReport({self.lines()[0]})"
+
     @property
     def matched(self) -> tuple[tuple[str, str], ...]:
         """(class of the model, class of the source) for all classes that are initialized with rows of the source."""

@@ -1,0 +1,38 @@
+"""Short texts for ``repr``: counts, and lists of names that are cut where they are long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 image``, ``3 images``; ``plural`` for a noun that needs more than an "s"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], width: int = 80) -> str:
+    """The first names that fit in ``width`` characters, and the number of the others: ``cat, dog and 78 more``."""
+    shown: list[str] = []
+    for name in names:
+        name = name if len(name) <= width // 2 else name[: width // 2 - 3] + "..."
+        if shown and len(", ".join([*shown, name])) > width:
+            break
+        shown.append(name)
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+def with_classes(names: Sequence[str]) -> str:
+    """``3 classes: bolt, nut, washer``."""
+    return counted(len(names), "class", "classes") + (f": {listed(names)}" if names else "")
+
+
+def values(scalars: Mapping[str, float | None], most: int = 6) -> str:
+    """The first scalars: ``loss 0.412, loss_mask 0.101``; those that are not defined are left out."""
+    defined = [f"{name} {value:.4g}" for name, value in scalars.items() if value is not None]
+    return ", ".join(defined[:most])
+
+
+def tail(text: str, width: int = 80) -> str:
+    """The end of ``text``, with "..." for what is left out: of a path the end tells the most."""
+    return text if len(text) <= width else "..." + text[-(width - 3) :]
