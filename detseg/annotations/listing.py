@@ -15,6 +15,12 @@ IGNORED_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pngimages", "jpegimages", "photos", "pictures")
 """Usual names of the image folder, in lower case; otherwise it is the only other folder with images."""
 
+MASK_FOLDERS = (
+    "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",
+    "segmentation", "seg", "annotations", "annotation", "gt",
+)  # fmt: skip
+"""Usual names of the mask folder, in lower case; the first one whose masks match images is used."""
+
 _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",

@@ -18,6 +18,7 @@ from detseg.annotations.formats.csv.columns import (
     size_columns,
 )
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
@@ -46,7 +47,7 @@ class Columns:
     count: int
 
 
-def find_csv_boxes(root: Path, files: list[str]) -> str | None:
+def find_csv_boxes(root: Path, files: list[str]) -> Detected | None:
     """One line that lists the CSV files of boxes (see ``csv_kind``) at the top, in annotations/, or in train/, val/,
     test/; None if there are none."""
     return summary_line("CSV boxes", annotation_files(root, files, ".csv", _is_boxes))
@@ -67,16 +68,8 @@ def read_csv_boxes(
     are checked; a ``split`` column contains train, val or test. Without: ``path, x1, y1, x2, y2, class``. Corners are
     half-open: x2 - x1 is the width. Empty cells for box and class make a negative image.
 
-    Args:
-        data: the folder, or the CSV file.
-        images: image folder if the images are not next to or below the file.
-        classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: split of all images; "" takes it from the split column, file names and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, line and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
     """
     base, files = locate_annotation_files(Path(data), split, ".csv", _is_boxes)
     notes = RepairLog()

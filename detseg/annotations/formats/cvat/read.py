@@ -16,6 +16,7 @@ from detseg.annotations.formats.cvat.shapes import (
     read_point_names,
     read_shape,
 )
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
@@ -29,7 +30,7 @@ from detseg.keypoints import keypoint_schema
 _HEAD = 2**16
 
 
-def find_cvat(root: Path, files: list[str]) -> str | None:
+def find_cvat(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains CVAT XML at the top level, in annotations/, or in train/, val/, test/:
     files with the root ``annotations`` that start with a version and ``meta`` or with images or tracks."""
     return summary_line("CVAT", annotation_files(root, files, ".xml", _is_cvat))
@@ -49,16 +50,8 @@ def read_cvat(
     Points, lines, cuboids and tags are left out with a note. ``subset`` is the split. For a video, the images
     ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
-    Args:
-        data: the data folder, or the XML file.
-        images: image folder, if the images are not next to the file or below it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the subsets, or else the names of files and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, image, shape and remedy; a video without images of its frames.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat)
     notes = RepairLog()

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.format import Detected, Layout, ReadOptions, refused_images
+from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
-from detseg.annotations.listing import is_image, list_files, split_of, subfolders
+from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, list_files, split_of, subfolders
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -28,6 +30,27 @@ def split_folders(files: list[str]) -> dict[str, str]:
 def class_folders(files: list[str]) -> list[str]:
     """The classes that :func:`read_image_folder` would find in these files, sorted; empty if there are none."""
     return sorted({name for _, name, _ in _images_by_class(files, RepairLog())})
+
+
+def find_class_folders(root: Path, files: list[str]) -> Detected | None:
+    """The class folders, with or without folders of splits; ``only_if_named`` if they only look like classes: a single
+    folder of images, images/ and masks/ that do not match, and folders next to many images without a folder."""
+    classes = class_folders(files)
+    if not classes:
+        return None
+    splits = sorted(set(split_folders(files).values()))
+    below = f" in {', '.join(splits)}" if splits else ""
+    without_folder = sum(is_image(file) for file in files if "/" not in file)
+    generic_names = {name.lower() for name in classes} <= {*IMAGE_FOLDERS, *MASK_FOLDERS}
+    certain = len(classes) > 1 and not generic_names and 2 * without_folder < sum(map(is_image, files))
+    return Detected(f"image folder: {len(classes)} classes{below} ({first_names(classes)})", only_if_named=not certain)
+
+
+def read_class_folders(layout: Layout, options: ReadOptions) -> AnnotationTable:
+    """See :func:`read_image_folder`."""
+    if options.images is not None:
+        raise DataError(refused_images(layout))
+    return read_image_folder(layout.root, classes=options.classes)
 
 
 def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> AnnotationTable:

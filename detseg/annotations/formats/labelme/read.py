@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from detseg.annotations.builder import MAX_SIDE
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_xml
 from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.json_file import load_tool_json
@@ -60,7 +61,7 @@ class _Head(msgspec.Struct):
     shapes: list[msgspec.Raw]
 
 
-def find_labelme(root: Path, files: list[str]) -> str | None:
+def find_labelme(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains LabelMe files, at any depth.
 
     The first three JSON files decide: LabelMe files are objects with a list ``shapes`` (COCO has ``images``, VIA
@@ -70,10 +71,10 @@ def find_labelme(root: Path, files: list[str]) -> str | None:
     """
     names = [file for file in files if file.lower().endswith(".json")]
     if names and all(_is_labelme_json(root / file) for file in names[:_FILES_CHECKED]):
-        return f"LabelMe: {len(names)} JSON files"
+        return Detected(f"LabelMe: {len(names)} JSON files")
     names = [file for file in files if file.lower().endswith(".xml")]
     if names and all(is_labelme_xml(root / file) for file in names[:_FILES_CHECKED]):
-        return f"LabelMe (web tool): {len(names)} XML files"
+        return Detected(f"LabelMe (web tool): {len(names)} XML files")
     return None
 
 
@@ -92,16 +93,8 @@ def read_labelme(
     an image that is only embedded is not extracted. A file without shapes is a negative image; an image without a file
     is left out with a note.
 
-    Args:
-        data: the data folder, or one file.
-        images: image folder, if the images are not next to the files.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the folders, if all files are in folders such as train/ and val/.
-
-    Raises:
-        DataError: input that cannot be used, with file, shape and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
     """
     data = Path(data)
     if not data.exists():

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from detseg.annotations.listing import IMAGE_FOLDERS, is_image, key_of, split_of, subfolders
-
-MASK_FOLDERS = (
-    "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",
-    "segmentation", "seg", "annotations", "annotation", "gt",
-)  # fmt: skip
-"""Usual names of the mask folder, in lower case; the first one whose masks match images is used."""
+from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, key_of, split_of, subfolders
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm")
 """Lossless formats, which preserve label values; JPEG does not."""

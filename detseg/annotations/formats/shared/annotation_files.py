@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files, split_of
 from detseg.errors import DataError
 
@@ -76,7 +77,8 @@ def split_in_name(stem: str) -> str:
     return splits.pop() if len(splits) == 1 else ""
 
 
-def summary_line(format_name: str, files: list[tuple[str, str]]) -> str | None:
-    """One line to print: ``CVAT: annotations.xml (train)``; None if there are no files."""
+def summary_line(format_name: str, files: list[tuple[str, str]]) -> Detected | None:
+    """Explained in one line, such as ``CVAT: annotations.xml (train)``; None if there are no files."""
     shown = [f"{file} ({split})" if split else file for file, split in files]
-    return f"{format_name}: {', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}" if shown else None
+    more = ", ..." if len(shown) > 5 else ""
+    return Detected(f"{format_name}: {', '.join(shown[:5])}{more}") if shown else None

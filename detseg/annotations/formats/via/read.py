@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.json_file import load_tool_json
@@ -65,7 +66,7 @@ class _Project(msgspec.Struct):
     via_img_metadata: dict[str, _Entry] | None = msgspec.field(name="_via_img_metadata", default=None)
 
 
-def find_via(root: Path, files: list[str]) -> str | None:
+def find_via(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains VIA JSON at the top level, in annotations/, or in train/, val/, test/:
     a project (keys start with ``_via_``), or images with ``filename``, ``regions`` and ``file_attributes``."""
     return summary_line("VIA", annotation_files(root, files, ".json", _is_via))
@@ -85,16 +86,8 @@ def read_via(
     for a checkbox, its checked option. Regions without it are dropped with a note; if no region has attributes, all
     have the class "object". Points and lines are left out with a note. An image without regions is negative.
 
-    Args:
-        data: the data folder, or the JSON file.
-        images: image folder, if the images are not next to the file or below it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the names of files and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, image, region and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the JSON file. Splits are those in the names of files and folders.
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via)
     notes = RepairLog()

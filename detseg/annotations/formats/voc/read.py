@@ -11,6 +11,7 @@ import numpy as np
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
 from detseg.annotations.formats.voc.lists import read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
@@ -27,7 +28,7 @@ _FILES_CHECKED = 5  # the first file may contain no object
 _UNUSED = ("background", "ignored")  # classes of a labelmap.txt that normally have no boxes
 
 
-def find_voc(root: Path, files: list[str]) -> str | None:
+def find_voc(root: Path, files: list[str]) -> Detected | None:
     """One line to print about the annotations of the folder; None if it contains no Pascal VOC annotations.
 
     Args:
@@ -40,7 +41,7 @@ def find_voc(root: Path, files: list[str]) -> str | None:
     folders = sorted({file.rpartition("/")[0] or "." for file in annotation_files})
     has_lists = any(re.search(r"(^|/)imagesets/main/", file, re.IGNORECASE) for file in files)
     lists = ", ImageSets/Main" if has_lists else ""
-    return f"Pascal VOC: {len(annotation_files)} files in {first_few(folders)}{lists}"
+    return Detected(f"Pascal VOC: {len(annotation_files)} files in {first_few(folders)}{lists}")
 
 
 def read_voc(
@@ -61,20 +62,13 @@ def read_voc(
 
     The split column comes from the lists in ``ImageSets/Main``, else from folders called train, val or test.
 
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`, and:
+
     Args:
         data: the data folder, with Annotations/ or with XML files anywhere below it.
-        images: image folder; None to search ``data``, then image folders next to it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images are kept.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: one split for all images instead.
         one_based: corners are the original VOC pixel indices, from 1 and inclusive: x = xmin - 1, y = ymin - 1,
             width = xmax - xmin + 1, height = ymax - ymin + 1. Nearly all tools write half-open corners from 0
             (x = xmin, width = xmax - xmin), so this must be requested.
-
-    Raises:
-        DataError: an annotation or image that cannot be used, with the file, the object and the value.
-        OSError: the folder does not exist.
     """
     root = Path(data)
     if not root.is_dir():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
 from detseg.annotations.formats.yolo.config import (
     NAME_FILES,
@@ -40,7 +41,7 @@ from detseg.orientation import upright_hw
 _FILES_CHECKED = 5  # the first label file may be empty
 
 
-def find_yolo(root: Path, files: list[str]) -> str | None:
+def find_yolo(root: Path, files: list[str]) -> Detected | None:
     """One line to print about the labels of the folder; None if it contains no YOLO labels.
 
     Args:
@@ -55,7 +56,7 @@ def find_yolo(root: Path, files: list[str]) -> str | None:
     except DataError:
         config = None  # of another tool, or corrupt: read_yolo reports the error
     if config is not None and (config.names or config.names_file):
-        return f"YOLO: {config.file} and {len(texts)} text files"
+        return Detected(f"YOLO: {config.file} and {len(texts)} text files")
     images = [file for file in files if is_image(file)] or list_images(texts, root, None, root.name)[1]
     keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
@@ -63,7 +64,7 @@ def find_yolo(root: Path, files: list[str]) -> str | None:
     if not non_empty or not all(starts_with_yolo_label(root / file) for file in non_empty):
         return None
     folders = sorted({file.rpartition("/")[0] or "." for file in labels})
-    return f"YOLO: {len(labels)} label files in {first_few(folders)}"
+    return Detected(f"YOLO: {len(labels)} label files in {first_few(folders)}")
 
 
 def read_yolo(
@@ -84,17 +85,8 @@ def read_yolo(
     category ids are YOLO's class numbers. The split column comes from data.yaml or from train.txt, val.txt, test.txt,
     else from folder names.
 
-    Args:
-        data: the data folder, or its data.yaml.
-        images: image folder; None to search ``data``, then image folders next to it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images are kept.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: one split for all images instead.
-
-    Raises:
-        DataError: a label or image that cannot be used, with the file, the line and the value.
-        OSError: the folder does not exist.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder, or its data.yaml.
     """
     data = Path(data)
     root = data.parent if data.is_file() else data
