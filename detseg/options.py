@@ -44,6 +44,9 @@ class DataConfig:
     bad_instances: Literal["drop", "error"] = option(
         "drop", "what to do with empty boxes. Default drop: they are counted and listed, and the others are used"
     )
+    follow_links: bool = option(
+        False, "follow links in the data folder that point outside it. Default false: one that would be read is refused"
+    )
 
     def __post_init__(self) -> None:
         if self.annotations and self.data and self.annotations != self.data:
@@ -337,6 +340,9 @@ class PredictConfig:
     min_score: float = option(0.5, "minimum score of drawn predictions. Default 0.5; predictions.json contains all")
     draw: bool = option(True, "write images with drawn predictions. Default true")
     device: str | None = option(None, "cuda, cpu, ... Default: cuda if available")
+    follow_links: bool = option(
+        False, "follow links in the folders that point outside them. Default false: they are left out and named"
+    )
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,23 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats import all_formats
 from detseg.annotations.formats.format import Format, Layout
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import is_image, list_files, subfolders
+from detseg.annotations.listing import is_image, links_hint, list_folder, subfolders
 from detseg.errors import DataError
 
 DEPTH = 3
 """Folder levels that are searched: a folder that contains only one folder is descended into."""
 
 
-def find_format(data: str | Path, format: str | None = None) -> Layout:
+def find_format(data: str | Path, format: str | None = None, follow_links: bool = False) -> Layout:
     """Detect the format of a folder or an annotation file.
 
     Args:
         data: the folder or file.
         format: detect only this format.
+        follow_links: follow links that point outside the folder.
 
     Raises:
-        DataError: no known format (lists what the folder contains), several annotation files of the same split, or a
-            link that points outside the folder.
+        DataError: no known format (lists what the folder contains), or several annotation files of the same split.
         OSError: no such folder or file.
     """
     formats = all_formats.FORMATS if format is None else (all_formats.format_named(format),)
@@ -33,7 +33,8 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
         return _file_layout(data, formats)
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such file or folder")
-    root, files = data, list_files(data)
+    listing = list_folder(data, follow_links)
+    root, files = data, listing.files
     for _ in range(DEPTH):
         for candidate in formats:
             detected = candidate.find(root, files)
@@ -45,7 +46,8 @@ def find_format(data: str | Path, format: str | None = None) -> Layout:
         name = next(iter(folders.keys() - {""}))
         root, files = root / name, folders[name]
     raise DataError(
-        f"{data}: no {format or 'known'} data set was found; it contains {_folder_contents(data)}; {accepted()}"
+        f"{data}: no {format or 'known'} data set was found; it contains "
+        f"{_folder_contents(listing.files)}{links_hint(listing.links)}; {accepted()}"
     )
 
 
@@ -74,9 +76,8 @@ def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     return Layout(chosen.name, f"{chosen.name} file {path.name}", path.parent, path.name)
 
 
-def _folder_contents(root: Path) -> str:
+def _folder_contents(files: list[str]) -> str:
     """The contents of a folder, for a message: number of files of each suffix, and subfolders."""
-    files = list_files(root)
     suffixes = Counter(PurePosixPath(file).suffix.lower() or "no suffix" for file in files)
     counts = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(5)) or "no files"
     folders = sorted(subfolders(files).keys() - {""})

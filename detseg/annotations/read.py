@@ -27,6 +27,7 @@ def read(
     one_based: bool = False,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read a labelled data set of any supported format.
 
@@ -39,6 +40,7 @@ def read(
         one_based: Pascal VOC coordinates count pixels from 1.
         classes: read only these classes, in this order; also the names of mask values.
         bad_instances: "drop" drops instances that cannot be used and logs them, "error" raises.
+        follow_links: follow links in the folders that point outside; else one that would be read is an error.
 
     Raises:
         DataError: data that cannot be used; the message states what, where, and what to do.
@@ -52,7 +54,7 @@ def read(
                 f"mask values {mask_values} were given, but the format is {format}; pass only one of the two"
             )
         format = "masks"
-    options = ReadOptions(images, mask_values, one_based, classes, bad_instances)
+    options = ReadOptions(images, mask_values, one_based, classes, bad_instances, follow_links)
     if val_annotations is None:
         return _read(Path(data), format, options)[1]
     tables, formats = [], set()
@@ -68,7 +70,7 @@ def _read(data: Path, format: str | None, options: ReadOptions) -> tuple[Layout,
     if format == "masks" and options.images is not None:
         layout = Layout("masks", f"masks of the images in {options.images}", data)
     else:
-        layout = find_format(data, format)
+        layout = find_format(data, format, options.follow_links)
     if options.one_based and layout.format != "voc":
         raise DataError(f"{data}: {layout.explanation}; only Pascal VOC may be one-based: omit --one-based")
     table = format_named(layout.format).read(layout, options)

@@ -108,7 +108,7 @@ def test_three_splits_from_three_folders(tmp_path: Path) -> None:
     ("second", "message"),
     [
         (coco("a.png", categories=()), "annotation 1 .*: category_id 1 is not among"),
-        (coco("gone.png"), "its 1 images were not found"),
+        (coco("gone.png"), "1 of 1 images are not in"),
         ({"images": 3, "annotations": []}, "Expected `array`"),
         ('{"images": [], "annotations": [', "truncated"),
     ],

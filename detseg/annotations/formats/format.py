@@ -63,6 +63,7 @@ class ReadOptions:
     one_based: bool = False
     classes: Sequence[str] | None = None
     bad_instances: str = "drop"
+    follow_links: bool = False
 
 
 class Reader(Protocol):
@@ -76,6 +77,7 @@ class Reader(Protocol):
         classes: Sequence[str] | None = None,
         bad_instances: str = "drop",
         split: str = "",
+        follow_links: bool = False,
     ) -> AnnotationTable:
         """Read the annotations and the headers of the images; no pixels.
 
@@ -86,6 +88,7 @@ class Reader(Protocol):
                 note, their images are kept.
             bad_instances: "drop" or "error", see :class:`detseg.annotations.builder.TableBuilder`.
             split: one split for all images; "" takes the splits from the files, as the format defines them.
+            follow_links: follow links in the folders that point outside; else one that would be read is an error.
 
         Raises:
             DataError: input that cannot be used, with the file, the position in it, the value and the remedy.
@@ -120,7 +123,13 @@ def reads_path(reader: Reader) -> Callable[[Layout, ReadOptions], AnnotationTabl
     """``Format.read`` for a reader that needs no more than the folder or file."""
 
     def read(layout: Layout, options: ReadOptions) -> AnnotationTable:
-        return reader(layout.path, options.images, classes=options.classes, bad_instances=options.bad_instances)
+        return reader(
+            layout.path,
+            options.images,
+            classes=options.classes,
+            bad_instances=options.bad_instances,
+            follow_links=options.follow_links,
+        )
 
     return read
 

@@ -11,7 +11,7 @@ from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.format import Detected, Layout, ReadOptions
 from detseg.annotations.formats.shared.annotation_files import split_in_name
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import split_of
+from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -36,14 +36,7 @@ def find_coco(root: Path, files: list[str]) -> Detected | None:
     for file in files:
         path = PurePosixPath(file)
         parent = path.parent.name
-        depth = len(path.parts) - 1
-        if (
-            path.suffix.lower() != ".json"
-            or depth > 1
-            or not (depth == 0 or parent.lower() in ("annotations", "annotation", "labels") or split_of(parent))
-        ):
-            continue
-        if _is_coco(root / file):
+        if _is_expected(file) and _is_coco(root / file):
             by_split.setdefault(split_in_name(path.stem) or split_of(parent), []).append(file)
     file_of = {}
     for split, same in by_split.items():
@@ -68,6 +61,8 @@ def find_coco(root: Path, files: list[str]) -> Detected | None:
 
 def read_coco_files(layout: Layout, options: ReadOptions) -> AnnotationTable:
     """Read a COCO file, or all files that :func:`find_coco` found."""
+    if not layout.file:  # a link to another annotation file would be left out silently
+        list_files(layout.root, options.follow_links, _is_expected)
     tables = [
         read_coco(
             layout.root / name,
@@ -75,10 +70,20 @@ def read_coco_files(layout: Layout, options: ReadOptions) -> AnnotationTable:
             split=split,
             bad_instances=options.bad_instances,
             classes=options.classes,
+            follow_links=options.follow_links,
+            data_folder=layout.root,
         )
         for name, split in layout.parts or ((layout.file, ""),)
     ]
     return tables[0] if len(tables) == 1 else concatenate(tables)
+
+
+def _is_expected(file: str) -> bool:
+    """Whether a file is a JSON file where annotation files are searched."""
+    path = PurePosixPath(file)
+    parent, depth = path.parent.name, len(path.parts) - 1
+    expected = depth == 0 or parent.lower() in ("annotations", "annotation", "labels") or bool(split_of(parent))
+    return path.suffix.lower() == ".json" and depth <= 1 and expected
 
 
 def _is_coco(path: Path) -> bool:

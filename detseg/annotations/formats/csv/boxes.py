@@ -20,9 +20,9 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
 from detseg.annotations.image_files import first_few
+from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -60,6 +60,7 @@ def read_csv_boxes(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of boxes in pixels.
 
@@ -71,7 +72,7 @@ def read_csv_boxes(
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_boxes)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_boxes, follow_links)
     notes = RepairLog()
     annotations: list[ShapeAnnotation] = []
     for file, file_split in files:
@@ -85,6 +86,7 @@ def read_csv_boxes(
         class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
     )
 
 

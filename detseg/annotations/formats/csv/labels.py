@@ -13,8 +13,8 @@ from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, 
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
 from detseg.annotations.image_files import read_headers
+from detseg.annotations.image_lookup import ImageReference, look_up_images
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
@@ -54,6 +54,7 @@ def read_csv_labels(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of class labels: a column of image paths; every other column is a label field.
 
@@ -69,7 +70,7 @@ def read_csv_labels(
             (``colour``), or some classes of a column (``colour=red``). The rest is left out with a note.
         bad_instances: has no effect: there are no instances.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels, follow_links)
     notes = RepairLog()
     rows: list[_Row] = []
     for file, file_split in files:
@@ -77,7 +78,7 @@ def read_csv_labels(
     source = files[0][0] if len(files) == 1 else base.name
     fields = _selected_fields(rows, classes, source, notes)
     index = [[_class_index(row, field, notes) for field in fields] for row in rows]
-    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes)
+    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes, follow_links)
     selected = _labelled_rows(rows, index, image_files, notes)
     headers = read_headers(root, [image_files[i] for i in selected], source)
     several = fields if len(fields) > 1 else []

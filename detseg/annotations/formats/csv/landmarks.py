@@ -35,6 +35,7 @@ def read_csv_landmarks(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line per instance.
 
@@ -47,7 +48,7 @@ def read_csv_landmarks(
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_landmarks)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_landmarks, follow_links)
     notes = RepairLog()
     annotations: list[ShapeAnnotation] = []
     names: list[str] = []
@@ -72,6 +73,7 @@ def read_csv_landmarks(
         class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
         schema=keypoint_schema(names),
     )
 

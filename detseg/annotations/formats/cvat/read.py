@@ -18,10 +18,10 @@ from detseg.annotations.formats.cvat.shapes import (
 )
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
 from detseg.annotations.formats.shared.xml_file import parse_xml
-from detseg.annotations.listing import split_of
+from detseg.annotations.image_lookup import ImageLookup, ImageReference
+from detseg.annotations.listing import links_hint, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -43,6 +43,7 @@ def read_cvat(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
@@ -53,7 +54,7 @@ def read_cvat(
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
     """
-    base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat)
+    base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat, follow_links)
     notes = RepairLog()
     roots = [(file, file_split, parse_xml(base / file, file)) for file, file_split in annotation_paths]
     names: dict[str, None] = {}
@@ -73,7 +74,7 @@ def read_cvat(
         )
         if root.find("track") is not None:
             folder = base if images is None else Path(images)
-            annotations.extend(_frames(root, file, folder, file_split, points, notes))
+            annotations.extend(_frames(root, file, ImageLookup(folder, follow_links), file_split, points, notes))
     return shapes_table(
         annotations,
         base,
@@ -83,6 +84,7 @@ def read_cvat(
         class_list=ClassList(tuple(names)) if names else None,
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
         schema=keypoint_schema(points) if points else None,
     )
 
@@ -129,11 +131,11 @@ def _image(
 
 
 def _frames(
-    root: Element, file: str, folder: Path, file_split: str, points: tuple[str, ...], notes: RepairLog
+    root: Element, file: str, lookup: ImageLookup, file_split: str, points: tuple[str, ...], notes: RepairLog
 ) -> list[ShapeAnnotation]:
     """The images of a video's frames, matched by frame number, with the shapes of all tracks."""
     by_number: dict[int, str] = {}
-    for image in ImageLookup(folder).files:
+    for image in lookup.files:
         if match := re.search(r"(?:^|[_\-/])0*(\d{1,9})\.[a-zA-Z]+$", image):
             first = by_number.setdefault(int(match[1]), image)
             if first != image:
@@ -169,7 +171,7 @@ def _frames(
                 images[number].instances.append(instance)
     if not images:
         raise DataError(
-            f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in {folder}; "
-            "export with images from CVAT, or extract the frames of the video"
+            f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in "
+            f"{lookup.root}; export with images from CVAT, or extract the frames of the video{links_hint(lookup.links)}"
         )
     return list(images.values())

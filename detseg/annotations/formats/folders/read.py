@@ -50,10 +50,12 @@ def read_class_folders(layout: Layout, options: ReadOptions) -> AnnotationTable:
     """See :func:`read_image_folder`."""
     if options.images is not None:
         raise DataError(refused_images(layout))
-    return read_image_folder(layout.root, classes=options.classes)
+    return read_image_folder(layout.root, classes=options.classes, follow_links=options.follow_links)
 
 
-def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> AnnotationTable:
+def read_image_folder(
+    root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, follow_links: bool = False
+) -> AnnotationTable:
     """Read a folder with one subfolder per class, or with train, val, test folders that contain such subfolders.
 
     A class folder may have subfolders. ``class_index`` follows the sorted class names.
@@ -61,6 +63,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
     Args:
         root: the folder.
         classes: only these classes are read, in this order.
+        follow_links: follow links that point outside ``root``.
 
     Raises:
         DataError: no class folder, an unknown name in ``classes``, an image that cannot be read, or a link that points
@@ -69,7 +72,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
     """
     root = Path(root)
     notes = RepairLog()
-    files = list_files(root)
+    files = list_files(root, follow_links, is_image)
     images = _images_by_class(files, notes)
     names = sorted({name for _, name, _ in images})
     if not names:

@@ -23,10 +23,16 @@ def find_masks(root: Path, files: list[str]) -> Detected | None:
 def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:
     """Read the pairs of folders; with another image folder, the masks in ``layout.root`` or in its subfolder with a
     usual name."""
-    values, classes, bad_instances = options.mask_values, options.classes, options.bad_instances
     if options.images is None:
         folders = [MaskFolders(*part) for part in layout.parts]
-        return read_mask_folders(layout.root, folders, values=values, classes=classes, bad_instances=bad_instances)
+        return read_mask_folders(
+            layout.root,
+            folders,
+            values=options.mask_values,
+            classes=options.classes,
+            bad_instances=options.bad_instances,
+            follow_links=options.follow_links,
+        )
     if layout.parts:
         raise DataError(refused_images(layout))
     for folder in (Path(options.images), layout.root):
@@ -34,4 +40,11 @@ def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:
             raise FileNotFoundError(f"{folder}: no such folder")
     by_name = {folder.name.lower(): folder for folder in layout.root.iterdir() if folder.is_dir()}
     masks = next((by_name[name] for name in MASK_FOLDERS if name in by_name), layout.root)
-    return read_masks(options.images, masks, values=values, classes=classes, bad_instances=bad_instances)
+    return read_masks(
+        options.images,
+        masks,
+        values=options.mask_values,
+        classes=options.classes,
+        bad_instances=options.bad_instances,
+        follow_links=options.follow_links,
+    )

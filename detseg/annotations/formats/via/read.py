@@ -13,7 +13,6 @@ import msgspec
 
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     ONLY_CLASS,
@@ -23,6 +22,7 @@ from detseg.annotations.formats.shared.shapes import (
     ellipse_ring,
     shapes_table,
 )
+from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -79,6 +79,7 @@ def read_via(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
@@ -89,7 +90,7 @@ def read_via(
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the JSON file. Splits are those in the names of files and folders.
     """
-    base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via)
+    base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via, follow_links)
     notes = RepairLog()
     entries = [
         (file, file_split, entry) for file, file_split in annotation_paths for entry in _entries(base / file, file)
@@ -115,7 +116,14 @@ def read_via(
         annotations.append(annotation)
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     return shapes_table(
-        annotations, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances
+        annotations,
+        base,
+        images,
+        source=source,
+        notes=notes,
+        classes=classes,
+        bad_instances=bad_instances,
+        follow_links=follow_links,
     )
 
 

@@ -14,6 +14,7 @@ def _read(layout: Layout, options: ReadOptions) -> AnnotationTable:
         options.images,
         classes=options.classes,
         bad_instances=options.bad_instances,
+        follow_links=options.follow_links,
         one_based=options.one_based,
     )
 

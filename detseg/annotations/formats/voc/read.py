@@ -12,8 +12,8 @@ import numpy as np
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.format import Detected
-from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
-from detseg.annotations.formats.voc.lists import read_image_sets, read_labelmap
+from detseg.annotations.formats.shared.file_pairs import image_folder, pair_files, pair_key
+from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.listing import list_files, split_of
@@ -51,6 +51,7 @@ def read_voc(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
     one_based: bool = False,
 ) -> AnnotationTable:
     """Read the XML files of a folder and the headers of their images.
@@ -76,22 +77,22 @@ def read_voc(
     if root.name.lower() in ("annotations", "annotation") and (root.resolve().parent / "JPEGImages").is_dir():
         root = root.resolve().parent
     source = root.name or root.resolve().name
-    files = list_files(root)
+    files = list_files(root, follow_links, _is_read)
     annotation_files = _annotation_files(files)
     if not annotation_files:
         raise DataError(f"{root}: no XML file in it; pass the folder that contains Annotations/")
     annotations = [parse_voc(root, file, one_based=one_based) for file in annotation_files]
     notes = RepairLog()
     class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
-    media_root, image_files = list_images(annotation_files, root, images, source)
+    lookup = image_folder(annotation_files, root, images, follow_links)
     filenames = [annotation.filename for annotation in annotations]
-    media = pair_files(annotation_files, image_files, source, notes, filenames)
-    headers = read_headers(media_root, media, source)
+    media = pair_files(annotation_files, lookup, images, source, notes, filenames)
+    headers = read_headers(lookup.root, media, source)
     stored_frames = _stored_frames(annotations, media, headers, source, notes)
     splits = [split] * len(annotation_files) if split else _splits(root, files, annotation_files, media, notes)
-    _note_leftovers(files, set(image_files) - set(media), media, notes)
+    _note_leftovers(files, set(lookup.files) - set(media), media, notes)
 
-    builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances)
+    builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances)
     builder.notes.merge(notes)
     for annotation, name, header, stored_frame, image_split in zip(
         annotations, media, headers, stored_frames, splits, strict=True
@@ -112,6 +113,11 @@ def read_voc(
                 box.tolist(), class_map.label_of(instance.name), difficult=instance.difficult, where=instance.where
             )
     return builder.build()
+
+
+def _is_read(file: str) -> bool:
+    """Whether a file is an annotation file, a list of images or the list of classes, by its name."""
+    return file.lower().endswith((".xml", "labelmap.txt")) or IMAGE_SET.search(file) is not None
 
 
 def _annotation_files(files: Sequence[str]) -> list[str]:

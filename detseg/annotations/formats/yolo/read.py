@@ -10,7 +10,7 @@ import numpy as np
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.format import Detected
-from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
+from detseg.annotations.formats.shared.file_pairs import image_folder, pair_files, pair_key
 from detseg.annotations.formats.yolo.config import (
     NAME_FILES,
     YoloConfig,
@@ -35,9 +35,12 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.images import IMAGE_SUFFIXES
 from detseg.masks import check_polygons
 from detseg.orientation import upright_hw
 
+_TEXTS = (".txt", ".names", ".labels")
+_CONFIGS = (".yaml", ".yml", ".data")
 _FILES_CHECKED = 5  # the first label file may be empty
 
 
@@ -57,7 +60,7 @@ def find_yolo(root: Path, files: list[str]) -> Detected | None:
         config = None  # of another tool, or corrupt: read_yolo reports the error
     if config is not None and (config.names or config.names_file):
         return Detected(f"YOLO: {config.file} and {len(texts)} text files")
-    images = [file for file in files if is_image(file)] or list_images(texts, root, None, root.name)[1]
+    images = [file for file in files if is_image(file)] or image_folder(texts, root, None).files
     keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
     non_empty = [file for file in labels[:1000] if (root / file).stat().st_size][:_FILES_CHECKED]
@@ -74,6 +77,7 @@ def read_yolo(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read YOLO boxes, polygons and poses, and the headers of the images.
 
@@ -93,20 +97,22 @@ def read_yolo(
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; pass a folder of YOLO label files and images")
     source = root.name or root.resolve().name
-    files = list_files(root)
+    suffixes = (*_TEXTS, *_CONFIGS, *(IMAGE_SUFFIXES if images is None else ()))
+    files = list_files(root, follow_links, lambda file: file.lower().endswith(suffixes))
     config = _config(data, root, files)
     notes = RepairLog()
-    texts = [file for file in files if file.lower().endswith((".txt", ".names", ".labels"))]
+    texts = [file for file in files if file.lower().endswith(_TEXTS)]
     names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
-    media_root, image_files = list_images(labels, root, images, source)
+    lookup = image_folder(labels, root, images, follow_links)
+    image_files = lookup.files
     labels = _label_files(root, labels, image_files)
     if not labels:
         raise DataError(
             f"{root}: no YOLO label file (.txt) that belongs to an image or starts with numbers; pass the folder that "
             "contains labels/ and images/"
         )
-    label_of = dict(zip(pair_files(labels, image_files, source, notes), labels, strict=True))
+    label_of = dict(zip(pair_files(labels, lookup, images, source, notes), labels, strict=True))
     configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images is not None, notes)
     splits = splits_from_folders(image_files, label_of) if configured is None else configured
     media = _used_images(image_files, splits, label_of, notes)
@@ -119,8 +125,8 @@ def read_yolo(
     names = config.names if config and config.names else read_names(root, names_file) if names_file else None
     names_source = names_file or (config.file if config else "")
     class_map, name_of = _class_map(objects_of, names, names_source, classes, source, notes)
-    headers = read_headers(media_root, media, source)
-    builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
+    headers = read_headers(lookup.root, media, source)
+    builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     for name, header, objects in zip(media, headers, objects_of, strict=True):
         if header.orientation != 1:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
+from detseg.annotations.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
@@ -18,7 +19,8 @@ class PathIndex:
     """Index of the listed folders and files, searched by untrusted paths.
 
     A path can only select a listed file or folder, so nothing outside the data folder is opened. It is searched as
-    written, then without a leading ``../`` (Roboflow's data.yaml points one level too high), then by its end.
+    written, then without a leading ``../`` (Roboflow's data.yaml points one level too high), then by its end, then an
+    image as :class:`ImageLookup` does.
     """
 
     def __init__(self, images: Sequence[str], texts: Sequence[str]) -> None:
@@ -26,9 +28,7 @@ class PathIndex:
         self._files = {*images, *texts}
         self._folders = {"", *(str(parent) for file in images for parent in list(PurePosixPath(file).parents)[:-1])}
         self._by_canonical = {_canonical(folder): folder for folder in sorted(self._folders, reverse=True)}
-        self._by_name: dict[str, list[str]] = {}
-        for file in images:
-            self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
+        self._lookup = ImageLookup(Path(), files=images)
 
     def find(self, entry: str, base: str = "") -> tuple[str | None, bool]:
         """The folder or file of ``entry`` (relative to ``base``), and whether it is at another path than stated."""
@@ -45,8 +45,8 @@ class PathIndex:
                 return path, True
             if _canonical(path) in self._by_canonical:  # val/ for valid/
                 return self._by_canonical[_canonical(path)], True
-        candidates = self._by_name.get(inside[-1] if inside else "", [])
-        return (candidates[0], True) if len(candidates) == 1 else (None, False)
+        matches, _ = self._lookup.find(ImageReference(entry)) if inside else ([], "")
+        return (matches[0], True) if len(matches) == 1 else (None, False)
 
     def inside(self, folder: str) -> list[str]:
         """All images below a folder."""
