@@ -220,6 +220,13 @@ def other_folder(images: str | os.PathLike[str] | None) -> str:
     return f", because --images {images} was searched with all folders in it"
 
 
+def annotated_images(images: str | os.PathLike[str] | None) -> str:
+    """The remedy for images whose size is not the annotated one."""
+    if images is None:
+        return "pass the images that were annotated (--images)"
+    return f"replace the files in {images} by the images that were annotated"
+
+
 def _note_differences(
     references: Sequence[ImageReference], files: Sequence[tuple[str, str]], source: str, notes: RepairLog
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from detseg.annotations import read
@@ -88,6 +90,17 @@ def test_a_similar_file_of_another_image_is_not_taken(format: str, tmp_path: Pat
     assert "pass the folder" in str(refused.value)
     assert "pass the folder" not in str(again.value)  # that remedy was followed
     assert f"--images {tmp_path / 'images'} was searched" in str(again.value)
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "cvat", "labelme"])
+def test_an_image_of_another_size(format: str, tmp_path: Path) -> None:
+    """Not applicable to the other formats: they do not state the size."""
+    put(tmp_path / "images/a.png", cv2.imencode(".png", np.zeros((20, 31), np.uint8))[1].tobytes())
+    ONE_IMAGE[format](tmp_path, "a.png", "images/a.png")
+    with pytest.raises(DataError, match=r"pass the images that were annotated \(--images\)"):
+        read(tmp_path)
+    with pytest.raises(DataError, match=r"replace the files in .* by the images that were annotated"):
+        read(tmp_path, images=tmp_path / "images")
 
 
 def test_a_name_in_other_case_is_not_given_twice(tmp_path: Path) -> None:

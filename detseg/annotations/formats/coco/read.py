@@ -19,6 +19,7 @@ from detseg.annotations.formats.coco.image_folders import find_image_files
 from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import annotated_images
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -80,7 +81,7 @@ def read_coco(
     root, names = path.parent, [image.file_name for image in data.images]
     if images is not False:
         root, names = find_image_files(names, path, images, split, source, folder, notes, follow_links)
-    sizes = _sizes(data.images, root, names, source, images is False)
+    sizes = _sizes(data.images, root, names, source, images)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
@@ -201,11 +202,15 @@ def _frame_hw(size: tuple[HW, int, bool]) -> HW:
 
 
 def _sizes(
-    images: list[CocoImage], root: Path, names: list[str], source: str, trusted: bool
+    entries: list[CocoImage],
+    root: Path,
+    names: list[str],
+    source: str,
+    images: str | os.PathLike[str] | Literal[False] | None,
 ) -> list[tuple[HW, int, bool]]:
-    """(stored size, orientation, whether coordinates refer to stored pixels); ``trusted`` opens no file."""
-    annotated = _annotated_hw(images, source)
-    if trusted:
+    """(stored size, orientation, whether coordinates refer to stored pixels); opens no file if ``images`` is False."""
+    annotated = _annotated_hw(entries, source)
+    if images is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
                 raise DataError(
@@ -223,7 +228,7 @@ def _sizes(
     if mismatches:
         raise DataError(
             f"{source}: the size (width x height) of {len(mismatches)} of {len(names)} images differs from the "
-            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            f"annotated size: {first_few(mismatches)}; {annotated_images(images)}, or scale the "
             "annotations and correct width and height"
         )
     return sizes

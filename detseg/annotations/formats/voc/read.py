@@ -16,6 +16,7 @@ from detseg.annotations.formats.shared.file_pairs import image_folder, pair_file
 from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import annotated_images
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -88,7 +89,7 @@ def read_voc(
     filenames = [annotation.filename for annotation in annotations]
     media = pair_files(annotation_files, lookup, images, source, notes, filenames)
     headers = read_headers(lookup.root, media, source)
-    stored_frames = _stored_frames(annotations, media, headers, source, notes)
+    stored_frames = _stored_frames(annotations, media, headers, images, source, notes)
     splits = [split] * len(annotation_files) if split else _splits(root, files, annotation_files, media, notes)
     _note_leftovers(files, set(lookup.files) - set(media), media, notes)
 
@@ -156,7 +157,12 @@ def _class_map(
 
 
 def _stored_frames(
-    annotations: Sequence[VocFile], media: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: RepairLog
+    annotations: Sequence[VocFile],
+    media: Sequence[str],
+    headers: Sequence[ImageHeader],
+    images: str | os.PathLike[str] | None,
+    source: str,
+    notes: RepairLog,
 ) -> list[bool]:
     """For each image, whether its boxes are in stored pixels; DataError if annotated sizes do not match the files."""
     stored_frames, mismatches = [], []
@@ -175,7 +181,7 @@ def _stored_frames(
     if mismatches:
         raise DataError(
             f"{source}: the size (width x height) of {len(mismatches)} of {len(media)} images differs from the "
-            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            f"annotated size: {first_few(mismatches)}; {annotated_images(images)}, or scale the "
             "annotations and correct <size>"
         )
     return stored_frames

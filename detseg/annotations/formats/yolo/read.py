@@ -113,7 +113,7 @@ def read_yolo(
             "contains labels/ and images/"
         )
     label_of = dict(zip(pair_files(labels, lookup, images, source, notes), labels, strict=True))
-    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images is not None, notes)
+    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images, notes)
     splits = splits_from_folders(image_files, label_of) if configured is None else configured
     media = _used_images(image_files, splits, label_of, notes)
 
@@ -171,7 +171,7 @@ def _configured_splits(
     config: YoloConfig | None,
     root: Path,
     texts: Sequence[str],
-    separate_images: bool,
+    images: str | os.PathLike[str] | None,
     notes: RepairLog,
 ) -> dict[str, str] | None:
     """Split of each image according to the config or the split lists; None if neither defines splits."""
@@ -179,9 +179,9 @@ def _configured_splits(
     if config is not None and config.splits:
         splits, file = config.splits, config.file
     entries = [entry for split_entries in splits.values() for entry in split_entries]
-    if separate_images and all(paths.find(entry)[0] is None for entry in entries):
+    if images is not None and all(paths.find(entry)[0] is None for entry in entries):
         return None  # the user passed another image folder, whose structure differs
-    return read_configured_splits(paths, splits, file, root, notes)
+    return read_configured_splits(paths, splits, file, root, images, notes)
 
 
 def _names_file(config: YoloConfig | None, paths: PathIndex) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
-from detseg.annotations.image_lookup import ImageLookup, ImageReference
+from detseg.annotations.image_lookup import ImageLookup, ImageReference, other_folder
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
@@ -54,7 +55,12 @@ class PathIndex:
 
 
 def read_configured_splits(
-    paths: PathIndex, splits: dict[str, list[str]], config: str, root: Path, notes: RepairLog
+    paths: PathIndex,
+    splits: dict[str, list[str]],
+    config: str,
+    root: Path,
+    images_folder: str | os.PathLike[str] | None,
+    notes: RepairLog,
 ) -> dict[str, str] | None:
     """``image -> "train" | "val" | "test" | ""`` according to a config; None if it defines no splits.
 
@@ -62,6 +68,7 @@ def read_configured_splits(
         splits: split -> folders, lists or images.
         config: file that defines the splits, for messages.
         root: the data folder.
+        images_folder: the image folder that the user passed.
 
     Raises:
         DataError: none of the paths exists, a list contains missing images, or an image is in two splits. (Two splits
@@ -80,7 +87,7 @@ def read_configured_splits(
             if is_image(path):
                 images.append(path)
             elif path.lower().endswith(".txt"):
-                images += _listed_images(paths, root, path, notes)
+                images += _listed_images(paths, root, images_folder, path, notes)
             else:
                 images += paths.inside(path)
         if images:
@@ -112,7 +119,9 @@ def split_lists(root: Path, texts: Sequence[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _listed_images(paths: PathIndex, root: Path, file: str, notes: RepairLog) -> list[str]:
+def _listed_images(
+    paths: PathIndex, root: Path, images_folder: str | os.PathLike[str] | None, file: str, notes: RepairLog
+) -> list[str]:
     images, missing = [], []
     for line in read_text(root / file, file).splitlines():
         entry = line.strip()
@@ -128,7 +137,7 @@ def _listed_images(paths: PathIndex, root: Path, file: str, notes: RepairLog) ->
     if missing:
         raise DataError(
             f"{file}: {len(missing)} of {len(missing) + len(images)} images are not in {root}: {first_few(missing)}; "
-            "add the files, remove the lines, or pass the folder that contains them with --images"
+            f"add the files, or remove the lines{other_folder(images_folder)}"
         )
     return images
 
