@@ -83,7 +83,7 @@ def is_forbidden(module: str, name: str) -> bool:
         return module != name
     if module.startswith(f"{FORMATS}.") and name.startswith(f"{FORMATS}."):
         own, other = module.split(".")[3], name.split(".")[3]
-        return other not in (own, "shared")
+        return other not in (own, "shared", "format") and own != "all_formats"
     return False
 
 

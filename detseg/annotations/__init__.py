@@ -10,9 +10,10 @@ from detseg.annotations.duplicates import shared_content
 from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.coco.write import write_coco
 from detseg.annotations.formats.folders.read import read_image_folder
+from detseg.annotations.formats.format import Layout
 from detseg.annotations.formats.masks.read import read_masks
 from detseg.annotations.from_dataset import table_from_dataset
-from detseg.annotations.layout import Layout, find_format
+from detseg.annotations.layout import find_format
 from detseg.annotations.read import read
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.split import split, subset

@@ -37,6 +37,7 @@ def load_table(config: DataConfig) -> AnnotationTable:
         one_based=config.one_based,
         classes=class_names(config.classes),
         bad_instances=config.bad_instances,
+        follow_links=config.follow_links,
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from detseg.errors import DataError
@@ -15,44 +18,132 @@ IGNORED_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pngimages", "jpegimages", "photos", "pictures")
 """Usual names of the image folder, in lower case; otherwise it is the only other folder with images."""
 
+MASK_FOLDERS = (
+    "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",
+    "segmentation", "seg", "annotations", "annotation", "gt",
+)  # fmt: skip
+"""Usual names of the mask folder, in lower case; the first one whose masks match images is used."""
+
+MAX_LINKS = 1000
+"""Links to folders that are followed in one data folder: links between folders can multiply without end."""
+
+MAX_NAMES = 10_000
+"""File names behind a link that are searched for a file that would be read."""
+
 _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
     "test": "test", "testing": "test",
 }  # fmt: skip
 
 
-def list_files(root: str | os.PathLike[str]) -> list[str]:
-    """List all files in ``root`` and its subfolders, sorted, as paths relative to it with forward slashes.
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder.
+
+    Attributes:
+        files: sorted paths relative to the folder, with forward slashes.
+        links: links that point outside the folder and were not followed: path relative to the folder -> real path.
+        hidden: hidden files and folders, which are left out.
+    """
+
+    files: list[str]
+    links: dict[str, str]
+    hidden: list[str] = field(default_factory=list)
+
+
+def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Listing:
+    """List all files in ``root`` and its subfolders.
+
+    Hidden files and ``IGNORED_NAMES`` are left out. A link to a folder inside ``root`` is not listed: its files are
+    listed at their real path. With ``follow_links`` files behind links that point outside are listed below the name of
+    the link, except those of a folder that is being listed already, so that loops end.
 
     Raises:
-        DataError: a link points outside ``root``: only files inside the data folder are read.
+        DataError: more than ``MAX_LINKS`` links to folders.
         OSError: the folder cannot be read.
     """
-    inside = os.path.realpath(root).rstrip(os.sep) + os.sep
+    real_root = os.path.realpath(root)
     files: list[str] = []
+    links: dict[str, str] = {}
+    hidden: list[str] = []
+    followed = 0
 
-    def walk(folder: str, prefix: str) -> None:
+    def walk(folder: str, prefix: str, above: tuple[str, ...]) -> None:
+        nonlocal followed
         with os.scandir(folder) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name in IGNORED_NAMES:
+                    hidden.append(prefix + entry.name)
                     continue
-                name = prefix + entry.name
+                name, inner = prefix + entry.name, above
                 if entry.is_symlink():
                     real = os.path.realpath(entry.path)
-                    if not real.startswith(inside):
-                        raise DataError(
-                            f"{root}: the link {name} points outside this folder, to {real}; copy the files into it, "
-                            "or pass the folder that contains them (--images for images of an annotation file)"
-                        )
+                    if not is_inside(real, real_root):
+                        if not follow_links:
+                            links[name] = real
+                            continue
+                        inner = (*above, real)
                     if entry.is_dir():
-                        continue  # its files are listed at their real path
+                        if any(is_inside(real, listed) or is_inside(listed, real) for listed in above):
+                            continue
+                        followed += 1
+                        if followed > MAX_LINKS:
+                            raise DataError(f"{root}: more than {MAX_LINKS} links to folders; pass the real folder")
                 if entry.is_dir():
-                    walk(entry.path, name + "/")
+                    walk(entry.path, name + "/", inner)
                 elif entry.is_file():
                     files.append(name)
 
-    walk(os.fspath(root), "")
-    return sorted(files)
+    walk(os.fspath(root), "", (real_root,))
+    return Listing(sorted(files), links, hidden)
+
+
+def list_files(
+    root: str | os.PathLike[str], follow_links: bool = False, is_read: Callable[[str], bool] | None = None
+) -> list[str]:
+    """The files of :func:`list_folder`; links that point outside ``root`` are left out.
+
+    Args:
+        root: the folder.
+        follow_links: list the files behind such links, too.
+        is_read: whether the caller would read a file with this relative path; None: it reads no other file.
+
+    Raises:
+        DataError: a link that is not followed leads to a file for which ``is_read`` is true.
+    """
+    listing = list_folder(root, follow_links)
+    for link, real in listing.links.items():
+        names = (f"{link}/{name}" for name in _names_in(real)) if Path(real).is_dir() else iter([link])
+        if is_read is not None and any(map(is_read, names)):
+            raise DataError(
+                f"{root}: the link {link} points outside this folder, to {real}, and is not followed; pass "
+                "--follow-links, or copy the files into this folder"
+            )
+    return listing.files
+
+
+def _names_in(folder: str) -> Iterator[str]:
+    """Names of files below a folder, at most ``MAX_NAMES``; no file is opened and no link followed."""
+    names = (
+        os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")  # noqa: PTH118
+        for parent, _, inner in os.walk(folder)
+        for name in inner
+    )
+    return islice(names, MAX_NAMES)
+
+
+def is_inside(real: str, folder: str) -> bool:
+    """Whether a real path is a real folder or below it."""
+    return real == folder or real.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def links_hint(links: Mapping[str, str]) -> str:
+    """What to do about links that were not followed, for a message about missing files; "" if there are none."""
+    if not links:
+        return ""
+    link, real = next(iter(links.items()))
+    more = f" and {len(links) - 1} more" if len(links) > 1 else ""
+    return f"; links to other folders are not followed ({link} to {real}{more}): pass --follow-links to follow them"
 
 
 def is_image(name: str) -> bool:

@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from detseg.annotations.formats.masks.layout import MASK_FOLDERS
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import is_image
+from detseg.annotations.listing import MASK_FOLDERS, is_image
 from detseg.errors import DataError
 from detseg.runtime.missing_path import missing_path
 

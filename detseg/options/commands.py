@@ -83,6 +83,9 @@ class PredictConfig:
     )
     draw: bool = option(True, "write images with drawn predictions")
     device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    follow_links: bool = option(
+        False, "follow links in the folders that point outside them", "they are left out and named"
+    )
 
     def __post_init__(self) -> None:
         check_ranges(self)

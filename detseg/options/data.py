@@ -37,6 +37,10 @@ class DataConfig:
         "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"
     )
 
+    follow_links: bool = option(
+        False, "follow links in the data folder that point outside it", "one that would be read is refused"
+    )
+
     def __post_init__(self) -> None:
         if self.annotations and self.data and self.annotations != self.data:
             raise DataError(f"data {self.data} and --annotations {self.annotations}: give only one of them")

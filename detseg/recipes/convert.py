@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from detseg.annotations import AnnotationTable, read
-from detseg.annotations.formats.coco.write import write_coco_folder
-from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_landmarks
-from detseg.annotations.formats.csv.write_labels import write_csv_labels
-from detseg.annotations.formats.cvat.write import write_cvat
-from detseg.annotations.formats.labelme.write import write_labelme
+from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.shared.write_result import WriteResult
-from detseg.annotations.formats.via.write import write_via
-from detseg.annotations.formats.voc.write import write_voc
-from detseg.annotations.formats.yolo.write import write_yolo
 from detseg.annotations.from_options import describe_table, load_table
+from detseg.errors import DataError
 from detseg.options import ConvertConfig
 from detseg.runtime.reporter import Reporter, terminal
-
-WRITERS: dict[str, Callable[[AnnotationTable, Path], WriteResult]] = {
-    "coco": write_coco_folder,
-    "voc": write_voc,
-    "yolo": write_yolo,
-    "csv": lambda table, folder: _csv_writer(table)(table, folder),
-    "labelme": write_labelme,
-    "cvat": write_cvat,
-    "via": write_via,
-}
 
 
 def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> WriteResult:
@@ -40,10 +23,13 @@ def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> Write
         DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot
             represent.
     """
+    write = format_named(config.to).write
+    if write is None:
+        raise DataError(f"--to {config.to}: this format can be read, but not written")
     reporter, table = reporter or terminal(), load_table(config)
     output = Path(config.output)
     reporter.lines(describe_table(table))
-    written = WRITERS[config.to](table, output)
+    written = write(table, output)
     names = zip(table, written.images, strict=True)
     for record, name in reporter.progress(names, "copy images", total=len(table)):
         target = output / name
@@ -80,10 +66,3 @@ def _path_suffixes(name: str) -> list[str]:
     """``a/b/c.jpg``, ``b/c.jpg``, ``c.jpg``: readers name images relative to different root folders."""
     parts = name.split("/")
     return ["/".join(parts[start:]) for start in range(len(parts))]
-
-
-def _csv_writer(table: AnnotationTable) -> Callable[[AnnotationTable, Path], WriteResult]:
-    """The CSV writer for the content of the table: labels, boxes or landmarks."""
-    if table.has_class_index:
-        return write_csv_labels
-    return write_csv_boxes if table.keypoint_schema is None else write_csv_landmarks

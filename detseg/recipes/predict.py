@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.inference.image_inputs import find_images
@@ -36,10 +37,12 @@ class PredictResult:
 
 def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> PredictResult:
     """Predict all of ``config.images``; a file that cannot be read is reported and skipped."""
-    files = find_images(config.images)
+    reporter, notes = reporter or terminal(), RepairLog()
+    files = find_images(config.images, notes, config.follow_links)
+    reporter.lines([f"note: {line}" for line in notes.lines()])
     predictor = Predictor(config.run, config.device)
     with locked(Path(config.output)):
-        return _predict(config, files, predictor, reporter or terminal())
+        return _predict(config, files, predictor, reporter)
 
 
 def _predict(

@@ -14,10 +14,10 @@ from pycocotools.cocoeval import COCOeval
 
 from detseg.annotations import AnnotationTable, find_format, read, read_coco, write_coco
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.coco.write import write_coco_folder
 from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.metrics import evaluate_files
-from detseg.recipes.convert import WRITERS
 
 BOX_FORMATS = ("coco", "voc", "yolo", "csv", "labelme", "cvat", "via")
 MASK_FORMATS = ("coco", "yolo", "labelme", "cvat", "via")
@@ -83,7 +83,7 @@ def convert(data: Path, output: Path, to: str, *options: str) -> Path:
 def coco_set(tmp_path: Path) -> Path:
     """The table of ``make_table`` as a folder in COCO's layout."""
     table = make_table(tmp_path / "images")
-    WRITERS["coco"](table, tmp_path / "coco")
+    write_coco_folder(table, tmp_path / "coco")
     (tmp_path / "images").rename(tmp_path / "coco/images")
     return tmp_path / "coco"
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detseg.annotations.image_files import find_image_files, read_headers
+from detseg.annotations.formats.coco import image_folders
+from detseg.annotations.image_files import read_headers
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 
@@ -17,6 +19,15 @@ def image(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (30, 20)).save(path)
     return path
+
+
+def find_image_files(
+    names: list[str], annotations: Path, images: Path | None, split: str = "", **options: Any
+) -> tuple[Path, list[str]]:
+    source, notes = annotations.name, RepairLog()
+    return image_folders.find_image_files(
+        names, annotations, images, split, source, annotations.parent, notes, **options
+    )
 
 
 def json_at(path: Path) -> Path:
@@ -67,7 +78,7 @@ def test_the_folder_of_the_split_is_used(tmp_path: Path) -> None:
 def test_missing_images_are_counted_and_listed(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(10)]
     with pytest.raises(
-        DataError, match=r"a.json: its 10 images were not found \(such as 0.png\); searched in .*--images"
+        DataError, match=r"a.json: 10 of 10 images are not in .*: 0.png, 1.png, 2.png, 3.png, 4.png, \.\.\.; .*--images"
     ):
         find_image_files(names, tmp_path / "a.json", None)
     image(tmp_path / "3.png")
@@ -96,7 +107,7 @@ def test_path_notations(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".", "\0", "http://example.org/a.png", "a" * 5000])
 def test_names_that_are_not_files(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="were not found"):
+    with pytest.raises(DataError, match="1 of 1 images are not in"):
         find_image_files([name], tmp_path / "a.json", None)
 
 
@@ -110,8 +121,12 @@ def test_nothing_outside_the_folder_is_opened(tmp_path: Path, path_type: str) ->
     if path_type == "link to a folder":
         (inside / "l").symlink_to(secret.parent)
     for images in (None, inside):
-        with pytest.raises(DataError, match=r"a\.json, image .* points outside the image folder"):
+        with pytest.raises(DataError, match=r"a\.json: 1 of 1 images are not in .*") as refused:
             find_image_files([name], inside / "a.json", images)
+        assert ("--follow-links" in str(refused.value)) == path_type.startswith("link")
+        assert ("--images" in str(refused.value).rpartition("--images ")[0]) is False
+        if path_type.startswith("link"):  # control: the file is there
+            assert find_image_files([name], inside / "a.json", images, follow_links=True) == (inside, [name])
 
 
 def test_links_and_absolute_names_inside_are_fine(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_coco_open_is_read_from_two_files(shared_data: Path) -> None:
 def test_coco_files(files: dict[str, Any], expected: list[tuple[str, str]], tmp_path: Path) -> None:
     layout = find_format(write(tmp_path, files))
     assert layout.format == "coco"
-    assert list(layout.annotation_files) == expected
+    assert list(layout.parts) == expected
 
 
 def test_three_splits_from_three_folders(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_three_splits_from_three_folders(tmp_path: Path) -> None:
     ("second", "message"),
     [
         (coco("a.png", categories=()), "annotation 1 .*: category_id 1 is not among"),
-        (coco("gone.png"), "its 1 images were not found"),
+        (coco("gone.png"), "1 of 1 images are not in"),
         ({"images": 3, "annotations": []}, "Expected `array`"),
         ('{"images": [], "annotations": [', "truncated"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.inference.image_inputs import find_images
 
@@ -20,22 +21,49 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_names_are_relative_to_a_single_folder(folders: Path) -> None:
-    assert [name for _, name in find_images([str(folders / "a")])] == ["deep/y.PNG", "x.jpg"]
+    assert [name for _, name in find_images([str(folders / "a")], RepairLog())] == ["deep/y.PNG", "x.jpg"]
 
 
 def test_names_include_the_folder_for_several_folders(folders: Path) -> None:
-    names = [name for _, name in find_images([str(folders / "a"), str(folders / "b")])]
+    names = [name for _, name in find_images([str(folders / "a"), str(folders / "b")], RepairLog())]
     assert names == ["a/deep/y.PNG", "a/x.jpg", "b/x.jpg"]
 
 
 def test_ambiguous_names_are_rejected(folders: Path) -> None:
     with pytest.raises(DataError, match=r"x\.jpg occurs twice, and one result would replace the other"):
-        find_images([str(folders / "a/x.jpg"), str(folders / "b/x.jpg")])
+        find_images([str(folders / "a/x.jpg"), str(folders / "b/x.jpg")], RepairLog())
 
 
 def test_no_images(folders: Path) -> None:
     (folders / "c").mkdir()
     with pytest.raises(DataError, match="no images found"):
-        find_images([str(folders / "c")])
+        find_images([str(folders / "c")], RepairLog())
     with pytest.raises(FileNotFoundError, match="nowhere"):
-        find_images([str(folders / "nowhere")])
+        find_images([str(folders / "nowhere")], RepairLog())
+
+
+def test_nothing_is_left_out_silently(folders: Path) -> None:
+    outside = folders / "outside"
+    (outside / "in").mkdir(parents=True)
+    for name in ("a/.hidden.jpg", "a/.DS_Store", "outside/z.jpg", "outside/in/y.jpg"):
+        (folders / name).write_bytes(b"")
+    (folders / "a/file.jpg").symlink_to(outside / "z.jpg")
+    (folders / "a/folder").symlink_to(outside / "in")
+    (folders / "a/loop").symlink_to(folders / "a")
+    notes = RepairLog()
+    assert [name for _, name in find_images([str(folders / "a")], notes)] == ["deep/y.PNG", "x.jpg"]
+    assert notes.counts == {
+        "file without the suffix of an image left out": 1,
+        "link to another folder not followed, pass --follow-links": 2,
+        "hidden file or folder left out": 1,
+    }
+    names = [name for _, name in find_images([str(folders / "a")], RepairLog(), follow_links=True)]
+    assert names == ["deep/y.PNG", "file.jpg", "folder/y.jpg", "x.jpg"]
+
+
+def test_a_folder_of_links_only(folders: Path) -> None:
+    (folders / "c").mkdir()
+    (folders / "c/b").symlink_to(folders / "b")
+    with pytest.raises(DataError, match=r"no images found; .*\(b to .*pass --follow-links"):
+        find_images([str(folders / "c")], RepairLog())
+    assert len(find_images([str(folders / "c")], RepairLog(), follow_links=True)) == 1

@@ -15,9 +15,11 @@ from detseg.annotations.builder import TableBuilder
 from detseg.annotations.columns import InstanceColumns
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.coco.ids import checked_annotations, checked_categories, checked_images, without_group
+from detseg.annotations.formats.coco.image_folders import find_image_files
 from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
-from detseg.annotations.image_files import find_image_files, first_few, read_headers
+from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import annotated_images
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -38,6 +40,8 @@ def read_coco(
     split: str = "",
     bad_instances: str = "drop",
     classes: Sequence[str] | None = None,
+    follow_links: bool = False,
+    data_folder: str | os.PathLike[str] | None = None,
 ) -> AnnotationTable:
     """Read a COCO file (instances or keypoints) and the headers of its images.
 
@@ -53,6 +57,8 @@ def read_coco(
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
             note, their images are not.
+        follow_links: follow links that point outside the image folder.
+        data_folder: the folder of the data set, which contains the file and the images; None: the folder of the file.
 
     Raises:
         DataError: input that cannot be used, with the file, the annotation and the image.
@@ -71,7 +77,11 @@ def read_coco(
     category_labels = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
     labels = category_labels[np.searchsorted([int(category.id) for category in categories], category_ids)]
     schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
-    root, names, sizes = _images(data.images, path, source, images, split)
+    folder = path.parent if data_folder is None else Path(data_folder)
+    root, names = path.parent, [image.file_name for image in data.images]
+    if images is not False:
+        root, names = find_image_files(names, path, images, split, source, folder, notes, follow_links)
+    sizes = _sizes(data.images, root, names, source, images)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
@@ -191,20 +201,22 @@ def _frame_hw(size: tuple[HW, int, bool]) -> HW:
     return stored_hw if stored_frame or orientation == 1 else upright_hw(stored_hw, orientation)
 
 
-def _images(
-    images: list[CocoImage], path: Path, source: str, folder: str | os.PathLike[str] | Literal[False] | None, split: str
-) -> tuple[Path, list[str], list[tuple[HW, int, bool]]]:
-    """Root folder, file names in it, and (stored size, orientation, whether coordinates refer to stored pixels)."""
-    names = [image.file_name for image in images]
-    annotated = _annotated_hw(images, source)
-    if folder is False:
+def _sizes(
+    entries: list[CocoImage],
+    root: Path,
+    names: list[str],
+    source: str,
+    images: str | os.PathLike[str] | Literal[False] | None,
+) -> list[tuple[HW, int, bool]]:
+    """(stored size, orientation, whether coordinates refer to stored pixels); opens no file if ``images`` is False."""
+    annotated = _annotated_hw(entries, source)
+    if images is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
                 raise DataError(
                     f"{source} ({name}): no width and height; add them, or pass the image folder (--images)"
                 )
-        return path.parent, names, [(hw, 1, False) for hw in annotated if hw is not None]
-    root, names = find_image_files(names, path, folder, split, source)
+        return [(hw, 1, False) for hw in annotated if hw is not None]
     headers = read_headers(root, names, source)
     sizes, mismatches = [], []
     for name, hw, header in zip(names, annotated, headers, strict=True):
@@ -216,10 +228,10 @@ def _images(
     if mismatches:
         raise DataError(
             f"{source}: the size (width x height) of {len(mismatches)} of {len(names)} images differs from the "
-            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            f"annotated size: {first_few(mismatches)}; {annotated_images(images)}, or scale the "
             "annotations and correct width and height"
         )
-    return root, names, sizes
+    return sizes
 
 
 def _annotated_hw(images: list[CocoImage], source: str) -> list[HW | None]:

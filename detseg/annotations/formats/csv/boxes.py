@@ -18,10 +18,11 @@ from detseg.annotations.formats.csv.columns import (
     size_columns,
 )
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
 from detseg.annotations.image_files import first_few
+from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -46,7 +47,7 @@ class Columns:
     count: int
 
 
-def find_csv_boxes(root: Path, files: list[str]) -> str | None:
+def find_csv_boxes(root: Path, files: list[str]) -> Detected | None:
     """One line that lists the CSV files of boxes (see ``csv_kind``) at the top, in annotations/, or in train/, val/,
     test/; None if there are none."""
     return summary_line("CSV boxes", annotation_files(root, files, ".csv", _is_boxes))
@@ -59,6 +60,7 @@ def read_csv_boxes(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of boxes in pixels.
 
@@ -67,18 +69,10 @@ def read_csv_boxes(
     are checked; a ``split`` column contains train, val or test. Without: ``path, x1, y1, x2, y2, class``. Corners are
     half-open: x2 - x1 is the width. Empty cells for box and class make a negative image.
 
-    Args:
-        data: the folder, or the CSV file.
-        images: image folder if the images are not next to or below the file.
-        classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: split of all images; "" takes it from the split column, file names and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, line and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_boxes)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_boxes, follow_links)
     notes = RepairLog()
     annotations: list[ShapeAnnotation] = []
     for file, file_split in files:
@@ -92,6 +86,7 @@ def read_csv_boxes(
         class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
     )
 
 

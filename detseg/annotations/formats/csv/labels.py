@@ -11,9 +11,10 @@ from pathlib import Path
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, column_of, size_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
 from detseg.annotations.image_files import read_headers
+from detseg.annotations.image_lookup import ImageReference, look_up_images
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
@@ -40,7 +41,7 @@ class _Row:
     labels: dict[str, str]
 
 
-def find_csv_labels(root: Path, files: list[str]) -> str | None:
+def find_csv_labels(root: Path, files: list[str]) -> Detected | None:
     """One line that lists the CSV files of labels (see ``csv_kind``) at the top, in annotations/, or in train/, val/,
     test/; None if there are none."""
     return summary_line("CSV labels", annotation_files(root, files, ".csv", _is_labels))
@@ -53,6 +54,7 @@ def read_csv_labels(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of class labels: a column of image paths; every other column is a label field.
 
@@ -61,19 +63,14 @@ def read_csv_labels(
     whole numbers by value (1.0, as spreadsheets write it, is 1). If there are several columns, one with only 0 and 1
     has both as classes even if one does not occur: each class of Roboflow's ``_classes.csv`` is a separate field.
 
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`, but:
+
     Args:
-        data: the folder, or the CSV file.
-        images: image folder if the images are not next to or below the file.
         classes: with one label column, the selected classes, in this order; with several, the selected columns
             (``colour``), or some classes of a column (``colour=red``). The rest is left out with a note.
         bad_instances: has no effect: there are no instances.
-        split: split of all images; "" takes it from the split column, file names and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, line and remedy.
-        OSError: a file or folder is missing.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels, follow_links)
     notes = RepairLog()
     rows: list[_Row] = []
     for file, file_split in files:
@@ -81,7 +78,7 @@ def read_csv_labels(
     source = files[0][0] if len(files) == 1 else base.name
     fields = _selected_fields(rows, classes, source, notes)
     index = [[_class_index(row, field, notes) for field in fields] for row in rows]
-    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes)
+    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes, follow_links)
     selected = _labelled_rows(rows, index, image_files, notes)
     headers = read_headers(root, [image_files[i] for i in selected], source)
     several = fields if len(fields) > 1 else []

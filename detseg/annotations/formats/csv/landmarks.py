@@ -11,6 +11,7 @@ import numpy as np
 from detseg.annotations.formats.csv.boxes import CLASS_FILES, BoxRows, box_xywh, read_class_list, read_columns
 from detseg.annotations.formats.csv.columns import PointColumns, box_columns, point_columns
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, landmark_box, shapes_table
 from detseg.annotations.repair_log import RepairLog
@@ -21,7 +22,7 @@ from detseg.keypoints import keypoint_schema
 _EMPTY = ("", "nan", "na", "none", "null")
 
 
-def find_csv_landmarks(root: Path, files: list[str]) -> str | None:
+def find_csv_landmarks(root: Path, files: list[str]) -> Detected | None:
     """One line that lists the CSV files of landmarks (see ``csv_kind``) at the top, in annotations/, or in train/,
     val/, test/; None if there are none."""
     return summary_line("CSV landmarks", annotation_files(root, files, ".csv", _is_landmarks))
@@ -34,6 +35,7 @@ def read_csv_landmarks(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line per instance.
 
@@ -43,18 +45,10 @@ def read_csv_landmarks(
     ``MIN_SIDE`` wide and high (widened around its centre, noted), and the default class is "object". A line without
     landmarks and box makes a negative image (noted).
 
-    Args:
-        data: the folder, or the CSV file.
-        images: image folder if the images are not next to or below the file.
-        classes: names that become labels 1, 2, ... in this order; instances of others are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: split of all images; "" takes it from the split column, file names and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, line and remedy; files with different landmarks.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
     """
-    base, files = locate_annotation_files(Path(data), split, ".csv", _is_landmarks)
+    base, files = locate_annotation_files(Path(data), split, ".csv", _is_landmarks, follow_links)
     notes = RepairLog()
     annotations: list[ShapeAnnotation] = []
     names: list[str] = []
@@ -79,6 +73,7 @@ def read_csv_landmarks(
         class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
         schema=keypoint_schema(names),
     )
 

@@ -16,11 +16,12 @@ from detseg.annotations.formats.cvat.shapes import (
     read_point_names,
     read_shape,
 )
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
 from detseg.annotations.formats.shared.xml_file import parse_xml
-from detseg.annotations.listing import split_of
+from detseg.annotations.image_lookup import ImageLookup, ImageReference
+from detseg.annotations.listing import links_hint, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -29,7 +30,7 @@ from detseg.keypoints import keypoint_schema
 _HEAD = 2**16
 
 
-def find_cvat(root: Path, files: list[str]) -> str | None:
+def find_cvat(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains CVAT XML at the top level, in annotations/, or in train/, val/, test/:
     files with the root ``annotations`` that start with a version and ``meta`` or with images or tracks."""
     return summary_line("CVAT", annotation_files(root, files, ".xml", _is_cvat))
@@ -42,6 +43,7 @@ def read_cvat(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
@@ -49,18 +51,10 @@ def read_cvat(
     Points, lines, cuboids and tags are left out with a note. ``subset`` is the split. For a video, the images
     ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
-    Args:
-        data: the data folder, or the XML file.
-        images: image folder, if the images are not next to the file or below it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the subsets, or else the names of files and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, image, shape and remedy; a video without images of its frames.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
     """
-    base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat)
+    base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat, follow_links)
     notes = RepairLog()
     roots = [(file, file_split, parse_xml(base / file, file)) for file, file_split in annotation_paths]
     names: dict[str, None] = {}
@@ -80,7 +74,7 @@ def read_cvat(
         )
         if root.find("track") is not None:
             folder = base if images is None else Path(images)
-            annotations.extend(_frames(root, file, folder, file_split, points, notes))
+            annotations.extend(_frames(root, file, ImageLookup(folder, follow_links), file_split, points, notes))
     return shapes_table(
         annotations,
         base,
@@ -90,6 +84,7 @@ def read_cvat(
         class_list=ClassList(tuple(names)) if names else None,
         classes=classes,
         bad_instances=bad_instances,
+        follow_links=follow_links,
         schema=keypoint_schema(points) if points else None,
     )
 
@@ -136,11 +131,11 @@ def _image(
 
 
 def _frames(
-    root: Element, file: str, folder: Path, file_split: str, points: tuple[str, ...], notes: RepairLog
+    root: Element, file: str, lookup: ImageLookup, file_split: str, points: tuple[str, ...], notes: RepairLog
 ) -> list[ShapeAnnotation]:
     """The images of a video's frames, matched by frame number, with the shapes of all tracks."""
     by_number: dict[int, str] = {}
-    for image in ImageLookup(folder).files:
+    for image in lookup.files:
         if match := re.search(r"(?:^|[_\-/])0*(\d{1,9})\.[a-zA-Z]+$", image):
             first = by_number.setdefault(int(match[1]), image)
             if first != image:
@@ -176,7 +171,7 @@ def _frames(
                 images[number].instances.append(instance)
     if not images:
         raise DataError(
-            f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in {folder}; "
-            "export with images from CVAT, or extract the frames of the video"
+            f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in "
+            f"{lookup.root}; export with images from CVAT, or extract the frames of the video{links_hint(lookup.links)}"
         )
     return list(images.values())

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.format import Detected, Layout, ReadOptions, refused_images
+from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
-from detseg.annotations.listing import is_image, list_files, split_of, subfolders
+from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, list_files, split_of, subfolders
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -30,7 +32,30 @@ def class_folders(files: list[str]) -> list[str]:
     return sorted({name for _, name, _ in _images_by_class(files, RepairLog())})
 
 
-def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | None = None) -> AnnotationTable:
+def find_class_folders(root: Path, files: list[str]) -> Detected | None:
+    """The class folders, with or without folders of splits; ``only_if_named`` if they only look like classes: a single
+    folder of images, images/ and masks/ that do not match, and folders next to many images without a folder."""
+    classes = class_folders(files)
+    if not classes:
+        return None
+    splits = sorted(set(split_folders(files).values()))
+    below = f" in {', '.join(splits)}" if splits else ""
+    without_folder = sum(is_image(file) for file in files if "/" not in file)
+    generic_names = {name.lower() for name in classes} <= {*IMAGE_FOLDERS, *MASK_FOLDERS}
+    certain = len(classes) > 1 and not generic_names and 2 * without_folder < sum(map(is_image, files))
+    return Detected(f"image folder: {len(classes)} classes{below} ({first_names(classes)})", only_if_named=not certain)
+
+
+def read_class_folders(layout: Layout, options: ReadOptions) -> AnnotationTable:
+    """See :func:`read_image_folder`."""
+    if options.images is not None:
+        raise DataError(refused_images(layout))
+    return read_image_folder(layout.root, classes=options.classes, follow_links=options.follow_links)
+
+
+def read_image_folder(
+    root: str | os.PathLike[str], *, classes: Sequence[str] | None = None, follow_links: bool = False
+) -> AnnotationTable:
     """Read a folder with one subfolder per class, or with train, val, test folders that contain such subfolders.
 
     A class folder may have subfolders. ``class_index`` follows the sorted class names.
@@ -38,6 +63,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
     Args:
         root: the folder.
         classes: only these classes are read, in this order.
+        follow_links: follow links that point outside ``root``.
 
     Raises:
         DataError: no class folder, an unknown name in ``classes``, an image that cannot be read, or a link that points
@@ -46,7 +72,7 @@ def read_image_folder(root: str | os.PathLike[str], *, classes: Sequence[str] | 
     """
     root = Path(root)
     notes = RepairLog()
-    files = list_files(root)
+    files = list_files(root, follow_links, is_image)
     images = _images_by_class(files, notes)
     names = sorted({name for _, name, _ in images})
     if not names:

@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 
 from detseg.annotations.builder import MAX_SIDE
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_xml
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
@@ -24,6 +24,7 @@ from detseg.annotations.formats.shared.shapes import (
     extent_xywh,
     shapes_table,
 )
+from detseg.annotations.image_lookup import ImageLookup, ImageReference
 from detseg.annotations.listing import is_image, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -60,7 +61,7 @@ class _Head(msgspec.Struct):
     shapes: list[msgspec.Raw]
 
 
-def find_labelme(root: Path, files: list[str]) -> str | None:
+def find_labelme(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains LabelMe files, at any depth.
 
     The first three JSON files decide: LabelMe files are objects with a list ``shapes`` (COCO has ``images``, VIA
@@ -70,10 +71,10 @@ def find_labelme(root: Path, files: list[str]) -> str | None:
     """
     names = [file for file in files if file.lower().endswith(".json")]
     if names and all(_is_labelme_json(root / file) for file in names[:_FILES_CHECKED]):
-        return f"LabelMe: {len(names)} JSON files"
+        return Detected(f"LabelMe: {len(names)} JSON files")
     names = [file for file in files if file.lower().endswith(".xml")]
     if names and all(is_labelme_xml(root / file) for file in names[:_FILES_CHECKED]):
-        return f"LabelMe (web tool): {len(names)} XML files"
+        return Detected(f"LabelMe (web tool): {len(names)} XML files")
     return None
 
 
@@ -84,6 +85,7 @@ def read_labelme(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read LabelMe files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
@@ -92,22 +94,15 @@ def read_labelme(
     an image that is only embedded is not extracted. A file without shapes is a negative image; an image without a file
     is left out with a note.
 
-    Args:
-        data: the data folder, or one file.
-        images: image folder, if the images are not next to the files.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the folders, if all files are in folders such as train/ and val/.
-
-    Raises:
-        DataError: input that cannot be used, with file, shape and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
     """
     data = Path(data)
     if not data.exists():
         raise FileNotFoundError(f"{data}: no such file or folder")
     base = data.parent if data.is_file() else data
-    files = list_files(base)
+    is_read = None if data.is_file() else lambda file: file.lower().endswith((".json", ".xml"))
+    files = list_files(base, follow_links, is_read)
     names = [data.name] if data.is_file() else [file for file in files if file.lower().endswith(".json")]
     notes = RepairLog()
     xml_files = [file for file in (names if data.is_file() else files) if file.lower().endswith(".xml")]
@@ -116,7 +111,7 @@ def read_labelme(
     else:
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such image folder")
-        lookup = ImageLookup(base if images is None else Path(images))
+        lookup = ImageLookup(base if images is None else Path(images), follow_links)
         read = (_read_file(base / name, name, data.is_file(), lookup, notes) for name in names)
         annotations = [annotation for annotation in read if annotation is not None]
     if not annotations:
@@ -127,7 +122,14 @@ def read_labelme(
         annotation.split = split_of(folder) if by_folder else split
     source = data.name if data.is_file() else base.name
     return shapes_table(
-        annotations, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances
+        annotations,
+        base,
+        images,
+        source=source,
+        notes=notes,
+        classes=classes,
+        bad_instances=bad_instances,
+        follow_links=follow_links,
     )
 
 
@@ -180,10 +182,12 @@ def _image_reference(file: _File, name: str, lookup: ImageLookup, notes: RepairL
     """The image of a file: by ``imagePath``, else by the name of the JSON file."""
     parent, _, file_name = name.rpartition("/")
     same_stem = ImageReference(PurePosixPath(file_name).stem, parent)
-    if not file.imagePath or not is_image(file.imagePath):
+    if not file.imagePath:
         return same_stem
     by_path = ImageReference(file.imagePath, parent)
     if not lookup.find(by_path)[0]:
+        if not is_image(file.imagePath):
+            return same_stem
         if lookup.find(same_stem)[0]:
             notes.add("imagePath not found, image with the name of the JSON file used", f"{name}: {file.imagePath}")
             return same_stem

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from detseg.annotations.listing import IMAGE_FOLDERS, is_image, key_of, split_of, subfolders
-
-MASK_FOLDERS = (
-    "pedmasks", "masks", "mask", "label", "labels", "segmentationclass", "segmentationobject", "segmentations",
-    "segmentation", "seg", "annotations", "annotation", "gt",
-)  # fmt: skip
-"""Usual names of the mask folder, in lower case; the first one whose masks match images is used."""
+from detseg.annotations.image_names import folded
+from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, key_of, split_of, subfolders
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm")
 """Lossless formats, which preserve label values; JPEG does not."""
@@ -51,13 +46,15 @@ class MaskFile:
 
 @dataclass
 class Matches:
-    """Masks by image, and unmatched files; all paths relative to the image or mask folder."""
+    """Masks by image, unmatched files, and masks matched under another spelling; all paths relative to the image or
+    mask folder."""
 
     masks: dict[str, list[MaskFile]] = field(default_factory=dict)
     without_mask: list[str] = field(default_factory=list)
     without_image: list[str] = field(default_factory=list)
     same_name: list[str] = field(default_factory=list)
     lossy: list[str] = field(default_factory=list)
+    respelled: list[str] = field(default_factory=list)
 
 
 def find_mask_folders(files: Sequence[str], masks_name: str | None = None) -> list[MaskFolders]:
@@ -111,9 +108,28 @@ def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = Fa
             result.masks.setdefault(image_of[key], []).append(mask_file)
         elif not same_folder:
             result.without_image.append(mask)
+    if not same_folder:
+        _match_respelled(result, image_of)
     used = {mask.file for masks_of_image in result.masks.values() for mask in masks_of_image} if same_folder else set()
     result.without_mask = [image for image in image_of.values() if image not in result.masks and image not in used]
     return result
+
+
+def _match_respelled(result: Matches, image_of: dict[str, str]) -> None:
+    """Match the remaining masks without regard to case and blanks, where that is unambiguous."""
+    remaining: dict[str, list[str]] = {}
+    for key, image in image_of.items():
+        if image not in result.masks:
+            remaining.setdefault(folded(key), []).append(image)
+    single = {key: images[0] for key, images in remaining.items() if len(images) == 1}
+    by_image: dict[str, list[MaskFile]] = {}
+    for mask in result.without_image:
+        key, mask_file = _match_mask(folded(key_of(mask)), mask, single, allow_same_name=True)
+        if mask_file is not None and not mask_file.one_of_many:
+            by_image.setdefault(single[key], []).append(mask_file)
+    result.masks.update({image: masks for image, masks in by_image.items() if len(masks) == 1})
+    result.respelled = [masks[0].file for masks in by_image.values() if len(masks) == 1]
+    result.without_image = [mask for mask in result.without_image if mask not in result.respelled]
 
 
 def _match_mask(key: str, mask: str, image_of: dict[str, str], allow_same_name: bool) -> tuple[str, MaskFile | None]:

@@ -23,7 +23,7 @@ from detseg.annotations.formats.masks.values import (
 )
 from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
-from detseg.annotations.listing import list_files, split_of
+from detseg.annotations.listing import is_image, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -70,6 +70,7 @@ def read_masks(
     values: str | None = None,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read one image folder and one mask folder; see :func:`read_mask_folders`.
 
@@ -78,7 +79,9 @@ def read_masks(
     images, masks = (Path(os.path.abspath(folder)) for folder in (images_dir, masks_dir))  # noqa: PTH100
     root = Path(os.path.commonpath([images, masks]))
     folders = MaskFolders(*("" if path == root else path.relative_to(root).as_posix() for path in (images, masks)))
-    return read_mask_folders(root, [folders], values=values, classes=classes, bad_instances=bad_instances)
+    return read_mask_folders(
+        root, [folders], values=values, classes=classes, bad_instances=bad_instances, follow_links=follow_links
+    )
 
 
 def read_mask_folders(
@@ -88,6 +91,7 @@ def read_mask_folders(
     values: str | None = None,
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read images and the label images that match them by name.
 
@@ -101,6 +105,7 @@ def read_mask_folders(
         classes: for "class", names of the values 1, 2, ...; otherwise the only class, or, if file names contain
             classes (``img_7_square_2.png``), the selected classes, in this order.
         bad_instances: "drop" or "error", see ``TableBuilder``.
+        follow_links: follow links that point outside ``root``.
 
     Raises:
         DataError: images without mask (with "binary" they are negatives), a mask and its image with different sizes, a
@@ -109,7 +114,7 @@ def read_mask_folders(
     """
     root = Path(root)
     notes = RepairLog()
-    images = [image for pair in folders for image in _images(root, pair, notes)]
+    images = [image for pair in folders for image in _images(root, pair, follow_links, notes)]
     if not any(image.masks for image in images):
         raise DataError(
             f"{root}: no mask matches an image by name; the mask of img_7.jpg is called img_7.png or img_7_mask.png"
@@ -148,10 +153,11 @@ def read_mask_folders(
     return builder.build()
 
 
-def _images(root: Path, pair: MaskFolders, notes: RepairLog) -> list[_Image]:
+def _images(root: Path, pair: MaskFolders, follow_links: bool, notes: RepairLog) -> list[_Image]:
     """All images of one pair of folders with the masks that match them by name."""
     same = pair.images == pair.masks
-    files = list_files(root)
+    read = [f"{folder}/" if folder else "" for folder in (pair.images, pair.masks)]
+    files = list_files(root, follow_links, lambda file: is_image(file) and file.startswith(tuple(read)))
     images = files_below(files, pair.images, "" if same else pair.masks)
     masks = files_below(files, pair.masks, "" if same else pair.images)
     matches = match(images, masks, same_folder=same)
@@ -160,6 +166,8 @@ def _images(root: Path, pair: MaskFolders, notes: RepairLog) -> list[_Image]:
             f"{root / pair.images}: {len(matches.same_name)} images differ from another image only in their suffix: "
             f"{first_names(matches.same_name)}; a mask could belong to either: rename one"
         )
+    for mask in matches.respelled:
+        notes.add("mask of an image whose name has other upper and lower case or blanks", mask)
     for mask in matches.lossy:
         notes.add("mask that is not PNG, TIFF or BMP left out", PurePosixPath(pair.masks, mask).as_posix())
     for mask in matches.without_image:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files, split_of
 from detseg.errors import DataError
 
@@ -33,10 +34,8 @@ def annotation_files(
     matches = []
     for file in files:
         path = PurePosixPath(file)
-        folder, depth = path.parent.name, len(path.parts) - 1
-        expected = depth == 0 or (depth == 1 and (folder.lower() in FOLDERS or bool(split_of(folder))))
-        if path.suffix.lower() == suffix and expected and has_format(root / file):
-            matches.append((file, split_in_name(path.stem) or split_of(folder)))
+        if _is_expected(path, suffix) and has_format(root / file):
+            matches.append((file, split_in_name(path.stem) or split_of(path.parent.name)))
     splits = {split for _, split in matches}
     if "" in splits and len(splits) > 1:
         without_split = next(file for file, split in matches if not split)
@@ -49,12 +48,13 @@ def annotation_files(
 
 
 def locate_annotation_files(
-    data: Path, split: str, suffix: str, has_format: Callable[[Path], bool]
+    data: Path, split: str, suffix: str, has_format: Callable[[Path], bool], follow_links: bool = False
 ) -> tuple[Path, list[tuple[str, str]]]:
     """The data folder and its annotation files with their splits; ``data`` may also be one annotation file.
 
     Args:
         split: the split of all files; "" takes it from their names.
+        follow_links: follow links that point outside the folder.
 
     Raises:
         DataError: no such file in the folder, or see :func:`annotation_files`.
@@ -64,10 +64,18 @@ def locate_annotation_files(
         return data.parent, [(data.name, split)]
     if not data.is_dir():
         raise FileNotFoundError(f"{data}: no such file or folder")
-    files = annotation_files(data, list_files(data), suffix, has_format)
+    listed = list_files(data, follow_links, lambda file: _is_expected(PurePosixPath(file), suffix))
+    files = annotation_files(data, listed, suffix, has_format)
     if not files:
         raise DataError(f"{data}: contains no {suffix} file of this format; pass the annotation file as the data")
     return data, [(file, split or own_split) for file, own_split in files]
+
+
+def _is_expected(path: PurePosixPath, suffix: str) -> bool:
+    """Whether a file with this suffix is where annotation files are searched."""
+    folder, depth = path.parent.name, len(path.parts) - 1
+    expected = depth == 0 or (depth == 1 and (folder.lower() in FOLDERS or bool(split_of(folder))))
+    return path.suffix.lower() == suffix and expected
 
 
 def split_in_name(stem: str) -> str:
@@ -76,7 +84,8 @@ def split_in_name(stem: str) -> str:
     return splits.pop() if len(splits) == 1 else ""
 
 
-def summary_line(format_name: str, files: list[tuple[str, str]]) -> str | None:
-    """One line to print: ``CVAT: annotations.xml (train)``; None if there are no files."""
+def summary_line(format_name: str, files: list[tuple[str, str]]) -> Detected | None:
+    """Explained in one line, such as ``CVAT: annotations.xml (train)``; None if there are no files."""
     shown = [f"{file} ({split})" if split else file for file, split in files]
-    return f"{format_name}: {', '.join(shown[:5])}{', ...' if len(shown) > 5 else ''}" if shown else None
+    more = ", ..." if len(shown) > 5 else ""
+    return Detected(f"{format_name}: {', '.join(shown[:5])}{more}") if shown else None

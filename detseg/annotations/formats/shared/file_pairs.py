@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.image_files import first_few
-from detseg.annotations.listing import IMAGE_FOLDERS, is_image, list_files
+from detseg.annotations.image_lookup import ImageLookup, ImageReference, other_folder
+from detseg.annotations.image_names import normalized
+from detseg.annotations.listing import IMAGE_FOLDERS, links_hint
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
@@ -21,55 +22,61 @@ LABEL_FOLDERS = (
 def pair_key(file: str) -> str:
     """The key shared by an image and its annotation file: the path without suffix and without folder names that only
     state the kind of file (``train/images/a.jpg`` and ``train/labels/a.txt`` both become ``train/a``)."""
-    path = PurePosixPath(unicodedata.normalize("NFC", file))
+    path = PurePosixPath(normalized(file))
     ignored = (*IMAGE_FOLDERS, *LABEL_FOLDERS)
     return "/".join([*(folder for folder in path.parts[:-1] if folder.lower() not in ignored), path.stem])
 
 
-def list_images(
-    files: Sequence[str], data: Path, images: str | os.PathLike[str] | None, source: str
-) -> tuple[Path, list[str]]:
-    """The image folder, and the paths of all images relative to it.
+def image_folder(
+    files: Sequence[str], data: Path, images: str | os.PathLike[str] | None, follow_links: bool = False
+) -> ImageLookup:
+    """The lookup in the image folder.
 
     Args:
         files: the annotation files, relative to ``data``.
         data: the folder to search; if no image name in it matches, the image folders next to it are searched.
         images: the folder to search instead.
-        source: name of the data set in messages.
+        follow_links: search behind links that point outside the folder.
 
     Raises:
-        DataError: a link points outside the folder.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None:
         if not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such image folder")
-        return Path(images), [file for file in list_files(images) if is_image(file)]
-    inside = [file for file in list_files(data) if is_image(file)]
+        return ImageLookup(Path(images), follow_links)
+    inside = ImageLookup(data, follow_links)
     stems = {_stem(file) for file in files}
-    if not stems or any(_stem(file) in stems for file in inside):
-        return data, inside
+    if not stems or any(_stem(file) in stems for file in inside.files):
+        return inside
     parent = data.resolve().parent
     for folder in sorted(parent.iterdir()):
         if folder.name.lower() in IMAGE_FOLDERS and folder.is_dir():
-            others = [file for file in list_files(folder) if is_image(file)]
-            if any(_stem(file) in stems for file in others):
-                return folder, others
-    return data, inside
+            other = ImageLookup(folder, follow_links)
+            if any(_stem(file) in stems for file in other.files):
+                return other
+    return inside
 
 
 def pair_files(
-    files: Sequence[str], images: Sequence[str], source: str, notes: RepairLog, names: Sequence[str] = ()
+    files: Sequence[str],
+    lookup: ImageLookup,
+    images: str | os.PathLike[str] | None,
+    source: str,
+    notes: RepairLog,
+    names: Sequence[str] = (),
 ) -> list[str]:
     """The image of each annotation file.
 
-    Matched first by folder and name (:func:`pair_key`), then by the name without suffix in any folder, then by the
-    image name written in the annotation; the last two are noted. Only listed images are returned, so no other file is
-    opened, whatever the annotations contain.
+    Matched first by folder and name (:func:`pair_key`), then by the name without suffix in any folder, then as
+    :class:`ImageLookup` does, by the image name written in the annotation or by the name of the annotation file; all
+    but the first are noted. Only listed images are returned, so no other file is opened, whatever the annotations
+    contain.
 
     Args:
         files: annotation files, relative to the data folder.
-        images: all images, relative to the image folder.
+        lookup: the image folder.
+        images: the image folder that the user passed, for messages.
         source: name of the data set in messages.
         names: the image's name inside each annotation file ("" for none); optional.
 
@@ -79,20 +86,22 @@ def pair_files(
     """
     by_key: dict[str, list[str]] = {}
     by_stem: dict[str, list[str]] = {}
-    by_name: dict[str, list[str]] = {}
-    for image in images:
+    for image in lookup.files:
         by_key.setdefault(pair_key(image), []).append(image)
         by_stem.setdefault(_stem(image), []).append(image)
-        by_name.setdefault(_file_name(image), []).append(image)
     paired: list[str] = []
     missing, ambiguous = [], []
     for file, name in zip(files, names or [""] * len(files), strict=True):
         stated_name = _file_name(name)
         matches = by_key.get(pair_key(file), [])
         if not matches:
-            matches = by_stem.get(_stem(file), []) or by_name.get(stated_name, [])
+            matches = by_stem.get(_stem(file), [])
+            reason = "image found by its name alone, in an unexpected folder"
+            if not matches:
+                matches, other = _similar(file, name, lookup)
+                reason = other or reason
             if len(matches) == 1:
-                notes.add("image found by its name alone, in an unexpected folder", f"{file}: {matches[0]}")
+                notes.add(reason, f"{file}: {matches[0]}")
         if len(matches) > 1:
             matches = [image for image in matches if _file_name(image) == stated_name] or matches
         if len(matches) > 1:
@@ -106,7 +115,7 @@ def pair_files(
     if missing:
         raise DataError(
             f"{source}: {len(missing)} of {len(files)} annotation files have no image: {first_few(missing)}; add the "
-            "images, remove these files, or pass the image folder with --images"
+            f"images, or remove these files{other_folder(images)}{links_hint(lookup.links)}"
         )
     if ambiguous:
         raise DataError(
@@ -115,6 +124,15 @@ def pair_files(
         )
     _check_unique(files, paired, source)
     return paired
+
+
+def _similar(file: str, name: str, lookup: ImageLookup) -> tuple[list[str], str]:
+    """The image with the name written in the annotation, else the one whose name is similar to the file's."""
+    for similar in (name, str(PurePosixPath(file).with_suffix(""))):
+        matches, reason = lookup.find(ImageReference(similar)) if similar else ([], "")
+        if matches:
+            return matches, reason
+    return [], ""
 
 
 def _check_unique(files: Sequence[str], images: Sequence[str], source: str) -> None:
@@ -130,11 +148,11 @@ def _check_unique(files: Sequence[str], images: Sequence[str], source: str) -> N
 
 
 def _file_name(name: str) -> str:
-    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
+    return normalized(name.replace("\\", "/").rpartition("/")[2])
 
 
 def _stem(file: str) -> str:
-    return unicodedata.normalize("NFC", PurePosixPath(file).stem)
+    return normalized(PurePosixPath(file).stem)
 
 
 def _folder(file: str) -> str:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame
-from detseg.annotations.formats.shared.image_lookup import ImageReference, look_up_images
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import ImageReference, annotated_images, look_up_images
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
@@ -101,6 +101,7 @@ def shapes_table(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     schema: KeypointSchema | None = None,
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Find the images, read their headers, and build the table.
 
@@ -117,17 +118,19 @@ def shapes_table(
         classes: names that become labels 1, 2, ... in this order.
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         schema: keypoints of every instance.
+        follow_links: search images behind links that point outside the folder.
 
     Raises:
         DataError: input that cannot be used, with file and position.
     """
     class_map, class_names = _class_map(annotations, class_list, classes, source)
-    root, names = look_up_images([annotation.image for annotation in annotations], base, images, source, notes)
+    references = [annotation.image for annotation in annotations]
+    root, names = look_up_images(references, base, images, source, notes, follow_links)
     _check_unique(annotations, names, source)
     headers = read_headers(root, names, source)
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
-    stored_frames = _stored_frames(annotations, names, headers, source, builder.notes)
+    stored_frames = _stored_frames(annotations, names, headers, images, source, builder.notes)
     for annotation, name, header, stored_frame in zip(annotations, names, headers, stored_frames, strict=True):
         builder.add_image(
             name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=annotation.split
@@ -228,6 +231,7 @@ def _stored_frames(
     annotations: Sequence[ShapeAnnotation],
     names: Sequence[str],
     headers: Sequence[ImageHeader],
+    images: str | os.PathLike[str] | None,
     source: str,
     notes: RepairLog,
 ) -> list[bool]:
@@ -245,7 +249,7 @@ def _stored_frames(
     if mismatches:
         raise DataError(
             f"{source}: the size (width x height) of {len(mismatches)} of {len(names)} images differs from the "
-            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            f"annotated size: {first_few(mismatches)}; {annotated_images(images)}, or scale the "
             "annotations and correct width and height"
         )
     return stored_frames

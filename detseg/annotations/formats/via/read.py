@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.image_lookup import ImageReference
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     ONLY_CLASS,
@@ -22,6 +22,7 @@ from detseg.annotations.formats.shared.shapes import (
     ellipse_ring,
     shapes_table,
 )
+from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -65,7 +66,7 @@ class _Project(msgspec.Struct):
     via_img_metadata: dict[str, _Entry] | None = msgspec.field(name="_via_img_metadata", default=None)
 
 
-def find_via(root: Path, files: list[str]) -> str | None:
+def find_via(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains VIA JSON at the top level, in annotations/, or in train/, val/, test/:
     a project (keys start with ``_via_``), or images with ``filename``, ``regions`` and ``file_attributes``."""
     return summary_line("VIA", annotation_files(root, files, ".json", _is_via))
@@ -78,6 +79,7 @@ def read_via(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
@@ -85,18 +87,10 @@ def read_via(
     for a checkbox, its checked option. Regions without it are dropped with a note; if no region has attributes, all
     have the class "object". Points and lines are left out with a note. An image without regions is negative.
 
-    Args:
-        data: the data folder, or the JSON file.
-        images: image folder, if the images are not next to the file or below it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a note.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: the split of all images; "" uses the names of files and folders.
-
-    Raises:
-        DataError: input that cannot be used, with file, image, region and remedy.
-        OSError: a file or folder is missing.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder or the JSON file. Splits are those in the names of files and folders.
     """
-    base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via)
+    base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via, follow_links)
     notes = RepairLog()
     entries = [
         (file, file_split, entry) for file, file_split in annotation_paths for entry in _entries(base / file, file)
@@ -122,7 +116,14 @@ def read_via(
         annotations.append(annotation)
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     return shapes_table(
-        annotations, base, images, source=source, notes=notes, classes=classes, bad_instances=bad_instances
+        annotations,
+        base,
+        images,
+        source=source,
+        notes=notes,
+        classes=classes,
+        bad_instances=bad_instances,
+        follow_links=follow_links,
     )
 
 

@@ -12,6 +12,9 @@ from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
+IMAGE_SET = re.compile(r"(^|/)imagesets/main/[^/]+\.txt$", re.IGNORECASE)
+"""Path of a list of images."""
+
 _COMBINED = ("trainval", "default")  # lists that do not define one split
 _FLAG = re.compile(r"\s+-?[01]$")  # follows the name in single-class lists
 
@@ -36,7 +39,7 @@ def read_image_sets(
     Raises:
         DataError: an image is in two lists of different splits; a list is not UTF-8.
     """
-    lists = [file for file in files if re.search(r"(^|/)imagesets/main/[^/]+\.txt$", file, re.IGNORECASE)]
+    lists = [file for file in files if IMAGE_SET.search(file)]
     lists = [file for file in lists if _list_split(file) in ("train", "val", "test", *_COMBINED)]
     if not lists:
         return None

@@ -11,10 +11,12 @@ import numpy as np
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
-from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
-from detseg.annotations.formats.voc.lists import read_image_sets, read_labelmap
+from detseg.annotations.formats.format import Detected
+from detseg.annotations.formats.shared.file_pairs import image_folder, pair_files, pair_key
+from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import annotated_images
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -27,7 +29,7 @@ _FILES_CHECKED = 5  # the first file may contain no object
 _UNUSED = ("background", "ignored")  # classes of a labelmap.txt that normally have no boxes
 
 
-def find_voc(root: Path, files: list[str]) -> str | None:
+def find_voc(root: Path, files: list[str]) -> Detected | None:
     """One line to print about the annotations of the folder; None if it contains no Pascal VOC annotations.
 
     Args:
@@ -40,7 +42,7 @@ def find_voc(root: Path, files: list[str]) -> str | None:
     folders = sorted({file.rpartition("/")[0] or "." for file in annotation_files})
     has_lists = any(re.search(r"(^|/)imagesets/main/", file, re.IGNORECASE) for file in files)
     lists = ", ImageSets/Main" if has_lists else ""
-    return f"Pascal VOC: {len(annotation_files)} files in {first_few(folders)}{lists}"
+    return Detected(f"Pascal VOC: {len(annotation_files)} files in {first_few(folders)}{lists}")
 
 
 def read_voc(
@@ -50,6 +52,7 @@ def read_voc(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
     one_based: bool = False,
 ) -> AnnotationTable:
     """Read the XML files of a folder and the headers of their images.
@@ -61,20 +64,13 @@ def read_voc(
 
     The split column comes from the lists in ``ImageSets/Main``, else from folders called train, val or test.
 
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`, and:
+
     Args:
         data: the data folder, with Annotations/ or with XML files anywhere below it.
-        images: image folder; None to search ``data``, then image folders next to it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images are kept.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: one split for all images instead.
         one_based: corners are the original VOC pixel indices, from 1 and inclusive: x = xmin - 1, y = ymin - 1,
             width = xmax - xmin + 1, height = ymax - ymin + 1. Nearly all tools write half-open corners from 0
             (x = xmin, width = xmax - xmin), so this must be requested.
-
-    Raises:
-        DataError: an annotation or image that cannot be used, with the file, the object and the value.
-        OSError: the folder does not exist.
     """
     root = Path(data)
     if not root.is_dir():
@@ -82,22 +78,22 @@ def read_voc(
     if root.name.lower() in ("annotations", "annotation") and (root.resolve().parent / "JPEGImages").is_dir():
         root = root.resolve().parent
     source = root.name or root.resolve().name
-    files = list_files(root)
+    files = list_files(root, follow_links, _is_read)
     annotation_files = _annotation_files(files)
     if not annotation_files:
         raise DataError(f"{root}: no XML file in it; pass the folder that contains Annotations/")
     annotations = [parse_voc(root, file, one_based=one_based) for file in annotation_files]
     notes = RepairLog()
     class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
-    media_root, image_files = list_images(annotation_files, root, images, source)
+    lookup = image_folder(annotation_files, root, images, follow_links)
     filenames = [annotation.filename for annotation in annotations]
-    media = pair_files(annotation_files, image_files, source, notes, filenames)
-    headers = read_headers(media_root, media, source)
-    stored_frames = _stored_frames(annotations, media, headers, source, notes)
+    media = pair_files(annotation_files, lookup, images, source, notes, filenames)
+    headers = read_headers(lookup.root, media, source)
+    stored_frames = _stored_frames(annotations, media, headers, images, source, notes)
     splits = [split] * len(annotation_files) if split else _splits(root, files, annotation_files, media, notes)
-    _note_leftovers(files, set(image_files) - set(media), media, notes)
+    _note_leftovers(files, set(lookup.files) - set(media), media, notes)
 
-    builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances)
+    builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances)
     builder.notes.merge(notes)
     for annotation, name, header, stored_frame, image_split in zip(
         annotations, media, headers, stored_frames, splits, strict=True
@@ -118,6 +114,11 @@ def read_voc(
                 box.tolist(), class_map.label_of(instance.name), difficult=instance.difficult, where=instance.where
             )
     return builder.build()
+
+
+def _is_read(file: str) -> bool:
+    """Whether a file is an annotation file, a list of images or the list of classes, by its name."""
+    return file.lower().endswith((".xml", "labelmap.txt")) or IMAGE_SET.search(file) is not None
 
 
 def _annotation_files(files: Sequence[str]) -> list[str]:
@@ -156,7 +157,12 @@ def _class_map(
 
 
 def _stored_frames(
-    annotations: Sequence[VocFile], media: Sequence[str], headers: Sequence[ImageHeader], source: str, notes: RepairLog
+    annotations: Sequence[VocFile],
+    media: Sequence[str],
+    headers: Sequence[ImageHeader],
+    images: str | os.PathLike[str] | None,
+    source: str,
+    notes: RepairLog,
 ) -> list[bool]:
     """For each image, whether its boxes are in stored pixels; DataError if annotated sizes do not match the files."""
     stored_frames, mismatches = [], []
@@ -175,7 +181,7 @@ def _stored_frames(
     if mismatches:
         raise DataError(
             f"{source}: the size (width x height) of {len(mismatches)} of {len(media)} images differs from the "
-            f"annotated size: {first_few(mismatches)}; pass the images that were annotated (--images), or scale the "
+            f"annotated size: {first_few(mismatches)}; {annotated_images(images)}, or scale the "
             "annotations and correct <size>"
         )
     return stored_frames

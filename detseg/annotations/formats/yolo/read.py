@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.formats.shared.file_pairs import list_images, pair_files, pair_key
+from detseg.annotations.formats.format import Detected
+from detseg.annotations.formats.shared.file_pairs import image_folder, pair_files, pair_key
 from detseg.annotations.formats.yolo.config import (
     NAME_FILES,
     YoloConfig,
@@ -34,13 +35,16 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.images import IMAGE_SUFFIXES
 from detseg.masks import check_polygons
 from detseg.orientation import upright_hw
 
+_TEXTS = (".txt", ".names", ".labels")
+_CONFIGS = (".yaml", ".yml", ".data")
 _FILES_CHECKED = 5  # the first label file may be empty
 
 
-def find_yolo(root: Path, files: list[str]) -> str | None:
+def find_yolo(root: Path, files: list[str]) -> Detected | None:
     """One line to print about the labels of the folder; None if it contains no YOLO labels.
 
     Args:
@@ -55,15 +59,15 @@ def find_yolo(root: Path, files: list[str]) -> str | None:
     except DataError:
         config = None  # of another tool, or corrupt: read_yolo reports the error
     if config is not None and (config.names or config.names_file):
-        return f"YOLO: {config.file} and {len(texts)} text files"
-    images = [file for file in files if is_image(file)] or list_images(texts, root, None, root.name)[1]
+        return Detected(f"YOLO: {config.file} and {len(texts)} text files")
+    images = [file for file in files if is_image(file)] or image_folder(texts, root, None).files
     keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
     non_empty = [file for file in labels[:1000] if (root / file).stat().st_size][:_FILES_CHECKED]
     if not non_empty or not all(starts_with_yolo_label(root / file) for file in non_empty):
         return None
     folders = sorted({file.rpartition("/")[0] or "." for file in labels})
-    return f"YOLO: {len(labels)} label files in {first_few(folders)}"
+    return Detected(f"YOLO: {len(labels)} label files in {first_few(folders)}")
 
 
 def read_yolo(
@@ -73,6 +77,7 @@ def read_yolo(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     split: str = "",
+    follow_links: bool = False,
 ) -> AnnotationTable:
     """Read YOLO boxes, polygons and poses, and the headers of the images.
 
@@ -84,38 +89,31 @@ def read_yolo(
     category ids are YOLO's class numbers. The split column comes from data.yaml or from train.txt, val.txt, test.txt,
     else from folder names.
 
-    Args:
-        data: the data folder, or its data.yaml.
-        images: image folder; None to search ``data``, then image folders next to it.
-        classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
-            note, their images are kept.
-        bad_instances: "drop" or "error", see :class:`TableBuilder`.
-        split: one split for all images instead.
-
-    Raises:
-        DataError: a label or image that cannot be used, with the file, the line and the value.
-        OSError: the folder does not exist.
+    Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
+    folder, or its data.yaml.
     """
     data = Path(data)
     root = data.parent if data.is_file() else data
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; pass a folder of YOLO label files and images")
     source = root.name or root.resolve().name
-    files = list_files(root)
+    suffixes = (*_TEXTS, *_CONFIGS, *(IMAGE_SUFFIXES if images is None else ()))
+    files = list_files(root, follow_links, lambda file: file.lower().endswith(suffixes))
     config = _config(data, root, files)
     notes = RepairLog()
-    texts = [file for file in files if file.lower().endswith((".txt", ".names", ".labels"))]
+    texts = [file for file in files if file.lower().endswith(_TEXTS)]
     names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
-    media_root, image_files = list_images(labels, root, images, source)
+    lookup = image_folder(labels, root, images, follow_links)
+    image_files = lookup.files
     labels = _label_files(root, labels, image_files)
     if not labels:
         raise DataError(
             f"{root}: no YOLO label file (.txt) that belongs to an image or starts with numbers; pass the folder that "
             "contains labels/ and images/"
         )
-    label_of = dict(zip(pair_files(labels, image_files, source, notes), labels, strict=True))
-    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images is not None, notes)
+    label_of = dict(zip(pair_files(labels, lookup, images, source, notes), labels, strict=True))
+    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images, notes)
     splits = splits_from_folders(image_files, label_of) if configured is None else configured
     media = _used_images(image_files, splits, label_of, notes)
 
@@ -127,8 +125,8 @@ def read_yolo(
     names = config.names if config and config.names else read_names(root, names_file) if names_file else None
     names_source = names_file or (config.file if config else "")
     class_map, name_of = _class_map(objects_of, names, names_source, classes, source, notes)
-    headers = read_headers(media_root, media, source)
-    builder = TableBuilder(class_map, media_root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
+    headers = read_headers(lookup.root, media, source)
+    builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     for name, header, objects in zip(media, headers, objects_of, strict=True):
         if header.orientation != 1:
@@ -173,7 +171,7 @@ def _configured_splits(
     config: YoloConfig | None,
     root: Path,
     texts: Sequence[str],
-    separate_images: bool,
+    images: str | os.PathLike[str] | None,
     notes: RepairLog,
 ) -> dict[str, str] | None:
     """Split of each image according to the config or the split lists; None if neither defines splits."""
@@ -181,9 +179,9 @@ def _configured_splits(
     if config is not None and config.splits:
         splits, file = config.splits, config.file
     entries = [entry for split_entries in splits.values() for entry in split_entries]
-    if separate_images and all(paths.find(entry)[0] is None for entry in entries):
+    if images is not None and all(paths.find(entry)[0] is None for entry in entries):
         return None  # the user passed another image folder, whose structure differs
-    return read_configured_splits(paths, splits, file, root, notes)
+    return read_configured_splits(paths, splits, file, root, images, notes)
 
 
 def _names_file(config: YoloConfig | None, paths: PathIndex) -> str:

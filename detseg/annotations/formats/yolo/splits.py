@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
+from detseg.annotations.image_lookup import ImageLookup, ImageReference, other_folder
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
@@ -18,7 +20,8 @@ class PathIndex:
     """Index of the listed folders and files, searched by untrusted paths.
 
     A path can only select a listed file or folder, so nothing outside the data folder is opened. It is searched as
-    written, then without a leading ``../`` (Roboflow's data.yaml points one level too high), then by its end.
+    written, then without a leading ``../`` (Roboflow's data.yaml points one level too high), then by its end, then an
+    image as :class:`ImageLookup` does.
     """
 
     def __init__(self, images: Sequence[str], texts: Sequence[str]) -> None:
@@ -26,9 +29,7 @@ class PathIndex:
         self._files = {*images, *texts}
         self._folders = {"", *(str(parent) for file in images for parent in list(PurePosixPath(file).parents)[:-1])}
         self._by_canonical = {_canonical(folder): folder for folder in sorted(self._folders, reverse=True)}
-        self._by_name: dict[str, list[str]] = {}
-        for file in images:
-            self._by_name.setdefault(file.rpartition("/")[2], []).append(file)
+        self._lookup = ImageLookup(Path(), files=images)
 
     def find(self, entry: str, base: str = "") -> tuple[str | None, bool]:
         """The folder or file of ``entry`` (relative to ``base``), and whether it is at another path than stated."""
@@ -45,8 +46,8 @@ class PathIndex:
                 return path, True
             if _canonical(path) in self._by_canonical:  # val/ for valid/
                 return self._by_canonical[_canonical(path)], True
-        candidates = self._by_name.get(inside[-1] if inside else "", [])
-        return (candidates[0], True) if len(candidates) == 1 else (None, False)
+        matches, _ = self._lookup.find(ImageReference(entry)) if inside else ([], "")
+        return (matches[0], True) if len(matches) == 1 else (None, False)
 
     def inside(self, folder: str) -> list[str]:
         """All images below a folder."""
@@ -54,7 +55,12 @@ class PathIndex:
 
 
 def read_configured_splits(
-    paths: PathIndex, splits: dict[str, list[str]], config: str, root: Path, notes: RepairLog
+    paths: PathIndex,
+    splits: dict[str, list[str]],
+    config: str,
+    root: Path,
+    images_folder: str | os.PathLike[str] | None,
+    notes: RepairLog,
 ) -> dict[str, str] | None:
     """``image -> "train" | "val" | "test" | ""`` according to a config; None if it defines no splits.
 
@@ -62,6 +68,7 @@ def read_configured_splits(
         splits: split -> folders, lists or images.
         config: file that defines the splits, for messages.
         root: the data folder.
+        images_folder: the image folder that the user passed.
 
     Raises:
         DataError: none of the paths exists, a list contains missing images, or an image is in two splits. (Two splits
@@ -80,7 +87,7 @@ def read_configured_splits(
             if is_image(path):
                 images.append(path)
             elif path.lower().endswith(".txt"):
-                images += _listed_images(paths, root, path, notes)
+                images += _listed_images(paths, root, images_folder, path, notes)
             else:
                 images += paths.inside(path)
         if images:
@@ -112,7 +119,9 @@ def split_lists(root: Path, texts: Sequence[str]) -> dict[str, list[str]]:
     return lists
 
 
-def _listed_images(paths: PathIndex, root: Path, file: str, notes: RepairLog) -> list[str]:
+def _listed_images(
+    paths: PathIndex, root: Path, images_folder: str | os.PathLike[str] | None, file: str, notes: RepairLog
+) -> list[str]:
     images, missing = [], []
     for line in read_text(root / file, file).splitlines():
         entry = line.strip()
@@ -128,7 +137,7 @@ def _listed_images(paths: PathIndex, root: Path, file: str, notes: RepairLog) ->
     if missing:
         raise DataError(
             f"{file}: {len(missing)} of {len(missing) + len(images)} images are not in {root}: {first_few(missing)}; "
-            "add the files, remove the lines, or pass the folder that contains them with --images"
+            f"add the files, or remove the lines{other_folder(images_folder)}"
         )
     return images
 

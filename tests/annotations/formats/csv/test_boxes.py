@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.formats.csv.boxes import find_csv_boxes, read_csv_boxes
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -106,7 +107,7 @@ def test_a_class_list_defines_order_and_ids(tmp_path: Path) -> None:
 def test_the_same_image_in_two_splits_is_two_records(tmp_path: Path) -> None:
     read(tmp_path, "a.png,1,2,3,4,c", "train.csv")
     read(tmp_path, "a.png,1,2,3,4,c\nb.png,,,,,", "val.csv")
-    assert find_csv_boxes(tmp_path, list_files(tmp_path)) == "CSV boxes: train.csv (train), val.csv (val)"
+    assert find_csv_boxes(tmp_path, list_files(tmp_path)) == Detected("CSV boxes: train.csv (train), val.csv (val)")
     table = read_csv_boxes(tmp_path)
     assert (table.media.tolist(), table.split.tolist()) == (["a.png", "a.png", "b.png"], ["train", "val", "val"])
 

@@ -14,6 +14,7 @@ import pytest
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.csv.labels import find_csv_labels, read_csv_labels
 from detseg.annotations.formats.csv.write_labels import write_csv_labels
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
@@ -46,7 +47,7 @@ def test_several_columns(tmp_path: Path) -> None:
     assert names(table) == {"a.png": ["colour=red", "shape=x"], "b.png": ["colour=blue"], "c.png": ["shape=y"]}
     assert table[0].stored_hw == (6, 9)
     assert not table.notes
-    assert find_csv_labels(tmp_path, list_files(tmp_path)) == "CSV labels: labels.csv"
+    assert find_csv_labels(tmp_path, list_files(tmp_path)) == Detected("CSV labels: labels.csv")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_roboflow_classes(shared_data: Path) -> None:
     assert table.split.tolist() == ["train", "train", "val"]
     assert table.media.tolist() == ["train/train_001.jpg", "train/train_002.jpg", "val/val_001.jpg"]
     line = find_csv_labels(root, list_files(root))
-    assert line == "CSV labels: train/_classes.csv (train), val/_classes.csv (val)"
+    assert line == Detected("CSV labels: train/_classes.csv (train), val/_classes.csv (val)")
 
 
 def test_what_is_left_out_is_listed(tmp_path: Path) -> None:

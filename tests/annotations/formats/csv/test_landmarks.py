@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.formats.csv.landmarks import find_csv_landmarks, read_csv_landmarks
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -92,7 +93,9 @@ def test_a_landmark_with_one_coordinate_is_noted(tmp_path: Path) -> None:
 def test_files_of_all_splits_must_have_the_same_landmarks(tmp_path: Path) -> None:
     read(tmp_path, f"{HEADER}a.png,1,2,30,25,\n", "train.csv")
     read(tmp_path, f"{HEADER}b.png,1,2,30,25,\n", "my_val.csv")
-    assert find_csv_landmarks(tmp_path, list_files(tmp_path)) == "CSV landmarks: train.csv (train), my_val.csv (val)"
+    assert find_csv_landmarks(tmp_path, list_files(tmp_path)) == Detected(
+        "CSV landmarks: train.csv (train), my_val.csv (val)"
+    )
     assert read_csv_landmarks(tmp_path).split.tolist() == ["train", "val"]
     read(tmp_path, "filename,tip_x,tip_y\nb.png,1,2\n", "my_val.csv")
     with pytest.raises(DataError, match=r"my_val.csv: landmarks tip, but train.csv has left_eye, right_eye"):

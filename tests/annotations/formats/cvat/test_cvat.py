@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.formats.cvat.read import find_cvat, read_cvat
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -163,7 +164,7 @@ def test_a_video_without_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "detected"), [("<annotations/>", False), ("<annotation/>", False), (xml(""), True)])
 def test_format_detection(tmp_path: Path, text: str, detected: bool) -> None:
     (tmp_path / "train.xml").write_text(f"<?xml version='1.0'?>\n{text}")
-    assert find_cvat(tmp_path, list_files(tmp_path)) == ("CVAT: train.xml (train)" if detected else None)
+    assert find_cvat(tmp_path, list_files(tmp_path)) == (Detected("CVAT: train.xml (train)") if detected else None)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.labelme.read import find_labelme, read_labelme
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
@@ -156,7 +157,8 @@ def test_other_json_files_are_noted(tmp_path: Path) -> None:
 
 def test_format_detection(tmp_path: Path) -> None:
     def detected() -> str | None:
-        return find_labelme(tmp_path, list_files(tmp_path))
+        detected = find_labelme(tmp_path, list_files(tmp_path))
+        return detected and detected.explanation
 
     assert detected() is None
     write_file(tmp_path, shape(), name="deep/er/a.json")
@@ -186,7 +188,7 @@ POINTS = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in RING)
 def test_xml_of_the_web_tool(tmp_path: Path, extra: str, boxes: Any, masks: list[bool], notes: int) -> None:
     Image.new("RGB", HW[::-1]).save(tmp_path / "a.png")
     (tmp_path / "a.xml").write_text(XML.format(points=POINTS, extra=extra))
-    assert find_labelme(tmp_path, list_files(tmp_path)) == "LabelMe (web tool): 1 XML files"
+    assert find_labelme(tmp_path, list_files(tmp_path)) == Detected("LabelMe (web tool): 1 XML files")
     table = read_labelme(tmp_path)
     assert table.boxes_xywh.tolist() == boxes
     assert table.segmentation.present().tolist() == masks
@@ -223,7 +225,7 @@ def test_pascal_voc_is_not_detected_as_labelme(tmp_path: Path) -> None:
 
 def test_real_export(shared_data: Path) -> None:
     folder = shared_data / "datumaro_assets" / "assets" / "labelme_dataset"
-    assert find_labelme(folder, list_files(folder)) == "LabelMe (web tool): 1 XML files"
+    assert find_labelme(folder, list_files(folder)) == Detected("LabelMe (web tool): 1 XML files")
     table = read_labelme(folder)
     assert table.media.tolist() == ["Images/subset1/img1.png"]
     assert [table.class_map.name_of(int(label)) for label in table.label] == [

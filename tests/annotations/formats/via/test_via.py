@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.via.read import find_via, read_via
 from detseg.annotations.listing import list_files
 from detseg.annotations.table import AnnotationTable
@@ -29,7 +30,7 @@ def read(folder: Path, regions: Any, project: bool = False) -> AnnotationTable:
     if project:
         value = {"_via_settings": {}, "_via_img_metadata": value, "_via_attributes": {}, "_via_image_id_list": []}
     (folder / "via.json").write_text(json.dumps(value))
-    assert find_via(folder, list_files(folder)) == "VIA: via.json"
+    assert find_via(folder, list_files(folder)) == Detected("VIA: via.json")
     return read_via(folder)
 
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.voc.read import find_voc, read_voc
 from detseg.annotations.formats.voc.write import write_voc
@@ -394,7 +395,7 @@ def test_contradictory_lists(tmp_path: Path, lists: dict[str, Any], message: str
 )  # fmt: skip
 def test_format_detection(tmp_path: Path, files: dict[str, Any], line: str | None) -> None:
     write_files(tmp_path, files)
-    assert find_voc(tmp_path, list_files(tmp_path)) == line
+    assert find_voc(tmp_path, list_files(tmp_path)) == (line and Detected(line))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.formats.yolo.read import find_yolo, read_yolo
 from detseg.annotations.formats.yolo.write import write_yolo
@@ -431,7 +432,7 @@ def test_an_image_rotated_by_exif_is_upright(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_format_detection(tmp_path: Path, files: dict[str, Any], line: str | None) -> None:
     write_files(tmp_path, files)
-    assert find_yolo(tmp_path, list_files(tmp_path)) == line
+    assert find_yolo(tmp_path, list_files(tmp_path)) == (line and Detected(line))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detseg.annotations.formats.shared.image_lookup import ImageLookup, ImageReference, look_up_images
+from detseg.annotations.image_lookup import ImageLookup, ImageReference, look_up_images
+from detseg.annotations.image_names import MOVED
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
@@ -23,7 +24,7 @@ TWO_SPLITS = ["train/images/a.png", "val/images/a.png"]
 
 
 @pytest.mark.parametrize(
-    ("files", "reference", "expected", "end_only"),
+    ("files", "reference", "expected", "moved"),
     [
         ([], ImageReference("a.png"), [], False),
         (["a.png"], ImageReference(""), [], False),
@@ -49,22 +50,20 @@ TWO_SPLITS = ["train/images/a.png", "val/images/a.png"]
         (["images/a.png", "x/a.png"], ImageReference("a.png"), ["images/a.png"], False),
     ],
 )
-def test_names(
-    tmp_path: Path, files: list[str], reference: ImageReference, expected: list[str], end_only: bool
-) -> None:
-    assert lookup_in(tmp_path, files).find(reference) == (expected, end_only)
+def test_names(tmp_path: Path, files: list[str], reference: ImageReference, expected: list[str], moved: bool) -> None:
+    assert lookup_in(tmp_path, files).find(reference) == (expected, MOVED if moved else "")
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_unicode_forms(tmp_path: Path, form: str) -> None:
     name = unicodedata.normalize(form, "é.png")
     other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", "é.png")
-    assert lookup_in(tmp_path, [name]).find(ImageReference(other)) == ([name], False)
+    assert lookup_in(tmp_path, [name]).find(ImageReference(other)) == ([name], "")
 
 
 def test_a_link_out_of_the_folder_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "a.png").touch()
     (tmp_path / "in" / "a.png").symlink_to(tmp_path / "a.png")
-    with pytest.raises(DataError, match="points outside this folder"):
+    with pytest.raises(DataError, match=r"links to other folders are not followed \(a\.png to .*pass --follow-links"):
         look_up_images([ImageReference("a.png")], tmp_path / "in", None, "set", RepairLog())

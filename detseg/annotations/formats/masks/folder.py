@@ -1,0 +1,50 @@
+"""Find the image and mask folders of a data folder, and read them as one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detseg.annotations.formats.format import Detected, Layout, ReadOptions, refused_images
+from detseg.annotations.formats.masks.layout import MaskFolders, find_mask_folders
+from detseg.annotations.formats.masks.read import read_mask_folders, read_masks
+from detseg.annotations.listing import MASK_FOLDERS
+from detseg.annotations.table import AnnotationTable
+from detseg.errors import DataError
+
+
+def find_masks(root: Path, files: list[str]) -> Detected | None:
+    """Pairs of folders (images, masks, split) as ``parts``."""
+    folders = find_mask_folders(files)
+    pairs = ", ".join(f"images in {pair.images or '.'}, masks in {pair.masks or '.'}" for pair in folders)
+    parts = tuple((pair.images, pair.masks, pair.split) for pair in folders)
+    return Detected(f"mask folder: {pairs}", parts) if folders else None
+
+
+def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:
+    """Read the pairs of folders; with another image folder, the masks in ``layout.root`` or in its subfolder with a
+    usual name."""
+    if options.images is None:
+        folders = [MaskFolders(*part) for part in layout.parts]
+        return read_mask_folders(
+            layout.root,
+            folders,
+            values=options.mask_values,
+            classes=options.classes,
+            bad_instances=options.bad_instances,
+            follow_links=options.follow_links,
+        )
+    if layout.parts:
+        raise DataError(refused_images(layout))
+    for folder in (Path(options.images), layout.root):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder")
+    by_name = {folder.name.lower(): folder for folder in layout.root.iterdir() if folder.is_dir()}
+    masks = next((by_name[name] for name in MASK_FOLDERS if name in by_name), layout.root)
+    return read_masks(
+        options.images,
+        masks,
+        values=options.mask_values,
+        classes=options.classes,
+        bad_instances=options.bad_instances,
+        follow_links=options.follow_links,
+    )
