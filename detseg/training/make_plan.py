@@ -98,7 +98,8 @@ def make_plan(
             decisions.choose(name, Default(value, "for the demo set"))
     task = decisions.choose("task", Default(*pick_task(decisions["task"], decisions["model"], table)))
     arch, source = _choose_model(decisions, task, cuda)
-    opened = StartingWeights.open(weights or source, arch)
+    # a resumed run has the model of its checkpoint; the file of its starting weights need not exist any more
+    opened = None if options.resume else StartingWeights.open(weights or source, arch)
     if task != "classify":
         _choose_detector(decisions, arch, opened, train, cuda)
     decisions.choose("augment", defaults.AUGMENT)
@@ -180,12 +181,13 @@ def _choose_model(decisions: Decisions, task: str, cuda: bool) -> tuple[str, str
 
 
 def _choose_detector(
-    decisions: Decisions, arch: str, weights: StartingWeights, train: AnnotationTable, cuda: bool
+    decisions: Decisions, arch: str, weights: StartingWeights | None, train: AnnotationTable, cuda: bool
 ) -> None:
     """Choose the options of detectors: input size, anchors, RoIs in the loss, detections per image."""
     if not cuda and architecture_of(arch).family != "ssdlite":
         decisions.choose("image_size", defaults.IMAGE_SIZE_ON_CPU)
-    _choose_anchors(decisions, arch, weights, train)
+    if weights is not None:
+        _choose_anchors(decisions, arch, weights, train)
     if not _is_one_stage(arch):
         decisions.choose("rois_per_image", defaults.ROIS_PER_IMAGE)
     crowded = int(train.instances_per_image().max(initial=0))

@@ -20,13 +20,18 @@ LIMITS = ("rois_per_image", "mask_rois_per_image", "detections_per_image")
 """Options of the plan that not every model has; None there means that this model does not use it."""
 
 
-def checked(plan: Plan, train: AnnotationTable, weights: StartingWeights) -> Plan:
+def checked(plan: Plan, train: AnnotationTable, weights: StartingWeights | None) -> Plan:
     """Return the plan, whose phases cache features where their parts are frozen.
+
+    Args:
+        train: the training split.
+        weights: the starting weights; None for a resumed run, whose model is in its checkpoint.
 
     Raises:
         DataError: options that the model does not have, or that do not work in one of the phases.
     """
-    _check_model(plan, train, weights)
+    if weights is not None:
+        _check_model(plan, train, weights)
     for phase in plan.phases:
         _check_phase(plan, phase, train)
     return replace(plan, phases=_with_caches(plan))

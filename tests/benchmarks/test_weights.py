@@ -18,7 +18,8 @@ from detseg.checkpoints import save_checkpoint
 from detseg.cli import main, parse
 from detseg.models import MODELS
 from detseg.models.create import create_model
-from detseg.options import TrainConfig, TransferConfig
+from detseg.options import TransferConfig
+from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.training import time_budget as budget
 
@@ -44,9 +45,9 @@ def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make an epoch take half of any budget, without measurements."""
 
-    def half(config: TrainConfig, *args: Any) -> budget.EpochSeconds:
-        assert config.minutes is not None
-        return budget.EpochSeconds(15 * config.minutes, 10 * config.minutes, 5 * config.minutes)
+    def half(plan: Plan, *args: Any) -> budget.EpochSeconds:
+        minutes = plan.training.minutes or 0.0
+        return budget.EpochSeconds(15 * minutes, 10 * minutes, 5 * minutes)
 
     monkeypatch.setattr(budget, "epoch_seconds", half)
 

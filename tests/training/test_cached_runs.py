@@ -121,7 +121,7 @@ def test_linear_probe_then_fine_tuning(
     [
         (("--freeze", "none", "--cache", "memory"), "--cache memory: only features of a frozen backbone can be cached"),
         (("--freeze", "backbone", "--cached-views", "-1"), "--cached-views -1: it must be at least 0"),
-        (("--cache-limit", "0"), "--cache-limit 0.0: it must be a number above 0"),
+        (("--cache-limit", "0"), "--cache-limit 0: it must be a number above 0"),
         ((*PROBE, "--linear-probe-epochs", "0"), "--linear-probe-epochs 0: it must be at least 1"),
         ((*PROBE, "--linear-probe-epochs", "3"), "--linear-probe-epochs 3 of 3 leaves none for fine-tuning"),
         (

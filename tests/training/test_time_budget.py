@@ -87,8 +87,8 @@ def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
     ("options", "expected"),
     [
         (("--minutes", "1", "--epochs", "2"), "--minutes 1 and --epochs 2"),
-        (("--minutes", "0"), "--minutes 0.0: it must be a number above 0"),
-        (("--minutes", "-1", "--epochs", "null"), "--minutes -1.0"),
+        (("--minutes", "0"), "--minutes 0: it must be a number above 0"),
+        (("--minutes", "-1", "--epochs", "null"), "--minutes -1"),
         (("--minutes", ".inf", "--epochs", "null"), "--minutes inf"),
     ],
 )
