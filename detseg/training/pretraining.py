@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 
 from detseg.datasets.rendered_scenes import RenderedScenes
-from detseg.models import Model, architecture_of, build_model, describe, load_weights
+from detseg.models import Model, build_model, describe, load_weights
+from detseg.models.build import architecture_of
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
 from detseg.options.plan import Plan

@@ -69,7 +69,7 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     assert [run["weights"] for run in runs] == ["none", str(started), str(started)]
     assert [run["freeze"] for run in runs] == ["none", "backbone", "none"]
     assert [run.get("norm_eval") for run in runs] == [
-        None,
+        False,
         True,
         True,
     ]  # from random weights, norm statistics are trained
