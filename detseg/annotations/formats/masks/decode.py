@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from detseg.annotations.formats.masks.layout import MASK_SUFFIXES
 from detseg.annotations.formats.masks.names import ValueNames
-from detseg.annotations.formats.masks.values import IGNORE, Labels
+from detseg.annotations.formats.masks.values import IGNORE
+from detseg.annotations.formats.shared.value_counts import Labels
 from detseg.errors import DataError
 from detseg.images import ImageHeader, decode_image, decode_label_colours, decode_label_png
 from detseg.orientation import orient_image, upright_hw

@@ -10,7 +10,8 @@ import numpy as np
 
 from detseg.annotations.formats.masks.decode import MaskDecoder, is_lossy
 from detseg.annotations.formats.masks.names import ValueNames, is_unused
-from detseg.annotations.formats.masks.value_counts import (
+from detseg.annotations.formats.masks.values import IGNORE, VALUES, count_regions, guess_values
+from detseg.annotations.formats.shared.value_counts import (
     MIN_TOP,
     ValueCounts,
     add_counts,
@@ -20,7 +21,6 @@ from detseg.annotations.formats.masks.value_counts import (
     threshold_of,
     without_rims,
 )
-from detseg.annotations.formats.masks.values import IGNORE, VALUES, count_regions, guess_values
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from detseg.annotations.formats.masks.value_counts import ValueCounts
 from detseg.annotations.formats.masks.values import IGNORE
 from detseg.annotations.formats.shared.labelmap import parse_colour, parse_labelmap
 from detseg.annotations.formats.shared.text_file import read_text
+from detseg.annotations.formats.shared.value_counts import ValueCounts
 from detseg.errors import DataError
 
 NAME_FILES = ("labelmap.txt", "class_names.txt", "codes.txt", "classes.txt")

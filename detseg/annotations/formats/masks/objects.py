@@ -12,14 +12,16 @@ import numpy.typing as npt
 from detseg.annotations.formats.masks.decode import MaskDecoder
 from detseg.annotations.formats.masks.meaning import THREADS, Meaning
 from detseg.annotations.formats.masks.segmentation import objects_with_classes
-from detseg.annotations.formats.masks.value_counts import (
+from detseg.annotations.formats.masks.values import MIN_REGION, instances_by_value, regions_by_class
+from detseg.annotations.formats.shared.foreground import foreground
+from detseg.annotations.formats.shared.value_counts import (
+    Labels,
     clear_values,
     count_values,
     has_rims,
     nearest_clear,
     threshold_of,
 )
-from detseg.annotations.formats.masks.values import MIN_REGION, Labels, instances_by_value, regions_by_class
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import ImageHeader
@@ -116,29 +118,21 @@ def _without_rims(labels: Labels, mask: str, meaning: Meaning, notes: RepairLog)
         return np.where(_foreground(labels, mask, meaning, notes), top, 0).astype(labels.dtype)
     counts = count_values(labels) if meaning.clear else None
     if counts is not None and has_rims(counts):
-        labels, changed = nearest_clear(labels, sorted({*meaning.clear, *clear_values(counts)}))
+        own = clear_values(counts)
+        # One file rarely has all classes of the sample; but an object of another image is here at most a rim.
+        kept = own if own and meaning.values == "instance" else sorted({*meaning.clear, *own})
+        labels, changed = nearest_clear(labels, kept)
         if changed:
             notes.add("rim between two values of a mask given to the nearest value", f"{mask}: {changed} pixels")
     return labels
 
 
 def _foreground(labels: Labels, mask: str, meaning: Meaning, notes: RepairLog) -> npt.NDArray[np.bool_]:
-    """The pixels of objects, [H, W]: from the threshold up, else all that are not 0."""
-    counts = count_values(labels)
-    values = sorted(counts.present - {0}) if counts is not None else []
-    if counts is None or not values:
-        return labels != 0
-    own_threshold = threshold_of(counts)
-    threshold = own_threshold if meaning.threshold is None else meaning.threshold
-    clear = clear_values(counts)
-    if not meaning.stated and own_threshold is None and len(clear) > 1:
+    """The pixels of objects, [H, W]; a mask that contradicts the sample is noted."""
+    counts = None if meaning.stated else count_values(labels)
+    if counts is not None and len(clear := clear_values(counts)) > 1 and threshold_of(counts) is None:
         notes.add(f"mask of several clear values read as {meaning.values}", f"{mask}: {clear[:5]}")
-    if threshold is None:
-        return labels != 0
-    grey = int(counts.pixels[1 : values[-1]].sum())
-    if grey:
-        notes.add(f"grey values of a mask divided at {threshold} into background and object", f"{mask}: {grey} pixels")
-    return labels >= threshold
+    return foreground(labels, mask, notes, meaning.threshold)
 
 
 def _pieces(foreground: npt.NDArray[np.bool_], mask: str, meaning: Meaning, notes: RepairLog) -> list[RLE]:

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detseg.annotations.formats.masks.layout import MaskFolders
-from detseg.annotations.formats.masks.values import IGNORE, Labels, instances_by_value, unique_with_index
+from detseg.annotations.formats.masks.values import IGNORE, instances_by_value, unique_with_index
 from detseg.annotations.formats.shared.text_file import read_text
+from detseg.annotations.formats.shared.value_counts import Labels
 from detseg.annotations.listing import is_image, split_of
 from detseg.errors import DataError
 from detseg.structures import RLE

@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.formats.masks.values import Labels
-
+Labels = npt.NDArray[np.integer]
 Counts = npt.NDArray[np.int64]
 
 MIN_TOP = 64
@@ -43,9 +42,9 @@ class ValueCounts:
 
 
 def count_values(labels: Labels) -> ValueCounts | None:
-    """Counts of an [H, W] image of values from 0 up; None if they exceed 16 bits, and so are numbers of objects."""
+    """Counts of an [H, W] image; None if its values are not in 0..65535: grey levels are, numbers need not be."""
     highest = int(labels.max())
-    if highest >= _MAX_COUNTED:
+    if highest >= _MAX_COUNTED or labels.min() < 0:
         return None
     lower, higher = _lowest_and_highest(labels)
     selected = (labels.ravel(), labels[lower == higher], labels[(lower < labels) & (labels < higher)])
