@@ -127,7 +127,7 @@ def _images(
     of_objects = objects_folder(files, pair) if values in (None, "instance") else ""
     object_mask_of = {key_of(file): f"{of_objects}/{file}" for file in files_below(files, of_objects) if of_objects}
     lists = segmentation_lists(root, files) if is_segmentation(pair) else {}
-    found = []
+    images_with_masks: list[MaskedImage] = []
     for image in sorted([*matches.masks, *matches.without_mask]):
         masks_of_image = matches.masks.get(image, [])
         object_mask = object_mask_of.get(key_of(masks_of_image[0].file), "") if masks_of_image else ""
@@ -135,7 +135,7 @@ def _images(
             notes.add("image without a mask left out", PurePosixPath(pair.images, image).as_posix())
             continue
         folder_split = split_of(image.split("/")[0]) if "/" in image else ""
-        found.append(
+        images_with_masks.append(
             MaskedImage(
                 PurePosixPath(pair.images, image).as_posix(),
                 pair.split or lists.get(key_of(image), "") or folder_split,
@@ -144,7 +144,7 @@ def _images(
                 object_mask,
             )
         )
-    return found
+    return images_with_masks
 
 
 def _meaning(

@@ -33,11 +33,11 @@ def is_segmentation(pair: MaskFolders) -> bool:
 def objects_folder(files: Sequence[str], pair: MaskFolders) -> str:
     """The folder with the masks of objects beside that of classes; "" if there is none."""
     parent, _, name = pair.masks.rpartition("/")
-    wanted = _OBJECTS_OF.get(name.lower(), "")
+    objects_name = _OBJECTS_OF.get(name.lower(), "")
     prefix = f"{parent}/" if parent else ""
-    for file in files if wanted else ():
+    for file in files if objects_name else ():
         folder = file.removeprefix(prefix).partition("/")[0]
-        if file.startswith(prefix) and folder.lower() == wanted:
+        if file.startswith(prefix) and folder.lower() == objects_name:
             return prefix + folder
     return ""
 
@@ -72,6 +72,6 @@ def objects_with_classes(objects: Labels, classes: Labels, ignored: frozenset[in
     length = int(classes.max()) + 1
     pixels = np.bincount(index * length + classes.ravel(), minlength=len(numbers) * length)
     values = dict(zip(numbers.tolist(), pixels.reshape(len(numbers), length).argmax(axis=1).tolist(), strict=True))
-    found = [(number, values[number], rle) for number, rle in instances_by_value(objects, border=False)]
-    kept = [(number, 0 if value in ignored else value, rle) for number, value, rle in found]
+    objects_found = [(number, values[number], rle) for number, rle in instances_by_value(objects, border=False)]
+    kept = [(number, 0 if value in ignored else value, rle) for number, value, rle in objects_found]
     return [item for item in kept if item[1] or item[0] != IGNORE]

@@ -89,7 +89,7 @@ def test_convert_and_images_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "set/JPEGImages").rename(tmp_path / "images")
     options = ["--to", "coco", "--images", str(tmp_path / "images"), "--format", "masks"]
     assert main(["convert", str(tmp_path / "set"), str(tmp_path / "coco"), *options]) == 0
-    table = read(tmp_path / "coco", images=tmp_path / "images")
+    table = read(tmp_path / "coco", images=tmp_path)
     assert (table.class_map.names, table.instances_per_image().sum()) == (("bolt", "nut"), 4)
 
 
