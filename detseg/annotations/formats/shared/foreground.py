@@ -24,7 +24,7 @@ def foreground(labels: Labels, where: str, notes: RepairLog, threshold: int | No
     threshold = threshold_of(counts) if threshold is None else threshold
     if threshold is None:
         return labels != 0
-    grey = int(counts.pixels[1 : max(counts.present)].sum())
+    grey = int(counts.pixels[1:-1].sum())
     if grey:
         notes.add(f"grey values of a mask divided at {threshold} into background and object", f"{where}: {grey} pixels")
     return labels >= threshold

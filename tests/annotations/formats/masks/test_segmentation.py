@@ -68,8 +68,7 @@ def export(root: Path, kind: str, labelmap: str | None = LABELMAP) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["grey", "palette", "rgb"])
-@pytest.mark.parametrize("labelmap", [LABELMAP, None])
-@pytest.mark.parametrize("values", [None, "instance"])
+@pytest.mark.parametrize(("labelmap", "values"), [(LABELMAP, None), (None, None), (LABELMAP, "instance")])
 def test_objects_beside_classes(kind: str, labelmap: str | None, values: str | None, tmp_path: Path) -> None:
     table = read(export(tmp_path, kind, labelmap), mask_values=values)
     assert "masks in SegmentationClass and SegmentationObject" in table.source
