@@ -211,6 +211,21 @@ def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.intege
     )
 
 
+def decode_label_colours(source: Source, *, name: str = "") -> npt.NDArray[np.uint8]:
+    """Decode a label image (mask PNG) to its stored colours: a palette is applied, grey is repeated, alpha is dropped.
+
+    Arguments and errors are those of :func:`decode_label_png`.
+
+    Returns:
+        uint8 [H, W, 3] RGB.
+    """
+    data, name = _read(source, name)
+    image = _open(io.BytesIO(data), name)
+    if image.format not in _LABEL_FORMATS:
+        raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
+    return _decode_pillow(image, name)
+
+
 def _read(source: Source, name: str) -> tuple[bytes, str]:
     if isinstance(source, bytes):
         return source, name or "image"

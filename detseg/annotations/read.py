@@ -38,7 +38,8 @@ def read(
         val_annotations: file or folder of the validation split; ``data`` is then the training split.
         format: name of one of ``all_formats.FORMATS``; None detects it ("masks" if ``mask_values`` is set).
         images: image folder if it is not in ``data``; required for images outside ``data``.
-        mask_values: "instance", "class" or "binary", see ``read_mask_folders``; None detects it, with a note.
+        mask_values: "instance", "class", "binary" or "regions", see ``read_mask_folders``; None detects it, with a
+            note.
         one_based: Pascal VOC coordinates count pixels from 1.
         classes: read only these classes, in this order; also the names of mask values.
         bad_instances: "drop" drops instances that cannot be used and logs them, "error" raises.

@@ -25,9 +25,10 @@ class DataConfig:
     one_based: bool = option(
         False, "Pascal VOC pixels are counted from 1", "most tools write VOC files that count from 0"
     )
-    mask_values: Literal["instance", "class", "binary"] | None = option(
+    mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "meaning of the values of mask PNGs: instance ids, class ids (255 = ignore), or binary (one object per file)",
+        "meaning of the values of mask PNGs: instance ids, class ids (255 = ignore), binary (one object per file), or "
+        "regions (each connected region is an object)",
         "inferred from the files and printed",
     )
     classes: str | list[str] | None = option(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from detseg import read
-from detseg.annotations.layout import FORMATS
+from detseg.annotations.formats.all_formats import FORMATS
 from detseg.cli import main
 from detseg.errors import DataError
 from detseg.options import EvaluateConfig
@@ -98,7 +98,7 @@ def test_images_only(images: Path) -> None:
     (images / "README.md").write_text("words", encoding="utf-8")
     text = message(images)
     assert "it contains 3 images and no annotations in the formats" in text
-    assert all(name in text for name in FORMATS)
+    assert all(format.name in text for format in FORMATS)
     assert "label the images with a tool such as CVAT" in text
     assert f"--images '{images}'" in text
     assert text.endswith(f"detseg predict RUN '{images}'")

@@ -15,6 +15,7 @@ import numpy as np
 from detseg.annotations.builder import MAX_SIDE
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_xml
+from detseg.annotations.formats.shared.foreground import foreground
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
@@ -226,7 +227,7 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
         elif kind == "mask":
             if len(shapes) > 1:
                 raise DataError(f"{shape_where}: a mask in a group of several shapes; remove its group_id")
-            instance.mask = _mask(shape, size_hw, shape_where)
+            instance.mask = _mask(shape, size_hw, shape_where, notes)
         else:
             instance.rings.append(shape.points)
     if corners:
@@ -240,7 +241,7 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
     return instance
 
 
-def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str) -> Any:
+def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str, notes: RepairLog) -> Any:
     """The RLE of a mask shape, whose pixels extend from the first point to the second, inclusive."""
     if shape.mask is None or size_hw is None:
         missing = "imageHeight and imageWidth" if shape.mask is not None else "pixels"
@@ -249,7 +250,7 @@ def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str) -> Any:
         content = base64.b64decode(shape.mask, validate=True)
     except (binascii.Error, ValueError):
         raise DataError(f"{where}: the mask is not base64; save the file again with LabelMe") from None
-    crop = decode_label_png(content, name=f"{where}, mask") != 0
+    crop = foreground(decode_label_png(content, name=f"{where}, mask"), where, notes)
     left, top = (round(value) for value in shape.points[0])
     if left < 0 or top < 0 or top + crop.shape[0] > size_hw[0] or left + crop.shape[1] > size_hw[1]:
         raise DataError(

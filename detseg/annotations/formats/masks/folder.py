@@ -7,6 +7,7 @@ from pathlib import Path
 from detseg.annotations.formats.format import Detected, Layout, ReadOptions, refused_images
 from detseg.annotations.formats.masks.layout import MaskFolders, find_mask_folders
 from detseg.annotations.formats.masks.read import read_mask_folders, read_masks
+from detseg.annotations.formats.masks.segmentation import objects_folder
 from detseg.annotations.listing import MASK_FOLDERS
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -15,9 +16,14 @@ from detseg.errors import DataError
 def find_masks(root: Path, files: list[str]) -> Detected | None:
     """Pairs of folders (images, masks, split) as ``parts``."""
     folders = find_mask_folders(files)
-    pairs = ", ".join(f"images in {pair.images or '.'}, masks in {pair.masks or '.'}" for pair in folders)
+    pairs = ", ".join(_described(pair, objects_folder(files, pair)) for pair in folders)
     parts = tuple((pair.images, pair.masks, pair.split) for pair in folders)
     return Detected(f"mask folder: {pairs}", parts) if folders else None
+
+
+def _described(pair: MaskFolders, objects: str) -> str:
+    beside = f" and {objects}" if objects else ""
+    return f"images in {pair.images or '.'}, masks in {pair.masks or '.'}{beside}"
 
 
 def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:

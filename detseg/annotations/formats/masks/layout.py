@@ -11,7 +11,7 @@ from detseg.annotations.image_names import folded
 from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, key_of, split_of, subfolders
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm")
-"""Lossless formats, which preserve label values; JPEG does not."""
+"""Lossless formats, which preserve label values; JPEG does not, and is used only if no mask has one of these."""
 
 ENDINGS = ("mask", "masks", "label", "labels", "instances", "instance", "seg", "segmentation", "gt")
 """Endings that may follow the image name in the name of its only mask: ``img_7_mask.png``."""
@@ -46,8 +46,12 @@ class MaskFile:
 
 @dataclass
 class Matches:
-    """Masks by image, unmatched files, and masks matched under another spelling; all paths relative to the image or
-    mask folder."""
+    """Masks by image, and unmatched files; all paths relative to the image or mask folder.
+
+    Attributes:
+        respelled: masks matched under another spelling.
+        common_suffix: what the names of all masks end with, which therefore is no class.
+    """
 
     masks: dict[str, list[MaskFile]] = field(default_factory=dict)
     without_mask: list[str] = field(default_factory=list)
@@ -55,6 +59,7 @@ class Matches:
     same_name: list[str] = field(default_factory=list)
     lossy: list[str] = field(default_factory=list)
     respelled: list[str] = field(default_factory=list)
+    common_suffix: str = ""
 
 
 def find_mask_folders(files: Sequence[str], masks_name: str | None = None) -> list[MaskFolders]:
@@ -85,12 +90,13 @@ def files_below(files: Sequence[str], folder: str, excluded: str = "") -> list[s
     return [file.removeprefix(prefix) for file in inside]
 
 
-def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = False) -> Matches:
+def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = False, use_lossy: bool = True) -> Matches:
     """Find the masks of each image by name: the same, with an ending (``_mask``), or with a class and a number.
 
     Args:
         images, masks: file names relative to their folders; other files are ignored.
         same_folder: both lists are the same; images are the files that are not a mask of another file.
+        use_lossy: match JPEG masks if no lossless mask matches.
     """
     result = Matches()
     image_of: dict[str, str] = {}
@@ -98,21 +104,40 @@ def match(images: Sequence[str], masks: Sequence[str], *, same_folder: bool = Fa
         if key_of(image) in image_of and not same_folder:
             result.same_name.append(image)
         image_of.setdefault(key_of(image), image)
+    lossless = [mask for mask in masks if mask.lower().endswith(MASK_SUFFIXES)]
+    lossy = [mask for mask in masks if is_image(mask) and not mask.lower().endswith(MASK_SUFFIXES)]
+    _add_matches(result, lossless, image_of, same_folder)
+    if not result.masks and use_lossy:
+        _add_matches(result, lossy, image_of, same_folder)
+    elif not same_folder:
+        result.lossy = lossy
+    if not same_folder:
+        _match_respelled(result, image_of)
+    _drop_common_suffix(result)
+    used = {mask.file for masks_of_image in result.masks.values() for mask in masks_of_image} if same_folder else set()
+    result.without_mask = [image for image in image_of.values() if image not in result.masks and image not in used]
+    return result
+
+
+def _add_matches(result: Matches, masks: Sequence[str], image_of: dict[str, str], same_folder: bool) -> None:
     for mask in masks:
-        if not mask.lower().endswith(MASK_SUFFIXES):
-            if is_image(mask) and not same_folder:
-                result.lossy.append(mask)
-            continue
         key, mask_file = _match_mask(key_of(mask), mask, image_of, allow_same_name=not same_folder)
         if mask_file is not None:
             result.masks.setdefault(image_of[key], []).append(mask_file)
         elif not same_folder:
             result.without_image.append(mask)
-    if not same_folder:
-        _match_respelled(result, image_of)
-    used = {mask.file for masks_of_image in result.masks.values() for mask in masks_of_image} if same_folder else set()
-    result.without_mask = [image for image in image_of.values() if image not in result.masks and image not in used]
-    return result
+
+
+def _drop_common_suffix(result: Matches) -> None:
+    """A suffix that all masks have, one mask per image (``X_P.png`` in CamVid), is no class."""
+    masks = [mask for masks_of_image in result.masks.values() for mask in masks_of_image]
+    suffixes = {mask.class_name for mask in masks}
+    if len(suffixes) != 1 or "" in suffixes or not 1 < len(masks) == len(result.masks):
+        return
+    (suffix,) = suffixes
+    if all(key_of(mask.file).endswith(suffix) for mask in masks):  # no number after it
+        result.common_suffix = suffix
+        result.masks = {image: [MaskFile(mask.file)] for image, (mask,) in result.masks.items()}
 
 
 def _match_respelled(result: Matches, image_of: dict[str, str]) -> None:
@@ -164,7 +189,8 @@ def _find_pair(files: list[str], masks_name: str | None) -> tuple[str, str] | No
         candidates = [*usual, *([""] if any(map(is_image, folders.get("", []))) else []), *others]
         for images in candidates:
             inside = folders.get(images, [])
-            if match(inside, folders[masks]).masks:
+            # JPEGs of the same names in two folders of other names may just as well be two classes of images.
+            if match(inside, folders[masks], use_lossy=images == "" or images in usual).masks:
                 return images, masks
     top_files = folders.get("", [])
     if not masks_name and match(top_files, top_files, same_folder=True).masks:

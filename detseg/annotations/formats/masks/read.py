@@ -4,63 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.formats.masks.classes import classes_of_names, classes_of_values
+from detseg.annotations.formats.masks.decode import MaskDecoder
 from detseg.annotations.formats.masks.layout import MaskFolders, files_below, match
-from detseg.annotations.formats.masks.values import (
-    IGNORE,
-    MIN_REGION,
-    VALUES,
-    Labels,
-    guess_values,
-    instances_by_value,
-    regions_by_class,
-)
+from detseg.annotations.formats.masks.meaning import Meaning, decide, sample_masks
+from detseg.annotations.formats.masks.names import ValueNames, read_value_names
+from detseg.annotations.formats.masks.objects import MaskedImage, MaskObject, read_objects
+from detseg.annotations.formats.masks.segmentation import is_segmentation, objects_folder, segmentation_lists
+from detseg.annotations.formats.masks.values import IGNORE
 from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
-from detseg.annotations.listing import is_image, list_files, split_of
+from detseg.annotations.listing import is_image, key_of, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.images import ImageHeader, decode_label_png
-from detseg.orientation import orient_image, upright_hw
-from detseg.runtime.reporter import progress
-from detseg.structures import RLE
-
-THREADS = 4
-"""Threads that decode label images; the decoders release the GIL."""
-
-SAMPLED_MASKS = 32
-"""Number of masks read to guess the meaning of their values."""
-
-ONE_CLASS = "object"
-"""The class of all objects if neither file names nor ``classes`` specify one."""
-
-
-@dataclass(frozen=True)
-class _Image:
-    """An image and its masks, as (file, class in the file name); all paths relative to the data folder."""
-
-    file: str
-    split: str
-    masks: list[tuple[str, str]]
-    one_of_many: bool
-
-
-@dataclass(frozen=True)
-class _Object:
-    """One object of a mask. With class values, ``value`` is the class; otherwise ``class_name`` is ("" for none)."""
-
-    rle: RLE
-    where: str
-    value: int = 0
-    class_name: str = ""
 
 
 def read_masks(
@@ -100,42 +61,38 @@ def read_mask_folders(
         folders: image and mask folders, below ``root``.
         values: the meaning of pixel values. "instance": each value except 0 is one object, all of one class. "class":
             value v is class v, 0 is background and 255 ignored; each connected region is an object. "binary": one
-            object per file, all pixels that are not 0; an image has any number of files. None guesses from up to 32
-            masks, with a note.
-        classes: for "class", names of the values 1, 2, ...; otherwise the only class, or, if file names contain
-            classes (``img_7_square_2.png``), the selected classes, in this order.
+            object per file, all pixels that are not 0; an image has any number of files. "regions": as binary, but
+            each connected region is an object. None decides from the pixels of each value in up to 32 masks, with a
+            note. If masks of objects are beside those of classes (SegmentationObject and SegmentationClass), None and
+            "instance" read both.
+        classes: for "class", names of the values 1, 2, ..., or some of the names in a file beside the masks; otherwise
+            the only class, or, if file names contain classes (``img_7_square_2.png``), the selected classes, in this
+            order.
         bad_instances: "drop" or "error", see ``TableBuilder``.
         follow_links: follow links that point outside ``root``.
 
     Raises:
-        DataError: images without mask (with "binary" they are negatives), a mask and its image with different sizes, a
+        DataError: images without mask (with "binary" and "regions" they are negatives, in SegmentationClass they are
+            left out), a mask and its image with different sizes, a
             value without a name, files that cannot be read, or links that point outside ``root``.
         OSError: a folder or file cannot be opened.
     """
     root = Path(root)
     notes = RepairLog()
-    images = [image for pair in folders for image in _images(root, pair, follow_links, notes)]
+    read = tuple(f"{folder}/" if folder else "" for pair in folders for folder in (pair.images, pair.masks))
+    files = list_files(root, follow_links, lambda file: is_image(file) and file.startswith(read))
+    images = [image for pair in folders for image in _images(root, files, pair, values, notes)]
     if not any(image.masks for image in images):
         raise DataError(
             f"{root}: no mask matches an image by name; the mask of img_7.jpg is called img_7.png or img_7_mask.png"
         )
-    if values is None:
-        values, reason = _guess_values(root, images)
-        others = " or ".join(other for other in VALUES if other != values)
-        notes.add(f"mask values interpreted as {values}", f"{reason}; if that is wrong, pass --mask-values {others}")
-    elif values not in VALUES:
-        raise DataError(f"unknown mask values {values!r}; choose {', '.join(VALUES)}")
-    _check_complete(root, images, values, notes)
+    names = read_value_names(root, [pair.masks for pair in folders])
+    decoder = MaskDecoder(root, names)
+    meaning = _meaning(decoder, images, values, names, classes, notes)
+    _check_complete(root, images, meaning.values, notes)
     headers = read_headers(root, [image.file for image in images], root.name)
-    objects, stored_frame = _read_objects(root, images, headers, values, notes)
-    all_objects = [item for objects_of_image in objects for item in objects_of_image]
-    if values == "class" and not all_objects:
-        _check_ignored(root, images)
-    if values == "class":
-        class_map = _classes_of_values(root, all_objects, classes)
-    else:
-        class_map = _classes_of_names(root, {item.class_name for item in all_objects}, classes)
-    labels = class_map.labels_by_category_id()
+    objects, stored_frame = read_objects(decoder, images, headers, meaning, notes)
+    class_map, label_of = _classes(root, decoder, images, objects, meaning, names, classes)
     builder = TableBuilder(class_map, root, source=str(root), bad_instances=bad_instances)
     builder.notes.merge(notes)
     for image, header, stored, objects_of_image in zip(images, headers, stored_frame, objects, strict=True):
@@ -143,21 +100,19 @@ def read_mask_folders(
             image.file, header.size_hw, orientation=header.orientation, stored_frame=stored, split=image.split
         )
         for item in objects_of_image:
-            name = item.class_name or class_map.names[0]
-            if values == "class":
-                builder.add_instance(None, labels[item.value], segmentation=item.rle, where=item.where)
-            elif name in class_map.names:
-                builder.add_instance(None, class_map.label_of(name), segmentation=item.rle, where=item.where)
-            else:
+            label = label_of.get(item.key)
+            if label is None:
                 builder.notes.add("object of an unselected class left out", item.where)
+            else:
+                builder.add_instance(None, label, segmentation=item.rle, where=item.where)
     return builder.build()
 
 
-def _images(root: Path, pair: MaskFolders, follow_links: bool, notes: RepairLog) -> list[_Image]:
+def _images(
+    root: Path, files: Sequence[str], pair: MaskFolders, values: str | None, notes: RepairLog
+) -> list[MaskedImage]:
     """All images of one pair of folders with the masks that match them by name."""
     same = pair.images == pair.masks
-    read = [f"{folder}/" if folder else "" for folder in (pair.images, pair.masks)]
-    files = list_files(root, follow_links, lambda file: is_image(file) and file.startswith(tuple(read)))
     images = files_below(files, pair.images, "" if same else pair.masks)
     masks = files_below(files, pair.masks, "" if same else pair.images)
     matches = match(images, masks, same_folder=same)
@@ -168,38 +123,69 @@ def _images(root: Path, pair: MaskFolders, follow_links: bool, notes: RepairLog)
         )
     for mask in matches.respelled:
         notes.add("mask of an image whose name has other upper and lower case or blanks", mask)
+    for mask in matches.respelled:
+        notes.add("mask of an image whose name has other upper and lower case or blanks", mask)
     for mask in matches.lossy:
         notes.add("mask that is not PNG, TIFF or BMP left out", PurePosixPath(pair.masks, mask).as_posix())
     for mask in matches.without_image:
         notes.add("mask without image left out", PurePosixPath(pair.masks, mask).as_posix())
-    return [
-        _Image(
-            PurePosixPath(pair.images, image).as_posix(),
-            pair.split or (split_of(image.split("/")[0]) if "/" in image else ""),
-            [
-                (PurePosixPath(pair.masks, mask.file).as_posix(), mask.class_name)
-                for mask in matches.masks.get(image, ())
-            ],
-            any(mask.one_of_many for mask in matches.masks.get(image, [])),
+    if matches.common_suffix:
+        suffix = matches.common_suffix
+        notes.add(
+            "ending of all mask names not used as a class", f"{suffix}; if it is the class, pass --classes {suffix}"
         )
-        for image in sorted([*matches.masks, *matches.without_mask])
-    ]
+    of_objects = objects_folder(files, pair) if values in (None, "instance") else ""
+    object_mask_of = {key_of(file): f"{of_objects}/{file}" for file in files_below(files, of_objects) if of_objects}
+    lists = segmentation_lists(root, files) if is_segmentation(pair) else {}
+    images_with_masks: list[MaskedImage] = []
+    for image in sorted([*matches.masks, *matches.without_mask]):
+        masks_of_image = matches.masks.get(image, [])
+        object_mask = object_mask_of.get(key_of(masks_of_image[0].file), "") if masks_of_image else ""
+        if is_segmentation(pair) and (not masks_of_image or (of_objects and not object_mask)):
+            notes.add("image without a mask left out", PurePosixPath(pair.images, image).as_posix())
+            continue
+        folder_split = split_of(image.split("/")[0]) if "/" in image else ""
+        images_with_masks.append(
+            MaskedImage(
+                PurePosixPath(pair.images, image).as_posix(),
+                pair.split or lists.get(key_of(image), "") or folder_split,
+                [(PurePosixPath(pair.masks, mask.file).as_posix(), mask.class_name) for mask in masks_of_image],
+                any(mask.one_of_many for mask in masks_of_image),
+                object_mask,
+            )
+        )
+    return images_with_masks
 
 
-def _guess_values(root: Path, images: Sequence[_Image]) -> tuple[str, str]:
-    """("instance" | "class" | "binary", reason)."""
+def _meaning(
+    decoder: MaskDecoder,
+    images: Sequence[MaskedImage],
+    values: str | None,
+    names: ValueNames | None,
+    classes: Sequence[str] | None,
+    notes: RepairLog,
+) -> Meaning:
+    """What the values mean; see :func:`decide`."""
     masks = [mask for image in images for mask, _ in image.masks]
-    if any(len(image.masks) > 1 or image.one_of_many for image in images):
-        return "binary", "one image has several mask files"
-    sampled = masks[:: -(-len(masks) // SAMPLED_MASKS)]
-    return guess_values([frozenset(np.unique(decode_label_png(root / mask)).tolist()) for mask in sampled])
+    several = any(len(image.masks) > 1 or image.one_of_many for image in images)
+    if names is not None and classes is not None and not set(classes) <= set(names.names):
+        names = None  # the user names the values 1, 2, ...
+    if not any(image.objects for image in images):
+        return decide(sample_masks(decoder, masks), values, several, names, masks, notes)
+    meaning = decide(sample_masks(decoder, masks), "class", several, names, masks, notes)
+    count = sum(bool(image.objects) for image in images)
+    notes.add(
+        "objects read from SegmentationObject, their classes from SegmentationClass",
+        f"{count} masks; to read each connected region of a class as an object, pass --mask-values class",
+    )
+    return meaning
 
 
-def _check_complete(root: Path, images: Sequence[_Image], values: str, notes: RepairLog) -> None:
-    """DataError unless every image has exactly one mask, or with "binary" any number of masks."""
+def _check_complete(root: Path, images: Sequence[MaskedImage], values: str, notes: RepairLog) -> None:
+    """DataError unless every image has exactly one mask, or with "binary" and "regions" any number of masks."""
     without = [image.file for image in images if not image.masks]
     several = [image.file for image in images if len(image.masks) > 1]
-    if values == "binary":
+    if values in ("binary", "regions"):
         for file in without:
             notes.add("image without mask file used as an image without objects", file)
     elif without:
@@ -214,93 +200,35 @@ def _check_complete(root: Path, images: Sequence[_Image], values: str, notes: Re
         )
 
 
-def _check_ignored(root: Path, images: Sequence[_Image]) -> None:
+def _classes(
+    root: Path,
+    decoder: MaskDecoder,
+    images: Sequence[MaskedImage],
+    objects: Sequence[Sequence[MaskObject]],
+    meaning: Meaning,
+    names: ValueNames | None,
+    classes: Sequence[str] | None,
+) -> tuple[ClassMap, dict[int | str, int]]:
+    """The class map, and the label of each key of an object; keys of unselected classes are missing."""
+    where: dict[int | str, str] = {}
+    for item in (item for objects_of_image in objects for item in objects_of_image):
+        where.setdefault(item.key, item.where)
+    if meaning.values == "class":
+        if not where:
+            _check_ignored(root, decoder, images)
+        used = {key: place for key, place in where.items() if isinstance(key, int)}
+        class_map, label_of_value = classes_of_values(root, used, classes, meaning.names)
+        return class_map, dict(label_of_value.items())
+    class_map = classes_of_names(root, {str(key) for key in where}, classes, names.classes if names is not None else ())
+    return class_map, {"": 1, **{name: label for label, name in enumerate(class_map.names, start=1)}}
+
+
+def _check_ignored(root: Path, decoder: MaskDecoder, images: Sequence[MaskedImage]) -> None:
     """DataError if masks without objects contain the ignored value: these are black-and-white masks, not classes."""
     for mask in (mask for image in images for mask, _ in image.masks):
-        if (decode_label_png(root / mask) == IGNORE).any():
+        if (decoder.decode(mask) == IGNORE).any():
             raise DataError(
                 f"{root}: no mask contains an object, only {IGNORE} ({mask}), which is ignored if values are classes; "
-                "write 1 instead, or pass --mask-values binary (each file is one object)"
+                "write 1 instead, or pass --mask-values binary (each file is one object) or regions (each connected "
+                "region is one object)"
             )
-
-
-def _read_objects(
-    root: Path, images: Sequence[_Image], headers: Sequence[ImageHeader], values: str, notes: RepairLog
-) -> tuple[list[list[_Object]], list[bool]]:
-    """The objects of every image, and whether its masks refer to the stored pixels, before the EXIF rotation."""
-
-    def read(image: _Image, header: ImageHeader) -> tuple[list[_Object], bool, RepairLog]:
-        objects: list[_Object] = []
-        stored, notes = False, RepairLog()
-        for mask, class_name in image.masks:
-            labels, stored = _upright_labels(root / mask, mask, image.file, header)
-            if values == "class":
-                regions, specks = regions_by_class(labels)
-                objects += [_Object(rle, f"{mask}, value {value}", value=value) for value, rle in regions]
-                for value, pixels in specks:
-                    notes.add(f"region smaller than {MIN_REGION} pixels left out", f"{mask}, value {value}: {pixels}")
-            elif values == "instance":
-                objects += [_Object(rle, f"{mask}, value {value}") for value, rle in instances_by_value(labels)]
-            else:
-                pieces = instances_by_value((labels != 0).astype(np.uint8))
-                objects += [_Object(rle, mask, class_name=class_name) for _, rle in pieces]
-                if not pieces:
-                    notes.add("mask file without any object", mask)
-        return objects, stored, notes
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        results = list(progress(pool.map(read, images, headers), "masks", total=len(images)))
-    for _, _, image_notes in results:
-        notes.merge(image_notes)
-    return [objects for objects, _, _ in results], [stored for _, stored, _ in results]
-
-
-def _upright_labels(path: Path, mask: str, image: str, header: ImageHeader) -> tuple[Labels, bool]:
-    """The mask of the upright image, and whether it was rotated together with the image."""
-    labels = decode_label_png(path, name=mask)
-    if labels.min() < 0:
-        raise DataError(f"{mask}: the value {labels.min()} is negative; label images contain only values from 0 up")
-    if labels.shape == header.size_hw:  # stored orientation, also if the upright size is the same
-        return orient_image(labels, header.orientation), header.orientation != 1
-    if labels.shape == upright_hw(header.size_hw, header.orientation):
-        return labels, False
-    height, width = header.size_hw
-    raise DataError(
-        f"{mask}: the mask is {labels.shape[1]} x {labels.shape[0]} pixels (width x height), its image {image} is "
-        f"{width} x {height}; create the mask again in the size of the image"
-    )
-
-
-def _classes_of_values(root: Path, objects: Sequence[_Object], classes: Sequence[str] | None) -> ClassMap:
-    if classes is not None:
-        for item in objects:
-            if item.value > len(classes):
-                raise DataError(
-                    f"{item.where} has no name: --classes has {len(classes)} names, for the values 1 to "
-                    f"{len(classes)}; add names, set other values to 255 (ignored), or pass --mask-values instance"
-                )
-        return ClassMap.from_names(classes)
-    values = tuple(sorted({item.value for item in objects}))
-    if not values:
-        raise DataError(f"{root}: no mask contains an object, so there is no class; pass the classes with --classes")
-    return ClassMap(tuple(f"class {value}" for value in values), values)
-
-
-def _classes_of_names(root: Path, class_names: set[str], classes: Sequence[str] | None) -> ClassMap:
-    names = sorted(class_names - {""})
-    if not names:
-        if classes is not None and len(classes) > 1:
-            raise DataError(
-                f"{root}: the masks do not distinguish classes, but --classes lists {', '.join(classes)}; pass one "
-                "name, or pass --mask-values class if the values are classes"
-            )
-        return ClassMap.from_names(classes or [ONE_CLASS])
-    if "" in class_names:
-        raise DataError(
-            f"{root}: some masks have a class in their file name ({first_names(names)}), others have none; "
-            "name all of them like img_7_square_2.png"
-        )
-    unknown = [name for name in classes or () if name not in names]
-    if unknown:
-        raise DataError(f"{root}: no mask has the class {', '.join(unknown)}; file names contain {', '.join(names)}")
-    return ClassMap.from_names(classes or names)

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.shared.file_pairs import pair_key
+from detseg.annotations.formats.shared.labelmap import parse_labelmap
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
@@ -74,9 +75,7 @@ def read_labelmap(root: Path, files: list[str]) -> list[str]:
     file = next((file for file in files if file.lower() == "labelmap.txt"), None)
     if file is None:
         return []
-    lines = [line.strip() for line in read_text(root / file, file).splitlines()]
-    names = [line.rsplit(":", 3)[0] for line in lines if line.count(":") >= 3 and not line.startswith("#")]
-    return list(dict.fromkeys(name for name in names if name))
+    return list(dict.fromkeys(name for name, _ in parse_labelmap(read_text(root / file, file))))
 
 
 def _list_split(file: str) -> str:
