@@ -7,6 +7,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detseg.annotations.fingerprint import Fingerprint, differences
 from detseg.checkpoints.checkpoint import Checkpoint, Position, described_model
 from detseg.checkpoints.rotation import latest_checkpoint
@@ -101,6 +103,8 @@ def resumed_model(checkpoint: Checkpoint, plan: Plan) -> Model:
     """Build the model of a checkpoint, frozen as in the run."""
     model = described_model(checkpoint)
     model.load_state_dict(checkpoint.weights)  # before features of frozen parts are computed from them
+    if checkpoint.channels_last:  # the last bits of a convolution depend on it
+        model.to(memory_format=torch.channels_last)
     freezing = plan.freezing
     freeze_as(model, freezing.freeze, freezing.trainable_layers, norm_eval=freezing.norm_eval)
     return model

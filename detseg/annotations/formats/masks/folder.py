@@ -41,9 +41,10 @@ def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:
         )
     if layout.parts:
         raise DataError(refused_images(layout))
-    for folder in (Path(options.images), layout.root):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder")
+    if not layout.root.is_dir():
+        raise DataError(
+            f"{layout.root}: a file; the masks of --images {options.images} must be in a folder, pass that folder"
+        )
     by_name = {folder.name.lower(): folder for folder in layout.root.iterdir() if folder.is_dir()}
     masks = next((by_name[name] for name in MASK_FOLDERS if name in by_name), layout.root)
     return read_masks(
