@@ -162,5 +162,5 @@ def _of_file(path: str, options: Mapping[str, Option]) -> tuple[dict[str, Any], 
         if name not in options:
             close = did_you_mean(name, options) or f"; the keys are {', '.join(sorted(options))}"
             raise DataError(f"--config {path}: {name!r} is not an option{close}")
-        checked(options[name], value, f"--config {path}: {name} = {shown(value)}")
+        values[name] = checked(options[name], value, f"--config {path}: {name} = {shown(value)}")
     return values, [f"{path}: {notice}" for notice in notices]

@@ -21,10 +21,17 @@ def from_text(option: Option, text: str) -> Any:
 
 
 def checked(option: Option, value: Any, name: str) -> Any:
-    """Return ``value`` if it has the type of ``option``; DataError that begins with ``name`` if not."""
+    """Return ``value`` if it has the type of ``option``, whole numbers as float where the type is; else DataError.
+
+    Args:
+        name: the beginning of the message.
+    """
     if not _fits(value, option.kind):
         raise DataError(f"{name}: it must be {expected(option)}{_nearest_choice(option, value)}")
-    return value
+    parts = alternatives(option.kind)
+    if float in parts and type(value) is int:
+        return float(value)
+    return [float(item) for item in value] if list[float] in parts and isinstance(value, list) else value
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
