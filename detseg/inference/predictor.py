@@ -109,5 +109,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         selected = torch.device(device)
         torch.empty(0, device=selected)
     except (RuntimeError, AssertionError) as error:
-        raise DataError(f"device {str(device)!r} is not available ({error}); use cpu or omit the option") from error
+        if str(device).isdecimal():
+            raise DataError(f"device {str(device)!r} does not exist; did you mean cuda:{device}?") from error
+        reason = str(error).splitlines()[0]
+        raise DataError(f"device {str(device)!r} is not available ({reason}); use cpu or omit the option") from error
     return selected

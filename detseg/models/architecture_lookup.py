@@ -5,11 +5,12 @@ from __future__ import annotations
 from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture
 from detseg.models.own_classifier import OWN
-from detseg.models.timm_backbone import FAMILIES, PREFIX, timm_architecture
+from detseg.models.timm_backbone import FAMILIES, LIST_ALL, PREFIX, timm_architecture
+from detseg.nearest import did_you_mean
 
 
 def architecture_of(arch: str) -> Architecture:
-    """Return the architecture with this name; DataError with all names if it, or its timm backbone, does not exist."""
+    """Return the architecture with this name; DataError if it, or its timm backbone, does not exist."""
     architecture = MODELS.get(arch) or timm_architecture(arch)
     if architecture is not None:
         return architecture
@@ -19,10 +20,8 @@ def architecture_of(arch: str) -> Architecture:
         )
     if arch in FAMILIES:
         raise DataError(f"model {arch!r} needs a backbone, such as --backbone {PREFIX}convnext_atto")
-    raise DataError(
-        f"model {arch!r} is unknown; known models are {', '.join(MODELS)}, and "
-        f"{', '.join(FAMILIES)} with --backbone {PREFIX}NAME"
-    )
+    close = did_you_mean(arch, (*MODELS, *FAMILIES), most=3) or "."
+    raise DataError(f"model {arch!r} is unknown{close} {LIST_ALL}")
 
 
 def no_coco_weights(arch: str) -> str:

@@ -5,7 +5,6 @@ timm is imported when such a backbone is first used; nothing else needs it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -19,6 +18,7 @@ from detseg.errors import DataError
 from detseg.models.architectures import MODELS, Architecture
 from detseg.models.backbones import BACKBONES, BackboneSpec, NormLayer, Stages
 from detseg.models.description import Task
+from detseg.nearest import did_you_mean, either, nearest
 
 PREFIX = "timm:"
 FAMILIES: dict[str, Task] = {
@@ -38,6 +38,9 @@ TRIAL_HW = (64, 96)
 NETWORK = "network"
 """The child that is timm's network. As the last name of the last stage it covers everything not in any stage."""
 
+LIST_ALL = f"""List all {len(MODELS)} with: python -c 'from detseg.models import MODELS; print(*MODELS)'"""
+"""End of a message about an unknown name."""
+
 
 def architecture_name(model: str, backbone: str | None) -> str:
     """Return the model name of a family with a backbone: ``maskrcnn`` with ``timm:convnext_atto`` is
@@ -56,9 +59,10 @@ def architecture_name(model: str, backbone: str | None) -> str:
         return name
     if backbone.startswith(PREFIX):
         raise DataError(f"--model {model} does not support timm backbones; use {', '.join(FAMILIES)}")
+    close = did_you_mean(name, MODELS, most=3) or "."
     raise DataError(
         f"--model {model} --backbone {backbone} does not exist; use --backbone {PREFIX}NAME with --model "
-        f"{', '.join(FAMILIES)}, or a backbone of one of these models: {', '.join(MODELS)}"
+        f"{either(FAMILIES)}, or the backbone of a model that has one here{close} {LIST_ALL}"
     )
 
 
@@ -234,7 +238,7 @@ def _config(name: str) -> Any:
     """
     timm = import_timm(name)
     if ":" in name or "/" in name or not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        close = nearest(name, timm.list_models(), most=3)
         hint = f"; similar names: {', '.join(PREFIX + other for other in close)}" if close else ""
         raise DataError(f"{PREFIX}{name}: timm {timm.__version__} has no network with this name{hint}")
     try:

@@ -1,9 +1,18 @@
-"""Options of all commands: names, types, defaults, reasons and ranges; and the plan of a run. No torch."""
+"""Options of all commands: names, types, defaults, reasons and ranges; and the plan of a run. No torch.
 
-from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
-from detseg.options.commands import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, PretrainConfig
-from detseg.options.data import DataConfig, Format
-from detseg.options.training import TrainConfig
+The classes are imported on first use: a command needs only its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
+    from detseg.options.commands import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, PretrainConfig
+    from detseg.options.data import DataConfig, Format
+    from detseg.options.training import TrainConfig
 
 __all__ = [
     "BaselineConfig",
@@ -18,3 +27,23 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
 ]
+
+_MODULE_OF = {
+    "BaselineConfig": "benchmark",
+    "ConvertConfig": "commands",
+    "DataConfig": "data",
+    "EvaluateConfig": "commands",
+    "Format": "data",
+    "InspectConfig": "commands",
+    "PredictConfig": "commands",
+    "PretrainConfig": "commands",
+    "SpeedConfig": "benchmark",
+    "TrainConfig": "training",
+    "TransferConfig": "benchmark",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -16,21 +16,21 @@ _AS_IN_TRAIN = "as in train"
 
 @dataclass(frozen=True)
 class ComparisonOptions(CacheOptions, ScheduleOptions, OptimizerOptions, SplitOptions, DataConfig):
-    """Options of both comparisons of training runs; those without a value here are chosen as in ``train``."""
+    """Options of comparisons of training runs; those without a value here are chosen as in ``train``."""
 
-    task: Task | None = option(None, "task to train for", _AS_IN_TRAIN)
-    image_size: int | None = option(None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32)
+    task: Task | None = option(None, "task to train for", _AS_IN_TRAIN, common=True)
+    image_size: int | None = option(None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32, common=True)
     rois_per_image: int | None = option(None, "RoIs per image in the head's loss", _AS_IN_TRAIN, least=1)
     mask_rois_per_image: int | None = option(None, "maximum number of RoIs in the mask loss", _AS_IN_TRAIN, least=1)
     detections_per_image: int | None = option(None, "maximum number of detections", _AS_IN_TRAIN, least=1)
     augment: Preset | None = option(None, "augmentation preset", _AS_IN_TRAIN)
-    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1)
+    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1, common=True)
     eval_epochs: int | None = option(None, "epochs between two evaluations", _AS_IN_TRAIN, least=1)
     val_loss: bool = option(True, "compute the validation loss at each evaluation")
-    seeds: list[int] | None = option(None, "one run per seed, such as [0,1]", "[0,1,2]", least=0)
-    output: str | None = option(None, "folder to write", "named after the comparison")
+    seeds: list[int] | None = option(None, "one run per seed, such as [0,1]", "[0,1,2]", least=0, common=True)
+    output: str | None = option(None, "folder to write", "named after the comparison", value="FOLDER", common=True)
     workers: int | None = option(None, "loader worker processes", _AS_IN_TRAIN, least=0)
-    device: str | None = option(None, "cuda, cuda:1, cpu, ...", "cuda if available")
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
     seed: int = option(0, "seed of the split", least=0)
 
 
@@ -39,10 +39,14 @@ class ComparisonOptions(CacheOptions, ScheduleOptions, OptimizerOptions, SplitOp
 class BaselineConfig(ComparisonOptions):
     """Options of ``benchmark baseline``."""
 
-    model: str | None = option(None, "architecture: fasterrcnn_... with a torchvision backbone")
-    weights: str | None = option(None, "file with a classification state dict of the backbone, or none")
-    freeze: FreezeLevel | None = option(None, "freeze all parts up to this one", _AS_IN_TRAIN)
-    epochs: int | None = option(None, "epochs to train", _AS_IN_TRAIN, least=1)
+    model: str | None = option(
+        None, "architecture: fasterrcnn_... with a torchvision backbone", value="NAME", common=True
+    )
+    weights: str | None = option(
+        None, "file with a classification state dict of the backbone, or none", value="FILE", common=True
+    )
+    freeze: FreezeLevel | None = option(None, "freeze all parts up to this one", _AS_IN_TRAIN, common=True)
+    epochs: int | None = option(None, "epochs to train", _AS_IN_TRAIN, least=1, common=True)
 
 
 @accepts_old_options
@@ -50,15 +54,22 @@ class BaselineConfig(ComparisonOptions):
 class TransferConfig(ComparisonOptions):
     """Options of ``benchmark transfer``."""
 
-    budgets: list[float] | None = option(None, "minutes of training, each for every arm", "[3,20]", above=0)
+    budgets: list[float] | None = option(
+        None, "minutes of training, each for every arm", "[3,20]", above=0, common=True
+    )
     arms: str | list[str] | None = option(
         None,
         "comma-separated arms out of scratch, bundled frozen, bundled fine-tuned, imagenet frozen and imagenet "
         "fine-tuned",
         "all, the imagenet ones only with --imagenet",
+        common=True,
     )
-    bundled: str = option("bundled", "weights of the bundled arms", "those that come with the package")
-    imagenet: str | None = option(None, "a classification state dict of MobileNetV2", "no imagenet arms")
+    bundled: str = option(
+        "bundled", "weights of the bundled arms", "those that come with the package", value="NAME|FILE", common=True
+    )
+    imagenet: str | None = option(
+        None, "a classification state dict of MobileNetV2", "no imagenet arms", value="FILE", common=True
+    )
 
 
 @dataclass(frozen=True)
@@ -68,8 +79,8 @@ class SpeedConfig:
     what: Literal["frozen", "step", "evaluate", "predict", "loader", "index", "all"] = option(
         "all", "part whose speed is compared with its baseline"
     )
-    output: str | None = option(None, "folder to write", "benchmark-speed")
-    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    output: str | None = option(None, "folder to write", "benchmark-speed", value="FOLDER", common=True)
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
 
     def __post_init__(self) -> None:
         check_ranges(self)

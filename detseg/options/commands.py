@@ -13,11 +13,17 @@ from detseg.options.field import check_ranges, option
 class PretrainConfig:
     """Options of ``pretrain``."""
 
-    data: str = option("", "large labelled data set to train on", "scenes that are rendered during training")
-    output: str = option("runs/pretrain", "folder to write")
-    resume: str | None = option(None, "folder to resume from its latest checkpoint")
-    model: str = option("maskrcnn_mobilenet_v3_large_fpn_slim", "architecture", "that of the bundled weights")
-    weights: str = option("none", "starting weights: coco, imagenet, bundled or a file", "from scratch")
+    data: str = option(
+        "", "large labelled data set to train on", "scenes that are rendered during training", value="PATH"
+    )
+    output: str = option("runs/pretrain", "folder to write", value="FOLDER")
+    resume: str | None = option(None, "folder to resume from its latest checkpoint", value="FOLDER")
+    model: str = option(
+        "maskrcnn_mobilenet_v3_large_fpn_slim", "architecture", "that of the bundled weights", value="NAME"
+    )
+    weights: str = option(
+        "none", "starting weights: coco, imagenet, bundled or a file", "from scratch", value="NAME|FILE"
+    )
     epochs: int = option(24, "epochs to train", "an hour on two cores", least=1)
     epoch_steps: int = option(200, "steps per epoch, after which a checkpoint is written", least=1)
     eval_epochs: int = option(8, "epochs between two evaluations", least=1)
@@ -30,7 +36,7 @@ class PretrainConfig:
     lr: float = option(1.5e-3, "learning rate of adamw", above=0)
     val_scenes: int = option(200, "scenes that the weights are evaluated on", least=1)
     workers: int = option(0, "rendering processes per training process", "the training process renders", least=0)
-    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
     seed: int = option(0, "seed of all scenes and random numbers", least=0)
 
     def __post_init__(self) -> None:
@@ -41,12 +47,12 @@ class PretrainConfig:
 class EvaluateConfig(DataConfig):
     """Options of ``evaluate``."""
 
-    run: str = option("", "run folder or checkpoint file")
+    run: str = option("", "run folder or checkpoint file", value="PATH")
     split: Literal["train", "val", "test", "all"] = option(
         "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split"
     )
-    predictions: str | None = option(None, "COCO results file to evaluate instead of a model")
-    ground_truth: str | None = option(None, "COCO annotation file for --predictions")
+    predictions: str | None = option(None, "COCO results file to evaluate instead of a model", value="FILE")
+    ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE")
     iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
         None, "IoU type for --predictions", "segm if they have masks, keypoints if they have some, else bbox"
     )
@@ -63,26 +69,28 @@ class EvaluateConfig(DataConfig):
     )
     loss: bool = option(False, "also compute the losses, as the validation loss in training")
     json: bool = option(False, "print only the metrics, as JSON", "a table")
-    output: str | None = option(None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>")
+    output: str | None = option(
+        None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER"
+    )
     batch_size: int | None = option(
         None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1
     )
     workers: int | None = option(None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0)
-    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """Options of ``predict``."""
 
-    run: str = option("", "run folder or checkpoint file")
-    images: list[str] = option([], "image files or folders")
-    output: str = option("out", "folder for predictions.json and images")
+    run: str = option("", "run folder or checkpoint file", value="PATH")
+    images: list[str] = option([], "image files or folders", value="PATH")
+    output: str = option("out", "folder for predictions.json and images", value="FOLDER")
     min_score: float = option(
         0.5, "minimum score of drawn predictions", "predictions.json contains all", least=0, most=1, example=0.5
     )
     draw: bool = option(True, "write images with drawn predictions")
-    device: str | None = option(None, "cuda, cpu, ...", "cuda if available")
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
     follow_links: bool = option(
         False, "follow links in the folders that point outside them", "they are left out and named"
     )
@@ -95,7 +103,7 @@ class PredictConfig:
 class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
-    output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>")
+    output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>", value="FOLDER")
     records: int = option(16, "number of images on the sheet", least=1)
     json: bool = option(False, "print only the summary, as JSON", "a table")
     seed: int = option(0, "seed that selects the images on the sheet", "the same ones each time", least=0)
@@ -105,5 +113,5 @@ class InspectConfig(DataConfig):
 class ConvertConfig(DataConfig):
     """Options of ``convert``."""
 
-    output: str = option("", "new folder to write")
+    output: str = option("", "new folder to write", value="FOLDER")
     to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")

@@ -15,12 +15,16 @@ Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks"
 class DataConfig:
     """Location and format of the data. ``annotations`` is stored as ``data``."""
 
-    data: str = option("", "folder or annotation file of labelled images", "the demo set that comes with this project")
+    data: str = option(
+        "", "folder or annotation file of labelled images", "the demo set that comes with this project", value="PATH"
+    )
     format: Format | None = option(None, "annotation format", "detected from the files")
-    images: str | None = option(None, "folder of the images", "searched for beside the annotations")
-    annotations: str | None = option(None, "annotation file or folder", "DATA, which has the same meaning")
+    images: str | None = option(None, "folder of the images", "searched for beside the annotations", value="FOLDER")
+    annotations: str | None = option(
+        None, "annotation file or folder", "DATA, which has the same meaning", value="PATH"
+    )
     val_annotations: str | None = option(
-        None, "annotations of the validation split; DATA is then the training split", "DATA is split"
+        None, "annotations of the validation split; DATA is then the training split", "DATA is split", value="PATH"
     )
     one_based: bool = option(
         False, "Pascal VOC pixels are counted from 1", "most tools write VOC files that count from 0"
@@ -32,7 +36,10 @@ class DataConfig:
         "inferred from the files and printed",
     )
     classes: str | list[str] | None = option(
-        None, "comma-separated class names: select and order the classes, or name the values of masks", "all"
+        None,
+        "comma-separated class names: select and order the classes, or name the values of masks",
+        "all",
+        common=True,
     )
     bad_instances: Literal["drop", "error"] = option(
         "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"

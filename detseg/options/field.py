@@ -62,11 +62,48 @@ class Range:
         return text if self.example is None else f"{text}, such as {self.example:g}"
 
 
+@dataclass(frozen=True)
+class Option:
+    """An option of a command.
+
+    Attributes:
+        item: its field, made by :func:`option`.
+        kind: the type of its values.
+    """
+
+    item: Field[Any]
+    kind: Any
+
+    @property
+    def flag(self) -> str:
+        """Its command-line flag."""
+        return flag(self.item.name)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All its flags: a switch has two."""
+        return (self.flag, f"--no-{self.flag[2:]}") if self.is_switch else (self.flag,)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is turned on and off by flags without a value."""
+        return self.kind in (bool, bool | None)
+
+    @property
+    def range(self) -> Range | None:
+        """The numbers that it may have."""
+        number_range: Range | None = self.item.metadata["range"]
+        return number_range
+
+
 def option(
     default: Any,
     text: str,
     reason: str = "",
     *,
+    value: str = "",
+    common: bool = False,
+    brief: str = "",
     chosen: Iterable[Default] = (),
     least: float | None = None,
     most: float | None = None,
@@ -80,16 +117,21 @@ def option(
         default: its default; None if it is not needed, or chosen for the data and the machine.
         text: its meaning, without a full stop at the end.
         reason: why this is the default, or what happens without a value.
+        value: what the help writes for its value, such as PATH; follows from the type if it is a number or a choice.
+        common: whether the short help of a command with many options has it.
+        brief: text and default in the short help, where ``text``, ``chosen`` and ``reason`` would take many lines.
         chosen: the values that replace a default of None.
         least, most, above, below, example: as in :class:`Range`.
     """
     bounds = (least, most, above, below)
     number_range = None if bounds == (None,) * 4 else Range(*bounds, example)
+    metadata: dict[str, Any] = {"text": text, "reason": reason, "chosen": tuple(chosen), "range": number_range}
+    metadata |= {"value": value, "common": common, "brief": brief}
     if isinstance(default, list):
         values: dict[str, Any] = {"default_factory": lambda: list(default)}
     else:
         values = {"default": default}
-    return field(**values, metadata={"text": text, "reason": reason, "chosen": tuple(chosen), "range": number_range})
+    return field(**values, metadata=metadata)
 
 
 def help_text(item: Field[Any], demo: Any = None) -> str:
@@ -105,7 +147,7 @@ def help_text(item: Field[Any], demo: Any = None) -> str:
         defaults = "; ".join(part for part in (defaults, reason) if part)
     elif reason:
         defaults = f"{_shown(default)}: {reason}"
-    elif default not in (None, "") and not defaults:
+    elif default not in (None, "") and default is not False and not defaults:
         defaults = _shown(default)
     if demo is not None:
         defaults += f"; demo: {_shown(demo)}"

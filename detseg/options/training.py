@@ -31,6 +31,7 @@ class SplitOptions:
         least=0,
         below=1,
         example=0.2,
+        common=True,
     )
     test: float | None = option(
         None,
@@ -44,8 +45,11 @@ class SplitOptions:
         None,
         "keep images that belong together (frames of one video) in one split: a CSV file of file,group, or a regular "
         "expression for the file name whose first capture group is the group",
+        value="FILE|REGEX",
     )
-    split_file: str | None = option(None, "split.json of an earlier run, to split the data in the same way")
+    split_file: str | None = option(
+        None, "split.json of an earlier run, to split the data in the same way", value="FILE"
+    )
     subset: int | None = option(None, "number of training images to use", "all", least=1)
 
 
@@ -58,6 +62,7 @@ class ModelOptions:
         "task to train for",
         "keypoints if there are any, segment if there are masks, detect if there are boxes, classify if there are "
         "class folders",
+        common=True,
     )
     model: str | None = option(
         None,
@@ -67,16 +72,25 @@ class ModelOptions:
             *defaults.MODEL_ON_CUDA.values(),
             *defaults.MODEL_ON_CPU.values(),
         ],
+        value="NAME",
+        brief="architecture. "
+        "Default: the one that the weights fit, else R-CNN with ResNet-50 on CUDA, MobileNet on CPU",
+        common=True,
     )
     backbone: str | None = option(
         None,
         "backbone for --model fasterrcnn, maskrcnn, keypointrcnn or classifier: timm:NAME, such as timm:convnext_atto",
         "the one in the model's name",
+        value="timm:NAME",
     )
     weights: str | None = option(
         None,
         "starting weights: coco, imagenet, bundled (part of detseg), none, or a file",
         chosen=[defaults.COCO, defaults.IMAGENET],
+        value="NAME|FILE",
+        brief="starting weights: coco, imagenet, bundled (part of detseg), none, or a file. "
+        "Default: coco if published for the model, else imagenet",
+        common=True,
     )
     class_transfer: str | list[str] | None = option(
         None,
@@ -90,6 +104,8 @@ class ModelOptions:
         "the one that the weights were trained with",
         chosen=[defaults.IMAGE_SIZE_ON_CPU],
         least=32,
+        brief="length of the shorter side in pixels. Default: that of the weights; 480 for detectors on CPU",
+        common=True,
     )
     anchor_sizes: list[int] | None = option(
         None,
@@ -129,6 +145,9 @@ class FreezingOptions:
             defaults.FREEZE_ON_CUDA,
             defaults.FREEZE_ON_CPU,
         ],
+        brief="freeze all parts up to this one. "
+        "Default: none without pretrained weights, else stem on CUDA, backbone on CPU",
+        common=True,
     )
     trainable_layers: int | None = option(
         None,
@@ -153,14 +172,19 @@ class TrainingOptions:
         "augmentation preset. light flips horizontally; aerial also rotates, for images taken from above, which have "
         "no upright orientation",
         chosen=[defaults.AUGMENT],
+        brief="augmentation preset; aerial is for images taken from above. "
+        "Default: light (small data sets overfit without)",
+        common=True,
     )
-    epochs: int | None = option(None, "epochs to train", chosen=[defaults.EPOCHS], least=1)
+    epochs: int | None = option(None, "epochs to train", chosen=[defaults.EPOCHS], least=1, common=True)
     minutes: float | None = option(
         None,
         "wall-clock minutes for training and the evaluation and checkpoint after each epoch: the number of epochs, at "
         "least 1, follows from speeds measured before training. Not together with --epochs",
         "no limit",
         above=0,
+        brief="minutes of training in place of --epochs, whose number follows from measured speeds",
+        common=True,
     )
     batch_size: int | None = option(
         None,
@@ -173,6 +197,9 @@ class TrainingOptions:
             defaults.CLASSIFIER_BATCH_SIZE_ON_CPU,
         ],
         least=0,
+        brief="images per step and process; 0: as many as fit in GPU memory. "
+        "Default: 4 on CUDA, 2 on CPU; classifiers 32, 16",
+        common=True,
     )
     accumulate: int = option(1, "batches whose gradients are averaged for one step", least=1)
     loss_weights: str | list[str] | None = option(
@@ -226,6 +253,8 @@ class OptimizerOptions:
             defaults.ADAMW_LR,
         ],
         above=0,
+        brief="learning rate. Default: 0.0025 per image of a step for sgd, 0.0005 for adamw",
+        common=True,
     )
     momentum: float = option(0.9, "momentum of sgd", "as in torchvision", least=0, below=1)
     weight_decay: float | None = option(None, "weight decay", chosen=defaults.WEIGHT_DECAY.values(), least=0)
@@ -283,7 +312,7 @@ class CheckpointOptions:
     """Checkpoints from which a run resumes."""
 
     checkpoint_every: str = option(
-        "10m", "steps (500) or minutes (10m) between checkpoints within an epoch; 0 for none"
+        "10m", "steps (500) or minutes (10m) between checkpoints within an epoch; 0 for none", value="N|Nm"
     )
     keep_checkpoints: int = option(
         2,
@@ -314,7 +343,9 @@ class CacheOptions:
         "half of the free memory; on disk 20, and at most half of the free space",
         above=0,
     )
-    cache_dir: str | None = option(None, "folder for features cached on disk", "~/.cache/detseg/features")
+    cache_dir: str | None = option(
+        None, "folder for features cached on disk", "~/.cache/detseg/features", value="FOLDER"
+    )
     decoded_limit: float = option(
         4.0,
         "maximum GB of decoded images in a file that the loader workers of the run share, 0 for none",
@@ -325,18 +356,23 @@ class CacheOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Run folder, device and seed."""
+    """Run folder, device, processes and seed."""
 
-    output: str | None = option(None, "run folder to write", "runs/<data>-<model>, numbered if that exists")
-    resume: str | None = option(None, "run folder to resume from its latest checkpoint")
+    output: str | None = option(
+        None, "run folder to write", "runs/<data>-<model>, numbered if that exists", value="FOLDER", common=True
+    )
+    resume: str | None = option(None, "run folder to resume from its latest checkpoint", value="FOLDER", common=True)
     workers: int | None = option(
         None,
         "loader worker processes",
         "cores minus one, at most 4; 0 on CPU, which training keeps busy",
         least=0,
     )
-    device: str | None = option(None, "cuda, cuda:1, cpu, ...", "cuda if available")
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
     seed: int = option(0, "seed of all random numbers", least=0)
+    replay: str | None = option(
+        None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"
+    )
 
 
 @accepts_old_options
@@ -354,7 +390,3 @@ class TrainConfig(
     DataConfig,
 ):
     """Options of ``train``. None means: not needed, or chosen for the data and the machine, and printed."""
-
-    replay: str | None = option(
-        None, "file of a saved batch whose loss was not finite: print its losses image by image and exit"
-    )

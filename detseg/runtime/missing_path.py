@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
+
+from detseg.nearest import nearest
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,3}(?=[^/])")
 """The beginning of a URL, also after ``Path`` has merged its slashes. A drive of Windows has one letter."""
@@ -50,10 +51,9 @@ def _nearest(path: Path) -> str:
         return f"{place} cannot be read ({error.strerror}); check the path"
     if not names:
         return f"{place} is empty; check the path"
-    by_key = {entry.lower(): entry for entry in names}
-    close = difflib.get_close_matches(name.lower(), by_key, n=1)
+    close = nearest(name, names)
     if close:
-        similar = existing / by_key[close[0]]
+        similar = existing / close[0]
         whole = similar.joinpath(*rest)
         return f"{place} has no {name}; did you mean {whole if whole.exists() else similar}?"
     more = ", ..." if len(names) > NAMED else ""

@@ -155,10 +155,8 @@ def test_the_demo_set_within_measured_minutes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (("--budgets", "[3,0]"), "--budgets [3.0, 0.0]: it must be a number above 0"),
         (("--budgets", "[3,3]"), "without duplicates"),
         (("--seeds", "[]"), "--seeds []: give one or more"),
-        (("--seeds", "[-1]"), "--seeds [-1]"),
         (("--arms", "scrach"), "--arms scrach: unknown arm; the arms are scratch, bundled frozen"),
         (("--arms", "imagenet frozen"), "--imagenet FILE"),
         (("--task", "keypoints"), "cannot be used for keypoints"),
@@ -171,6 +169,22 @@ def test_invalid_options(
     assert main(["benchmark", "transfer", str(parts), "--output", str(tmp_path / "out"), *options]) == 1
     assert expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--budgets", "[3,0]"), "--budgets [3.0, 0.0]: it must be a number above 0"),
+        (("--seeds", "[-1]"), "--seeds [-1]: it must be at least 0"),
+    ],
+)
+def test_numbers_out_of_range_exit_with_2(
+    options: tuple[str, str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["benchmark", "transfer", *options])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"detseg benchmark: {expected}\n"
 
 
 def test_arms_of_each_task_are_models_that_exist() -> None:

@@ -170,3 +170,5 @@ def test_errors_of_run_and_device(tmp_path: Path) -> None:
         Predictor(tmp_path)
     with pytest.raises(DataError, match="device"):
         Predictor(tmp_path, "nothing")
+    with pytest.raises(DataError, match=r"device '0' does not exist; did you mean cuda:0\?"):
+        Predictor(tmp_path, "0")

@@ -129,7 +129,9 @@ def test_defaults_for_small_data() -> None:
 @pytest.mark.parametrize(
     ("arch", "settings", "message"),
     [
-        ("resnet19", {}, "known models are resnet18"),
+        ("resnet19", {}, r"'resnet19' is unknown; did you mean resnet1\d+, .* or .*\? List all \d+ with: python -c"),
+        ("nothing-like-it", {}, r"is unknown\. List all \d+ with: python -c 'from detseg.models import MODELS"),
+        ("maskrcnn_resnet50", {}, "did you mean maskrcnn_resnet50_fpn, "),
         ("resnet18", {"weights": "coco"}, "no published COCO weights"),
         ("fasterrcnn_resnet18_fpn", {"weights": "coco"}, "fasterrcnn_resnet50_fpn"),
         ("resnet18", {"weights": "none", "image_size": 32}, "too small"),

@@ -169,9 +169,8 @@ def test_a_frozen_rpn_and_trainable_layers(
         (("--weights", "nowhere.pth"), "nowhere.pth"),
         (("--task", "segment"), "segment"),
         (("--classes", "red,pink"), "pink"),
-        (("--val", "1.5"), "1.5"),
-        (("--subset", "0"), "subset"),
         (("--device", "nothing"), "nothing"),
+        (("--device", "0"), "did you mean cuda:0?"),
         (("--split", "source"), "train split"),
         (("--split-file", "nowhere.json"), "nowhere.json"),
     ],
@@ -182,6 +181,19 @@ def test_bad_options_print_one_line_and_create_no_folder(
     assert classify(colour_folders, tmp_path / "run", "--epochs", "1", *options) == 1
     error = capsys.readouterr().err
     assert expected in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("options", [("--val", "1.5"), ("--subset", "0")])
+def test_numbers_out_of_range_exit_with_2_and_create_no_folder(
+    options: tuple[str, str], colour_folders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        classify(colour_folders, tmp_path / "run", "--epochs", "1", *options)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"detseg train: {' '.join(options)}: it must be")
     assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 

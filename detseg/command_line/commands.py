@@ -1,0 +1,97 @@
+"""Define the commands: the options of each, its positional arguments, and its line of help."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from detseg.options.field import Option
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command.
+
+    Attributes:
+        name: what is typed after ``detseg``, such as "train" or "benchmark baseline".
+        config: name of the class of its options in ``detseg.options``, which is imported when it is used.
+        text: one sentence of help.
+        positional: options that are given by position, and how many words each takes: "1", "?" (at most one) or "+".
+        fixed: options that follow from the name.
+    """
+
+    name: str
+    config: str
+    text: str
+    positional: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def config_class(self) -> type[Any]:
+        """The dataclass of its options."""
+        config_class: type[Any] = getattr(importlib.import_module("detseg.options"), self.config)
+        return config_class
+
+    @property
+    def options(self) -> dict[str, Option]:
+        """Its options by name, without those that follow from the name of the command."""
+        types = get_type_hints(self.config_class)
+        return {
+            item.name: Option(item, types[item.name])
+            for item in fields(self.config_class)
+            if item.name not in self.fixed
+        }
+
+    @property
+    def usage(self) -> str:
+        """The line that shows how it is called."""
+        forms = {"1": "{}", "?": "[{}]", "+": "{} ..."}
+        names = (forms[number].format(name.upper()) for name, number in self.positional.items())
+        return " ".join(["usage: detseg", self.name, *names, "[OPTIONS]"])
+
+
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command("train", "TrainConfig", "Train a model on a folder of labelled images.", {"data": "?"}),
+        Command(
+            "evaluate",
+            "EvaluateConfig",
+            "Evaluate a run on labelled images, or a results file against an annotation file.",
+            {"run": "?", "data": "?"},
+        ),
+        Command("predict", "PredictConfig", "Run a trained model on images.", {"run": "1", "images": "+"}),
+        Command("inspect", "InspectConfig", "Summarize a data set and list its errors.", {"data": "?"}),
+        Command("convert", "ConvertConfig", "Write a data set in another format.", {"data": "1", "output": "1"}),
+        Command(
+            "pretrain",
+            "PretrainConfig",
+            "Pretrain weights on scenes that are rendered during training.",
+            {"data": "?"},
+        ),
+    )
+}
+"""Name -> command; ``benchmark`` has several, see ``BENCHMARKS``."""
+
+BENCHMARK_TEXT = "Compare with other training loops and starting weights, or speed part by part."
+SPEED_TEXT = "Speed of a part with its baseline, on generated data."
+PARTS = ("frozen", "step", "evaluate", "predict", "loader", "index", "all")
+"""Parts whose speed ``benchmark`` measures."""
+
+BENCHMARKS: dict[str, Command] = {
+    "baseline": Command(
+        "benchmark baseline",
+        "BaselineConfig",
+        "AP and minutes of training, with a torchvision training loop.",
+        {"data": "?"},
+    ),
+    "transfer": Command(
+        "benchmark transfer", "TransferConfig", "Starting weights at equal training times.", {"data": "?"}
+    ),
+    **{part: Command(f"benchmark {part}", "SpeedConfig", SPEED_TEXT, {}, {"what": part}) for part in PARTS},
+}
+"""What ``benchmark`` compares -> the command that does."""
+
+NAMES: dict[str, str] = {name: command.text for name, command in COMMANDS.items()} | {"benchmark": BENCHMARK_TEXT}
+"""First word of a command line -> its line of help."""

@@ -1,0 +1,41 @@
+"""Names that other tools have for options of this one: messages name ours."""
+
+from __future__ import annotations
+
+OURS: dict[str, tuple[str, ...]] = {
+    "accumulate": ("accumulate_grad_batches", "gradient_accumulation_steps", "grad_accum"),
+    "augment": ("augmentation", "augmentations", "transforms"),
+    "batch_size": ("b", "bs", "batch", "samples_per_gpu", "per_device_train_batch_size", "train_batch_size"),
+    "cache_dir": ("cache_folder",),
+    "classes": ("names", "class_names", "labels"),
+    "clip_norm": ("grad_clip", "max_grad_norm", "gradient_clip_val"),
+    "data": ("data_dir", "data_path", "data_root", "dataset", "dataset_dir", "input", "yaml"),
+    "device": ("gpu", "gpus", "cuda", "accelerator"),
+    "ema": ("ema_decay", "model_ema"),
+    "epochs": ("e", "epoch", "max_epochs", "num_epochs", "n_epochs", "num_train_epochs"),
+    "eval_epochs": ("eval_interval", "val_interval", "eval_freq"),
+    "freeze": ("freeze_layers", "frozen_stages", "freeze_at", "freeze_backbone"),
+    "image_size": ("img", "img_size", "imgsz", "imsize", "input_size", "resolution", "size"),
+    "images": ("source", "image_dir", "img_dir", "image"),
+    "imagenet": ("imagenet_weights",),
+    "lr": ("lr0", "learning_rate", "base_lr", "init_lr"),
+    "max_dets": ("max_det", "max_detections"),
+    "min_score": ("conf", "conf_thres", "confidence", "score_thr", "score_threshold", "threshold", "thresh"),
+    "model": ("m", "arch", "architecture", "cfg", "network", "net"),
+    "optimizer": ("opt", "optim"),
+    "output": ("o", "out", "outdir", "output_dir", "project", "save_dir", "work_dir", "run_dir"),
+    "patience": ("early_stopping", "early_stop"),
+    "precision": ("amp", "fp16", "half", "mixed_precision"),
+    "resume": ("resume_from", "resume_from_checkpoint", "ckpt_path"),
+    "run": ("checkpoint", "ckpt", "weights", "model"),
+    "schedule": ("scheduler", "lr_scheduler", "cos_lr", "lr_schedule"),
+    "seed": ("random_seed", "random_state"),
+    "subset": ("fraction", "limit_train_batches"),
+    "trainable_layers": ("trainable_backbone_layers",),
+    "val": ("val_split", "validation_split", "val_fraction", "test_size"),
+    "warmup_steps": ("warmup", "warmup_iters", "warmup_epochs"),
+    "weight_decay": ("wd", "decay"),
+    "weights": ("w", "pretrained", "pretrained_weights", "checkpoint", "load_from"),
+    "workers": ("j", "num_workers", "nw", "dataloader_num_workers"),
+}
+"""Option -> its names in other tools."""
