@@ -336,6 +336,9 @@ class RunOptions:
         least=0,
     )
     device: str | None = option(None, "cuda, cuda:1, cpu, ...", "cuda if available")
+    coco_lines: bool = option(
+        False, "also print the twelve COCO lines (AP and AR by IoU, size and detections) at the end"
+    )
     seed: int = option(0, "seed of all random numbers", least=0)
 
 

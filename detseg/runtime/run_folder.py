@@ -89,6 +89,11 @@ class RunFolder:
         return self.path / (f"confusion-{name}.png" if name else "confusion.png")
 
     @property
+    def finished(self) -> Path:
+        """Number of epochs of a run whose results are complete."""
+        return self.path / "finished.json"
+
+    @property
     def failed_batch(self) -> Path:
         """The batch whose loss was not finite."""
         return self.path / "not-finite.safetensors"

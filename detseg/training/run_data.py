@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from detseg.annotations import AnnotationTable, write_split
@@ -23,11 +24,16 @@ from detseg.training.time_budget import fit_to_minutes
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run gets from its process: the other processes, requests to stop, and the reporter of the main one."""
+    """What a run gets from its process: the other processes, requests to stop, and the reporter of the main one.
+
+    Attributes:
+        started: when it began, in seconds of :func:`time.monotonic`.
+    """
 
     processes: Processes
     stop_request: StopRequest
     reporter: Reporter
+    started: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True)

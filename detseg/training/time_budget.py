@@ -96,7 +96,8 @@ def epoch_seconds(
     A copy of the model is trained, so weights, norm statistics and the global random generators do not change. A
     trained detector has other detections, so its evaluation may later be faster or slower.
     """
-    batch, seed, reporter = plan.training.batch_size, plan.run.seed, data_module.reporter
+    batch, seed = plan.training.batch_size, plan.run.seed
+    reporter = data_module.reporter.described("measuring the speed")
     device = next(model.parameters()).device
     model = copy.deepcopy(model)
     # the start value of warm-up: a higher rate could make the copy diverge

@@ -31,10 +31,13 @@ from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import Interrupted, StopRequest
+from detseg.runtime.user_command import user_command
 from detseg.training.failed_step import out_of_memory, write_failed_batch
+from detseg.training.finished_run import resume_command
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import new_optimizer
+from detseg.training.remaining_work import training_part
 from detseg.training.run_data import Loaders, RunData
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -76,7 +79,7 @@ class Trainer:
             lock: of the folder, checked before anything is written.
             reporter: gets the epochs, the progress and warnings; the terminal by default.
         """
-        self.plan, self.folder, self.model, self.lock = plan, folder, model, lock
+        self.plan, self.phase, self.folder, self.model, self.lock = plan, phase, folder, model, lock
         first_epoch = phase.first_epoch
         self.processes, self.reporter = processes or Processes(), reporter or terminal()
         self.shared_model = self.processes.share(model)
@@ -130,6 +133,8 @@ class Trainer:
         """
         try:
             start = time.perf_counter() - self.totals.seconds
+            if self.is_stopped_early:
+                return
             for epoch in range(self.position.epoch, self.epochs):
                 stats = self._train_epoch(epoch, stop_request)
                 if self._finish_epoch(epoch, stats, start, stop_request):
@@ -140,14 +145,12 @@ class Trainer:
                 start += self.rows[-1]["seconds"]  # the time of the checkpoint counts in the next epoch
         except Interrupted:
             self._save(retry=True)
-            self.reporter.line(
-                f"saved step {self.position.step}; resume with: python tools/train.py --resume {self.folder}"
-            )
+            self.reporter.line(f"saved step {self.position.step}; resume with: {resume_command(self.folder)}")
             raise
         except NotFinite as error:
             if not all(math.isfinite(value) for value in error.values.values()):  # in this process
                 path = write_failed_batch(self.folder, self.model, error, self.position, self.plan.run.seed)
-                self.reporter.line(f"show the losses of the batch with: python tools/train.py --replay {path}")
+                self.reporter.line(f"show the losses of the batch with: {user_command('train', '--replay', path)}")
             raise
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, self.plan, self.data.splits.get("train")) from error
@@ -158,6 +161,19 @@ class Trainer:
                 f"{str(error).strip()} Often the system is out of memory: lower --workers, and resume with "
                 f"--resume {self.folder}"
             ) from error
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether the last epoch was evaluated, and the one that exhausted the patience."""
+        position, training = self.position, self.plan.training
+        is_evaluated = self.evaluator is None or position.epoch % training.eval_epochs == 0
+        between_epochs = position.epoch > 0 and position.micro_batches == 0 and is_evaluated
+        return between_epochs and 0 < training.patience <= position.epochs_without_improvement
+
+    def restart_patience(self) -> None:
+        """Count the epochs without improvement from 0: a run that was stopped early is to train on."""
+        self.position = replace(self.position, epochs_without_improvement=0)
+        self._save(retry=True)
 
     def _train_epoch(self, epoch: int, stop_request: StopRequest) -> EpochStats:
         """Run the remaining steps of an epoch."""
@@ -239,8 +255,9 @@ class Trainer:
 
     def _with_progress_bar(self, steps: Iterator[Step], epoch: int) -> Iterator[Step]:
         """Yield the steps and show a progress bar."""
-        total, done = len(self.loaders.train), self.position.micro_batches
-        with self.reporter.bar(f"epoch {epoch}", total=total, unit="batch", done=done) as bar:
+        total, done, part = len(self.loaders.train), self.position.micro_batches, training_part(self.phase)
+        description = f"epoch {epoch + 1}/{self.epochs}"
+        with self.reporter.bar(description, total=total, unit="batch", done=done, part=part) as bar:
             for step in steps:
                 yield step
                 speed = self.totals.images / max(self.totals.seconds, 1e-9)
