@@ -25,9 +25,8 @@ def _program(called: Path, command: str) -> str:
     if called.name == "__main__.py" and called.parent.name == "detseg":
         return f"python -m detseg {command}"
     if called.name in SCRIPTS.values() and _is_script(called):
-        script = called.with_name(SCRIPTS.get(command, ""))
-        is_there = command in SCRIPTS and script.is_file()
-        return f"python {shlex.quote(str(script))}" if is_there else f"python -m detseg {command}"
+        script = called.with_name(SCRIPTS.get(command, called.name))
+        return f"python {shlex.quote(str(script))}" if command in SCRIPTS else f"python -m detseg {command}"
     return f"detseg {command}"
 
 
