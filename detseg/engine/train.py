@@ -146,6 +146,7 @@ def train_one_epoch(
     accumulate: int = 1,
     precision: PrecisionName | Precision | None = None,
     ema: Ema | None = None,
+    stop_request: StopRequest | None = None,
     reporter: Reporter | None = None,
 ) -> EpochStats:
     """Train ``model`` for one epoch.

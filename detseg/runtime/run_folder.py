@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "scenes.toml"
 
     @property
+    def cut(self) -> Path:
+        """The reduction of the number of epochs of a run with a time limit."""
+        return self.path / "cut.json"
+
+    @property
     def split(self) -> Path:
         """Which image is in which split."""
         return self.path / "split.json"

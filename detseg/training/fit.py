@@ -11,19 +11,15 @@ from time import monotonic
 
 import torch
 
-from detseg.annotations import AnnotationTable
 from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
 from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
-from detseg.datasets import Dataset
 from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
-from detseg.errors import DataError
 from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
 from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import Model
-from detseg.models.create import create_model, freeze_as, with_backbone
-from detseg.models.weights.class_transfer import class_pairs
+from detseg.models.create import freeze_as, with_backbone
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
@@ -33,17 +29,14 @@ from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import joined_processes
 from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder
-from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import catching_signals
 from detseg.short_text import duration
-from detseg.training.batch_size import fitting_batch_size
 from detseg.training.claimed_folder import claimed_folder
 from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.loss_weights import parse_loss_weights
-from detseg.training.make_plan import make_plan, named_weights
-from detseg.training.metrics_log import minutes_of
+from detseg.training.make_plan import make_plan, named_weights, with_epochs
+from detseg.training.new_model import new_model, with_batch_size
 from detseg.training.phases import phases_of
-from detseg.training.plan_checks import LIMITS
 from detseg.training.remaining_work import remaining_work
 from detseg.training.result_images import write_result_images
 from detseg.training.resume import (
@@ -57,6 +50,7 @@ from detseg.training.resume import (
 )
 from detseg.training.run_data import RunContext, RunData, TableData
 from detseg.training.step_time import seconds_per_step
+from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -121,7 +115,8 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
             folder = Path(options.resume)
             options = resumed_config(options, folder, context.reporter)
             finished = FinishedRun.read(folder, context.processes)
-            if finished and finished.reaches(options.epochs):
+            cut = _saved_cut(folder, options.epochs)
+            if finished and finished.reaches(cut.epochs if cut else options.epochs):
                 return _finished(folder, replace(options, device=str(device)), finished, context)
         table = load_table(options)
         splits = load_splits(options, table)
@@ -131,6 +126,11 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
         intro = [*describe_table(table), *describe_splits(splits, table, options)]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
+
+
+def _saved_cut(folder: Path, epochs: int | None) -> Cut | None:
+    """Return the cut of a run that is resumed; None if it is to train for another number of epochs than planned."""
+    return None if epochs is not None and epochs != saved_epochs(folder) else Cut.read(folder)
 
 
 def fit_tables(
@@ -219,6 +219,10 @@ def _train(
     epoch = checkpoint.position.epoch if checkpoint else 0
     done = sum(epoch >= phase.epochs for phase in plan.phases[:-1])
     has_more_epochs = plan.run.resume is not None and plan.training.epochs > saved_epochs(folder)
+    cut = _saved_cut(folder, plan.training.epochs) if plan.run.resume else None
+    if cut is not None and epoch >= cut.after:
+        images, world = data.train_images, processes.world
+        plan, cut = with_epochs(plan, cut.epochs, f"cut after epoch {cut.after}", images, world), None
     trainer: Trainer | None = None
     for number in range(done, len(plan.phases)):
         phase = plan.phases[number]
@@ -230,7 +234,7 @@ def _train(
         plan, loaders = data.loaders(plan, phase, model, folder, context)
         trainer = Trainer(
             plan, plan.phases[number], folder, model, loaders, data, checkpoint=None if trainer else checkpoint,
-            processes=processes, previous=trainer, lock=lock, reporter=reporter,
+            processes=processes, previous=trainer, cut=cut, lock=lock, reporter=reporter,
         )  # fmt: skip
         if number == done and plan.run.resume:
             reporter.line(resumed_line(folder, trainer.position))
@@ -246,7 +250,7 @@ def _train(
         _expect_work(trainer)
         trainer.run(context.stop_request)
     assert trainer is not None  # a plan has at least one phase
-    return plan, trainer
+    return trainer.plan, trainer
 
 
 def _expect_work(trainer: Trainer) -> None:
@@ -262,8 +266,6 @@ def _finish(plan: Plan, trainer: Trainer, context: RunContext) -> Metrics:
     """Load the best weights, evaluate them, and write the results to the run folder; returns the metrics."""
     folder, model, processes, reporter = trainer.folder, trainer.model, context.processes, context.reporter
     rows, data, best_epoch = trainer.rows, trainer.data, trainer.position.best_epoch
-    if plan.training.minutes is not None:
-        reporter.line(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {plan.training.minutes:g} minutes")
     if processes.is_main:
         model.load_state_dict(load_checkpoint(RunFolder(folder).best).weights)
     processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
@@ -328,63 +330,6 @@ def _finished(folder: Path, options: TrainConfig, finished: FinishedRun, context
     metrics, plan = saved_metrics(folder), Plan.of(options, {}, {})
     context.reporter.done(folder, "\n".join(finished.lines(folder, metrics.lines()[0])))
     return Run(folder, replace(plan, phases=phases_of(plan)), metrics)
-
-
-def with_batch_size(
-    options: TrainConfig,
-    table: AnnotationTable,
-    train: AnnotationTable,
-    device: torch.device,
-    context: RunContext,
-    weights: StartingWeights | None = None,
-) -> TrainConfig:
-    """Replace ``--batch-size 0`` by the largest batch size that fits in the memory of this GPU."""
-    if options.batch_size != 0:
-        return options
-    if device.type != "cuda":
-        raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
-    draft = make_plan(replace(options, batch_size=1), table, train, MachineFacts.of(device), weights=weights)
-    model = new_model(table, draft, weights, silent()).to(device)
-    dataset = Dataset(train, model.preprocessing, task=draft.model.task)
-    size, memory_use = fitting_batch_size(model, dataset, device)
-    size = int(context.processes.broadcast_bytes(str(size).encode()))
-    context.reporter.line(f"batch size {size}: {memory_use}")
-    return replace(options, batch_size=size)
-
-
-def new_model(
-    table: AnnotationTable,
-    plan: Plan,
-    weights: StartingWeights | None = None,
-    reporter: Reporter | None = None,
-) -> Model:
-    """Create the model of a new run; report which weights were loaded and which parts are trainable.
-
-    Args:
-        weights: those of the plan if they are open already.
-    """
-    torch.manual_seed(derive_seed(plan.run.seed))  # random initialization depends on the seed of the run
-    planned, reporter = plan.model, reporter or terminal()
-    created = create_model(
-        planned.model,
-        table.class_map,
-        weights=weights or planned.weights,
-        freeze_level=plan.freezing.freeze,
-        trainable_layers=plan.freezing.trainable_layers,
-        norm_eval=plan.freezing.norm_eval,
-        image_size=planned.image_size,
-        **{name: value for name in LIMITS if (value := getattr(planned, name)) is not None},
-        anchor_sizes=planned.anchor_sizes,
-        keypoints=table.keypoint_schema if planned.task == "keypoints" else None,
-        label_fields=table.label_fields,
-        class_transfer=class_pairs(planned.class_transfer, table.class_map.names),
-    )
-    reporter.lines(created.lines)
-    if planned.weights == "none":
-        reporter.line(
-            "training from scratch: no pretrained weights, so expect low accuracy from few images and few epochs"
-        )
-    return created.model
 
 
 def time_estimate(trainer: Trainer) -> list[str]:
