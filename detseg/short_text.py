@@ -1,4 +1,4 @@
-"""Short texts for ``repr``: counts, and lists of names that are cut where they are long."""
+"""Short texts for ``repr`` and lines: counts, durations, and lists of names that are cut where they are long."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from collections.abc import Mapping, Sequence
 def counted(number: int, noun: str, plural: str = "") -> str:
     """``1 image``, ``3 images``; ``plural`` for a noun that needs more than an "s"."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``4.2 min``, ``25 min``, ``3.5 h``."""
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return f"{max(round(seconds), 1)} s"
+    if minutes < 90:
+        return f"{minutes:.{1 if minutes < 9.95 else 0}f} min"
+    return f"{minutes / 60:.1f} h"
 
 
 def listed(names: Sequence[str], width: int = 80) -> str:

@@ -322,6 +322,8 @@ RENAMED_VALUES: dict[str, str] = {"plain torchvision": "torchvision baseline"}
 PARTS = ("losses", "tensors", "documents", "files")
 IGNORED_KEYS = (
     "schema",
+    "first_epoch",
+    "finished.json",
     "seconds",
     "images_per_second",
     "minutes",
@@ -343,6 +345,8 @@ def flat(value: Any, place: str, old: bool) -> Iterator[tuple[str, str]]:
             if key not in IGNORED_KEYS:
                 yield from flat(item, f"{place}/{key}", old)
     elif old:
+        if place.endswith("/epoch") and "/position/" not in place and isinstance(value, int):
+            value += 1  # counted from 0
         for before, now in (RENAMED_TENSORS if place.startswith("tensors/") else RENAMED_KEYS).items():
             place = place.replace(before, now)
         yield place, repr(RENAMED_VALUES.get(value, value) if isinstance(value, str) else value)

@@ -10,6 +10,7 @@ from detseg.annotations.groups import first_names
 from detseg.annotations.listing import MASK_FOLDERS, is_image
 from detseg.errors import DataError
 from detseg.runtime.missing_path import missing_path
+from detseg.runtime.user_command import user_command
 
 _TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -54,7 +55,7 @@ def check_path(data: Path) -> None:
             raise DataError(
                 f"{data}: one image, not a data set; pass the folder that contains the images and their annotations "
                 "(such as a COCO .json, a YOLO or Pascal VOC file for each image, or masks), or, for an image without "
-                f"annotations, use a trained model: detseg predict RUN {shlex.quote(str(data))}"
+                f"annotations, use a trained model: {user_command('predict', 'RUN', data)}"
             )
     elif not data.is_dir():
         raise missing_path(data)
@@ -85,7 +86,7 @@ def folder_without_annotations(data: Path, files: Sequence[str], formats: Sequen
         f"{others}label the images with a tool such as {_TOOLS} and export an accepted format, pass the annotation "
         f"file with --images {path} if it is elsewhere, put the images into a folder for each class, with two or more "
         "classes (one with --format folders), to train a classifier, or, for images without annotations, use a trained "
-        f"model: detseg predict RUN {path}"
+        f"model: {user_command('predict', 'RUN', data)}"
     )
 
 

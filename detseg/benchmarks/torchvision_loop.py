@@ -96,7 +96,7 @@ def train_baseline(
     model.train()
     start = time.perf_counter()
     for epoch in range(epochs):
-        for images, targets in reporter.progress(loader, f"baseline epoch {epoch}", total=len(loader)):
+        for images, targets in reporter.progress(loader, f"baseline epoch {epoch + 1}/{epochs}", total=len(loader)):
             moved = [{key: value.to(device) for key, value in target.items()} for target in targets]
             loss = sum(model([image.to(device) for image in images], moved).values())
             optimizer.zero_grad()

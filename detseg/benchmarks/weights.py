@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,6 +26,7 @@ from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.user_command import user_command
 from detseg.training.fit import fit
 from detseg.training.metrics_log import minutes_of, read_rows
 from detseg.training.task_choice import pick_task
@@ -305,4 +305,4 @@ def _order(rows: Sequence[dict[str, Any]]) -> Any:
 def command_of(config: TransferConfig) -> str:
     """Return the command line with these options."""
     data = [config.data] if config.data else []
-    return shlex.join(["python", "tools/benchmark.py", "transfer", *data, *to_flags(config, exclude=("data",))])
+    return user_command("benchmark", "transfer", *data, *to_flags(config, exclude=("data",)))

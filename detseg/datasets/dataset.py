@@ -181,7 +181,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         except DataError as error:
             raise DataError(f"{record.name}: {error}") from error
         except Exception as error:
-            error.add_note(f"while augmenting {record.path} in epoch {epoch}")
+            error.add_note(f"while augmenting {record.path} in epoch {epoch + 1}")
             raise
 
 

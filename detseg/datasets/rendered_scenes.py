@@ -70,5 +70,5 @@ class RenderedScenes(torch.utils.data.Dataset[Sample]):
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in target.items()}
         tensors["image_id"] = torch.tensor(epoch * self.length + index)
         pixels = torch.from_numpy(np.ascontiguousarray(scene.image.transpose(2, 0, 1)))
-        check_sample(pixels, tensors, num_labels=len(self.class_map), where=f"scene {index} of epoch {epoch}")
+        check_sample(pixels, tensors, num_labels=len(self.class_map), where=f"scene {index} of epoch {epoch + 1}")
         return pixels, tensors

@@ -9,6 +9,7 @@ import torch
 
 from detseg.engine.evaluator import evaluator_for_dataset
 from detseg.engine.update import to_device, weighted
+from detseg.metrics.coco_metrics import coco_lines
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
@@ -26,7 +27,7 @@ class Metrics(Protocol):
         """Scalar metrics by name, such as "bbox_AP50"; None where a metric is not defined."""
 
     def lines(self) -> list[str]:
-        """Lines of a table for the terminal."""
+        """Lines for the terminal: the most important numbers in the first one, then a table."""
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics as a JSON-able dict; None where a metric is not defined."""
@@ -89,7 +90,7 @@ def evaluate(
         _merge_predictions(active_evaluator, processes, len(data_loader.dataset))  # type: ignore[arg-type]
     metrics = active_evaluator.compute()
     if evaluator is None:
-        reporter.metrics("", metrics.to_dict(), "\n".join(metrics.lines()))
+        reporter.metrics("", metrics.to_dict(), "\n".join([*metrics.lines(), *coco_lines(metrics)]))
     return metrics
 
 

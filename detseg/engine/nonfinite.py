@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from detseg.runtime.user_command import user_command
+
 Target = dict[str, Any]
 
 
@@ -59,12 +61,12 @@ def message(
     optimizer: torch.optim.Optimizer,
     epoch: int,
 ) -> str:
-    """Error message: which values are not finite, on which images, and the remedy."""
+    """Error message: which values are not finite, on which images, and the remedy. ``epoch``: from 0."""
     terms = ", ".join(f"{name} {value}" for name, value in values.items())
     ids = [int(target["image_id"]) for batch in batches for target in batch.targets if "image_id" in target]
     shown = ", ".join(names.get(image_id, f"image_id {image_id}") for image_id in ids) or "unknown (no image_id)"
     return (
-        f"epoch {epoch}, step {batches[-1].index}: not finite ({terms}) on images {shown}; "
+        f"epoch {epoch + 1}, step {batches[-1].index}: not finite ({terms}) on images {shown}; "
         f"the learning rate is {optimizer.param_groups[-1]['lr']:.2g}. The weights were not updated. "
-        "Lower --lr or --clip-norm, or check these images with tools/inspect_data.py"
+        f"Lower --lr or --clip-norm, or check these images with: {user_command('inspect', 'DATA')}"
     )

@@ -146,6 +146,7 @@ def train_one_epoch(
     accumulate: int = 1,
     precision: PrecisionName | Precision | None = None,
     ema: Ema | None = None,
+    stop_request: StopRequest | None = None,
     reporter: Reporter | None = None,
 ) -> EpochStats:
     """Train ``model`` for one epoch.
@@ -154,7 +155,7 @@ def train_one_epoch(
         model: in training mode ``model(images, targets)`` returns a dict of losses, one scalar tensor each: this
             project's models, torchvision's detectors, or your own model.
         data_loader: yields ``(images, targets)``: lists of [3, H, W] tensors and of dicts.
-        epoch: epoch number, from 0.
+        epoch: epoch number, from 0; in lines and messages the first epoch is 1.
         print_freq: print a line every ``print_freq`` steps instead of showing a progress bar.
         scheduler: stepped after every update. Without one, the first epoch has a linear warmup over at most 1000 steps,
             as in torchvision's reference script.
@@ -185,7 +186,7 @@ def train_one_epoch(
         model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed,
         accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema, reporter=reporter,
     )  # fmt: skip
-    with (silent() if print_freq else reporter).bar(f"epoch {epoch}", total=step_count, unit="step") as bar:
+    with (silent() if print_freq else reporter).bar(f"epoch {epoch + 1}", total=step_count, unit="step") as bar:
         for index, step in enumerate(steps):
             totals.add(step)
             speed = totals.images / (time.perf_counter() - start_time)
@@ -194,7 +195,7 @@ def train_one_epoch(
             if print_freq and (index % print_freq == 0 or step.batches == len(data_loader)):
                 terms = ", ".join(f"{name} {value:.4f}" for name, value in step.losses.items())
                 done = f"[{step.batches}/{len(data_loader)}]"
-                reporter.line(f"epoch {epoch} {done} lr {lr:.6f}, {terms}, {speed:.2f} images/s")
+                reporter.line(f"epoch {epoch + 1} {done} lr {lr:.6f}, {terms}, {speed:.2f} images/s")
     totals.seconds = time.perf_counter() - start_time
     return totals.stats()
 

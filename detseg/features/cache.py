@@ -22,6 +22,7 @@ from detseg.runtime.machine import free_memory
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
+from detseg.short_text import duration
 from detseg.tasks import Task
 
 
@@ -101,7 +102,7 @@ class FeatureCache:
             return
         world, dtype, views = self.processes.world, self.options.dtype, self._views(train)
         device = next(self.model.parameters()).device
-        self.level, view_bytes, seconds = measured_level(self.model, views, self.level, dtype)
+        self.level, view_bytes, seconds = measured_level(self.model, views, self.level, dtype, self.reporter)
         count = len(views) * len(self._transforms)
         location = cache_location(
             self.options.where, view_bytes * count, limit=self.options.limit, folder=self.options.folder, world=world
@@ -109,11 +110,10 @@ class FeatureCache:
         names = ["original", *["flipped"] * (len(self._transforms) > 1)]
         names += [f"{self.options.sampled_views} sampled from {self.augment}"] * bool(self.options.sampled_views)
         cached = f", of which {size_text(location.limit)} are cached" if view_bytes * count > location.limit else ""
-        duration = seconds * count / (world if location.folder else 1)
         self.reporter.line(
             f"cache: {self.level} features of {len(views)} images ({', '.join(names)}), about "
             f"{size_text(view_bytes * count)} of {str(dtype).removeprefix('torch.')} {location}{cached}; "
-            f"{_duration_text(duration)} to compute, once"
+            f"{duration(seconds * count / (world if location.folder else 1))} to compute, once"
         )
         source = source_checksum(self.model, self.level, dtype, device)
         new_store = partial(
@@ -193,7 +193,3 @@ class FeatureCache:
 
     def _views(self, table: AnnotationTable) -> Views:
         return Views(table, self.model.preprocessing, task=self.task, views=self._transforms, seed=self.seed)
-
-
-def _duration_text(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(1, round(seconds))} s"

@@ -9,6 +9,7 @@ import torch
 from detseg.datasets import Views
 from detseg.errors import DataError
 from detseg.models import Model
+from detseg.runtime.reporter import Reporter, silent
 
 MAX_NECK_RATIO = 2.0
 """Features of a frozen neck are cached unless they need more than this multiple of the memory of the backbone's; then
@@ -32,14 +33,17 @@ def deepest_level(model: Model, where: str) -> str | None:
     return levels[0]
 
 
-def measured_level(model: Model, views: Views, level: str, dtype: torch.dtype) -> tuple[str, int, float]:
+def measured_level(
+    model: Model, views: Views, level: str, dtype: torch.dtype, reporter: Reporter | None = None
+) -> tuple[str, int, float]:
     """Return the level to cache, and for the largest of a few images the bytes of one view's features and the seconds
     to compute them."""
     rows = range(0, len(views), max(1, len(views) // 4))
     image = max((views.sample(row, 0)[0] for row in rows), key=lambda tensor: tensor.numel())
     image = image.to(next(model.parameters()).device)
     sizes, seconds = {}, 0.0
-    for name in model.levels():
+    levels = model.levels()
+    for name in (reporter or silent()).progress(levels, "measuring the features", total=len(levels), unit="level"):
         model.frozen_features([image], name, alone=True)
         began = time.perf_counter()
         features = model.frozen_features([image], name, alone=True)[0]

@@ -91,13 +91,20 @@ class ClassificationMetrics:
             "notes": list(self.notes),
         }
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> ClassificationMetrics:
+        """Return the metrics of a metrics.json; see :meth:`to_dict`."""
+        hits = None
+        if "top5_accuracy" in content:
+            hits = round((content["top5_accuracy"] or 0.0) * content["images"])
+        confusion = np.array(content["confusion"], np.int64)
+        return cls(tuple(content["per_class"]), confusion, hits, tuple(content["notes"]))
+
     def lines(self) -> list[str]:
-        """An aligned table: number of images, accuracy and most frequent confusion of each class."""
-        width = max([len("balanced accuracy"), *(len(name) for name in self.class_names)])
-        lines = [f"{self.images} images"]
-        lines += [
-            f"{name.replace('_', ' '):<{width}}  {_cell(value)}".rstrip() for name, value in self.scalars().items()
-        ]
+        """The accuracies in one line, and a table: images, accuracy and most frequent confusion of each class."""
+        width = max([len("class"), *(len(name) for name in self.class_names)])
+        numbers = [f"{name.replace('_', ' ')} {_cell(value) or 'undefined'}" for name, value in self.scalars().items()]
+        lines = [f"{', '.join(numbers)} ({counted(self.images, 'image')})"]
         lines += ["", f"{'class':<{width}}  images  accuracy  most often confused with"]
         for row, (name, value) in enumerate(self.per_class.items()):
             errors = self.confusion[row].copy()

@@ -109,20 +109,54 @@ class CocoMetrics:
         }
         return {**by_iou_type, "images": self.images, "objects": sum(self.objects.values()), "notes": list(self.notes)}
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> CocoMetrics:
+        """Return the metrics of a metrics.json; see :meth:`to_dict`."""
+        by_iou_type = {name: content[name] for name in TITLES if name in content}
+        classes = {name: values["per_class"] for name, values in by_iou_type.items()}
+        return cls(
+            stats={
+                name: {key: value for key, value in values.items() if key not in ("max_dets", "per_class")}
+                for name, values in by_iou_type.items()
+            },
+            per_class={
+                name: {key: {"AP": scores["AP"], "AP50": scores["AP50"]} for key, scores in values.items()}
+                for name, values in classes.items()
+            },
+            objects={name: scores["objects"] for values in classes.values() for name, scores in values.items()},
+            images=content["images"],
+            max_dets={name: values["max_dets"] for name, values in by_iou_type.items()},
+            notes=tuple(content["notes"]),
+        )
+
     def lines(self) -> list[str]:
-        """COCO's summary and an aligned table of classes; a metric that is not defined is empty."""
-        lines = []
-        for iou_type, stats in self.stats.items():
-            lines.append(f"{TITLES[iou_type]}: {self.images} images, {sum(self.objects.values())} objects")
-            lines += [_summary_line(name, value, self.max_dets[iou_type]) for name, value in stats.items()]
+        """AP and AP50 of each IoU type in one line, an aligned table of classes, and notes.
+
+        In the table the AP of a class without objects is empty.
+        """
+        numbers = [
+            f"{SHORT_TITLES[iou_type]} {name} {_cell(stats[name]) or 'undefined'}"
+            for iou_type, stats in self.stats.items()
+            for name in ("AP", "AP50")
+        ]
+        objects = counted(sum(self.objects.values()), "object")
+        lines = [f"{', '.join(numbers)} ({counted(self.images, 'image')}, {objects})"]
         if self.objects:
             lines += ["", *self._class_table()]
         return lines + [f"note: {note}" for note in self.notes]
 
+    def coco_lines(self) -> list[str]:
+        """The lines of pycocotools' ``summarize()``, twelve for each IoU type (keypoints: ten)."""
+        lines = []
+        for iou_type, stats in self.stats.items():
+            lines.append(f"{TITLES[iou_type]}: {self.images} images, {sum(self.objects.values())} objects")
+            lines += [_summary_line(name, value, self.max_dets[iou_type]) for name, value in stats.items()]
+        return lines
+
     def _class_table(self) -> list[str]:
         iou_types = list(self.stats)
         width = max(len("class"), *(len(name) for name in self.objects))
-        prefixes = [f"{iou_type} " if len(iou_types) > 1 else "" for iou_type in iou_types]
+        prefixes = [f"{SHORT_TITLES[iou_type]} " if len(iou_types) > 1 else "" for iou_type in iou_types]
         titles = [f"{prefix}{name}" for prefix in prefixes for name in ("AP", "AP50")]
         lines = [f"{'class':<{width}}  objects" + "".join(f"  {title:>9}" for title in titles)]
         for name, count in self.objects.items():
@@ -140,7 +174,12 @@ def _summary_line(name: str, value: float | None, max_dets: int) -> str:
     overlap = f"0.{number}" if number and not is_limit else "0.50:0.95"
     title = "Average Precision  (AP)" if measure == "AP" else "Average Recall     (AR)"
     top = number if is_limit else str(max_dets)
-    return f" {title} @[ IoU={overlap:<9} | area={size:>6} | maxDets={top:>3} ] = {_cell(value)}".rstrip()
+    return f" {title} @[ IoU={overlap:<9} | area={size:>6} | maxDets={top:>3} ] = {_cell(value) or 'no such objects'}"
+
+
+def coco_lines(metrics: object) -> list[str]:
+    """COCO's lines of any metrics, after an empty line; none if they are not COCO metrics."""
+    return ["", *metrics.coco_lines()] if isinstance(metrics, CocoMetrics) else []
 
 
 def _cell(value: float | None) -> str:

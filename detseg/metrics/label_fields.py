@@ -58,10 +58,19 @@ class FieldMetrics:
             },
         }
 
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> FieldMetrics:
+        """Return the metrics of a metrics.json; see :meth:`to_dict`."""
+        fields = content["fields"]
+        return cls(
+            {name: ClassificationMetrics.from_dict(values) for name, values in fields.items()},
+            {name: values["unlabelled"] for name, values in fields.items()},
+        )
+
     def lines(self) -> list[str]:
         """The mean accuracy, then the table of each field."""
-        mean = "" if self.accuracy is None else f"  {self.accuracy:.3f}"
-        lines = [f"mean accuracy of {len(self.fields)} label fields{mean}"]
+        mean = "undefined" if self.accuracy is None else f"{self.accuracy:.3f}"
+        lines = [f"mean accuracy of {len(self.fields)} label fields {mean}"]
         for name, metrics in self.fields.items():
             unlabelled = f" ({self.unlabelled[name]} more have no label for it)" if self.unlabelled[name] else ""
             first, *rest = metrics.lines()

@@ -68,6 +68,7 @@ class EvaluateConfig(DataConfig):
         "the same numbers, faster, but an annotation with id 0 can be matched",
     )
     loss: bool = option(False, "also compute the losses, as the validation loss in training")
+    coco_lines: bool = option(False, "also print the twelve COCO lines (AP and AR by IoU, size and detections)")
     json: bool = option(False, "print only the metrics, as JSON", "a table")
     output: str | None = option(
         None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER"

@@ -79,6 +79,7 @@ DEMO: dict[str, Any] = {
     "freeze": "none",
     "image_size": 240,
     "epochs": 16,
+    "minutes": 4.0,
     "eval_epochs": 8,
     "batch_size": 4,
     "optimizer": "adamw",
@@ -90,4 +91,4 @@ DEMO: dict[str, Any] = {
     "detections_per_image": 30,
     "augment": "aerial",
 }
-"""Options of the run without arguments: small enough for three minutes on two fast cores, five on slow ones."""
+"""Options of the run without arguments. It has fewer epochs where these take longer than the minutes."""

@@ -111,7 +111,8 @@ class Plan:
         phases: one, or a linear probe and the fine-tuning.
         reasons: option -> why it has its value, for those that the user did not give, in the order of the decisions.
         measure_epochs: whether ``training.minutes`` still have to be turned into epochs, which needs the speed of the
-            model itself. Until then this is the plan of a run of one epoch.
+            model itself. Until then this is the plan of a run of one epoch, or of ``most_epochs``.
+        most_epochs: largest number of epochs that may be measured; None for no limit.
     """
 
     data: DataConfig
@@ -127,6 +128,7 @@ class Plan:
     phases: tuple[Phase, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     measure_epochs: bool = False
+    most_epochs: int | None = None
 
     @classmethod
     def of(cls, options: TrainConfig, decided: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:

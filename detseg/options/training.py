@@ -179,8 +179,8 @@ class TrainingOptions:
     epochs: int | None = option(None, "epochs to train", chosen=[defaults.EPOCHS], least=1, common=True)
     minutes: float | None = option(
         None,
-        "wall-clock minutes for training and the evaluation and checkpoint after each epoch: the number of epochs, at "
-        "least 1, follows from speeds measured before training. Not together with --epochs",
+        "wall-clock minutes of the whole run, from its start to its last line: the number of epochs, at least 1, follows "
+        "from speeds measured before training. Not together with --epochs",
         "no limit",
         above=0,
         brief="minutes of training in place of --epochs, whose number follows from measured speeds",
@@ -369,6 +369,9 @@ class RunOptions:
         least=0,
     )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
+    coco_lines: bool = option(
+        False, "also print the twelve COCO lines (AP and AR by IoU, size and detections) at the end"
+    )
     seed: int = option(0, "seed of all random numbers", least=0)
     replay: str | None = option(
         None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"

@@ -31,7 +31,7 @@ def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> Write
     reporter.lines(describe_table(table))
     written = write(table, output)
     names = zip(table, written.images, strict=True)
-    for record, name in reporter.progress(names, "copy images", total=len(table)):
+    for record, name in reporter.progress(names, "copying images", total=len(table), unit="image"):
         target = output / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record.path, target)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from detseg.errors import DataError
 from detseg.metrics import CocoMetrics, evaluate_files
+from detseg.metrics.coco_metrics import coco_lines
 from detseg.options import EvaluateConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
@@ -43,6 +44,7 @@ def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
     )
     if config.output:
         write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
-    text = json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(metrics.lines())
+    lines = [*metrics.lines(), *(coco_lines(metrics) if config.coco_lines else [])]
+    text = json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(lines)
     reporter.metrics("", metrics.to_dict(), text)
     return metrics

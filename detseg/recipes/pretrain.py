@@ -15,9 +15,11 @@ from detseg.inference.predictor import pick_device
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
 from detseg.options.text import flat_options, to_flags, to_toml
-from detseg.runtime.reporter import Reporter
+from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.user_command import user_command
 from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
+from detseg.training.finished_run import FinishedRun
 from detseg.training.fit import Run, fit, fit_data, run_context
 from detseg.training.metrics_log import read_rows
 from detseg.training.pretraining import new_pretraining_model, scenes_plan
@@ -38,19 +40,42 @@ def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Pat
         Interrupted: an exit was requested; a checkpoint was written.
     """
     if config.resume:
-        config = _resumed(config, Path(config.resume))
+        folder = Path(config.resume)
+        config, finished = _resumed(config, folder), FinishedRun.read(folder)
+        if finished and RunFolder(folder).weights.is_file():
+            with run_context(pick_device(config.device), reporter) as context:
+                return _report_finished(folder, finished, context.reporter)
     device = pick_device(config.device)
     start = StartingWeights.open(config.weights, config.model)
     if config.data:
         run = fit(_labelled_options(config), weights=start, reporter=reporter)
-        return _write_weights(config, run, start, 1)
+        weights = _write_weights(config, run, start, 1)
+        (reporter or terminal()).done(run.folder, _done_text(weights))
+        return weights
     with run_context(device, reporter) as context:
         run = _train_on_scenes(config, device, start, context)
         weights = RunFolder(run.folder).weights
         if context.processes.is_main:
             weights = _write_weights(config, run, start, context.processes.world)
-            context.reporter.done(run.folder, f"wrote {weights} and card.md")
+            context.reporter.done(run.folder, _done_text(weights))
         context.processes.wait()
+    return weights
+
+
+def _done_text(weights: Path) -> str:
+    command = user_command("train", "DATA", "--weights", weights)
+    return f"wrote {weights} and card.md; start from these weights with:\n  {command}"
+
+
+def _report_finished(folder: Path, finished: FinishedRun, reporter: Reporter) -> Path:
+    """Report that a run is finished; returns the path of its weights."""
+    weights = RunFolder(folder).weights
+    lines = [
+        finished.first_line(folder),
+        f"its weights are {weights}; start from them with:",
+        f"  {user_command('train', 'DATA', '--weights', weights)}",
+    ]
+    reporter.done(folder, "\n".join(lines))
     return weights
 
 

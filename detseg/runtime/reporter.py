@@ -1,7 +1,7 @@
 """Report the progress of a run as events to sinks: a terminal, a server, a notebook, or none.
 
 The library prints nothing itself. Functions that report accept a :class:`Reporter`; the default, :func:`terminal`,
-prints lines to stdout and shows progress bars on stderr; :func:`silent` shows nothing. A sink is a function that is
+prints lines to stdout and shows the progress on stderr; :func:`silent` shows nothing. A sink is a function that is
 called with each :class:`Event`, so a list can collect them, and a class can send them to a server::
 
     class Scores:
@@ -18,13 +18,22 @@ called with each :class:`Event`, so a list can collect them, and a class can sen
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal, Protocol, TypeVar
 
 from tqdm import tqdm
+
+from detseg.runtime.run_progress import RunProgress
+from detseg.short_text import duration
+
+LINE_SECONDS = 30
+"""Without a terminal, the progress of a loop is printed at least this often."""
+RUN_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
 Item = TypeVar("Item")
 
@@ -41,22 +50,23 @@ class Event:
             - "line": information; no values.
             - "warning": a problem that does not stop the run; no values.
             - "plan": ``options``, a dict of all options as they were chosen.
-            - "phase": ``first_epoch`` and ``epochs``, the last one plus 1, counted from the start of the run.
+            - "phase": ``first_epoch`` and ``epochs``, the last one; the first epoch of a run is 1.
             - "progress": ``description``, ``done``, ``total`` (None if unknown), ``unit``, ``bar`` (a number: several
-              bars can be open), ``leave`` (show the bar when it is full), ``is_open`` (False in its last event).
-            - "epoch": ``row``, as in metrics.jsonl; ``epochs``, the number of all epochs; ``is_best``.
+              bars can be open), ``leave`` (show the bar when it is full), ``is_open`` (False in its last event);
+              ``run``, None outside of a run, else a dict of ``bar`` (a number), ``share`` of the run that is done, in
+              [0, 1], ``seconds_left`` (None if unknown) and ``bound`` ("", "about", "at least" or "at most").
+            - "epoch": ``row``, as in metrics.jsonl, where epochs count from 1; ``epochs``, the number of all epochs;
+              ``is_best``.
             - "metrics": ``split`` ("train", "val", "test"; "" if unknown), ``metrics``, as in metrics.json.
             - "image": ``path`` of a written image.
             - "done": ``folder`` of the results.
         text: exactly what a terminal shows, without the last line break; a part of the bar for "progress"; "" for an
             image.
-        flush: a terminal shows it at once, even if its output is a file.
     """
 
     kind: Kind
     text: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
-    flush: bool = False
 
 
 class Sink(Protocol):
@@ -68,29 +78,48 @@ class Sink(Protocol):
 class ProgressBar:
     """A progress bar of a reporter; see :meth:`Reporter.bar`."""
 
-    def __init__(self, reporter: Reporter, values: dict[str, Any]) -> None:
-        self._reporter, self._values = reporter, values | {"bar": id(self), "is_open": True}
+    def __init__(self, reporter: Reporter, values: dict[str, Any], part: str) -> None:
+        self._reporter, self._values, self._part = reporter, values | {"bar": id(self), "is_open": True}, part
+        self._run = reporter.run
+        if self._run is not None:
+            self._run.begin(part, self._left)
         self._send("")
+
+    @property
+    def _left(self) -> int:
+        return (self._values["total"] or 0) - self._values["done"]
 
     def update(self, done: int | None = None, text: str = "") -> None:
         """Set the number of items that are done, by default one more, and the text beside the bar."""
-        self._values["done"] = self._values["done"] + 1 if done is None else done
+        before = self._values["done"]
+        self._values["done"] = before + 1 if done is None else done
+        if self._run is not None:
+            self._run.advance(self._part, self._values["done"] - before)
         self._send(text)
 
     def close(self) -> None:
+        if self._run is not None:
+            self._run.end(self._part, self._left)
         self._values["is_open"] = False
         self._send("")
 
     def _send(self, text: str) -> None:
         if self._reporter.sinks:
-            self._reporter.send(Event("progress", text, dict(self._values)))
+            run = None if self._run is None else {"bar": id(self._run), **self._run.state()}
+            self._reporter.send(Event("progress", text, self._values | {"run": run}))
 
 
 class Reporter:
-    """Sends events to sinks. One method for each kind of event; without sinks they do nothing."""
+    """Sends events to sinks. One method for each kind of event; without sinks they do nothing.
+
+    Attributes:
+        run: the progress of the whole run, inside of :meth:`whole_run`.
+    """
 
     def __init__(self, *sinks: Sink) -> None:
         self.sinks = sinks
+        self.run: RunProgress | None = None
+        self._description = ""
 
     def send(self, event: Event) -> None:
         """Call every sink with the event."""
@@ -115,12 +144,12 @@ class Reporter:
         self.send(Event("plan", "\n".join(texts), {"options": dict(options)}))
 
     def phase(self, text: str, first_epoch: int, epochs: int) -> None:
-        """Report the start of a phase of a run, with its first epoch and the end of its last."""
+        """Report the start of a phase of a run, with its first and its last epoch; the first of a run is 1."""
         self.send(Event("phase", text, {"first_epoch": first_epoch, "epochs": epochs}))
 
-    def epoch(self, row: Mapping[str, Any], epochs: int, is_best: bool, text: str, *, flush: bool = False) -> None:
+    def epoch(self, row: Mapping[str, Any], epochs: int, is_best: bool, text: str) -> None:
         """Report a finished epoch: its row of metrics.jsonl, and its line for a terminal."""
-        self.send(Event("epoch", text, {"row": dict(row), "epochs": epochs, "is_best": is_best}, flush))
+        self.send(Event("epoch", text, {"row": dict(row), "epochs": epochs, "is_best": is_best}))
 
     def metrics(self, split: str, metrics: Mapping[str, Any], text: str) -> None:
         """Report the result of an evaluation: as in metrics.json, and as text for a terminal."""
@@ -134,20 +163,51 @@ class Reporter:
         """Report that the results are complete, and their folder."""
         self.send(Event("done", text, {"folder": folder}))
 
+    def described(self, description: str) -> Reporter:
+        """Return a reporter to the same sinks whose bars have this description: for measurements, which run loops that
+        have a description of their own."""
+        reporter = Reporter(*self.sinks)
+        reporter.run, reporter._description = self.run, description
+        return reporter
+
+    @contextmanager
+    def whole_run(self, *, may_stop_early: bool = False) -> Iterator[RunProgress]:
+        """In a ``with`` block all bars are parts of one run, which a terminal shows as one bar with the time left."""
+        run = self.run = RunProgress(may_stop_early=may_stop_early)
+        try:
+            yield run
+        finally:
+            self.run = None
+            ends = {"description": "run", "done": 1, "total": 1, "unit": "run", "leave": False, "run": None}
+            self.send(Event("progress", "", ends | {"bar": id(run), "is_open": False}))
+
     @contextmanager
     def bar(
-        self, description: str, *, total: int | None, unit: str = "it", done: int = 0, leave: bool = False
+        self,
+        description: str,
+        *,
+        total: int | None,
+        unit: str = "item",
+        done: int = 0,
+        leave: bool = False,
+        part: str = "",
     ) -> Iterator[ProgressBar]:
-        """Show a progress bar in a ``with`` block; ``leave``: it stays on the terminal at the end."""
+        """Show a progress bar in a ``with`` block.
+
+        Args:
+            leave: it stays on the terminal at the end.
+            part: of the run, whose bars have the same time per unit; the description by default.
+        """
+        description = self._description or description
         values = {"description": description, "done": done, "total": total, "unit": unit, "leave": leave}
-        progress_bar = ProgressBar(self, values)
+        progress_bar = ProgressBar(self, values, part or description)
         try:
             yield progress_bar
         finally:
             progress_bar.close()
 
     def progress(
-        self, items: Iterable[Item], description: str, *, total: int, unit: str = "it", leave: bool = False
+        self, items: Iterable[Item], description: str, *, total: int | None, unit: str = "item", leave: bool = False
     ) -> Iterator[Item]:
         """Yield the items and show a progress bar."""
         with self.bar(description, total=total, unit=unit, leave=leave) as progress_bar:
@@ -157,36 +217,84 @@ class Reporter:
 
 
 class TerminalSink:
-    """Prints the text of every event to stdout, above the progress bars, which appear on stderr if it is a terminal."""
+    """Prints the text of every event to stdout. Progress appears on stderr: on a terminal as bars below the text, of a
+    run as one bar with the time left; else as a line whenever nothing was printed for ``LINE_SECONDS``."""
 
     def __init__(self) -> None:
         self._bars: dict[int, tqdm[Any]] = {}
+        self._starts: dict[int, tuple[float, int]] = {}
+        self._printed = self._called = monotonic()
 
     def __call__(self, event: Event) -> None:
         if event.kind == "progress":
-            self._show_progress(event)
+            (self._show_bar if sys.stderr.isatty() else self._print_progress)(event)
+            self._called = monotonic()
         elif event.kind != "image":
             with tqdm.external_write_mode():  # hides the bars while the line is printed
-                print(event.text, flush=event.flush)
+                print(event.text, flush=True)
+            self._printed = self._called = monotonic()
 
-    def _show_progress(self, event: Event) -> None:
-        values = event.values
+    def _show_bar(self, event: Event) -> None:
+        values, run = event.values, event.values["run"]
+        if run is not None:
+            self._show_run(event, run)
+            return
         bar = self._bars.get(values["bar"])
-        if bar is None:
+        if not values["is_open"]:
+            if bar is not None:
+                self._bars.pop(values["bar"]).close()
+        elif bar is None:
             self._bars[values["bar"]] = tqdm(
                 desc=values["description"],
                 total=values["total"],
                 initial=values["done"],
                 unit=values["unit"],
                 leave=values["leave"],
-                disable=None,  # only on a terminal
             )
-        elif values["is_open"]:
+        else:
             if event.text:
                 bar.set_postfix_str(event.text, refresh=False)
             bar.update(values["done"] - bar.n)
-        else:
-            self._bars.pop(values["bar"]).close()
+
+    def _show_run(self, event: Event, run: Mapping[str, Any]) -> None:
+        bar = self._bars.get(run["bar"])
+        if bar is None:
+            # miniters: drawn after each mininterval, also if the share has not changed
+            bar = tqdm(total=1.0, bar_format=RUN_BAR, leave=False, miniters=0)
+            self._bars[run["bar"]] = bar
+        bar.set_description_str(_position_text(event.values), refresh=False)
+        bar.set_postfix_str(", ".join(filter(None, [event.text, _left_text(run)])), refresh=False)
+        bar.update(run["share"] - bar.n)
+
+    def _print_progress(self, event: Event) -> None:
+        """Print a line if it is due, or would be before the next event, which is expected after the same time."""
+        values, now = event.values, monotonic()
+        if not values["is_open"]:
+            self._starts.pop(values["bar"], None)
+            return
+        start, first = self._starts.setdefault(values["bar"], (now, values["done"]))
+        if now - self._printed + (now - self._called) < LINE_SECONDS:
+            return
+        left = values["run"]
+        if left is None:
+            done, total = values["done"] - first, values["total"]
+            seconds = (now - start) / done * (total - values["done"]) if done and total else None
+            left = {"seconds_left": seconds, "bound": ""}
+        print(
+            ", ".join(filter(None, [_position_text(values), event.text, _left_text(left)])), file=sys.stderr, flush=True
+        )
+        self._printed = now
+
+
+def _position_text(values: Mapping[str, Any]) -> str:
+    """Return where a loop is: ``epoch 3/10, batch 40/120``."""
+    total = "" if values["total"] is None else f"/{values['total']}"
+    return f"{values['description']}, {values['unit']} {values['done']}{total}"
+
+
+def _left_text(left: Mapping[str, Any]) -> str:
+    """Return ``at most 12 min left``; "" if the time is unknown."""
+    return "" if left["seconds_left"] is None else f"{left['bound']} {duration(left['seconds_left'])} left".lstrip()
 
 
 def terminal() -> Reporter:
@@ -195,12 +303,13 @@ def terminal() -> Reporter:
 
 
 def silent() -> Reporter:
-    """Return a reporter that shows nothing. Readers of data still show progress bars on stderr if it is a terminal."""
+    """Return a reporter that shows nothing. Readers of data still show their progress on stderr if they are slow."""
     return Reporter()
 
 
 def progress(
-    items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "it", leave: bool = True
-) -> tqdm[Item]:
-    """Return the items with a progress bar on stderr, if it is a terminal: for readers, which have no reporter."""
-    return tqdm(items, desc=description, total=total, unit=unit, disable=None, leave=leave)
+    items: Iterable[Item], description: str, *, total: int | None = None, unit: str = "item", leave: bool = True
+) -> Iterator[Item]:
+    """Yield the items and show the progress on stderr: for readers, which have no reporter."""
+    total = len(items) if total is None and isinstance(items, Sized) else total
+    return terminal().progress(items, description, total=total, unit=unit, leave=leave)

@@ -55,6 +55,11 @@ class RunFolder:
         return self.path / "scenes.toml"
 
     @property
+    def cut(self) -> Path:
+        """The reduction of the number of epochs of a run with a time limit."""
+        return self.path / "cut.json"
+
+    @property
     def split(self) -> Path:
         """Which image is in which split."""
         return self.path / "split.json"
@@ -87,6 +92,11 @@ class RunFolder:
     def confusion(self, name: str = "") -> Path:
         """Plot of a confusion matrix; with several label fields ``name`` is part of the file name."""
         return self.path / (f"confusion-{name}.png" if name else "confusion.png")
+
+    @property
+    def finished(self) -> Path:
+        """Number of epochs of a run whose results are complete."""
+        return self.path / "finished.json"
 
     @property
     def failed_batch(self) -> Path:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from time import monotonic
 
 import torch
 
-from detseg.annotations import AnnotationTable
 from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
-from detseg.checkpoints.checkpoint import Checkpoint, load_checkpoint
-from detseg.datasets import Dataset
+from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
 from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
-from detseg.errors import DataError
 from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
+from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import Model
-from detseg.models.create import create_model, freeze_as, with_backbone
-from detseg.models.weights.class_transfer import class_pairs
+from detseg.models.create import freeze_as, with_backbone
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
@@ -30,25 +29,28 @@ from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import joined_processes
 from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder
-from detseg.runtime.seeds import derive_seed
 from detseg.runtime.signals import catching_signals
-from detseg.training.batch_size import fitting_batch_size
+from detseg.short_text import duration
 from detseg.training.claimed_folder import claimed_folder
+from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.loss_weights import parse_loss_weights
-from detseg.training.make_plan import make_plan, named_weights
-from detseg.training.metrics_log import minutes_of
-from detseg.training.plan_checks import LIMITS
+from detseg.training.make_plan import make_plan, named_weights, with_epochs
+from detseg.training.new_model import new_model, with_batch_size
+from detseg.training.phases import phases_of
+from detseg.training.remaining_work import remaining_work
 from detseg.training.result_images import write_result_images
 from detseg.training.resume import (
     newest_checkpoint,
     resumed_config,
     resumed_line,
     resumed_model,
+    saved_epochs,
     with_absolute_paths,
     write_plan,
 )
 from detseg.training.run_data import RunContext, RunData, TableData
 from detseg.training.step_time import seconds_per_step
+from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -62,13 +64,18 @@ class Run:
             images.
         plan: all options with their decided values.
         metrics: of the best weights on the validation split; without one, the training losses of their epoch.
-        model: with the best weights, in eval mode.
+        trained_model: the model of this process, if it trained one.
     """
 
     folder: Path
     plan: Plan
     metrics: Metrics
-    model: torch.nn.Module
+    trained_model: torch.nn.Module | None = None
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The model with the best weights, in eval mode; loaded on first use if the run was finished before."""
+        return self.trained_model or load(self.folder).to(self.plan.run.device).eval()
 
     @property
     def config(self) -> TrainConfig:
@@ -90,7 +97,7 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
     """Train, evaluate after every epoch and keep the best weights; report the chosen options and the results.
 
     SIGTERM and SIGINT request a checkpoint and an exit. A run that is resumed (``resume``) ends with the same bits as
-    one that was never stopped.
+    one that was never stopped. Of a run that is finished, only the metrics are read.
 
     Args:
         weights: those of ``config.weights`` if the caller has opened them. Their memory is freed before training.
@@ -105,7 +112,12 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
     with run_context(device, reporter) as context:
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
-            options = resumed_config(options, Path(options.resume), context.reporter)
+            folder = Path(options.resume)
+            options = resumed_config(options, folder, context.reporter)
+            finished = FinishedRun.read(folder, context.processes)
+            cut = _saved_cut(folder, options.epochs)
+            if finished and finished.reaches(cut.epochs if cut else options.epochs):
+                return _finished(folder, replace(options, device=str(device)), finished, context)
         table = load_table(options)
         splits = load_splits(options, table)
         weights = weights or named_weights(options)
@@ -114,6 +126,11 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
         intro = [*describe_table(table), *describe_splits(splits, table, options)]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
+
+
+def _saved_cut(folder: Path, epochs: int | None) -> Cut | None:
+    """Return the cut of a run that is resumed; None if it is to train for another number of epochs than planned."""
+    return None if epochs is not None and epochs != saved_epochs(folder) else Cut.read(folder)
 
 
 def fit_tables(
@@ -167,8 +184,12 @@ def fit_data(
             model = new_model(data.splits["train"], plan, weights, context.reporter)
         if weights:
             weights.release()
-        plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
-        return _finish(plan, trainer, context)
+        with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
+            plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
+            best = _finish(plan, trainer, context)
+        if context.processes.is_main:
+            _report_end(plan, trainer, context)
+        return Run(folder, plan, best, trainer.model)
 
 
 def _checkpoint(plan: Plan, data: RunData, context: RunContext) -> Checkpoint | None:
@@ -197,57 +218,78 @@ def _train(
     processes, reporter = context.processes, context.reporter
     epoch = checkpoint.position.epoch if checkpoint else 0
     done = sum(epoch >= phase.epochs for phase in plan.phases[:-1])
+    has_more_epochs = plan.run.resume is not None and plan.training.epochs > saved_epochs(folder)
+    cut = _saved_cut(folder, plan.training.epochs) if plan.run.resume else None
+    if cut is not None and epoch >= cut.after:
+        images, world = data.train_images, processes.world
+        plan, cut = with_epochs(plan, cut.epochs, f"cut after epoch {cut.after}", images, world), None
     trainer: Trainer | None = None
     for number in range(done, len(plan.phases)):
         phase = plan.phases[number]
         if phase.line:
-            reporter.phase(phase.line, phase.first_epoch, phase.epochs)
+            reporter.phase(phase.line, phase.first_epoch + 1, phase.epochs)
         freeze_as(model, phase.freeze, phase.trainable_layers, norm_eval=plan.freezing.norm_eval)
         parse_loss_weights(plan.training.loss_weights, model.loss_names())  # an error before anything is computed
         measured = plan.measure_epochs
         plan, loaders = data.loaders(plan, phase, model, folder, context)
         trainer = Trainer(
             plan, plan.phases[number], folder, model, loaders, data, checkpoint=None if trainer else checkpoint,
-            processes=processes, previous=trainer, lock=lock, reporter=reporter,
+            processes=processes, previous=trainer, cut=cut, lock=lock, reporter=reporter,
         )  # fmt: skip
         if number == done and plan.run.resume:
             reporter.line(resumed_line(folder, trainer.position))
+        if has_more_epochs and trainer.is_stopped_early:
+            trainer.restart_patience()
         if number == done and processes.is_main:
+            RunFolder(folder).finished.unlink(missing_ok=True)
             write_plan(plan, folder)
             if not checkpoint:
                 data.write(plan, folder)
         if not measured:
             reporter.lines(time_estimate(trainer))
+        _expect_work(trainer)
         trainer.run(context.stop_request)
     assert trainer is not None  # a plan has at least one phase
-    return plan, trainer
+    return trainer.plan, trainer
 
 
-def _finish(plan: Plan, trainer: Trainer, context: RunContext) -> Run:
-    """Load the best weights, evaluate them, and write the results to the run folder."""
+def _expect_work(trainer: Trainer) -> None:
+    """Tell the progress of the run how much is left of it."""
+    run, plan, test = trainer.reporter.run, trainer.plan, trainer.data.splits.get("test", ())
+    if run is not None:
+        val = 0 if trainer.loaders.val is None else len(trainer.loaders.val)
+        test_batches = -(-len(test) // plan.training.batch_size)
+        run.expect(remaining_work(plan, trainer.position, len(trainer.loaders.train), val, test_batches))
+
+
+def _finish(plan: Plan, trainer: Trainer, context: RunContext) -> Metrics:
+    """Load the best weights, evaluate them, and write the results to the run folder; returns the metrics."""
     folder, model, processes, reporter = trainer.folder, trainer.model, context.processes, context.reporter
     rows, data, best_epoch = trainer.rows, trainer.data, trainer.position.best_epoch
-    if plan.training.minutes is not None:
-        reporter.line(f"{len(rows)} epochs took {minutes_of(rows):.2f} of {plan.training.minutes:g} minutes")
     if processes.is_main:
         model.load_state_dict(load_checkpoint(RunFolder(folder).best).weights)
     processes.broadcast_(list(model.state_dict().values()))  # other machines may have no access to the folder
     model.eval()
     best = trainer.best or _best_metrics(trainer, context)
     criterion = "validation split, best epoch" if data.has_val else "training split, epoch of the lowest loss"
-    text = "\n".join([f"{criterion} {best_epoch}:", *best.lines()])
+    text = _metrics_text(f"{criterion} {best_epoch + 1} of {len(rows)}", best, plan)
     reporter.metrics("val" if data.has_val else "train", best.to_dict(), text)
     if processes.is_main:
         _write_results(plan, trainer, best, reporter)
     processes.wait()
-    return Run(folder, plan, best, model)
+    return best
+
+
+def _metrics_text(title: str, metrics: Metrics, plan: Plan) -> str:
+    first, *others = metrics.lines()
+    return "\n".join([f"{title}: {first}", *others, *(coco_lines(metrics) if plan.run.coco_lines else [])])
 
 
 def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
     """Return the metrics of the best weights when they are from before a resume."""
     evaluator, best_epoch = trainer.evaluator, trainer.position.best_epoch
     if evaluator is None:
-        return TrainingMetrics.from_row(next(row for row in trainer.rows if row["epoch"] == best_epoch))
+        return TrainingMetrics.from_row(next(row for row in trainer.rows if row["epoch"] == best_epoch + 1))
     evaluator.reset()
     return evaluate(
         trainer.model, trainer.loaders.val, trainer.device, evaluator=evaluator, processes=context.processes,
@@ -264,7 +306,7 @@ def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Report
             reporter=reporter,
         )  # fmt: skip
         write_evaluation(RunFolder(folder).evaluation("test"), metrics, evaluator)
-        text = "\n".join(["test split (not used for model selection):", *metrics.lines()])
+        text = _metrics_text("test split (not used for model selection)", metrics, plan)
         reporter.metrics("test", metrics.to_dict(), text)
     if plot_curves(trainer.rows, RunFolder(folder).curves):
         reporter.image(RunFolder(folder).curves)
@@ -272,64 +314,22 @@ def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Report
         reporter.line("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     if "val" in splits:
         write_result_images(folder, model, splits["val"], device, best, reporter)
-    reporter.done(folder, f"wrote {folder}; predict with: python tools/predict.py {folder} IMAGES")
+    FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
 
 
-def with_batch_size(
-    options: TrainConfig,
-    table: AnnotationTable,
-    train: AnnotationTable,
-    device: torch.device,
-    context: RunContext,
-    weights: StartingWeights | None = None,
-) -> TrainConfig:
-    """Replace ``--batch-size 0`` by the largest batch size that fits in the memory of this GPU."""
-    if options.batch_size != 0:
-        return options
-    if device.type != "cuda":
-        raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
-    draft = make_plan(replace(options, batch_size=1), table, train, MachineFacts.of(device), weights=weights)
-    model = new_model(table, draft, weights, silent()).to(device)
-    dataset = Dataset(train, model.preprocessing, task=draft.model.task)
-    size, memory_use = fitting_batch_size(model, dataset, device)
-    size = int(context.processes.broadcast_bytes(str(size).encode()))
-    context.reporter.line(f"batch size {size}: {memory_use}")
-    return replace(options, batch_size=size)
+def _report_end(plan: Plan, trainer: Trainer, context: RunContext) -> None:
+    """Report the time that the run took, its folder, and the commands that use it."""
+    folder, data = trainer.folder, trainer.data
+    after = next_lines(folder, has_data=bool(data.splits), split="val" if data.has_val else "")
+    first = f"finished in {duration(monotonic() - context.started)}; wrote {folder}"
+    context.reporter.done(folder, "\n".join([first, *after]))
 
 
-def new_model(
-    table: AnnotationTable,
-    plan: Plan,
-    weights: StartingWeights | None = None,
-    reporter: Reporter | None = None,
-) -> Model:
-    """Create the model of a new run; report which weights were loaded and which parts are trainable.
-
-    Args:
-        weights: those of the plan if they are open already.
-    """
-    torch.manual_seed(derive_seed(plan.run.seed))  # random initialization depends on the seed of the run
-    planned, reporter = plan.model, reporter or terminal()
-    created = create_model(
-        planned.model,
-        table.class_map,
-        weights=weights or planned.weights,
-        freeze_level=plan.freezing.freeze,
-        trainable_layers=plan.freezing.trainable_layers,
-        norm_eval=plan.freezing.norm_eval,
-        image_size=planned.image_size,
-        **{name: value for name in LIMITS if (value := getattr(planned, name)) is not None},
-        anchor_sizes=planned.anchor_sizes,
-        keypoints=table.keypoint_schema if planned.task == "keypoints" else None,
-        label_fields=table.label_fields,
-        class_transfer=class_pairs(planned.class_transfer, table.class_map.names),
-    )
-    reporter.lines(created.lines)
-    if planned.weights == "none":
-        reporter.line(
-            "training from scratch: no pretrained weights, so expect low accuracy from few images and few epochs"
-        )
-    return created.model
+def _finished(folder: Path, options: TrainConfig, finished: FinishedRun, context: RunContext) -> Run:
+    """Report that a run is finished, and how to train on."""
+    metrics, plan = saved_metrics(folder), Plan.of(options, {}, {})
+    context.reporter.done(folder, "\n".join(finished.lines(folder, metrics.lines()[0])))
+    return Run(folder, replace(plan, phases=phases_of(plan)), metrics)
 
 
 def time_estimate(trainer: Trainer) -> list[str]:
@@ -337,9 +337,9 @@ def time_estimate(trainer: Trainer) -> list[str]:
     epochs, loader = trainer.epochs - trainer.position.epoch, trainer.loaders.train
     if epochs <= 0:
         return []
-    seconds = seconds_per_step(trainer.model, loader, trainer.device) * len(loader) * epochs
-    minutes = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    seconds = seconds_per_step(trainer.model, loader, trainer.device, reporter=trainer.reporter)
+    time_text = duration(seconds * len(loader) * epochs)
     eval_epochs = trainer.plan.training.eval_epochs
     interval = "after each epoch" if eval_epochs == 1 else f"every {eval_epochs} epochs"
     evaluation = f", plus evaluation {interval}" if trainer.data.has_val else ""
-    return [f"{epochs} epochs of {len(loader)} steps: about {minutes} of training{evaluation}"]
+    return [f"{epochs} epochs of {len(loader)} steps: about {time_text} of training{evaluation}"]

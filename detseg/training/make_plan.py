@@ -103,8 +103,9 @@ def make_plan(
     if task != "classify":
         _choose_detector(decisions, arch, opened, train, cuda)
     decisions.choose("augment", defaults.AUGMENT)
-    measure_epochs = options.minutes is not None and options.epochs is None
-    epochs = 1 if measure_epochs else decisions.choose("epochs", defaults.EPOCHS)
+    measure_epochs = decisions["minutes"] is not None and options.epochs is None
+    most_epochs = decisions["epochs"] if measure_epochs else None
+    epochs = most_epochs or 1 if measure_epochs else decisions.choose("epochs", defaults.EPOCHS)
     if options.linear_probe_epochs == "half":
         decisions.rewrite("linear_probe_epochs", Default(max(1, epochs // 2), "half of all epochs"))
     _choose_optimizer(decisions, task, arch, source, len(train), cuda, world)
@@ -114,7 +115,8 @@ def make_plan(
     steps = -(-len(train) // (decisions["batch_size"] * options.accumulate * world))
     for name, default in _schedule_defaults(options.schedule, epochs, steps).items():
         decisions.choose(name, default)
-    plan = replace(Plan.of(options, decisions.chosen, decisions.reasons), measure_epochs=measure_epochs)
+    plan = Plan.of(options, decisions.chosen, decisions.reasons)
+    plan = replace(plan, measure_epochs=measure_epochs, most_epochs=most_epochs)
     return checked(replace(plan, phases=phases_of(plan)), train, opened)
 
 
@@ -137,7 +139,15 @@ def with_epochs(plan: Plan, epochs: int, reason: str, images: int, world: int = 
     schedule = replace(plan.schedule, **values)
     (phase,) = plan.phases  # minutes do not work with a linear probe
     phases = (replace(phase, epochs=epochs),)
-    return replace(plan, training=training, schedule=schedule, reasons=reasons, phases=phases, measure_epochs=False)
+    return replace(
+        plan,
+        training=training,
+        schedule=schedule,
+        reasons=reasons,
+        phases=phases,
+        measure_epochs=False,
+        most_epochs=None,
+    )
 
 
 def _schedule_defaults(schedule: str, epochs: int, epoch_steps: int) -> dict[str, Default]:
@@ -250,6 +260,8 @@ def demo_options(options: TrainConfig) -> dict[str, Any]:
         del demo["beta2"], demo["lr"]
     if options.minutes is not None:
         del demo["epochs"]
+    if options.epochs is not None or options.linear_probe_epochs is not None or options.patience:
+        del demo["minutes"]  # the user decides on the epochs, or they depend on the scores
     return demo
 
 

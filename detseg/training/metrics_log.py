@@ -1,4 +1,7 @@
-"""Write and read metrics.jsonl (one row per epoch), and format a row for the terminal."""
+"""Write and read metrics.jsonl (one row per epoch), and format a row for the terminal. Epochs count from 1 here.
+
+A row states it: ``"first_epoch": 1``. Rows without it are of an earlier version, in which the first epoch was 0.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,10 @@ def row(
     optimizer: torch.optim.Optimizer,
     seconds: float,
 ) -> Row:
-    """Return the row of one epoch in metrics.jsonl."""
+    """Return the row of one epoch (from 0) in metrics.jsonl, where it counts from 1."""
     return {
-        "epoch": epoch,
+        "epoch": epoch + 1,
+        "first_epoch": 1,
         "lr": optimizer.param_groups[-1]["lr"],
         "seconds": round(seconds, 3),
         "images_per_second": round(stats.images / stats.seconds, 2),
@@ -51,7 +55,7 @@ def line(row: Row, epochs: int, is_best: bool) -> str:
     val = f"val loss {row['val_loss']:.3f}" if "val_loss" in row else ""
     loss = f"loss {row['train_loss']:.3f}{_by_field(row, 'train_loss_')}" if "train_loss" in row else "no update"
     shown = [loss, _train_accuracy(row), val, numbers, f"{row['seconds']:.0f} s{' *' if is_best else ''}"]
-    return f"epoch {row['epoch']}/{epochs - 1}: {', '.join(part for part in shown if part)}"
+    return f"epoch {row['epoch']}/{epochs}: {', '.join(part for part in shown if part)}"
 
 
 def _train_accuracy(row: Row) -> str:
@@ -74,11 +78,24 @@ def minutes_of(rows: list[Row]) -> float:
 
 
 def read_rows(path: Path, epochs: int) -> list[Row]:
-    """Read the rows of the first ``epochs`` epochs of a metrics.jsonl; empty if the file does not exist."""
+    """Read the rows of the first ``epochs`` epochs of a metrics.jsonl; empty if the file does not exist.
+
+    Rows in which the first epoch is 0 are converted.
+    """
     if not path.is_file():
         return []
-    rows = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    return [row for row in rows if row["epoch"] < epochs]
+    rows = [_from_one(json.loads(text)) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row["epoch"] <= epochs]
+
+
+def _from_one(row: Row) -> Row:
+    """Return a row whose epochs count from 1."""
+    return (
+        row
+        if "first_epoch" in row
+        else {"epoch": row["epoch"] + 1, "first_epoch": 1}
+        | {name: value for name, value in row.items() if name != "epoch"}
+    )
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:

@@ -25,7 +25,7 @@ from detseg.runtime.run_folder import RunFolder
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
-    *("cache_dir", "cache_limit", "decoded_limit"),
+    *("cache_dir", "cache_limit", "decoded_limit", "coco_lines"),
 )
 """Options that may change when a run is resumed. On a CPU all but the first keep its result bit-identical."""
 
@@ -65,6 +65,13 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     return replace(saved, **new | {"resume": str(run)})
 
 
+def saved_epochs(run: Path) -> int:
+    """Return the epochs of the saved config of ``run``."""
+    path = RunFolder(run).config
+    with in_file(path):
+        return int(flat_options(tomllib.loads(path.read_text(encoding="utf-8"))).get("epochs", 0))
+
+
 def write_plan(plan: Plan, folder: Path) -> None:
     """Write ``config.toml``, from which a run is resumed."""
     write_text(RunFolder(folder).config, plan.to_toml(str(folder)))
@@ -95,8 +102,8 @@ def resumed_line(run: Path, position: Position) -> str:
     if not position.step:
         return f"{run} has no checkpoint yet: starting with its saved options"
     if position.micro_batches:
-        return f"resuming {run} in epoch {position.epoch}, after {position.micro_batches} batches"
-    return f"resuming {run} after epoch {position.epoch - 1}"
+        return f"resuming {run} in epoch {position.epoch + 1}, after {position.micro_batches} batches"
+    return f"resuming {run} after epoch {position.epoch}"
 
 
 def resumed_model(checkpoint: Checkpoint, plan: Plan) -> Model:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from detseg.annotations import AnnotationTable, write_split
@@ -18,24 +19,34 @@ from detseg.runtime.reporter import Reporter
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import StopRequest
 from detseg.training.loaders import DataModule
-from detseg.training.time_budget import fit_to_minutes
+from detseg.training.time_budget import Budget, fit_to_minutes
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run gets from its process: the other processes, requests to stop, and the reporter of the main one."""
+    """What a run gets from its process: the other processes, requests to stop, and the reporter of the main one.
+
+    Attributes:
+        started: when it began, in seconds of :func:`time.monotonic`.
+    """
 
     processes: Processes
     stop_request: StopRequest
     reporter: Reporter
+    started: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches of a phase: for training, and for evaluation (None without validation images)."""
+    """Batches of a phase: for training, and for evaluation (None without validation images).
+
+    Attributes:
+        budget: of a run with a time limit whose epochs were measured now.
+    """
 
     train: Any
     val: Any
+    budget: Budget | None = None
 
 
 class RunData(Protocol):
@@ -93,12 +104,16 @@ class TableData:
         """Return the loaders of a phase; the features of its frozen parts are computed first."""
         module = DataModule(plan, phase, model, context.processes, folder, context.reporter)
         module.prepare(self.train, context.stop_request)
+        budget: Budget | None = None
         if plan.measure_epochs:
             val = self.train.subset([]) if self.val is None else self.val
-            plan, lines = fit_to_minutes(plan, model, self.train, val, module, context.processes)
+            plan, budget, lines = fit_to_minutes(
+                plan, model, self.train, val, len(self.splits.get("test", ())), module, context.started,
+                context.stop_request,
+            )  # fmt: skip
             context.reporter.plan(lines, plan.values())
         val_loader = None if self.val is None else module.val_loader(self.val)
-        return plan, Loaders(module.train_loader(self.train), val_loader)
+        return plan, Loaders(module.train_loader(self.train), val_loader, budget)
 
     def evaluator(self, plan: Plan, model: Model) -> AnyEvaluator | None:
         """Return an evaluator of the validation split."""

@@ -21,6 +21,7 @@ from detseg.inference.evaluation import (
     write_evaluation,
 )
 from detseg.inference.predictor import pick_device
+from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import ModelDescription
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
@@ -42,6 +43,8 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     table = select_split(config, run, run_options, reporter)
     table = match_classes(table, description.class_map, description.label_fields)
     check_keypoints(table, description)
+    if not config.json:
+        reporter.lines(describe_table(table))
     metrics, evaluator = evaluate_table(
         model,
         table,
@@ -59,7 +62,8 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
     else:
-        lines = [*describe_table(table), *metrics.lines(), *_loss_lines(losses or {}, len(table))]
+        lines = [*metrics.lines(), *(coco_lines(metrics) if config.coco_lines else [])]
+        lines = [f"{config.split} split: {lines[0]}", *lines[1:], *_loss_lines(losses or {}, len(table))]
         reporter.metrics(config.split, values, "\n".join(lines))
         reporter.done(output, f"wrote {output / 'metrics.json'}")
     return metrics

@@ -9,10 +9,15 @@ import torch
 from detseg.datasets.contracts import FirstBatchLoader
 from detseg.engine.update import to_device
 from detseg.models.losses_in_eval_mode import losses_in_eval_mode
+from detseg.runtime.reporter import Reporter, silent
 
 
 def seconds_per_step(
-    model: torch.nn.Module, data_loader: FirstBatchLoader, device: torch.device, steps: int = 2
+    model: torch.nn.Module,
+    data_loader: FirstBatchLoader,
+    device: torch.device,
+    steps: int = 2,
+    reporter: Reporter | None = None,
 ) -> float:
     """Return the wall seconds of one forward and backward pass, the median of ``steps`` after one warm-up pass.
 
@@ -24,7 +29,7 @@ def seconds_per_step(
     times = []
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices), losses_in_eval_mode(model, gradients=True):
-        for _ in range(steps + 1):
+        for _ in (reporter or silent()).progress(range(steps + 1), "measuring a step", total=steps + 1, unit="step"):
             began = time.perf_counter()
             torch.stack(list(model(images, targets).values())).sum().backward()
             if device.type == "cuda":

@@ -9,8 +9,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from detseg.engine.evaluator import make_evaluator
 from detseg.engine.train import EpochTotals, train_one_epoch
 from detseg.models import Model
 from detseg.options.plan import Plan
-from detseg.runtime.processes import Processes
+from detseg.runtime.signals import StopRequest
+from detseg.short_text import duration
 from detseg.training.loaders import DataModule
 from detseg.training.make_plan import with_epochs
 from detseg.training.optimizer import new_optimizer
+from detseg.training.time_limit import EpochSeconds, TimeLimit
 
 BATCHES = 4
 """Batches of a timed pass, spread over the data, because images differ in size and number of objects."""
@@ -35,16 +37,22 @@ BATCHES = 4
 PASSES = 3
 """Timed passes, of which the median is used, after one warm-up pass: oneDNN and cuDNN prepare for each batch shape."""
 
+AFTER_SECONDS = 4.0
+"""Seconds to load the best weights and to draw the curves after the last epoch."""
+
+RESULT_IMAGES = 32
+"""The images that are predicted and drawn at the end take as long as the evaluation of this number."""
+
 SHARE = 0.05
 """Share of the budget: no further pass is started when the timed ones have taken this long."""
 
 
-class EpochSeconds(NamedTuple):
-    """Wall seconds of one epoch of training, of one evaluation, and of the checkpoint at the end of the epoch."""
+@dataclass(frozen=True)
+class Budget:
+    """What keeps a run within its minutes: its limit, and the seconds of an epoch, measured before the training."""
 
-    training: float
-    evaluation: float
-    saving: float
+    limit: TimeLimit
+    seconds: EpochSeconds
 
 
 def fit_to_minutes(
@@ -52,43 +60,79 @@ def fit_to_minutes(
     model: Model,
     train: AnnotationTable,
     val: AnnotationTable,
+    test_images: int,
     data_module: DataModule,
-    processes: Processes | None = None,
-) -> tuple[Plan, list[str]]:
-    """Choose ``epochs`` for ``minutes``, and the options that follow from them. Returns the final plan and lines.
+    started: float,
+    stop_request: StopRequest | None = None,
+) -> tuple[Plan, Budget, list[str]]:
+    """Choose ``epochs`` for ``minutes``, and the options that follow from them.
 
-    The minutes include the epochs and their checkpoints, but not the measurements, features that are computed once,
-    and the final evaluation and reports.
-    """
-    processes = processes or Processes()
-    measured = epoch_seconds(plan, model, train, val, data_module)
-    same = processes.broadcast_bytes(json.dumps(measured).encode())  # each process measures its own time
-    return choose_epochs(plan, EpochSeconds(*json.loads(same)), len(train), processes.world)
-
-
-def choose_epochs(plan: Plan, seconds: EpochSeconds, images: int, world: int = 1) -> tuple[Plan, list[str]]:
-    """Choose ``epochs`` for ``minutes`` by the measured time of one process, and the options that follow from them.
+    The minutes are those of the whole run: reading the data, features that are computed once, these measurements, all
+    epochs with their evaluations and checkpoints, the evaluation of the test split, and the result images.
 
     Args:
-        images: number of training images.
-        world: number of training processes, which share training and evaluation.
+        test_images: number of images of the test split.
+        started: when the run began, in seconds of :func:`time.monotonic`.
+        stop_request: honoured while it measures.
+
+    Returns:
+        The final plan, its budget, and lines that state what was chosen.
+
+    Raises:
+        DataError: not even one epoch fits; the message contains the least number of minutes.
     """
-    minutes = _minutes(plan)
+    processes = data_module.processes
+    measured = epoch_seconds(plan, model, train, val, data_module, stop_request or StopRequest())
+    # each process measures its own time
+    same = json.loads(processes.broadcast_bytes(json.dumps([started, *measured]).encode()))
+    seconds, world = EpochSeconds(*same[1:]), processes.world
+    shared = EpochSeconds(seconds.training / world, seconds.evaluation / world, seconds.saving)
+    per_image = seconds.evaluation / max(len(val), 1)
+    limit = TimeLimit(
+        60 * _minutes(plan),
+        same[0],
+        after=(test_images + RESULT_IMAGES) * per_image + AFTER_SECONDS,
+        eval_epochs=plan.training.eval_epochs,
+    )
+    plan, lines = choose_epochs(plan, shared, limit, len(train), world)
+    return plan, Budget(limit, shared), lines
+
+
+def choose_epochs(
+    plan: Plan, seconds: EpochSeconds, limit: TimeLimit, images: int, world: int = 1
+) -> tuple[Plan, list[str]]:
+    """Choose ``epochs`` for a time limit, and the options that follow from them.
+
+    Args:
+        seconds: of an epoch of all processes together.
+        images: number of training images.
+        world: number of training processes.
+
+    Raises:
+        DataError: not even one epoch fits.
+    """
     training, evaluation, saving = seconds
-    training /= world
-    evaluation /= world * plan.training.eval_epochs
-    budget, epoch = 60 * minutes, training + evaluation + saving
-    epochs = max(1, int(budget / epoch))
-    measured = f"{epoch:.2g} s per epoch: training {training:.2g}, evaluation {evaluation:.2g}, saving {saving:.2g}"
-    before, plan = plan.lines(), with_epochs(plan, epochs, f"measured: {measured}", images, world)
-    lines = [f"chosen for {minutes:g} minutes:", *(line for line in plan.lines() if line not in before)]
-    if epoch > budget:
-        lines.append(f"warning: one epoch takes {epoch / 60:.2g} minutes, more than --minutes; one is the minimum")
+    most = plan.most_epochs
+    epochs = limit.epochs_that_fit(seconds, most)
+    measured = f"measured: training {training:.2g} s, evaluation {evaluation:.2g} s, saving {saving:.2g} s"
+    before, plan = plan.lines(), with_epochs(plan, epochs, measured, images, world)
+    lines = [f"chosen for {_minutes(plan):g} minutes:", *(line for line in plan.lines() if line not in before)]
+    if most is not None and epochs < most:
+        needed = duration(limit.seconds - limit.left() + limit.cost(0, most, seconds))
+        lines.append(
+            f"  {most} epochs would take about {needed} on this machine: the results of {epochs} are worse; train all "
+            f"with --epochs {most}"
+        )
     return plan, lines
 
 
 def epoch_seconds(
-    plan: Plan, model: Model, train: AnnotationTable, val: AnnotationTable, data_module: DataModule
+    plan: Plan,
+    model: Model,
+    train: AnnotationTable,
+    val: AnnotationTable,
+    data_module: DataModule,
+    stop_request: StopRequest,
 ) -> EpochSeconds:
     """Measure the time of an epoch with a few batches of training and evaluation, including loading, and a checkpoint.
 
@@ -96,7 +140,8 @@ def epoch_seconds(
     A copy of the model is trained, so weights, norm statistics and the global random generators do not change. A
     trained detector has other detections, so its evaluation may later be faster or slower.
     """
-    batch, seed, reporter = plan.training.batch_size, plan.run.seed, data_module.reporter
+    batch, seed = plan.training.batch_size, plan.run.seed
+    reporter = data_module.reporter.described("measuring the speed")
     device = next(model.parameters()).device
     model = copy.deepcopy(model)
     # the start value of warm-up: a higher rate could make the copy diverge
@@ -124,9 +169,9 @@ def epoch_seconds(
 
     def evaluation_pass() -> None:
         if plan.training.val_loss:
-            validation_loss(model, val_loader, device, seed=seed, reporter=reporter)
+            validation_loss(model, val_loader, device, seed=seed, stop_request=stop_request, reporter=reporter)
         evaluator.reset()
-        evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter)
+        evaluate(model, val_loader, device, evaluator=evaluator, stop_request=stop_request, reporter=reporter)
 
     time_limit = SHARE * 60 * _minutes(plan)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):

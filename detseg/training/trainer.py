@@ -20,22 +20,26 @@ from detseg.engine.evaluate import Metrics, evaluate, validation_loss
 from detseg.engine.evaluator import AnyEvaluator
 from detseg.engine.nonfinite import NotFinite
 from detseg.engine.precision import Precision
-from detseg.engine.schedule import Schedule
 from detseg.engine.train import EpochStats, EpochTotals, Step, train_steps
 from detseg.errors import DataError
 from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
-from detseg.options.plan import Phase, Plan, SchedulePlan
+from detseg.options.plan import Phase, Plan
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import Interrupted, StopRequest
+from detseg.runtime.user_command import user_command
 from detseg.training.failed_step import out_of_memory, write_failed_batch
+from detseg.training.finished_run import resume_command
 from detseg.training.loss_weights import parse_loss_weights
+from detseg.training.make_plan import with_epochs
 from detseg.training.metrics_log import line, read_rows, row, write_rows
-from detseg.training.optimizer import new_optimizer
+from detseg.training.optimizer import build_schedule, new_optimizer
+from detseg.training.remaining_work import training_part
 from detseg.training.run_data import Loaders, RunData
+from detseg.training.time_limit import Cut, EpochSeconds
 from detseg.training.training_metrics import TrainingMetrics
 
 
@@ -61,6 +65,7 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         processes: Processes | None = None,
         previous: Trainer | None = None,
+        cut: Cut | None = None,
         lock: FolderLock | None = None,
         reporter: Reporter | None = None,
     ) -> None:
@@ -73,10 +78,11 @@ class Trainer:
             data: the images of the run.
             checkpoint: to resume from. At the start of a phase only its weights and its position are used.
             previous: trainer of the previous phase, from whose position this one continues.
+            cut: reduction of the number of epochs that was decided before the run was stopped.
             lock: of the folder, checked before anything is written.
             reporter: gets the epochs, the progress and warnings; the terminal by default.
         """
-        self.plan, self.folder, self.model, self.lock = plan, folder, model, lock
+        self.plan, self.phase, self.folder, self.model, self.lock = plan, phase, folder, model, lock
         first_epoch = phase.first_epoch
         self.processes, self.reporter = processes or Processes(), reporter or terminal()
         self.shared_model = self.processes.share(model)
@@ -100,6 +106,9 @@ class Trainer:
         epoch_steps = self._step_count(len(self.loaders.train))
         self.schedule = build_schedule(plan.schedule, phase.epochs - first_epoch, epoch_steps)
         self.scheduler = self.schedule.attach(self.optimizer, self.position.step - first_epoch * epoch_steps)
+        self.cut = cut
+        self._epoch_seconds: list[float] = []
+        self._evaluation_seconds: float | None = None
         self.rows = read_rows(RunFolder(folder).metrics_log, self.position.epoch)
         self.manager = CheckpointManager(
             folder,
@@ -130,7 +139,10 @@ class Trainer:
         """
         try:
             start = time.perf_counter() - self.totals.seconds
-            for epoch in range(self.position.epoch, self.epochs):
+            if self.is_stopped_early:
+                return
+            while self.position.epoch < self.epochs:
+                epoch = self.position.epoch
                 stats = self._train_epoch(epoch, stop_request)
                 if self._finish_epoch(epoch, stats, start, stop_request):
                     criterion = "better validation score" if self.evaluator else "lower training loss"
@@ -140,14 +152,12 @@ class Trainer:
                 start += self.rows[-1]["seconds"]  # the time of the checkpoint counts in the next epoch
         except Interrupted:
             self._save(retry=True)
-            self.reporter.line(
-                f"saved step {self.position.step}; resume with: python tools/train.py --resume {self.folder}"
-            )
+            self.reporter.line(f"saved step {self.position.step}; resume with: {resume_command(self.folder)}")
             raise
         except NotFinite as error:
             if not all(math.isfinite(value) for value in error.values.values()):  # in this process
                 path = write_failed_batch(self.folder, self.model, error, self.position, self.plan.run.seed)
-                self.reporter.line(f"show the losses of the batch with: python tools/train.py --replay {path}")
+                self.reporter.line(f"show the losses of the batch with: {user_command('train', '--replay', path)}")
             raise
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, self.plan, self.data.splits.get("train")) from error
@@ -158,6 +168,19 @@ class Trainer:
                 f"{str(error).strip()} Often the system is out of memory: lower --workers, and resume with "
                 f"--resume {self.folder}"
             ) from error
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """Whether the last epoch was evaluated, and the one that exhausted the patience."""
+        position, training = self.position, self.plan.training
+        is_evaluated = self.evaluator is None or position.epoch % training.eval_epochs == 0
+        between_epochs = position.epoch > 0 and position.micro_batches == 0 and is_evaluated
+        return between_epochs and 0 < training.patience <= position.epochs_without_improvement
+
+    def restart_patience(self) -> None:
+        """Count the epochs without improvement from 0: a run that was stopped early is to train on."""
+        self.position = replace(self.position, epochs_without_improvement=0)
+        self._save(retry=True)
 
     def _train_epoch(self, epoch: int, stop_request: StopRequest) -> EpochStats:
         """Run the remaining steps of an epoch."""
@@ -239,8 +262,9 @@ class Trainer:
 
     def _with_progress_bar(self, steps: Iterator[Step], epoch: int) -> Iterator[Step]:
         """Yield the steps and show a progress bar."""
-        total, done = len(self.loaders.train), self.position.micro_batches
-        with self.reporter.bar(f"epoch {epoch}", total=total, unit="batch", done=done) as bar:
+        total, done, part = len(self.loaders.train), self.position.micro_batches, training_part(self.phase)
+        description = f"epoch {epoch + 1}/{self.epochs}"
+        with self.reporter.bar(description, total=total, unit="batch", done=done, part=part) as bar:
             for step in steps:
                 yield step
                 speed = self.totals.images / max(self.totals.seconds, 1e-9)
@@ -251,6 +275,8 @@ class Trainer:
     def _finish_epoch(self, epoch: int, stats: EpochStats, start: float, stop_request: StopRequest) -> bool:
         """Evaluate if due, log, and write the best and last weights; returns whether to stop early."""
         self.manager.check(self.position)
+        self._epoch_seconds.append(time.perf_counter() - start)
+        self._cut_if_late(epoch + 1)
         last = epoch + 1 == self.epochs
         metrics: Metrics | None = None
         val_losses: dict[str, float] = {}
@@ -286,6 +312,34 @@ class Trainer:
         self._save(retry=stopping or last)
         return stopping
 
+    def _cut_if_late(self, done: int) -> None:
+        """Reduce the number of epochs, once, if the run would exceed its minutes, or if it did so before a resume."""
+        budget = self.loaders.budget
+        if self.cut is None and budget is not None:
+            training = sum(self._epoch_seconds) / len(self._epoch_seconds)
+            evaluation = self._evaluation_seconds
+            if evaluation is None:
+                evaluation = budget.seconds.evaluation * training / max(budget.seconds.training, 1e-9)
+            seconds = EpochSeconds(training, evaluation, budget.seconds.saving)
+            found = budget.limit.cut(done, self.epochs, seconds) or 0
+            epochs = int(self.processes.broadcast_bytes(str(found).encode()))
+            self.cut = Cut(done, epochs) if epochs else None
+            if self.cut is not None and self.processes.is_main:
+                self.cut.write(self.folder)
+        if self.cut is not None and self.cut.after == done and self.cut.epochs < self.epochs:
+            self._set_epochs(self.cut.epochs)
+
+    def _set_epochs(self, epochs: int) -> None:
+        """Train for fewer epochs than planned; the schedule is that of the new number from now on."""
+        training = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        reason = f"cut from {self.epochs}: an epoch takes {training:.2g} s"
+        self.reporter.line(f"epochs {epochs} ({reason}; the minutes end)")
+        self.plan = with_epochs(self.plan, epochs, reason, self.data.train_images, self.processes.world)
+        (self.phase,) = self.plan.phases
+        self.epochs = epochs
+        self.schedule = build_schedule(self.plan.schedule, epochs, self._step_count(len(self.loaders.train)))
+        self.scheduler = self.schedule.attach(self.optimizer, self.position.step)
+
     def _update_evaluated_model(self) -> None:
         """Give every process the weights to evaluate and save: the weight average if there is one."""
         if self.ema:
@@ -295,6 +349,7 @@ class Trainer:
 
     def _evaluate(self, evaluator: AnyEvaluator, stop_request: StopRequest) -> tuple[Metrics, dict[str, float]]:
         """Return metrics and losses of the validation split."""
+        began = time.perf_counter()
         self._update_evaluated_model()
         val_losses = {}
         if self.plan.training.val_loss:
@@ -308,6 +363,7 @@ class Trainer:
             self.evaluated_model, self.loaders.val, self.device, evaluator=evaluator,
             stop_request=stop_request, processes=self.processes, reporter=self.reporter,
         )  # fmt: skip
+        self._evaluation_seconds = time.perf_counter() - began
         return metrics, val_losses
 
 
@@ -317,19 +373,6 @@ def restored_totals(totals: Sequence[EpochTotals], processes: Processes) -> Epoc
     if len(totals) == processes.world:
         return totals[processes.rank]
     return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
-
-
-def build_schedule(plan: SchedulePlan, epochs: int, steps_per_epoch: int) -> Schedule:
-    """Build the learning-rate schedule of a phase, in steps."""
-    interval = steps_per_epoch * (plan.step_epochs if plan.schedule == "step" else 1)
-    return Schedule(
-        plan.schedule,
-        total_steps=epochs * steps_per_epoch,
-        warmup_steps=plan.warmup_steps,
-        every=interval,
-        milestones=tuple(epoch * steps_per_epoch for epoch in plan.milestones or ()),
-        gamma=plan.gamma,
-    )
 
 
 def has_ground_truth(val: AnnotationTable, task: str, reporter: Reporter) -> bool:

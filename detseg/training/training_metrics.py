@@ -15,7 +15,7 @@ class TrainingMetrics:
     """Training losses and accuracies of one epoch, with the interface of validation metrics.
 
     Attributes:
-        epoch: the epoch, from 0.
+        epoch: the epoch, from 1.
         values: "train_loss", "train_<term>" and "train_accuracy", as in metrics.jsonl.
     """
 
@@ -27,8 +27,8 @@ class TrainingMetrics:
 
     @classmethod
     def of(cls, epoch: int, stats: EpochStats) -> TrainingMetrics:
-        """Return the metrics of an epoch from its statistics."""
-        return cls(epoch, train_values(stats))
+        """Return the metrics of an epoch (from 0) from its statistics."""
+        return cls(epoch + 1, train_values(stats))
 
     @classmethod
     def from_row(cls, row: Row) -> TrainingMetrics:
@@ -45,11 +45,17 @@ class TrainingMetrics:
         return {}
 
     def lines(self) -> list[str]:
-        """Return lines for the terminal."""
-        names = [name for name, value in self.values.items() if value is not None]
-        width = max(map(len, names), default=0)
-        return [f"  {name:{width}}  {self.values[name]:.4f}" for name in names]
+        """Return lines for the terminal: the loss, then its terms and the accuracies."""
+        names = [name for name, value in self.values.items() if value is not None and name != "train_loss"]
+        width, loss = max(map(len, names), default=0), self.values.get("train_loss")
+        first = "training loss undefined" if loss is None else f"training loss {loss:.4f}"
+        return [first, *(f"  {name:{width}}  {self.values[name]:.4f}" for name in names)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of metrics.json."""
-        return {"epoch": self.epoch, **self.values}
+        return {"epoch": self.epoch, "first_epoch": 1, **self.values}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> TrainingMetrics:
+        """Return the metrics of a metrics.json."""
+        return cls.from_row(content)

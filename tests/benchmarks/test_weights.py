@@ -118,7 +118,7 @@ def test_an_interrupted_run_is_resumed(
         assert main(call) == 130
     assert json.loads((output / "transfer.json").read_text())["rows"] == []
     assert main(call) == 0
-    assert "after epoch 0" in capsys.readouterr().out
+    assert "after epoch 1" in capsys.readouterr().out
     (row,) = json.loads((output / "transfer.json").read_text())["rows"]
     assert row["epochs"] == 2
 

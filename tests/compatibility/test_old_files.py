@@ -181,11 +181,13 @@ def test_an_old_run_goes_on(old_run: Path, capsys: pytest.CaptureFixture[str]) -
     from detseg.cli import main
 
     assert main(["train", "--resume", str(old_run), "--device", "cpu", "--workers", "0"]) == 0
-    assert "in epoch 1, after 2 batches" in capsys.readouterr().out
+    assert "in epoch 2, after 2 batches" in capsys.readouterr().out
     lines = (old_run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == len(EXPECTED["resumed"]["rows"])
     for line, row in zip(lines, EXPECTED["resumed"]["rows"], strict=True):
         found = json.loads(line)
-        assert {name: found[name] for name in row} == pytest.approx(row, abs=TOLERANCE)
+        assert found["first_epoch"] == 1
+        counted = row | {"epoch": row["epoch"] + 1}  # then, the first epoch was 0
+        assert {name: found[name] for name in row} == pytest.approx(counted, abs=TOLERANCE)
     check(Predictor(old_run / "last.safetensors", "cpu")(image(48, 64)), EXPECTED["resumed"]["prediction"])
     assert main(["evaluate", str(old_run), "--device", "cpu", "--workers", "0", "--json"]) == 0

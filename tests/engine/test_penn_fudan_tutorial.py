@@ -125,7 +125,7 @@ def test_the_published_script_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         metrics = evaluate(model, data_loader_test, device=device)
 
     printed = capsys.readouterr().out
-    assert "epoch 0 [1/2]" in printed
+    assert "epoch 1 [1/2]" in printed
     assert "loss_mask" in printed
     numbers = metrics.to_dict()
     assert {"bbox", "segm"} <= set(numbers)

@@ -134,7 +134,7 @@ def test_print_freq_prints_lines_and_without_it_piped_runs_print_nothing(capsys:
     model = Mean()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_one_epoch(model, optimizer, loader([1.0] * 5), "cpu", 0, print_freq=2)
-    assert capsys.readouterr().out.count("epoch 0 [") == 3
+    assert capsys.readouterr().out.count("epoch 1 [") == 3
     train_one_epoch(model, optimizer, loader([1.0] * 5), "cpu", 1)
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -261,7 +261,7 @@ def test_print_freq_counts_steps(capsys: pytest.CaptureFixture[str]) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     train_one_epoch(model, optimizer, loader([1.0] * 9), "cpu", 0, print_freq=2, accumulate=2)
     assert [line.split("]")[0] for line in capsys.readouterr().out.splitlines()] == [
-        "epoch 0 [2/9", "epoch 0 [6/9", "epoch 0 [9/9",
+        "epoch 1 [2/9", "epoch 1 [6/9", "epoch 1 [9/9",
     ]  # fmt: skip
 
 

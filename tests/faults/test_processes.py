@@ -102,7 +102,7 @@ def test_a_resumed_run_on_several_processes_ends_equal(world: int, runs: Runs, t
     stopped = tmp_path / "stopped"
     with subprocess.Popen([*train, "--output", str(stopped)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert any(line.startswith("epoch 0/3") for line in process.stdout)
+        assert any(line.startswith("epoch 1/4") for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         rest = process.stdout.read()
     assert process.returncode != 0

@@ -17,7 +17,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.masks import mask_to_rle, rasterize
-from detseg.metrics import CocoEvaluator, GroundTruth, evaluate_files
+from detseg.metrics import CocoEvaluator, CocoMetrics, GroundTruth, evaluate_files
 from detseg.metrics.matching import gt_index, match, summarize
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction, RawPrediction
@@ -157,13 +157,15 @@ def test_without_detections_ap_is_0(outputs: str) -> None:
 
 
 def test_without_objects_metrics_are_not_defined() -> None:
-    """An empty size range is -1 in COCO; here it is None in JSON and an empty table cell."""
+    """An empty size range is -1 in COCO; here it is None in JSON, and a text in the lines."""
     table = table_of([[], []])
     metrics = updated(CocoEvaluator(table), perfect(table)).compute()
     assert set(metrics.stats["bbox"].values()) == {None}
     assert metrics.best() == 0.0
     assert json.loads(json.dumps(metrics.to_dict(), allow_nan=False))["bbox"]["AP"] is None
-    assert not any("-1" in line or "None" in line for line in metrics.lines())
+    assert not any("-1" in line or "None" in line for line in (*metrics.lines(), *metrics.coco_lines()))
+    assert metrics.lines()[0].startswith("box AP undefined, box AP50 undefined (2 images, 0 objects)")
+    assert all(line.endswith("= no such objects") for line in metrics.coco_lines()[1:])
     assert CocoEvaluator(GroundTruth("nothing", {}, (), (), ())).compute().stats["bbox"]["AP"] is None
 
 
@@ -173,14 +175,16 @@ def test_table_and_json() -> None:
     empty = (getattr(predictions[2], name)[:0] for name in ("boxes", "labels", "scores"))
     predictions[2] = Prediction(HW, *empty, [])
     metrics = updated(CocoEvaluator(table, iou_types=["segm", "bbox"]), predictions).compute()
-    lines = metrics.lines()
+    assert metrics.lines()[0] == "box AP 0.752, box AP50 0.752, mask AP 0.752, mask AP50 0.752 (2 images, 3 objects)"
+    assert CocoMetrics.from_dict(json.loads(json.dumps(metrics.to_dict()))) == metrics
+    lines = metrics.coco_lines()
     assert lines[0] == "boxes (bbox): 2 images, 3 objects"
     assert lines[1] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ] = 0.752"
     assert lines[3] == " Average Precision  (AP) @[ IoU=0.75      | area=   all | maxDets=100 ] = 0.752"
-    assert lines[6] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] ="
+    assert lines[6] == " Average Precision  (AP) @[ IoU=0.50:0.95 | area= large | maxDets=100 ] = no such objects"
     assert lines[7] == " Average Recall     (AR) @[ IoU=0.50:0.95 | area=   all | maxDets=  1 ] = 0.750"
-    assert lines[-4:] == [
-        "class   objects    bbox AP  bbox AP50    segm AP  segm AP50",
+    assert metrics.lines()[-4:] == [
+        "class   objects     box AP   box AP50    mask AP  mask AP50",
         "cat           2      0.505      0.505      0.505      0.505",
         "dog           1      1.000      1.000      1.000      1.000",
         "absent        0",
@@ -403,7 +407,7 @@ def test_keypoints_with_own_sigmas() -> None:
     assert list(metrics.stats) == ["bbox", "keypoints"]
     assert metrics.stats["keypoints"]["AP"] == pytest.approx(1.0)
     assert metrics.best() == metrics.stats["keypoints"]["AP"]
-    assert any("keypoints (OKS)" in line for line in metrics.lines())
+    assert any("keypoints (OKS)" in line for line in metrics.coco_lines())
     with pytest.raises(DataError, match="no keypoints"):
         updated(CocoEvaluator(table, iou_types=["keypoints"]), {1: single_box()})
     without = table_of([[(SQUARE[0], 1, {"keypoints": points})]], schema=KeypointSchema(("nose", "tail")))

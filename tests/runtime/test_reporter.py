@@ -23,6 +23,7 @@ from detseg.checkpoints.manager import CheckpointManager
 from detseg.cli import main, parse
 from detseg.datasets import Dataset, data_loader
 from detseg.engine.evaluate import evaluate, validation_loss
+from detseg.metrics.coco_metrics import coco_lines
 from detseg.options import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig
 from detseg.recipes import convert, inspect, predict
 from detseg.recipes import evaluate as evaluate_recipe
@@ -32,7 +33,7 @@ from detseg.training.fit import fit
 PACKAGE = Path(__file__).resolve().parents[2] / "detseg"
 ALLOWED = {
     "cli.py": {"print", "stderr"},  # usage and errors
-    "runtime/reporter.py": {"print", "tqdm"},  # the terminal sink
+    "runtime/reporter.py": {"print", "tqdm", "stderr"},  # the terminal sink
     "__main__.py": {"print"},
     "synthetic/demo/__main__.py": {"print"},
     # pycocotools prints its progress and has no option to turn that off
@@ -89,13 +90,13 @@ def test_a_terminal_prints_the_text_of_each_event(capfd: pytest.CaptureFixture[s
     reporter.lines([])
     reporter.warning("warning: c")
     reporter.image(Path("curves.png"))
-    reporter.epoch({"epoch": 0}, 1, True, "epoch 0/0", flush=True)
+    reporter.epoch({"epoch": 1}, 1, True, "epoch 1/1")
     reporter.metrics("val", {}, "table")
     reporter.done(Path("run"), "wrote run")
     assert list(reporter.progress("xyz", "letters", total=3)) == ["x", "y", "z"]
     assert list(progress("xyz", "letters")) == ["x", "y", "z"]
     printed = capfd.readouterr()
-    assert printed.out == "\na\nb\nwarning: c\nepoch 0/0\ntable\nwrote run\n"
+    assert printed.out == "\na\nb\nwarning: c\nepoch 1/1\ntable\nwrote run\n"
     assert printed.err == "", "bars are shown on a terminal only"
 
 
@@ -110,11 +111,11 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(sys, "stdout", lines)
     reporter = terminal()
-    with reporter.bar("epoch 0", total=4, unit="batch", done=1) as bar:
+    with reporter.bar("epoch 1", total=4, unit="batch", done=1) as bar:
         bar.update(3, "loss 0.5")
         reporter.line("a line")
     assert lines.getvalue() == "a line\n"
-    for text in ("epoch 0:  25%", "1/4", "epoch 0:  75%", "3/4", "batch/s, loss 0.5"):
+    for text in ("epoch 1:  25%", "1/4", "epoch 1:  75%", "3/4", "batch/s, loss 0.5"):
         assert text in screen.getvalue()
     assert screen.getvalue().endswith("\r"), "cleared"
     list(reporter.progress("xy", "predict", total=2, leave=True))
@@ -200,7 +201,7 @@ def test_a_sink_gets_the_events_of_a_run(
     assert of_kind("epoch")[-1].values["epochs"] == 2
     (warning,) = of_kind("warning")
     assert warning.text.startswith("warning: step 2 was not saved (disk full)")
-    assert [event.values["first_epoch"] for event in of_kind("phase")] == [0, 1]
+    assert [event.values["first_epoch"] for event in of_kind("phase")] == [1, 2]
     (plan,) = of_kind("plan")
     assert plan.values["options"]["lr"] == run.config.lr
     val, test = of_kind("metrics")
@@ -208,7 +209,7 @@ def test_a_sink_gets_the_events_of_a_run(
     assert val.values["metrics"] == run.metrics.to_dict()
     assert {event.values["path"].name for event in of_kind("image")} == {"curves.png", "predictions.jpg"}
     bars = {event.values["description"] for event in of_kind("progress")}
-    assert {"epoch 0", "epoch 1", "evaluate"} <= bars
+    assert {"epoch 1/1", "epoch 2/2", "evaluate"} <= bars
     assert events[-1].kind == "done"
     assert events[-1].values["folder"] == run.folder
 
@@ -219,7 +220,7 @@ def test_a_sink_gets_the_warning_of_a_corrupt_checkpoint(printed_run: Path, tmp_
     (run / "last.safetensors").write_bytes((run / "last.safetensors").read_bytes()[:-9])
     events: list[Event] = []
     capfd.readouterr()
-    fit(parse("train", ["--resume", str(run)]), reporter=Reporter(events.append))
+    fit(parse("train", ["--resume", str(run), "--epochs", "3"]), reporter=Reporter(events.append))
     assert capfd.readouterr().out == ""
     (warning,) = (event for event in events if event.kind == "warning")
     assert warning.text.endswith("renamed to last.safetensors.damaged")
@@ -244,7 +245,7 @@ def test_two_processes_report_once(parts: Path, small: tuple[str, ...], tmp_path
     ]
     printed = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], printed
-    assert printed[0][0].count("epoch 0/0: loss") == 1
+    assert printed[0][0].count("epoch 1/1: loss") == 1
     assert f"wrote {tmp_path / 'run'}" in printed[0][0]
     assert printed[1][0] == ""
 
@@ -266,7 +267,9 @@ def test_evaluation_can_be_silent(printed_run: Path, val_loader: Any, capfd: Any
     assert events[-1].kind == "metrics"
     assert events[-1].values["metrics"] == metrics.to_dict()
     evaluate(model, val_loader, "cpu")
-    assert capfd.readouterr().out == "\n".join(metrics.lines()) + "\n", "the terminal by default"
+    assert capfd.readouterr().out == "\n".join([*metrics.lines(), *coco_lines(metrics)]) + "\n", (
+        "the terminal by default"
+    )
 
 
 def test_recipes_can_be_silent(printed_run: Path, parts: Path, tmp_path: Path, capfd: Any) -> None:

@@ -45,7 +45,7 @@ def test_a_classifier(classify: Any, tmp_path: Path, rows: Any, capsys: Any) -> 
     assert metrics["train_loss"] == lowest["train_loss"]
     assert metrics["train_accuracy"] == lowest["train_accuracy"]
     checkpoint = load_checkpoint(run / "best.safetensors")
-    assert (checkpoint.position.best, checkpoint.position.best_epoch) == (-lowest["train_loss"], lowest["epoch"])
+    assert (checkpoint.position.best, checkpoint.position.best_epoch) == (-lowest["train_loss"], lowest["epoch"] - 1)
     names = {path.name for path in run.iterdir()}
     assert not {"predictions.jpg", "confusion.png", "predictions.json"} & names
     assert main(["evaluate", str(run), "--split", "train", "--device", "cpu"]) == 0
@@ -157,6 +157,6 @@ def test_contradictions_are_errors(classify: Any, colour_folders: Path, tmp_path
 def test_metrics() -> None:
     metrics = TrainingMetrics(3, {"train_loss": 0.5, "train_accuracy": None})
     assert metrics.best() == -0.5
-    assert metrics.lines() == ["  train_loss  0.5000"]
-    assert metrics.to_dict() == {"epoch": 3, "train_loss": 0.5, "train_accuracy": None}
+    assert metrics.lines() == ["training loss 0.5000"]
+    assert metrics.to_dict() == {"epoch": 3, "first_epoch": 1, "train_loss": 0.5, "train_accuracy": None}
     assert TrainingMetrics(0, {}).best() == float("-inf")

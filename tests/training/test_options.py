@@ -69,13 +69,13 @@ def test_evaluations_after_some_epochs(colour_folders: Path, tmp_path: Path, row
     options = ("--epochs", "5", "--lr", "1e-9", "--schedule", "constant", "--eval-epochs", "2")
     assert classify(colour_folders, tmp_path / "run", *options) == 0
     epoch_rows = rows(tmp_path / "run")
-    assert [row["epoch"] for row in epoch_rows if "accuracy" in row] == [1, 3, 4]
-    assert [row["epoch"] for row in epoch_rows if "val_loss" in row] == [1, 3, 4]
+    assert [row["epoch"] for row in epoch_rows if "accuracy" in row] == [2, 4, 5]
+    assert [row["epoch"] for row in epoch_rows if "val_loss" in row] == [2, 4, 5]
     assert all("train_loss" in row for row in epoch_rows)
     assert classify(colour_folders, tmp_path / "patience", *options, "--patience", "1") == 0
     assert len(rows(tmp_path / "patience")) == 4  # the first evaluation, and one that is no better
     assert classify(colour_folders, tmp_path / "control", *options[:-2]) == 0
-    assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [0, 1, 2, 3, 4]
+    assert [row["epoch"] for row in rows(tmp_path / "control") if "accuracy" in row] == [1, 2, 3, 4, 5]
 
 
 def test_groups_stay_in_one_split(colour_folders: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_finished_run_trains_more_epochs_only_on_request(straight: Path, rows:
     assert weights_equal(straight, run)
     assert rows(run) == rows(straight)
     assert main(["train", "--resume", str(run), "--epochs", "4"]) == 0
-    assert [row["epoch"] for row in rows(run)] == [0, 1, 2, 3]
+    assert [row["epoch"] for row in rows(run)] == [1, 2, 3, 4]
     assert rows(run)[:3] == rows(straight)
     assert not weights_equal(straight, run)
 

@@ -160,6 +160,6 @@ def test_lines() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.1)
     totals = EpochTotals({"loss": 4.0}, 4, 1, 1.0, {f"accuracy_{name}": (n, 4) for n, name in enumerate("abc")})
     text = line(row(0, totals.stats(), {}, None, optimizer, 1.0), 2, False)
-    assert text == "epoch 0/1: loss 1.000, train accuracy 0.250 (a 0.000, b 0.250, c 0.500), 1 s"
+    assert text == "epoch 1/2: loss 1.000, train accuracy 0.250 (a 0.000, b 0.250, c 0.500), 1 s"
     skipped = row(0, EpochTotals(seconds=1.0).stats(), {}, None, optimizer, 1.0)
-    assert line(skipped, 2, False) == "epoch 0/1: no update, 1 s"
+    assert line(skipped, 2, False) == "epoch 1/2: no update, 1 s"

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from detseg.errors import DataError
 from detseg.runtime.files import atomic_write, write_json
-from detseg.runtime.reporter import progress
+from detseg.runtime.reporter import terminal
 from detseg.runtime.seeds import derive_seed
 from detseg.synthetic.demo.bench import TEXTURES, make_bench
 from detseg.synthetic.demo.clutter import CLUTTER, make_clutter
@@ -199,7 +199,7 @@ def render(folder: str | os.PathLike[str], *, train: int = 120, val: int = 40, s
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; specify a new folder or remove its content")
-    with progress(range(train + val), "rendering the demo set", unit="image") as bar:
+    with terminal().bar("rendering the demo set", total=train + val, unit="image", leave=True) as bar:
         for split_number, (split, count) in enumerate(zip(SPLITS, (train, val), strict=True)):
             (folder / split).mkdir(parents=True)
             images: list[dict[str, Any]] = []
