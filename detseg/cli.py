@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -14,6 +15,9 @@ from detseg.errors import DataError
 from detseg.nearest import did_you_mean
 from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.version import __version__
+
+STARTED = time.monotonic()
+"""Start of the command: the minutes of a run include the import of its libraries."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +119,7 @@ def _call(command: str, config: Any) -> int:
     if command == "train":
         from detseg.recipes.train import train
 
-        train(config, reporter=reporter)
+        train(config, reporter=reporter, started=STARTED)
     elif command == "pretrain":
         from detseg.recipes.pretrain import pretrain
 

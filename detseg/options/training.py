@@ -179,8 +179,8 @@ class TrainingOptions:
     epochs: int | None = option(None, "epochs to train", chosen=[defaults.EPOCHS], least=1, common=True)
     minutes: float | None = option(
         None,
-        "wall-clock minutes of the whole run, from its start to its last line: the number of epochs, at least 1, follows "
-        "from speeds measured before training. Not together with --epochs",
+        "wall-clock minutes of the whole run, from its start to its last line: the number of epochs, at least 1, "
+        "follows from speeds measured before training. Not together with --epochs",
         "no limit",
         above=0,
         brief="minutes of training in place of --epochs, whose number follows from measured speeds",

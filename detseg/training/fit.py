@@ -87,13 +87,21 @@ class Run:
 
 
 @contextmanager
-def run_context(device: torch.device, reporter: Reporter | None) -> Iterator[RunContext]:
+def run_context(device: torch.device, reporter: Reporter | None, started: float | None = None) -> Iterator[RunContext]:
     """Join the processes of ``torchrun`` and catch SIGTERM and SIGINT for the block."""
+    started = monotonic() if started is None else started
     with catching_signals() as stop_request, joined_processes(device) as processes:
-        yield RunContext(processes, stop_request, (reporter or terminal()) if processes.is_main else silent())
+        used = (reporter or terminal()) if processes.is_main else silent()
+        yield RunContext(processes, stop_request, used, started)
 
 
-def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter: Reporter | None = None) -> Run:
+def fit(
+    config: TrainConfig,
+    *,
+    weights: StartingWeights | None = None,
+    reporter: Reporter | None = None,
+    started: float | None = None,
+) -> Run:
     """Train, evaluate after every epoch and keep the best weights; report the chosen options and the results.
 
     SIGTERM and SIGINT request a checkpoint and an exit. A run that is resumed (``resume``) ends with the same bits as
@@ -102,6 +110,7 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
     Args:
         weights: those of ``config.weights`` if the caller has opened them. Their memory is freed before training.
         reporter: gets all events of the run, in the main process only; the terminal by default.
+        started: when the run began, in seconds of :func:`time.monotonic`, for ``minutes``; None for now.
 
     Raises:
         DataError: data or options that cannot work; the message states which and what to do.
@@ -109,7 +118,7 @@ def fit(config: TrainConfig, *, weights: StartingWeights | None = None, reporter
         Interrupted: an exit was requested; a checkpoint was written.
     """
     device = pick_device(config.device)
-    with run_context(device, reporter) as context:
+    with run_context(device, reporter, started) as context:
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
             folder = Path(options.resume)

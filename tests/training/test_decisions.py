@@ -28,7 +28,8 @@ from detseg.options import TrainConfig, defaults
 from detseg.options.field import Default
 from detseg.runtime.machine import MachineFacts
 from detseg.training.make_plan import make_plan
-from detseg.training.time_budget import EpochSeconds, choose_epochs
+from detseg.training.time_budget import choose_epochs
+from detseg.training.time_limit import EpochSeconds, TimeLimit
 
 ROOT = Path(__file__).resolve().parents[2]
 STORED = Path(__file__).with_name("decisions.json.xz")
@@ -38,7 +39,8 @@ MACHINES = {
     "cpu": MachineFacts("cpu", cores=2, memory=8 * 2**30),
     "cuda": MachineFacts("cuda", cores=8, memory=32 * 2**30, gpu_memory=16 * 2**30),
 }
-SECONDS = EpochSeconds(training=20.0, evaluation=5.0, saving=0.5)
+SHARED = {1: EpochSeconds(20.0, 5.0, 0.5), 2: EpochSeconds(10.0, 2.5, 0.5)}
+"""Number of processes -> seconds of an epoch that they share."""
 
 MEANING_OF_NONE = {"eval_epochs": 1, "norm_eval": False}
 
@@ -134,7 +136,9 @@ def decide(options: dict[str, Any], world: int, kind: str, machine: MachineFacts
         given = TrainConfig(data="" if kind == "demo" else "x", **options)
         plan = make_plan(given, table, train, machine, world)
         if plan.measure_epochs:
-            plan, _ = choose_epochs(plan, SECONDS, len(train), world)
+            seconds, every = 60 * (plan.training.minutes or 0.0), plan.training.eval_epochs
+            limit = TimeLimit(seconds, 0.0, eval_epochs=every, clock=lambda: 0.0)
+            plan, _ = choose_epochs(plan, SHARED[world], limit, len(train), world)
     except DataError as error:
         return {"refused": sorted(set(re.findall(r"--[a-z0-9-]+", str(error))))}
     usual = TrainConfig()
