@@ -323,7 +323,6 @@ PARTS = ("losses", "tensors", "documents", "files")
 IGNORED_KEYS = (
     "schema",
     "first_epoch",
-    "finished.json",
     "seconds",
     "images_per_second",
     "minutes",
@@ -342,7 +341,7 @@ def flat(value: Any, place: str, old: bool) -> Iterator[tuple[str, str]]:
     """Every leaf of a result with its place; those of the tree before under the names of the present one."""
     if isinstance(value, (dict, list)) and (value or place in PARTS):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            if key not in IGNORED_KEYS:
+            if key not in IGNORED_KEYS and not str(key).endswith("finished.json"):
                 yield from flat(item, f"{place}/{key}", old)
     elif old:
         if place.endswith("/epoch") and "/position/" not in place and isinstance(value, int):
