@@ -17,6 +17,12 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+VALUE_RANGE = (
+    "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 and 255; "
+    "the model keeps it. Default: the range of the training images (inspect: of the training split or all images)"
+)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Location and format of the data. ``annotations`` is stored as ``data``."""
@@ -107,6 +113,7 @@ class TrainConfig(DataConfig):
     image_size: int | None = option(
         None, "length of the shorter side in pixels. Default: the one that the weights were trained with, 480 on CPU"
     )
+    value_range: list[float] | None = option(None, VALUE_RANGE)
     anchor_sizes: list[int] | None = option(
         None,
         "anchor sides in pixels of the network's input, one for each feature map, such as [16,32,64,128,256]. "
@@ -344,6 +351,7 @@ class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
     output: str | None = option(None, "folder for sheet.jpg and summary.json. Default: inspect-<data>")
+    value_range: list[float] | None = option(None, VALUE_RANGE)
     records: int = option(16, "number of images on the sheet. Default 16")
     json: bool = option(False, "print only the summary, as JSON. Default false: a table")
     seed: int = option(0, "seed that selects the images on the sheet. Default 0: the same ones each time")

@@ -17,6 +17,7 @@ from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
 from detseg.options import BenchmarkConfig, TrainConfig
+from detseg.pixel_values import checked_range
 from detseg.reports.table import align
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
@@ -76,6 +77,7 @@ def benchmark(config: BenchmarkConfig, *, reporter: Reporter | None = None) -> d
             batch_size=run.config.batch_size or 1,
             seed=seed,
             device=pick_device(run.config.device),
+            value_range=checked_range(run.config.value_range),
             reporter=reporter,
         )
         baseline = metrics.scalars()

@@ -15,6 +15,7 @@ from detseg.datasets.sampler import SampleKey
 from detseg.datasets.target_checks import check_sample
 from detseg.errors import DataError
 from detseg.orientation import orient_image
+from detseg.pixel_values import Range, to_8_bits
 from detseg.preprocess import Preprocessing
 from detseg.runtime.seeds import derive_seed
 
@@ -36,8 +37,9 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
     """Classification samples of a dataset whose items are ``(image, class_index)``, at a network's input size.
 
     An image is a PIL image of any mode, an array uint8 [H, W] or [H, W, 3], or a tensor [3, H, W] or [1, H, W], uint8
-    or float in [0, 1] as ``ToTensor`` returns it. It must not be normalised: the models do that. A PIL image with an
-    EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the index.
+    or float in [0, 1] as ``ToTensor`` returns it. It must not be normalised: the models do that. Other integers and PIL
+    images of more than 8 bits need ``preprocessing.value_range``, which is then also that of floats. A PIL image with
+    an EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the index.
 
     Args:
         source: the dataset; without random transforms, so that evaluation gets every image unchanged.
@@ -87,7 +89,7 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
         item = self.source[index]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
             raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return a pair")
-        original, orientation = _pixels(item[0], where)
+        original, orientation = _pixels(item[0], where, self.preprocessing.value_range)
         if self.preprocessing.apply_exif:
             original = orient_image(original, orientation)
         geometry = self.preprocessing.geometry((original.shape[0], original.shape[1]))
@@ -117,16 +119,19 @@ def _class_index(value: Any, where: str) -> int:
     return int(number.reshape(-1)[0])
 
 
-def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
+def _pixels(image: Any, where: str, value_range: Range | None = None) -> tuple[npt.NDArray[np.uint8], int]:
     """uint8 [H, W, 3] RGB as stored, and its EXIF orientation 1..8."""
     orientation = 1
     if hasattr(image, "getexif"):  # a PIL image
         value = image.getexif().get(EXIF_ORIENTATION, 1)
         orientation = value if value in range(1, 9) else 1
-        image = np.asarray(image.convert("RGB"))
+        deep = image.mode == "F" or image.mode.startswith("I")  # Pillow would clip it to 255
+        image = np.asarray(image if deep else image.convert("RGB"))
     elif isinstance(image, torch.Tensor):
         image = image.permute(1, 2, 0).numpy() if image.ndim == 3 else image.numpy()
     array = np.asarray(image)
+    if array.size and array.dtype != np.uint8 and array.dtype.kind in "iuf" and value_range is not None:
+        array = to_8_bits(array, value_range, where)
     if np.issubdtype(array.dtype, np.floating) and array.size:
         lowest, highest = float(array.min()), float(array.max())
         if not (lowest >= 0 and highest <= 1):  # so that NaN fails too
@@ -140,6 +145,6 @@ def _pixels(image: Any, where: str) -> tuple[npt.NDArray[np.uint8], int]:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or not array.size:
         raise DataError(
             f"{where}: the image is a {type(image).__name__} of {array.dtype} {list(array.shape)}; use a PIL "
-            "image, uint8 [H, W, 3], or a tensor [3, H, W]"
+            "image, uint8 [H, W, 3], or a tensor [3, H, W]; more than 8 bits need a model with a value range"
         )
     return np.broadcast_to(array, (*array.shape[:2], 3)).copy() if array.shape[2] == 1 else array, orientation

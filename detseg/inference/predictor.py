@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +18,14 @@ from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.keypoints import KeypointSchema
 from detseg.orientation import upright_hw
+from detseg.pixel_values import to_8_bits
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
-Image = str | os.PathLike[str] | bytes | npt.NDArray[np.uint8]
-"""A file, the bytes of a file, or upright uint8 RGB pixels [H, W, 3]."""
+Image = str | os.PathLike[str] | bytes | npt.NDArray[Any]
+"""A file, the bytes of a file, or upright uint8 RGB pixels [H, W, 3]; if the model has a value range, also grey or RGB
+values of another type, [H, W] or [H, W, 3], which are scaled by it."""
 
 
 class Predictor:
@@ -46,6 +50,7 @@ class Predictor:
         self.label_fields: tuple[LabelField, ...] = self.model.description.label_fields  # type: ignore[union-attr,assignment]
         self.task: str = self.model.description.task  # type: ignore[union-attr,assignment]
         self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
+        self._warned = False
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
     def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
@@ -72,10 +77,15 @@ class Predictor:
 
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
         """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
+        value_range = self.preprocessing.value_range
         if isinstance(image, np.ndarray):
+            if value_range is not None and image.dtype != np.uint8 and image.dtype.kind in "iuf":
+                image = to_8_bits(image, value_range)
+                image = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
                 raise DataError(
-                    f"image of shape {image.shape} and type {image.dtype}: pass RGB pixels, uint8 [H, W, 3]"
+                    f"image of shape {image.shape} and type {image.dtype}: pass RGB pixels, uint8 [H, W, 3]; other "
+                    "types need a model with a value range (train with --value-range)"
                 )
             geometry = self.preprocessing.geometry((image.shape[0], image.shape[1]))
             return self.preprocessing.apply(image, geometry), geometry
@@ -83,7 +93,10 @@ class Predictor:
         encoded = EncodedImage(image, name=name)
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
         geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
-        pixels = encoded.decode(min_hw=geometry.resized_hw)
+        pixels = encoded.decode(min_hw=geometry.resized_hw, value_range=value_range)
+        if encoded.note and not self._warned:
+            self._warned = True
+            warnings.warn(f"{encoded.note} (reported for the first such image only)", stacklevel=2)
         return self.preprocessing.apply(pixels, geometry), geometry
 
 

@@ -88,7 +88,7 @@ def _predict(
 def _draw_prediction(
     path: Path, prediction: Prediction | ClassPrediction | FieldPredictions, predictor: Predictor, min_score: float
 ) -> Any:
-    image = decode_image(path)
+    image = decode_image(path, value_range=predictor.preprocessing.value_range)
     if not isinstance(prediction, Prediction):
         return draw_class(image, prediction, predictor.class_map)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()

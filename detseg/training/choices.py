@@ -20,6 +20,7 @@ from detseg.runtime.machine import MachineFacts
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training.anchors import fitted_anchor_sizes
 from detseg.training.task_choice import pick_task
+from detseg.training.value_range_choice import training_value_range
 
 CPU_IMAGE_SIZE = 480
 ENOUGH_FOR_STATISTICS = 16
@@ -115,6 +116,10 @@ def resolve(
     assert opened is None or opened.source == weights
     if task != "classify":
         _pick_detector(choices, arch, StartingWeights.open(opened or weights, arch), train, cuda)
+    if not config.resume:  # a resumed run keeps that of its checkpoint, also if it was written without one
+        value_range, reason = training_value_range(train, config.value_range)
+        if value_range is not None:
+            choices.pick("value_range", value_range, reason)
     choices.pick("augment", "light", "small data sets overfit without")
     if config.minutes is None:
         choices.pick("epochs", 10, "as the published Penn-Fudan run")

@@ -277,6 +277,7 @@ def new_model(
         keypoints=table.keypoint_schema if config.task == "keypoints" else None,
         label_fields=table.label_fields,
         class_transfer=class_pairs(config.class_transfer, table.class_map.names),
+        value_range=config.value_range,
     )
     reporter = reporter or terminal()
     reporter.lines(created.lines)
