@@ -123,6 +123,13 @@ class Preprocessing:
         (top, left), (crop_h, crop_w) = geometry.crop_yx, geometry.network_hw
         return np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
 
+    def lines(self) -> list[str]:
+        """The value range for the terminal, in one line; none without one."""
+        if self.value_range is None:
+            return []
+        low, high = self.value_range
+        return [f"pixel values {low:g}..{high:g} of images with more than 8 bits are scaled to 8 bits (--value-range)"]
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -41,7 +41,7 @@ class ValueRange:
         low, high: values that become 0 and 255.
         lowest, highest: values of the sampled images.
         kinds: types of their values, such as "16-bit".
-        source: where the range is from.
+        source: where the range is from; "" for one that was passed.
         deep, shallow: number of images with more than 8 bits per channel, and with 8 bits, which are not scaled.
     """
 
@@ -61,6 +61,9 @@ class ValueRange:
 
     def line(self) -> str:
         """The range and the reason for it, in one line."""
+        if not self.source:
+            scaled = f"values {self.low:g}..{self.high:g} of {self.kinds} images are scaled to 8 bits (--value-range)"
+            return f"{scaled}; their values are {self.lowest:g}..{self.highest:g}"
         return (
             f"values {self.low:g}..{self.high:g} of {self.kinds} images are scaled to 8 bits: {self.reason()}; "
             "--value-range to change"
@@ -68,9 +71,10 @@ class ValueRange:
 
     def reason(self) -> str:
         """Where the range is from, with the values of the images."""
-        mixed = f"; {self.shallow} other images have 8 bits and are not scaled"
-        found = f"{self.source}, whose {self.kinds} values are {self.lowest:g}..{self.highest:g}"
-        return found + mixed * bool(self.shallow)
+        text = self.source
+        if (self.lowest, self.highest) != self.range:
+            text += f", whose values are {self.lowest:g}..{self.highest:g}"
+        return text + f"; {self.shallow} other images have 8 bits and are not scaled" * bool(self.shallow)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class _Sample:
 
 
 def find_value_range(
-    paths: Sequence[Path_], *, images: str = "images", given: Range | None = None
+    paths: Sequence[Path_], *, images: str = "images", override: Range | None = None
 ) -> ValueRange | None:
     """The value range of some images, usually the training images; None if none has more than 8 bits per channel.
 
@@ -95,7 +99,7 @@ def find_value_range(
     Args:
         paths: image files.
         images: what they are, in the description of the source.
-        given: use this range, and describe the images.
+        override: use this range, and describe the images.
     """
     paths = list(dict.fromkeys(map(Path, paths)))
     with ThreadPoolExecutor(2 * THREADS) as pool:
@@ -106,11 +110,11 @@ def find_value_range(
     rows = np.unique(np.linspace(0, len(deep) - 1, SAMPLED_IMAGES).round().astype(int)).tolist()
     with ThreadPoolExecutor(THREADS) as pool:
         results = pool.map(_sample, (deep[row] for row in rows))
-        found = [sample for sample in progress(results, "value range", total=len(rows)) if sample is not None]
-    samples = [sample for sample in found if sample.lowest < sample.highest] or found
+        readable = [sample for sample in progress(results, "value range", total=len(rows)) if sample is not None]
+    samples = [sample for sample in readable if sample.lowest < sample.highest] or readable
     if not samples:
         return None
-    decided, source = (given, "option") if given else _decide(samples, images)
+    decided, source = (override, "") if override else _decide(samples, images)
     return ValueRange(
         *decided,
         lowest=min(sample.lowest for sample in samples),

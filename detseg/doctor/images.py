@@ -44,20 +44,22 @@ class _Checked:
     kind: str = ""
 
 
-def image_values(table: AnnotationTable, given: Sequence[float] | None = None) -> ValueRange | None:
+def image_values(table: AnnotationTable, override: Sequence[float] | None = None) -> ValueRange | None:
     """The value range of the images with more than 8 bits per channel: of the training split if the source has one, as
-    in training, else of all images; or the ``given`` range. None without such images.
+    in training, else of all images; or the ``override`` range. None without such images.
 
     Raises:
-        DataError: the given range is not one, or no image has more than 8 bits.
+        DataError: ``override`` is not a range, or no image has more than 8 bits.
     """
-    value_range = checked_range(given, "--value-range")
+    value_range = checked_range(override, "--value-range")
     train = table.subset(np.flatnonzero(table.split == "train"))
-    found = find_value_range(train.files(), images="training images", given=value_range) if len(train) else None
-    found = found or find_value_range(table.files(), given=value_range)
-    if found is None and value_range is not None:
-        raise DataError(f"--value-range {given}: it has no effect, no image has more than 8 bits per channel; omit it")
-    return found
+    values = find_value_range(train.files(), images="training images", override=value_range) if len(train) else None
+    values = values or find_value_range(table.files(), override=value_range)
+    if values is None and value_range is not None:
+        raise DataError(
+            f"--value-range {override}: it has no effect, no image has more than 8 bits per channel; omit it"
+        )
+    return values
 
 
 def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> list[Finding]:

@@ -112,11 +112,15 @@ def describe(
         reduced_tail=architecture.family == "ssdlite" and _has_reduced_tail(weights),
         label_fields=label_fields,
     )
-    saved = weights.description
-    if saved is None:
-        return description
+    return description if weights.description is None else _like_saved(description, weights.description, image_size)
+
+
+def _like_saved(description: ModelDescription, saved: ModelDescription, image_size: int | None) -> ModelDescription:
+    """Return ``description`` with what is not specified taken from the checkpoint that the model starts from."""
+    arch, value_range = description.arch, description.preprocessing.value_range
+    anchor_sizes = description.anchor_sizes
     description = replace(description, norm=saved.norm, norm_eps=saved.norm_eps)
-    if saved.arch == arch or _has_same_rpn(architecture, MODELS.get(saved.arch)):
+    if saved.arch == arch or _has_same_rpn(architecture_of(arch), MODELS.get(saved.arch)):
         description = replace(
             description, anchor_sizes=anchor_sizes or saved.anchor_sizes, anchor_ratios=saved.anchor_ratios
         )

@@ -94,7 +94,8 @@ def create_model(
     model = build_model(description)
     report = load_weights(model, weights, class_transfer=class_transfer)
     freeze_as(model, freeze_level, trainable_layers, norm_eval=norm_eval)
-    return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
+    lines = [*report.lines(), *description.preprocessing.lines(), *(part.line() for part in part_table(model))]
+    return Created(model, report, lines)
 
 
 def with_backbone(config: TrainConfig) -> TrainConfig:

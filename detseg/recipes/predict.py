@@ -48,6 +48,7 @@ def _predict(
     output = Path(config.output)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
+    reporter.lines(predictor.preprocessing.lines())
     progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
     for image_id, (path, name) in enumerate(progress, start=1):
         try:

@@ -11,25 +11,25 @@ from detseg.value_range import find_value_range, has_deep_values
 
 
 def training_value_range(
-    train: AnnotationTable, given: Sequence[float] | None = None
+    train: AnnotationTable, override: Sequence[float] | None = None
 ) -> tuple[list[float] | None, str]:
     """The value range of a new run and the reason for it; (None, "") if all training images have 8 bits.
 
     Args:
         train: the training split.
-        given: ``--value-range``; it is checked and returned.
+        override: ``--value-range``; it is checked and returned.
 
     Raises:
-        DataError: a given range that is not one, or that has no effect.
+        DataError: a range of the option range that is not one, or that has no effect.
     """
     paths = train.files()
-    if given is not None:
-        low, high = checked_range(given, "--value-range") or (0.0, 0.0)
+    if override is not None:
+        low, high = checked_range(override, "--value-range") or (0.0, 0.0)
         if not any(map(has_deep_values, paths)):
             raise DataError(
                 f"--value-range [{low:g},{high:g}]: it has no effect, because no training image has more than 8 bits "
                 "per channel; omit it"
             )
         return [low, high], "option"
-    found = find_value_range(paths, images="training images")
-    return (None, "") if found is None else (list(found.range), found.line())
+    decided = find_value_range(paths, images="training images")
+    return (None, "") if decided is None else (list(decided.range), decided.line())

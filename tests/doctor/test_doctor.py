@@ -247,6 +247,7 @@ def test_12_bits_are_scaled_by_their_range_and_a_wrong_range_is_a_finding(tmp_pa
     given = image_values(table, [0, 8191])
     assert given is not None
     assert given.range == (0, 8191)
+    assert given.line().startswith("values 0..8191 of 16-bit images are scaled to 8 bits (--value-range); their values")
     for name in names[:2]:
         cv2.imwrite(str(tmp_path / name), noise_image())
     cv2.imwrite(str(tmp_path / "c.tif"), noise_image())
