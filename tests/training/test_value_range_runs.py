@@ -25,7 +25,10 @@ from detseg.inference.predictor import Predictor
 from detseg.models import OwnClassifier
 from detseg.models.create import create_model
 from detseg.models.description import ModelDescription
+from detseg.options import TrainConfig
 from detseg.preprocess import Preprocessing
+from detseg.runtime.machine import MachineFacts
+from detseg.training.choices import resolve
 from detseg.training.value_range_choice import training_value_range
 
 
@@ -214,3 +217,11 @@ def test_dark_12_bit_images_are_learned(tmp_path: Path, small: tuple[str, ...], 
         ap50[name] = json.loads((tmp_path / name / "metrics.json").read_text())["bbox"]["AP50"]
     assert ap50["range"] > 0.9
     assert ap50["high byte"] < 0.3, "control: the rule of earlier versions"
+
+
+def test_a_resumed_run_keeps_the_range_of_its_checkpoint(discs: Path) -> None:
+    """A run of an earlier version has none; a new one would not fit what it has learned."""
+    table, machine = read(discs), MachineFacts("cpu", cores=2, memory=2**33)
+    options = {"data": str(discs), "task": "detect", "model": DETECT[1], "weights": "none"}
+    assert resolve(TrainConfig(**options), table, table, machine)[0].value_range == [0, 4095]
+    assert resolve(TrainConfig(**options, resume="run"), table, table, machine)[0].value_range is None
