@@ -30,7 +30,8 @@ from detseg.tasks import Task
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan(ModelOptions):
     """Architecture, starting weights and size. ``image_size`` None: the size and crop of the weights; ``anchor_sizes``
-    None: the architecture's or the weights'; a limit that is None is not used by this model."""
+    None: the architecture's or the weights'; ``value_range`` None: that of the weights, else 16 bits; a limit that is
+    None is not used by this model."""
 
     task: Task
     model: str

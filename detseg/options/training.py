@@ -7,7 +7,7 @@ from typing import Literal
 
 import detseg.options.defaults as defaults
 from detseg.old_names import accepts_old_options
-from detseg.options.data import DataConfig
+from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import Default, option
 from detseg.tasks import Task
 
@@ -90,6 +90,15 @@ class ModelOptions:
         "the one that the weights were trained with",
         chosen=[defaults.IMAGE_SIZE_ON_CPU],
         least=32,
+    )
+    value_range: list[float] | None = option(
+        None,
+        "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "
+        "and 255; "
+        "the model keeps it",
+        "the range of the training images",
+        least=-VALUE_LIMIT,
+        most=VALUE_LIMIT,
     )
     anchor_sizes: list[int] | None = option(
         None,

@@ -59,7 +59,12 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
     else:
-        lines = [*describe_table(table), *metrics.lines(), *_loss_lines(losses or {}, len(table))]
+        lines = [
+            *describe_table(table),
+            *description.preprocessing.lines(),
+            *metrics.lines(),
+            *_loss_lines(losses or {}, len(table)),
+        ]
         reporter.metrics(config.split, values, "\n".join(lines))
         reporter.done(output, f"wrote {output / 'metrics.json'}")
     return metrics
