@@ -2,7 +2,8 @@
 
 The format is detected from the content, never from the file name; sizes are checked before any pixel is decoded; a
 file either decodes or raises one :class:`DataError` with its name. Common 8-bit files are decoded by OpenCV (fast), the
-rest by Pillow. Alpha is dropped, not blended: colours under transparent pixels are used as they are stored.
+rest by Pillow. Alpha is dropped, not blended: colours under transparent pixels are used as they are stored. Values of
+more than 8 bits are scaled by a value range, see :mod:`detseg.pixel_values`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -29,7 +30,23 @@ from PIL import (  # noqa: F401  (Image.open supports a format once its plugin i
 )
 
 from detseg.errors import DataError
-from detseg.orientation import orient_image
+from detseg.orientation import exif_orientation, orient_image
+from detseg.pixel_values import (
+    CONVERT,
+    FEW_LEVELS,
+    FULL_16_BITS,
+    MOST_OUTSIDE,
+    REPLACE,
+    Range,
+    is_deep,
+    load,
+    outside_share,
+    read_values,
+    stated_range,
+    to_8_bits,
+    unsupported_tiff,
+)
+from detseg.pixels import pillow_rgb
 
 Source = str | os.PathLike[str] | bytes
 
@@ -53,7 +70,6 @@ MAX_SHIFT = 0.25
 
 _PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser detects MPO
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
-_CONVERT = "convert it to PNG or JPEG"
 _OTHER_FORMATS = (
     (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF"),
@@ -118,11 +134,16 @@ def read_header(source: Source, *, name: str = "") -> ImageHeader:
 
 
 def decode_image(
-    source: Source, *, upright: bool = True, min_hw: tuple[int, int] | None = None, name: str = ""
+    source: Source,
+    *,
+    upright: bool = True,
+    min_hw: tuple[int, int] | None = None,
+    value_range: Range | None = None,
+    name: str = "",
 ) -> npt.NDArray[np.uint8]:
     """Decode an image file.
 
-    16-bit channels are reduced to their high byte, CMYK is converted, grey is repeated, alpha is dropped.
+    CMYK is converted, grey is repeated, alpha is dropped.
     Corruption inside a complete stream (bytes overwritten, not missing) cannot always be detected by a JPEG decoder.
 
     Args:
@@ -131,17 +152,20 @@ def decode_image(
         min_hw: a JPEG may be decoded at a half, a quarter or an eighth of its size (in the DCT domain, faster) as long
             as the returned height and width are not below these, and the rounding of the size shifts no edge by more
             than :data:`MAX_SHIFT`; None decodes at full size.
+        value_range: lowest and highest value of images with more than 8 bits per channel, which become 0 and 255; those
+            with 8 bits do not change. None reduces 16-bit channels to their high byte.
         name: the image's name in error messages; the path by default.
 
     Returns:
         uint8 [H, W, 3] RGB, contiguous.
 
     Raises:
-        DataError: not a readable image (see :func:`read_header`), truncated, corrupt, or of a colour mode without a
-            defined range (floating point, LAB).
+        DataError: not a readable image (see :func:`read_header`), truncated, corrupt, of a colour mode that is not
+            supported (LAB), with values that are NaN or infinite, or without ``value_range`` with values that do not
+            fit 16 bits.
         OSError: the file cannot be opened.
     """
-    return EncodedImage(source, name=name).decode(upright=upright, min_hw=min_hw)
+    return EncodedImage(source, name=name).decode(upright=upright, min_hw=min_hw, value_range=value_range)
 
 
 class EncodedImage:
@@ -151,25 +175,62 @@ class EncodedImage:
 
     Attributes:
         header: the result of :func:`read_header`.
+        is_deep: whether it has more than 8 bits per channel.
+        note: after :meth:`decode`: what is wrong with the value range for this image; empty if nothing is.
     """
 
     def __init__(self, source: Source, *, name: str = "") -> None:
         self._data, self._name = _read(source, name)
         self._image = _open(io.BytesIO(self._data), self._name)
         self.header = _header(self._image)
+        self.is_deep = is_deep(self._image, self._data)
+        self.note = ""
 
-    def decode(self, *, upright: bool = True, min_hw: tuple[int, int] | None = None) -> npt.NDArray[np.uint8]:
+    def decode(
+        self, *, upright: bool = True, min_hw: tuple[int, int] | None = None, value_range: Range | None = None
+    ) -> npt.NDArray[np.uint8]:
         """The pixels, uint8 [H, W, 3] RGB, contiguous."""
         header = self.header
         if min_hw is not None and upright and header.orientation >= 5:
             min_hw = (min_hw[1], min_hw[0])
-        if _is_cv2_decodable(self._image):
+        if self.is_deep:
+            pixels = self._decode_deep(value_range)
+        elif _is_cv2_decodable(self._image):
             pixels = _decode_cv2(self._data, header, min_hw, self._name)
         else:
-            pixels = _decode_pillow(self._image, self._name)
+            pixels = pillow_rgb(self._image, self._name)
         if upright and header.orientation != 1:
             pixels = orient_image(pixels, header.orientation)
         return np.ascontiguousarray(pixels)
+
+    def values(self) -> npt.NDArray[Any]:
+        """The stored values of an image with more than 8 bits per channel; see ``pixel_values.read_values``."""
+        return read_values(self._image, self._data, self._name)
+
+    def stated_range(self) -> Range | None:
+        """The range of values that the file states; see ``pixel_values.stated_range``."""
+        return stated_range(self._image, self._data)
+
+    def _decode_deep(self, value_range: Range | None) -> npt.NDArray[np.uint8]:
+        is_grey = self._image.mode == "F" or self._image.mode.startswith("I")
+        if value_range is None or (value_range == FULL_16_BITS and not is_grey):
+            pixels = pillow_rgb(self._image, self._name)
+            levels = int(pixels.max()) - int(pixels.min()) + 1
+            if value_range is None and levels < FEW_LEVELS:
+                self.note = (
+                    f"{self._name}: more than 8 bits per channel, but without a value range it has {levels} of 256 "
+                    "grey levels; train with --value-range [LOW,HIGH], or create_model(..., value_range=(LOW, HIGH))"
+                )
+            return pixels
+        values = self.values()
+        share = outside_share(values, value_range)
+        if share > MOST_OUTSIDE:
+            self.note = (
+                f"{self._name}: {share:.0%} of its values are outside the value range {value_range[0]:g}.."
+                f"{value_range[1]:g} and become 0 or 255; its values are {values.min():g}..{values.max():g}"
+            )
+        pixels = to_8_bits(values, value_range, self._name)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.integer]:
@@ -192,7 +253,7 @@ def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.intege
     image = _open(io.BytesIO(data), name)
     if image.format not in _LABEL_FORMATS:
         raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
-    values = _load(image, name)
+    values = load(image, name)
     if image.mode in ("1", "P", "L", "I", "I;16", "I;16B", "I;16L"):
         if image.mode == "L" and image.format == "PNG":
             values = values // {2: 85, 4: 17}.get(data[_PNG_BITS], 1)  # Pillow scales 2 and 4 bits to 0..255
@@ -223,7 +284,7 @@ def decode_label_colours(source: Source, *, name: str = "") -> npt.NDArray[np.ui
     image = _open(io.BytesIO(data), name)
     if image.format not in _LABEL_FORMATS:
         raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
-    return _decode_pillow(image, name)
+    return pillow_rgb(image, name)
 
 
 def _read(source: Source, name: str) -> tuple[bytes, str]:
@@ -248,7 +309,9 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
             raise DataError(f"{name}: the file is empty; remove it or download it again") from error
         kind = next((kind for pattern, kind in _OTHER_FORMATS if pattern.match(head)), "")
         if kind:
-            raise DataError(f"{name}: this is {kind} file, which is not supported; {_CONVERT}") from error
+            raise DataError(f"{name}: this is {kind} file, which is not supported; {CONVERT}") from error
+        if tiff := unsupported_tiff(file):
+            raise DataError(f"{name}: {tiff}") from error
         reason = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({error})"
         raise DataError(
             f"{name}: not a readable image{reason}; it must be one of {', '.join(ALLOWED_FORMATS)}"
@@ -266,14 +329,7 @@ def _too_large() -> str:
 
 
 def _header(image: Image.Image) -> ImageHeader:
-    try:
-        # The base class's method: PngImageFile's would decode the pixels to search for EXIF behind them.
-        orientation = int(Image.Image.getexif(image).get(0x0112, 1))
-    except Exception:  # corrupt EXIF raises many types; the image itself may be fine
-        orientation = 1
-    if not 1 <= orientation <= 8 or image.format == "TIFF":  # Pillow rotates TIFF itself, size and pixels
-        orientation = 1
-    return ImageHeader((image.height, image.width), orientation, str(image.format))
+    return ImageHeader((image.height, image.width), exif_orientation(image), str(image.format))
 
 
 def _is_cv2_decodable(image: Image.Image) -> bool:
@@ -300,16 +356,12 @@ def _decode_cv2(data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
-        raise DataError(f"{name}: corrupt {header.format} file ({error.err}); {_replace()}") from error
+        raise DataError(f"{name}: corrupt {header.format} file ({error.err}); {REPLACE}") from error
     if pixels is None:
-        raise DataError(f"{name}: corrupt or truncated {header.format} file; {_replace()}")
+        raise DataError(f"{name}: corrupt or truncated {header.format} file; {REPLACE}")
     if pixels.shape != (*size_hw, 3):
-        raise DataError(f"{name}: the header specifies {size_hw}, but the pixels are {pixels.shape[:2]}; {_replace()}")
+        raise DataError(f"{name}: the header specifies {size_hw}, but the pixels are {pixels.shape[:2]}; {REPLACE}")
     return np.asarray(pixels, np.uint8)
-
-
-def _replace() -> str:
-    return "replace it with an intact copy or remove it"
 
 
 def _check_jpeg_end(data: bytes, name: str) -> None:
@@ -327,41 +379,4 @@ def _check_jpeg_end(data: bytes, name: str) -> None:
             continue
         scanned = scanned or marker == 0xDA
         position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
-    raise DataError(f"{name}: truncated JPEG file: it has no end-of-image marker; {_replace()}")
-
-
-def _load(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
-    try:
-        image.load()
-        return np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise many types on untrusted bytes
-        raise DataError(f"{name}: corrupt or truncated {image.format} file ({error}); {_replace()}") from error
-
-
-def pillow_pixels(image: Image.Image, name: str) -> tuple[npt.NDArray[np.uint8], int]:
-    """Pixels uint8 [H, W, 3] RGB of an open PIL image as stored, as :func:`decode_image` would return them for its
-    file, and its EXIF orientation 1..8. The image is not changed.
-
-    Raises:
-        DataError: it is corrupt, or has a colour mode without a defined range (floating point, LAB).
-    """
-    _load(image, name)  # first: a TIFF is rotated while it is loaded
-    pixels = _decode_pillow(image.copy(), name)
-    return pixels, _header(image).orientation
-
-
-def _decode_pillow(image: Image.Image, name: str) -> npt.NDArray[np.uint8]:
-    values = _load(image, name)
-    if image.mode.startswith("I"):  # I;16 and its byte orders, or 32-bit integers with 16-bit values
-        if values.min() < 0 or values.max() > 65535:
-            raise DataError(
-                f"{name}: values {values.min()}..{values.max()} do not fit 16 bits; {_CONVERT} with 8 or 16 bits"
-            )
-        grey = (values.astype(np.uint16) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode not in ("1", "L", "P", "LA", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
-        kind = "floating-point values" if image.mode == "F" else f"colour mode {image.mode}"
-        file = f" in a {image.format} file" if image.format else ""
-        raise DataError(f"{name}: {kind}{file} cannot be converted to 8 bits; {_CONVERT}, or to mode RGB or L")
-    image.info.pop("transparency", None)  # of a palette: Pillow would warn about dropping it
-    return np.asarray(image.convert("RGB"), np.uint8)  # drops alpha, never blends
+    raise DataError(f"{name}: truncated JPEG file: it has no end-of-image marker; {REPLACE}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from detseg.errors import DataError
 from detseg.masks import mask_to_rle, rle_to_mask
@@ -28,6 +29,17 @@ _STEPS = {
     7: (True, True, True),
     8: (True, False, True),
 }
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Orientation 1..8 of a PIL image, before its pixels are loaded: 1 if it has none or a corrupt one, and for TIFF,
+    which Pillow rotates itself, size and pixels."""
+    try:
+        # The base class's method: PngImageFile's would decode the pixels to search for EXIF behind them.
+        orientation = int(Image.Image.getexif(image).get(0x0112, 1))
+    except Exception:  # corrupt EXIF raises many types; the image itself may be fine
+        return 1
+    return orientation if 1 <= orientation <= 8 and image.format != "TIFF" else 1
 
 
 def upright_hw(stored_hw: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.errors import DataError
+from detseg.pixel_values import Range, checked_range
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -44,7 +45,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Input size, normalisation and EXIF handling of a model.
+    """Input size, value range, normalisation and EXIF handling of a model.
 
     Attributes:
         min_size: length in pixels that the shorter side is resized to.
@@ -54,6 +55,9 @@ class Preprocessing:
         mean, std: per-channel normalisation of RGB in [0, 1], applied in the model.
         apply_exif: rotate images upright by their EXIF orientation.
         colour: channel order; only "RGB" is supported.
+        value_range: lowest and highest value of images with more than 8 bits per channel, which become 0 and 255
+            before anything else; usually that of the training images (:func:`detseg.value_range.find_value_range`).
+            None: the high byte of 16 bits; floating-point images are an error.
     """
 
     min_size: int = 800
@@ -64,8 +68,10 @@ class Preprocessing:
     apply_exif: bool = True
     colour: str = "RGB"
     stretch: bool = False
+    value_range: Range | None = None
 
     def __post_init__(self) -> None:
+        checked_range(self.value_range, "preprocessing: value range")
         if max(self.min_size, self.max_size) > LARGEST:
             raise DataError(f"preprocessing: image side {max(self.min_size, self.max_size)} pixels; at most {LARGEST}")
         if self.min_size < 1 or self.max_size < 0 or not 0 <= self.crop <= self.min_size:
@@ -116,6 +122,13 @@ class Preprocessing:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         (top, left), (crop_h, crop_w) = geometry.crop_yx, geometry.network_hw
         return np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
+
+    def lines(self) -> list[str]:
+        """The value range for the terminal, in one line; none without one."""
+        if self.value_range is None:
+            return []
+        low, high = self.value_range
+        return [f"pixel values {low:g}..{high:g} of images with more than 8 bits are scaled to 8 bits (--value-range)"]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

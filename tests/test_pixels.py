@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from detseg.errors import DataError
+from detseg.images import decode_image
 from detseg.pixels import to_pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
@@ -71,3 +76,74 @@ def test_16_bits_are_reduced_to_their_high_byte_and_the_image_is_not_changed() -
     to_pixels(palette, "a")
     assert palette.info["transparency"] == 0
     assert palette.mode == "P"
+
+
+GREY_12 = np.random.default_rng(1).integers(0, 4096, (4, 5)).astype(np.uint16)
+RGB_12 = np.random.default_rng(2).integers(0, 4096, (4, 5, 3)).astype(np.uint16)
+RANGE = (0.0, 4095.0)
+
+
+@pytest.mark.parametrize(
+    ("image", "values"),
+    [
+        (GREY_12, GREY_12),
+        (GREY_12[..., None], GREY_12),
+        (GREY_12.astype(">u2"), GREY_12),
+        (RGB_12, RGB_12),
+        (torch.from_numpy(RGB_12.astype(np.int32)).permute(2, 0, 1), RGB_12),
+        (torch.from_numpy(RGB_12.astype(np.int64)).permute(2, 0, 1), RGB_12),
+        (Image.fromarray(GREY_12), GREY_12),
+        (Image.fromarray(GREY_12.astype(np.int32)), GREY_12),
+    ],
+)
+def test_a_value_range_scales_all_kinds_of_more_than_8_bits(image: Any, values: Any) -> None:
+    expected = np.broadcast_to((values if values.ndim == 3 else values[..., None]) >> 4, (4, 5, 3))
+    pixels, orientation = to_pixels(image, "a", RANGE)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+    assert orientation == 1
+
+
+def test_a_value_range_decides_for_floats_too_and_never_for_uint8() -> None:
+    floats = np.array([[0.0, 0.25, 0.5, 1.0]], np.float32)
+    for image in (floats, torch.from_numpy(floats)[None], Image.fromarray(floats)):
+        assert to_pixels(image, "a", (0.0, 0.5))[0][0, :, 0].tolist() == [0, 128, 255, 255]
+        assert to_pixels(image, "a", RANGE)[0].max() == 0
+    assert to_pixels(floats, "a")[0][0, :, 0].tolist() == [0, 64, 128, 255], "control: without a range"
+    for image in (PIXELS, CHANNELS_FIRST, Image.fromarray(PIXELS)):
+        np.testing.assert_array_equal(to_pixels(image, "a", (3.0, 9.0))[0], PIXELS)
+    for image in (floats * np.nan, Image.fromarray(floats * np.nan)):
+        with pytest.raises(DataError, match="a: 4 of 4 values are NaN"):
+            to_pixels(image, "a", RANGE)
+    with pytest.raises(DataError, match="array of bool"):
+        to_pixels(PIXELS > 9, "a", RANGE)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "values"), [(".png", GREY_12), (".tif", GREY_12), (".png", RGB_12), (".tif", RGB_12), (".ppm", RGB_12)]
+)
+def test_an_opened_file_is_scaled_as_the_file_or_refused(suffix: str, values: Any, tmp_path: Path) -> None:
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), values)
+    if values.ndim == 2:
+        np.testing.assert_array_equal(to_pixels(Image.open(path), "a", RANGE)[0], decode_image(path, value_range=RANGE))
+    else:
+        with pytest.raises(DataError, match=r"Pillow does not keep the values of a .*; pass the path or the bytes"):
+            to_pixels(Image.open(path), "a", RANGE)
+    for value_range in (None, (0.0, 65535.0)):
+        np.testing.assert_array_equal(
+            to_pixels(Image.open(path), "a", value_range)[0], decode_image(path, value_range=value_range)
+        )
+
+
+def test_an_opened_pgm_of_12_bits_is_refused_and_one_of_16_bits_is_not() -> None:
+    plain = " ".join(map(str, GREY_12.flat)).encode()
+    contents = {b"P5": GREY_12.astype(">u2").tobytes(), b"P2": plain}
+    for top, kind in itertools.product((4095, 65535), contents):
+        data = b"%s\n5 4\n%d\n" % (kind, top) + contents[kind]
+        image = Image.open(io.BytesIO(data))
+        if top == 4095:  # Pillow rescales it to 16 bits
+            with pytest.raises(DataError, match="Pillow does not keep the values of a PPM"):
+                to_pixels(image, "a", RANGE)
+        else:
+            np.testing.assert_array_equal(to_pixels(image, "a", RANGE)[0], decode_image(data, value_range=RANGE))

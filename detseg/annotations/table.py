@@ -189,6 +189,13 @@ class AnnotationTable:
         rows = np.asarray(rows, dtype=np.int64)
         return replace(self, **{name: getattr(self, name)[rows] for name in IMAGE_COLUMNS})
 
+    def files(self) -> list[Path]:
+        """The image files, in the order of the rows, without repetitions; members of archives, frames of videos and
+        images of a dataset object are not among them."""
+        rows = range(len(self))
+        named = (row for row in rows if str(self.media[row]) and not str(self.member[row]) and int(self.frame[row]) < 0)
+        return list(dict.fromkeys(self.root / str(self.media[row]) for row in named))
+
     def instance_rows(self) -> npt.NDArray[np.int64]:
         """int64: rows of the instance columns that belong to this table's images, in image order."""
         counts = self.stop - self.start

@@ -17,6 +17,7 @@ from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of
 from detseg.options import BaselineConfig, TrainConfig
+from detseg.pixel_values import checked_range
 from detseg.reports.table import align
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
@@ -68,6 +69,7 @@ def benchmark(config: BaselineConfig, *, reporter: Reporter | None = None) -> di
             batch_size=run.plan.training.batch_size,
             seed=seed,
             device=pick_device(run.plan.run.device),
+            value_range=checked_range(run.plan.model.value_range),
             reporter=reporter,
         )
         baseline = metrics.scalars()

@@ -19,21 +19,23 @@ from detseg.engine.evaluate import Metrics, evaluate
 from detseg.images import decode_image
 from detseg.metrics import CocoEvaluator
 from detseg.models import read_state_dict
+from detseg.pixel_values import Range
 from detseg.runtime.reporter import Reporter, terminal
 
 
 class BaselineDataset(torch.utils.data.Dataset[Any]):
     """Float images of the original size, boxes and labels; flipped horizontally with probability 0.5 in training."""
 
-    def __init__(self, table: AnnotationTable, train: bool) -> None:
-        self.table, self.train = table, train
+    def __init__(self, table: AnnotationTable, train: bool, value_range: Range | None = None) -> None:
+        self.table, self.train, self.value_range = table, train, value_range
 
     def __len__(self) -> int:
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         record = self.table[index]
-        image = torch.from_numpy(decode_image(record.path)).permute(2, 0, 1).float() / 255
+        pixels = decode_image(record.path, value_range=self.value_range)
+        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
         trained = ~(record.iscrowd | record.ignore)
         boxes = torch.from_numpy(xywh_to_xyxy(record.boxes_xywh[trained])).float().reshape(-1, 4)
         if self.train and torch.rand(()) < 0.5:
@@ -81,6 +83,7 @@ def train_baseline(
     seed: int,
     device: torch.device,
     lr_per_image: float = 0.004,
+    value_range: Range | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Metrics, float]:
     """Train with SGD (momentum 0.9, weight decay 1e-4) and a one-cycle schedule with warm-up. Returns the metrics of
@@ -88,7 +91,7 @@ def train_baseline(
     reporter = reporter or terminal()
     torch.manual_seed(seed)
     model = baseline_detector(backbone_name, weights, train.class_map.num_classes, image_size).to(device)
-    loader = DataLoader(BaselineDataset(train, True), batch_size, shuffle=True, collate_fn=collate_fn)
+    loader = DataLoader(BaselineDataset(train, True, value_range), batch_size, shuffle=True, collate_fn=collate_fn)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     lr = lr_per_image * batch_size
     optimizer = torch.optim.SGD(parameters, lr=lr, momentum=0.9, weight_decay=1e-4)
@@ -104,6 +107,6 @@ def train_baseline(
             optimizer.step()
             schedule.step()
     seconds = time.perf_counter() - start
-    val_loader = DataLoader(BaselineDataset(val, False), batch_size, collate_fn=collate_fn)
+    val_loader = DataLoader(BaselineDataset(val, False, value_range), batch_size, collate_fn=collate_fn)
     evaluator = CocoEvaluator(val, iou_types=("bbox",))
     return evaluate(model, val_loader, device, evaluator=evaluator, reporter=reporter), seconds

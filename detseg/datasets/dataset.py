@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -19,6 +20,7 @@ from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.masks import rasterize_all
 from detseg.orientation import orient_image
+from detseg.pixel_values import Range
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.runtime.seeds import derive_seed
 from detseg.short_text import counted, with_classes
@@ -41,7 +43,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
 
     Args:
         table: the records; their ``record`` numbers seed the augmentation, so that subsets get the same images.
-        preprocessing: the model's; defines the size that images are resized to.
+        preprocessing: the model's; defines the size that images are resized to, and the value range of those with
+            more than 8 bits per channel. The first image that this range does not suit is reported by a warning.
         task: "detect" (boxes), "segment" (boxes around masks, and masks), "keypoints" (boxes and keypoints; an
             instance without keypoints has P points of visibility 0) or "classify" (``class_index``).
         augment: random transforms; None for evaluation.
@@ -78,6 +81,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         self.augment = augment
         self.seed = seed
         self.decoded = decoded
+        self._warned = False
 
     def __len__(self) -> int:
         return len(self.table)
@@ -125,7 +129,11 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         cached = None if self.decoded is None else self.decoded.get(index)
         if cached is not None:
             return cached if self.augment is None else cached.copy()  # a transform may modify its input in place
-        image = self.preprocessing.apply(_image(record, geometry), geometry)
+        pixels, note = _image(record, geometry, self.preprocessing.value_range)
+        if note and not self._warned:
+            self._warned = True
+            warnings.warn(f"{note} (reported for the first such image only)", stacklevel=2)
+        image = self.preprocessing.apply(pixels, geometry)
         if self.decoded is not None:
             self.decoded.put(index, image)
         return image
@@ -215,8 +223,9 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
             )
 
 
-def _image(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
-    """uint8 [H, W, 3]: the upright image, possibly decoded at reduced size, but not below the network's input size."""
+def _image(record: Record, geometry: Geometry, value_range: Range | None) -> tuple[npt.NDArray[np.uint8], str]:
+    """uint8 [H, W, 3]: the upright image, possibly decoded at reduced size, but not below the network's input size;
+    and the note of :class:`EncodedImage`."""
     if record.member or record.frame >= 0:
         raise DataError(f"{record.name}: images inside archives and videos are not supported; extract them to files")
     where = str(record.path)
@@ -230,8 +239,8 @@ def _image(record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
     height, width = geometry.resized_hw
     min_hw = (height, width) if record.orientation < 5 else (width, height)
     # Use the table's orientation, not the file's: the annotations were rotated by it.
-    pixels = encoded.decode(upright=False, min_hw=min_hw)
-    return orient_image(pixels, record.orientation)
+    pixels = encoded.decode(upright=False, min_hw=min_hw, value_range=value_range)
+    return orient_image(pixels, record.orientation), encoded.note
 
 
 def _channels_first(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

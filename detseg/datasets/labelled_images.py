@@ -37,9 +37,9 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
     """Classification samples of a dataset whose items are ``(image, class_index)``, at a network's input size.
 
     An image is a PIL image, an array [H, W, 3] or [H, W], or a tensor [3, H, W] or [1, H, W], uint8 or float in [0, 1]
-    as ``ToTensor`` returns it; see :func:`detseg.pixels.to_pixels`. It must not be normalised: the models do that. A
-    PIL image with an EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the
-    index.
+    as ``ToTensor`` returns it; values of other types are scaled by ``preprocessing.value_range``, which is then also
+    that of floats. See :func:`detseg.pixels.to_pixels`. It must not be normalised: the models do that. A PIL image with
+    an EXIF orientation is rotated upright if ``preprocessing.apply_exif`` is set. ``image_id`` is the index.
 
     Args:
         source: the dataset; without random transforms, so that evaluation gets every image unchanged.
@@ -99,7 +99,7 @@ class LabelledImages(torch.utils.data.Dataset[tuple[torch.Tensor, dict[str, torc
         item = self.source[index]
         if not (isinstance(item, (tuple, list)) and len(item) == 2):
             raise DataError(f"{where}: expected (image, class), got {type(item).__name__}; return a pair")
-        original, orientation = to_pixels(item[0], where)
+        original, orientation = to_pixels(item[0], where, self.preprocessing.value_range)
         if self.preprocessing.apply_exif:
             original = orient_image(original, orientation)
         geometry = self.preprocessing.geometry((original.shape[0], original.shape[1]))

@@ -13,6 +13,7 @@ from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import Finding
 from detseg.doctor.table import inspect_table
+from detseg.value_range import ValueRange
 
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's area limits in square pixels of the original image: small is below the first, large above the second."""
@@ -74,6 +75,7 @@ class Summary:
         small, medium, large: instances by COCO's area limits of 32 x 32 and 96 x 96 pixels.
         notes: what the reader repaired or skipped, one line per kind.
         findings: problems and suspicious values.
+        values: the value range of the images with more than 8 bits per channel; None without such images.
     """
 
     source: str
@@ -95,6 +97,7 @@ class Summary:
     large: int
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
+    values: ValueRange | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-serializable values."""
@@ -111,6 +114,8 @@ class Summary:
         ]
         if self.width and self.height:
             lines.append(f"image size in pixels: width {self.width}; height {self.height}")
+        if self.values:
+            lines.append(f"pixel values: {self.values.line()}")
         if self.instances and self.objects_per_image:
             special = [
                 f"{count} {kind}" for count, kind in ((self.crowds, "crowds"), (self.ignored, "ignored")) if count
@@ -148,12 +153,13 @@ class Summary:
         return [*fields, f"classes: {len(self.classes)}", head, *rows]
 
 
-def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary:
+def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: ValueRange | None = None) -> Summary:
     """Summarize ``table``.
 
     Args:
         table: any table.
         findings: of checks that read files (``inspect_images``); those of ``inspect_table`` are added here.
+        values: of ``image_values``.
     """
     rows = table.instance_rows()
     labels, areas = table.label[rows], table.area[rows]
@@ -187,6 +193,7 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = ()) -> Summary
         large=int((areas > MEDIUM).sum()),
         notes=tuple(table.notes.lines()),
         findings=(*findings, *inspect_table(table)),
+        values=values,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from detseg.structures import ClassPrediction, FieldPredictions, Prediction, Raw
 
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
 """A file, the bytes of a file, a PIL image, or upright RGB pixels: an array [H, W, 3] or a tensor [3, H, W], uint8 or
-float in [0, 1]."""
+float in [0, 1]; if the model has a value range, values of other types, which are scaled by it, as floats then are."""
 
 
 class Predictor:
@@ -51,6 +52,7 @@ class Predictor:
         self.label_fields: tuple[LabelField, ...] = self.model.description.label_fields  # type: ignore[union-attr,assignment]
         self.task: str = self.model.description.task  # type: ignore[union-attr,assignment]
         self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
+        self._warned = False
         self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
 
     def __repr__(self) -> str:
@@ -69,7 +71,7 @@ class Predictor:
         Raises:
             OSError: the file is missing.
             DataError: it is not an image, is corrupt, or is too large; an array or tensor of another shape or dtype,
-                or with floats outside [0, 1]; several images (see :meth:`many`).
+                or with floats outside [0, 1] if the model has no value range; several images (see :meth:`many`).
         """
         return self.many([image])[0]
 
@@ -88,8 +90,9 @@ class Predictor:
 
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
         """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
+        value_range = self.preprocessing.value_range
         if not isinstance(image, (str, os.PathLike, bytes)):
-            pixels, orientation = to_pixels(image, "image")
+            pixels, orientation = to_pixels(image, "image", value_range)
             pixels = orient_image(pixels, orientation)
             geometry = self.preprocessing.geometry((pixels.shape[0], pixels.shape[1]), orientation)
             return self.preprocessing.apply(pixels, geometry), geometry
@@ -97,7 +100,10 @@ class Predictor:
         encoded = EncodedImage(image, name=name)
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
         geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
-        pixels = encoded.decode(min_hw=geometry.resized_hw)
+        pixels = encoded.decode(min_hw=geometry.resized_hw, value_range=value_range)
+        if encoded.note and not self._warned:
+            self._warned = True
+            warnings.warn(f"{encoded.note} (reported for the first such image only)", stacklevel=2)
         return self.preprocessing.apply(pixels, geometry), geometry
 
 

@@ -30,6 +30,7 @@ from detseg.models.ops.fast_ops import use_fast_ops
 from detseg.models.ops.roi_align import GatheringRoIAlign
 from detseg.models.timm_backbone import backbone_spec
 from detseg.models.weights.starting_weights import StartingWeights
+from detseg.pixel_values import Range
 from detseg.preprocess import Preprocessing
 
 __all__ = ["MODELS", "Model", "ModelDescription", "architecture_of", "build_model", "describe"]
@@ -54,6 +55,7 @@ def describe(
     anchor_sizes: tuple[tuple[int, ...], ...] | None = None,
     keypoints: KeypointSchema | None = None,
     label_fields: tuple[LabelField, ...] = (),
+    value_range: Range | None = None,
 ) -> ModelDescription:
     """Return the description of a new model that will be initialized with ``weights``.
 
@@ -71,6 +73,7 @@ def describe(
             single side is expanded to the three of its octave.
         label_fields: for a classifier that predicts one class per field; ``class_map`` is then their ``joined`` one.
         keypoints: keypoint schema of a keypoint model, such as ``table.keypoint_schema``; None for other models.
+        value_range: as in Preprocessing; None for that of a checkpoint of this project, if ``arch`` is the same.
 
     Raises:
         DataError: the architecture is unknown or does not support these weights or this size, keypoints are missing
@@ -92,7 +95,7 @@ def describe(
         arch=arch,
         task=architecture.task,
         class_map=class_map,
-        preprocessing=_preprocessing(architecture, image_size),
+        preprocessing=replace(_preprocessing(architecture, image_size), value_range=value_range),
         norm=norm,
         norm_eps=norm_eps,
         anchor_sizes=anchor_sizes,
@@ -109,17 +112,23 @@ def describe(
         reduced_tail=architecture.family == "ssdlite" and _has_reduced_tail(weights),
         label_fields=label_fields,
     )
-    saved = weights.description
-    if saved is None:
-        return description
+    return description if weights.description is None else _like_saved(description, weights.description, image_size)
+
+
+def _like_saved(description: ModelDescription, saved: ModelDescription, image_size: int | None) -> ModelDescription:
+    """Return ``description`` with what is not specified taken from the checkpoint that the model starts from."""
+    arch, value_range = description.arch, description.preprocessing.value_range
+    anchor_sizes = description.anchor_sizes
     description = replace(description, norm=saved.norm, norm_eps=saved.norm_eps)
-    if saved.arch == arch or _has_same_rpn(architecture, MODELS.get(saved.arch)):
+    if saved.arch == arch or _has_same_rpn(architecture_of(arch), MODELS.get(saved.arch)):
         description = replace(
             description, anchor_sizes=anchor_sizes or saved.anchor_sizes, anchor_ratios=saved.anchor_ratios
         )
     if saved.arch != arch:
         return description
-    return replace(description, preprocessing=saved.preprocessing if image_size is None else description.preprocessing)
+    preprocessing = saved.preprocessing if image_size is None else description.preprocessing
+    value_range = value_range or saved.preprocessing.value_range
+    return replace(description, preprocessing=replace(preprocessing, value_range=value_range))
 
 
 def _has_same_rpn(architecture: Architecture, saved: Architecture | None) -> bool:

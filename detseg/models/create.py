@@ -15,6 +15,7 @@ from detseg.models.timm_backbone import architecture_name
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
+from detseg.pixel_values import checked_range
 from detseg.short_text import tail, with_classes
 
 BOTH_FREEZES = "--freeze and --trainable-layers both select the frozen layers; give one of them"
@@ -61,6 +62,7 @@ def create_model(
     keypoints: KeypointSchema | None = None,
     label_fields: Sequence[LabelField] = (),
     class_transfer: Mapping[str, str] | None = None,
+    value_range: Sequence[float] | None = None,
 ) -> Created:
     """Build ``arch`` for ``classes``, load ``weights``, and freeze parts.
 
@@ -79,6 +81,8 @@ def create_model(
         label_fields: fields of a table whose images have several labels; ``classes`` is then its class map.
         class_transfer: such as ``{"worker": "person", "bolt": ""}``: for each class, the pretrained class whose rows
             of the output layers initialize it ("" for none), if it is not the class of the same name.
+        value_range: lowest and highest value of images with more than 8 bits per channel, such as
+            ``find_value_range(files).range``; None for that of a checkpoint in ``weights``, else 16 bits.
     """
     arch = architecture_name(arch, backbone)
     weights = StartingWeights.open(weights or published_weights(arch), arch)
@@ -94,11 +98,13 @@ def create_model(
         anchor_sizes=None if anchor_sizes is None else tuple((size,) for size in anchor_sizes),
         keypoints=keypoints,
         label_fields=tuple(label_fields),
+        value_range=checked_range(value_range),
     )
     model = build_model(description)
     report = load_weights(model, weights, class_transfer=class_transfer)
     freeze_as(model, freeze_level, trainable_layers, norm_eval=norm_eval)
-    return Created(model, report, [*report.lines(), *(part.line() for part in part_table(model))])
+    lines = [*report.lines(), *description.preprocessing.lines(), *(part.line() for part in part_table(model))]
+    return Created(model, report, lines)
 
 
 def with_backbone(config: TrainConfig) -> TrainConfig:

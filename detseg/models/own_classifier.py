@@ -12,6 +12,7 @@ from detseg.errors import DataError
 from detseg.models.backbones import BackboneSpec
 from detseg.models.classifier import Classifier
 from detseg.models.description import ModelDescription
+from detseg.pixel_values import checked_range
 from detseg.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
 OWN = "own"
@@ -37,6 +38,7 @@ class OwnClassifier(Classifier):
         image_size: int,
         mean: tuple[float, float, float] = IMAGENET_MEAN,
         std: tuple[float, float, float] = IMAGENET_STD,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         """Args:
         network: your module.
@@ -44,9 +46,12 @@ class OwnClassifier(Classifier):
         image_size: side in pixels of its square input images; the shorter side of an image is resized to it, and
             the centre is cropped.
         mean, std: of each channel in [0, 1]; the network gets ``(pixel / 255 - mean) / std``.
+        value_range: lowest and highest value of images with more than 8 bits per channel, which become 0 and 255.
         """
         class_map = classes if isinstance(classes, ClassMap) else ClassMap.from_names(list(classes))
-        preprocessing = Preprocessing(image_size, 0, crop=image_size, mean=mean, std=std)
+        preprocessing = Preprocessing(
+            image_size, 0, crop=image_size, mean=mean, std=std, value_range=checked_range(value_range)
+        )
         self._wrap(network, ModelDescription(OWN, "classify", class_map, preprocessing, "batch", 1e-5))
 
     @classmethod

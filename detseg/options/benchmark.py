@@ -8,7 +8,8 @@ from typing import Literal
 from detseg.old_names import accepts_old_options
 from detseg.options.data import DataConfig
 from detseg.options.field import check_ranges, option
-from detseg.options.training import CacheOptions, FreezeLevel, OptimizerOptions, Preset, ScheduleOptions, SplitOptions
+from detseg.options.running import CacheOptions
+from detseg.options.training import FreezeLevel, OptimizerOptions, Preset, ScheduleOptions, SplitOptions
 from detseg.tasks import Task
 
 _AS_IN_TRAIN = "as in train"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from detseg.options.data import DataConfig
+from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import check_ranges, option
 
 
@@ -105,6 +105,14 @@ class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
     output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>", value="FOLDER")
+    value_range: list[float] | None = option(
+        None,
+        "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "
+        "and 255",
+        "the range of the training split, or of all images",
+        least=-VALUE_LIMIT,
+        most=VALUE_LIMIT,
+    )
     records: int = option(16, "number of images on the sheet", least=1)
     json: bool = option(False, "print only the summary, as JSON", "a table")
     seed: int = option(0, "seed that selects the images on the sheet", "the same ones each time", least=0)

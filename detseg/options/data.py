@@ -8,6 +8,9 @@ from typing import Literal
 from detseg.errors import DataError
 from detseg.options.field import check_ranges, option
 
+VALUE_LIMIT = 3.4e38
+"""Largest pixel value of a float32 image."""
+
 Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders"]
 
 

@@ -7,18 +7,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from detseg.options.data import DataConfig
+from detseg.options.running import CacheLocation, CacheOptions, CheckpointOptions, RunOptions
 from detseg.options.text import toml_lines
 from detseg.options.training import (
-    CacheLocation,
-    CacheOptions,
-    CheckpointOptions,
     FreezeLevel,
     FreezingOptions,
     ModelOptions,
     OptimizerName,
     OptimizerOptions,
     Preset,
-    RunOptions,
     ScheduleOptions,
     SplitOptions,
     TrainConfig,
@@ -30,7 +27,8 @@ from detseg.tasks import Task
 @dataclass(frozen=True, kw_only=True)
 class ModelPlan(ModelOptions):
     """Architecture, starting weights and size. ``image_size`` None: the size and crop of the weights; ``anchor_sizes``
-    None: the architecture's or the weights'; a limit that is None is not used by this model."""
+    None: the architecture's or the weights'; ``value_range`` None: that of the weights, else 16 bits; a limit that is
+    None is not used by this model."""
 
     task: Task
     model: str

@@ -7,13 +7,13 @@ from typing import Literal
 
 import detseg.options.defaults as defaults
 from detseg.old_names import accepts_old_options
-from detseg.options.data import DataConfig
+from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import Default, option
+from detseg.options.running import CacheOptions, CheckpointOptions, RunOptions
 from detseg.tasks import Task
 
 FreezeLevel = Literal["none", "stem", "backbone", "neck", "rpn"]
 OptimizerName = Literal["sgd", "adamw"]
-CacheLocation = Literal["auto", "memory", "disk", "off"]
 Preset = Literal["none", "flip", "light", "aerial", "strong"]
 
 
@@ -106,6 +106,14 @@ class ModelOptions:
         least=32,
         brief="length of the shorter side in pixels. Default: that of the weights; 480 for detectors on CPU",
         common=True,
+    )
+    value_range: list[float] | None = option(
+        None,
+        "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 and "
+        "255; the model keeps it",
+        "the range of the training images",
+        least=-VALUE_LIMIT,
+        most=VALUE_LIMIT,
     )
     anchor_sizes: list[int] | None = option(
         None,
@@ -305,77 +313,6 @@ class ScheduleOptions:
         least=1,
     )
     finetune_lr_mult: float = option(0.1, "learning-rate multiplier after the linear probe", above=0)
-
-
-@dataclass(frozen=True)
-class CheckpointOptions:
-    """Checkpoints from which a run resumes."""
-
-    checkpoint_every: str = option(
-        "10m", "steps (500) or minutes (10m) between checkpoints within an epoch; 0 for none", value="N|Nm"
-    )
-    keep_checkpoints: int = option(
-        2,
-        "number of recent checkpoints to keep",
-        "the older one is a fallback if the newest is corrupt",
-        least=1,
-    )
-
-
-@dataclass(frozen=True)
-class CacheOptions:
-    """Caches of frozen features and of decoded images."""
-
-    cache: CacheLocation = option(
-        "auto",
-        "where to cache features of a frozen backbone, so that it runs once for each view of an image",
-        "in memory if they fit, else on disk, where other runs can reuse them",
-    )
-    cached_views: int = option(
-        0, "randomly augmented views (--augment) to cache besides the original and the flipped image", least=0
-    )
-    cache_dtype: Literal["float16", "float32"] = option(
-        "float16", "number format of cached features", "half the memory; float32 changes no number"
-    )
-    cache_limit: float | None = option(
-        None,
-        "maximum GB of cached features; the others are computed in every step",
-        "half of the free memory; on disk 20, and at most half of the free space",
-        above=0,
-    )
-    cache_dir: str | None = option(
-        None, "folder for features cached on disk", "~/.cache/detseg/features", value="FOLDER"
-    )
-    decoded_limit: float = option(
-        4.0,
-        "maximum GB of decoded images in a file that the loader workers of the run share, 0 for none",
-        "the others are decoded in every epoch",
-        least=0,
-    )
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Run folder, device, processes and seed."""
-
-    output: str | None = option(
-        None, "run folder to write", "runs/<data>-<model>, numbered if that exists", value="FOLDER", common=True
-    )
-    resume: str | None = option(None, "run folder to resume from its latest checkpoint", value="FOLDER", common=True)
-    workers: int | None = option(
-        None,
-        "loader worker processes",
-        "cores minus one, at most 4; 0 on CPU, which training keeps busy",
-        least=0,
-    )
-    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
-    coco_lines: bool = option(
-        False, "also print the twelve COCO lines (AP and AR by IoU, size and detections) at the end"
-    )
-    seed: int = option(0, "seed of all random numbers", least=0)
-    replay: str | None = option(
-        None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"
-    )
 
 
 @accepts_old_options

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations.from_options import load_table
-from detseg.doctor import Summary, inspect_images, summary
+from detseg.doctor import Summary, image_values, inspect_images, summary
 from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.options import InspectConfig
@@ -21,7 +21,9 @@ from detseg.runtime.reporter import Reporter, silent, terminal
 def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
     """Read the data, decode every image once, report the summary, write summary.json and sheet.jpg."""
     reporter, table = reporter or terminal(), load_table(config)
-    data_summary = summary(table, inspect_images(table))
+    values = image_values(table, config.value_range)
+    value_range = None if values is None else values.range
+    data_summary = summary(table, inspect_images(table, value_range), values)
     output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
     write_json(output / "summary.json", data_summary.to_dict())
     count = min(config.records, len(table))
@@ -30,7 +32,7 @@ def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summa
     images, titles = [], []
     for record in (table[row] for row in rows):
         try:
-            image = decode_image(record.path)
+            image = decode_image(record.path, value_range=value_range)
         except (DataError, OSError):
             continue  # already reported in the findings
         skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()

@@ -51,6 +51,7 @@ def _predict(
     output = Path(config.output)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
+    reporter.lines(predictor.preprocessing.lines())
     progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
     for image_id, (path, name) in enumerate(progress, start=1):
         try:
@@ -96,7 +97,7 @@ def _draw_prediction(
     min_score: float,
     reporter: Reporter,
 ) -> Any:
-    image = decode_image(path)
+    image = decode_image(path, value_range=predictor.preprocessing.value_range)
     if not isinstance(prediction, Prediction):
         return draw_class(image, prediction, predictor.class_map, reporter=reporter)
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()

@@ -27,6 +27,7 @@ from detseg.training.anchors import fitted_anchor_sizes
 from detseg.training.phases import phases_of
 from detseg.training.plan_checks import checked
 from detseg.training.task_choice import pick_task
+from detseg.training.value_range_choice import training_value_range
 
 
 class Decisions:
@@ -102,6 +103,10 @@ def make_plan(
     opened = None if options.resume else StartingWeights.open(weights or source, arch)
     if task != "classify":
         _choose_detector(decisions, arch, opened, train, cuda)
+    if not options.resume:  # a resumed run keeps that of its checkpoint, also if it was written without one
+        value_range, reason = training_value_range(train, options.value_range)
+        if value_range is not None:
+            decisions.choose("value_range", Default(value_range, reason))
     decisions.choose("augment", defaults.AUGMENT)
     measure_epochs = decisions["minutes"] is not None and options.epochs is None
     most_epochs = decisions["epochs"] if measure_epochs else None

@@ -72,6 +72,7 @@ def new_model(
         keypoints=table.keypoint_schema if planned.task == "keypoints" else None,
         label_fields=table.label_fields,
         class_transfer=class_pairs(planned.class_transfer, table.class_map.names),
+        value_range=planned.value_range,
     )
     reporter.lines(created.lines)
     if planned.weights == "none":

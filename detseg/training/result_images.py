@@ -44,7 +44,7 @@ def write_result_images(
     titles: list[str] = []
     step = max(1, len(table) // SHEET_IMAGES)
     for record in (table[row] for row in range(0, len(table), step)[:SHEET_IMAGES]):
-        image = decode_image(record.path)
+        image = decode_image(record.path, value_range=predictor.preprocessing.value_range)
         prediction = predictor(image)
         if isinstance(prediction, Prediction):
             images += [

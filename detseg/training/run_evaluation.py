@@ -44,7 +44,7 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     table = match_classes(table, description.class_map, description.label_fields)
     check_keypoints(table, description)
     if not config.json:
-        reporter.lines(describe_table(table))
+        reporter.lines([*describe_table(table), *description.preprocessing.lines()])
     metrics, evaluator = evaluate_table(
         model,
         table,

@@ -12,7 +12,8 @@ import pytest
 from detseg.annotations import AnnotationTable, read
 from detseg.annotations.builder import TableBuilder
 from detseg.classes import ClassMap, LabelField, joined
-from detseg.doctor import inspect_images, inspect_table, summary
+from detseg.doctor import image_values, inspect_images, inspect_table, summary
+from detseg.errors import DataError
 
 BOX = [1.0, 2.0, 30.0, 20.0]
 
@@ -81,8 +82,11 @@ def test_malformed_files_never_raise(shared_data: Path) -> None:
     folder = shared_data / "pillow_images"
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     findings = inspect_images(make_table(folder, names))
-    assert 20 < len(findings) <= len(names)
-    assert {finding.check for finding in findings} <= {"corrupt image", "wrong size"}
+    of_files = [finding for finding in findings if finding.check in ("corrupt image", "wrong size")]
+    assert 20 < len(of_files) <= len(names)
+    others = [finding.check for finding in findings if finding not in of_files]
+    assert set(others) <= {"constant image", "nearly black image"}
+    assert len(others) == len(set(others)), "one finding for each kind"
 
 
 def test_images_that_are_not_files_are_skipped() -> None:
@@ -201,3 +205,64 @@ def test_summary_of_several_label_fields() -> None:
     assert result.negatives == 1
     assert "label field shape: 2 classes, 1 images, 2 without a label for it" in result.lines()
     assert result.to_dict()["label_fields"][0] == {"name": "colour", "classes": 2, "labelled": 2, "unlabelled": 1}
+
+
+def test_images_that_show_nothing_are_one_finding_per_kind(tmp_path: Path) -> None:
+    names = ["valid.png", "white.png", "grey.png", "black.png", "dark.png", "dead_pixel.png", "dim.png"]
+    images = {name: noise_image() for name in names}
+    images["white.png"][:] = 255
+    images["grey.png"][:] = 30, 40, 50
+    images["black.png"][:] = 0
+    images["dark.png"] //= 30
+    images["dead_pixel.png"] //= 60
+    images["dead_pixel.png"][3, 4] = 255
+    images["dim.png"] //= 8
+    for name, image in images.items():
+        cv2.imwrite(str(tmp_path / name), image)
+    constant, black = inspect_images(make_table(tmp_path, names))
+    assert constant.check == "constant image"
+    assert "3 of 7 images have the same value in all pixels" in constant.message
+    assert [Path(name).name for name in constant.place.split(", ")] == ["white.png", "grey.png", "black.png"]
+    assert black.check == "nearly black image"
+    assert [Path(name).name for name in black.place.split(", ")] == ["dark.png", "dead_pixel.png"]
+    assert "dim.png" not in black.line()
+
+
+def test_12_bits_are_scaled_by_their_range_and_a_wrong_range_is_a_finding(tmp_path: Path) -> None:
+    names = ["a.png", "b.png", "c.tif"]
+    for row, name in enumerate(names):
+        values = np.random.default_rng(row).integers(0, 4096, (40, 60), np.uint16)
+        cv2.imwrite(str(tmp_path / name), values)
+    table = make_table(tmp_path, names)
+    values_of = image_values(table)
+    assert values_of is not None
+    assert values_of.range == (0, 4095)
+    assert inspect_images(table, values_of.range) == []
+    (wrong,) = inspect_images(table, (30000, 65535))
+    assert wrong.check == "outside the value range"
+    assert "3 of 3 images have most of their values outside" in wrong.message
+    report = summary(table, values=values_of)
+    assert any(line.startswith("pixel values: values 0..4095 of 16-bit images") for line in report.lines())
+    assert json.loads(json.dumps(report.to_dict()))["values"]["high"] == 4095
+    given = image_values(table, [0, 8191])
+    assert given is not None
+    assert given.range == (0, 8191)
+    assert given.line().startswith("values 0..8191 of 16-bit images are scaled to 8 bits (--value-range); their values")
+    for name in names[:2]:
+        cv2.imwrite(str(tmp_path / name), noise_image())
+    cv2.imwrite(str(tmp_path / "c.tif"), noise_image())
+    assert image_values(table) is None
+    with pytest.raises(DataError, match="it has no effect, no image has more than 8 bits"):
+        image_values(table, [0, 8191])
+
+
+def test_the_range_is_that_of_the_training_split(tmp_path: Path) -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="test data")
+    for name, split, high in (("a.png", "train", 4096), ("b.png", "val", 16384)):
+        cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, high, (40, 60), np.uint16))
+        builder.add_image(name, (40, 60), split=split)
+        builder.add_instance(BOX, 1)
+    found = image_values(builder.build())
+    assert found is not None
+    assert found.range == (0, 4095)
+    assert found.source == "range of the training images"

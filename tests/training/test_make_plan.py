@@ -42,12 +42,17 @@ SAMPLES: dict[str, Any] = {
     "cache": "memory", "cached_views": 1, "cache_dtype": "float32", "cache_limit": 0.1, "cache_dir": "features",
     "decoded_limit": 0.0, "workers": 0, "device": "cpu", "seed": 1, "val": 0.3, "test": 0.1, "subset": 6,
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
+    "value_range": [0, 4095], "follow_links": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
 
 MEANING_OF_NONE = {
     "data": {"format": "as the files say", "images": "beside the annotations", "annotations": "data says it"},
-    "model": {"image_size": "that of the weights", "anchor_sizes": "those of the architecture or the weights"},
+    "model": {
+        "image_size": "that of the weights",
+        "anchor_sizes": "those of the architecture or the weights",
+        "value_range": "that of the weights, else 16 bits",
+    },
 }
 NOT_USED = {
     "val_annotations", "mask_values", "classes", "group", "split_file", "subset", "backbone", "class_transfer",
@@ -240,7 +245,7 @@ def test_an_option_is_added_in_its_group_alone(tmp_path: Path) -> None:
     (package / "options").mkdir()
     for path in (PACKAGE / "options").glob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path.name == "training.py":
+        if path.name == "running.py":
             line = '    added_option: int = option(3, "an option of this test", least=1)\n'
             text = text.replace("    keep_checkpoints: int = option(", line + "    keep_checkpoints: int = option(")
         (package / "options" / path.name).write_text(text, encoding="utf-8")

@@ -79,7 +79,8 @@ def _add_painted_mask(
             f"{instance.where}: its mask {name or '(no name)'} was found {len(matches)} times in {base}; keep one file "
             "with that name, in Masks/"
         )
-    pixels = decode_image(base / matches[0], upright=False)
+    # With this range no value above 0 becomes 0, whatever the number of bits.
+    pixels = decode_image(base / matches[0], upright=False, value_range=(0, 1))
     mask = mask_to_rle(pixels.max(axis=2))  # painted in any color
     box = painted.find("box")
     if segmentation_area(mask, (mask["size"][0], mask["size"][1])):

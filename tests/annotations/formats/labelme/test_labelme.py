@@ -215,6 +215,18 @@ def test_bad_xml(tmp_path: Path, text: str, message: str) -> None:
         read_labelme(tmp_path)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [(np.uint8, 1), (np.uint8, 255), (np.uint16, 1), (np.uint16, 200)])
+def test_a_painted_mask_of_16_bits_is_not_empty(tmp_path: Path, dtype: type, value: int) -> None:
+    painted = np.zeros(HW, dtype)
+    painted[5:9, 10:17] = value
+    Image.new("RGB", HW[::-1]).save(tmp_path / "a.png")
+    (tmp_path / "Masks").mkdir()
+    Image.fromarray(painted).save(tmp_path / "Masks" / "m.png")
+    extra = "<object><name>b</name><segm><mask>m.png</mask></segm></object>"
+    (tmp_path / "a.xml").write_text(XML.format(points=POINTS, extra=extra))
+    assert read_labelme(tmp_path).boxes_xywh[1].tolist() == [10, 5, 7, 4]
+
+
 def test_pascal_voc_is_not_detected_as_labelme(tmp_path: Path) -> None:
     voc = XML.format(points=POINTS, extra="<object><bndbox><xmin>1</xmin></bndbox></object>")
     (tmp_path / "a.xml").write_text(voc)
