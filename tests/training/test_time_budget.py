@@ -8,6 +8,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,17 +18,20 @@ import torch
 from detseg.annotations import AnnotationTable, read
 from detseg.checkpoints import load_checkpoint, manager, save_checkpoint
 from detseg.cli import main
+from detseg.errors import DataError
 from detseg.models import freeze
 from detseg.models.create import create_model
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
+from detseg.runtime.processes import Processes
 from detseg.runtime.signals import StopRequest
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training import time_budget as budget
 from detseg.training.loaders import DataModule
 from detseg.training.make_plan import make_plan
+from detseg.training.time_limit import EpochSeconds, TimeLimit
 
 pytestmark = pytest.mark.usefixtures("no_images")
 
@@ -38,7 +42,10 @@ MINUTES = ("--epochs", "null", "--image-size", "64", "--augment", "strong")
 
 @pytest.fixture(scope="module")
 def timed(parts: Path, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train(parts, tmp_path_factory.mktemp("timed") / "run", *MINUTES, "--minutes", "0.03")
+    """A run of two epochs: each takes more than a third of the minutes, as it seems."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(budget, "epoch_seconds", lambda *args: EpochSeconds(130.0, 0.1, 1.0))
+        return train(parts, tmp_path_factory.mktemp("timed") / "run", *MINUTES, "--minutes", "6")
 
 
 def config_of(run: Path) -> dict[str, Any]:
@@ -54,9 +61,9 @@ def test_minutes_and_the_resulting_epochs_train_the_same_run(
     timed: Path, parts: Path, train: Train, rows: Any, tmp_path: Path
 ) -> None:
     saved = config_of(timed)
-    assert saved["minutes"] == 0.03
+    assert saved["minutes"] == 6
     epochs = saved["epochs"]
-    assert len(rows(timed)) == epochs >= 1
+    assert len(rows(timed)) == epochs == 2
     by_epochs = train(parts, tmp_path / "run", *MINUTES, "--epochs", str(epochs))
     assert rows(by_epochs) == rows(timed)
     assert weights_equal(by_epochs, timed)
@@ -78,9 +85,9 @@ def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
     more = config_of(timed)["epochs"] + 1
     assert main(["train", "--resume", str(run), "--epochs", str(more)]) == 0
     assert len(rows(run)) == more
-    assert f"{more} epochs took" in capsys.readouterr().out
+    assert "finished in" in capsys.readouterr().out
     assert main(["train", "--resume", str(run), "--minutes", "7"]) == 1
-    assert "--minutes 7.0 was 0.03" in capsys.readouterr().err
+    assert "--minutes 7.0 was 6.0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -125,37 +132,63 @@ def plan_for(minutes: float, **options: Any) -> Plan:
     return plan_of(read(demo_folder()), minutes=minutes, batch_size=4, **options)
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes, and an epoch takes 5 seconds: 3.5 of training, 1 of evaluation, 0.5 to save."""
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: EpochSeconds(3.5, 1.0, 0.5))
+    monkeypatch.setattr(TimeLimit, "left", lambda self: self.seconds - self.after)
+
+
+def fitted(plan: Plan, *, test_images: int = 0) -> tuple[Plan, budget.Budget, list[str]]:
+    """Fit a plan for 25 training images and 5 validation images."""
+    module = SimpleNamespace(processes=Processes())
+    return budget.fit_to_minutes(plan, None, range(25), range(5), test_images, module, 0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
-    ("minutes", "epochs", "warmup", "milestones"), [(1.0, 12, 7, [8, 11]), (0.99, 11, 7, [7, 10]), (0.01, 1, 0, [1, 1])]
+    ("minutes", "epochs", "warmup", "milestones"), [(1.0, 9, 6, [6, 8]), (0.99, 9, 6, [6, 8]), (0.3, 1, 0, [1, 1])]
 )
 def test_epochs_warm_up_and_milestones_depend_on_the_speed(
-    minutes: float,
-    epochs: int,
-    warmup: int,
-    milestones: list[int],
-    monkeypatch: pytest.MonkeyPatch,
+    minutes: float, epochs: int, warmup: int, milestones: list[int]
 ) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 1.0, 0.5))
-    plan = plan_for(minutes, schedule="multistep")
-    picked, lines = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
+    picked, used, lines = fitted(plan_for(minutes, schedule="multistep"))
+    assert used.limit.after == budget.RESULT_IMAGES * 1.0 / 5 + budget.AFTER_SECONDS
     assert (picked.training.epochs, picked.phases[-1].epochs) == (epochs, epochs)
     assert (picked.schedule.warmup_steps, picked.schedule.milestones) == (warmup, milestones)
-    measured = "5 s per epoch: training 3.5, evaluation 1, saving 0.5"
-    assert f"epochs {epochs} (measured: {measured})" in "\n".join(lines)
-    assert ("warning" in lines[-1]) == (minutes == 0.01)
-    plan = plan_for(minutes, warmup_steps=3)
-    picked, _ = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
-    assert picked.schedule.warmup_steps == 3
+    measured = "measured: training 3.5 s, evaluation 1 s, saving 0.5 s"
+    assert f"epochs {epochs} ({measured})" in "\n".join(lines)
+    assert fitted(plan_for(minutes, warmup_steps=3))[0].schedule.warmup_steps == 3
 
 
-def test_fewer_evaluations_leave_time_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: budget.EpochSeconds(3.5, 8.0, 0.5))
-    counts = []
-    for eval_epochs in (1, 4):
-        plan = plan_for(1.0, eval_epochs=eval_epochs)
-        picked, _ = budget.fit_to_minutes(plan, None, range(25), range(5), None)  # type: ignore[arg-type]
-        counts.append(picked.training.epochs)
-    assert counts == [5, 10]
+@pytest.mark.usefixtures("unhurried")
+def test_fewer_evaluations_and_no_test_split_leave_time_for_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: EpochSeconds(3.5, 4.0, 0.5))
+    counts = [fitted(plan_for(2.0, eval_epochs=eval_epochs))[0].training.epochs for eval_epochs in (1, 4)]
+    assert counts[0] < counts[1]
+    assert fitted(plan_for(2.0), test_images=40)[0].training.epochs < counts[0]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_too_few_minutes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"--minutes 0\.1: this run needs at least 0\.3 minutes"):
+        fitted(plan_for(0.1))
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_the_demo_set_has_fewer_epochs_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = read(demo_folder())
+    plan = make_plan(TrainConfig(), table, table, MachineFacts("cpu"))
+    assert (plan.training.minutes, plan.most_epochs, plan.measure_epochs) == (4.0, 16, True)
+    fast, _, lines = fitted(plan)
+    assert fast.training.epochs == 16
+    assert not any("worse" in line for line in lines)
+    monkeypatch.setattr(budget, "epoch_seconds", lambda *args: EpochSeconds(25.0, 4.0, 0.5))
+    slow, _, lines = fitted(plan)
+    assert 6 < slow.training.epochs < 10
+    assert "16 epochs would take about 7" in lines[-1]
+    assert "train all with --epochs 16" in lines[-1]
+    assert not make_plan(TrainConfig(epochs=16), table, table, MachineFacts("cpu")).measure_epochs
 
 
 @pytest.mark.parametrize("level", ["none", "backbone"])
@@ -171,7 +204,7 @@ def test_measuring_has_no_side_effects(parts: Path, tmp_path: Path, level: str) 
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr] # noqa: NPY002
-    assert min(budget.epoch_seconds(plan, model, table, table, data_module)) > 0
+    assert min(budget.epoch_seconds(plan, model, table, table, data_module, StopRequest())) > 0
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
     assert [module.training for module in model.modules()] == modes
@@ -200,12 +233,14 @@ def test_the_checkpoint_is_part_of_the_epoch(parts: Path, tmp_path: Path, slow_d
         "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
     ).model
     data_module = DataModule(plan, plan.phases[0], model, folder=tmp_path / "run")
-    measured = budget.epoch_seconds(plan, model, table, table, data_module)
+    measured = budget.epoch_seconds(plan, model, table, table, data_module, StopRequest())
     assert 100 <= measured.saving < 110
     assert max(measured.training, measured.evaluation) < 100  # control
     assert not list((tmp_path / "run").iterdir())
     data_module = DataModule(plan, plan.phases[0], model)
-    assert budget.epoch_seconds(plan, model, table, table, data_module).saving == 0, "no folder to write to"
+    assert budget.epoch_seconds(plan, model, table, table, data_module, StopRequest()).saving == 0, (
+        "no folder to write to"
+    )
 
 
 def test_the_seconds_of_an_epoch_include_the_previous_checkpoint(
