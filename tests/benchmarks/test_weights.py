@@ -22,6 +22,7 @@ from detseg.options import TransferConfig
 from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.training import time_budget as budget
+from detseg.training.time_limit import EpochSeconds, TimeLimit
 
 pytestmark = pytest.mark.usefixtures("no_images")
 
@@ -43,13 +44,14 @@ def started(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def two_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make an epoch take half of any budget, without measurements."""
+    """Make two epochs fit in any budget, without measurements and as if no time passed."""
 
-    def half(plan: Plan, *args: Any) -> budget.EpochSeconds:
+    def half(plan: Plan, *args: Any) -> EpochSeconds:
         minutes = plan.training.minutes or 0.0
-        return budget.EpochSeconds(15 * minutes, 10 * minutes, 5 * minutes)
+        return EpochSeconds(18 * minutes, 0.0, 0.5)
 
     monkeypatch.setattr(budget, "epoch_seconds", half)
+    monkeypatch.setattr(TimeLimit, "left", lambda self: self.seconds - self.after)
 
 
 @pytest.mark.usefixtures("two_epochs")
@@ -217,5 +219,5 @@ def test_the_command_in_the_report_has_the_same_options() -> None:
     arguments = ["transfer", "my data", "--budgets", "[3,0.5]", "--arms", "scratch,bundled frozen", "--no-val-loss"]
     config = parse("benchmark", arguments)
     words = shlex.split(transfer.command_of(config))
-    assert words[:2] == ["python", "tools/benchmark.py"]
+    assert words[:2] == ["detseg", "benchmark"]
     assert parse("benchmark", words[2:]) == config

@@ -62,7 +62,9 @@ def entry_points(path: Path, runs: Runs, folder: Path) -> dict[str, tuple[str, C
     shutil.copyfile(path, other)
     for run in ("run", "other"):
         shutil.copytree(
-            runs.uninterrupted, folder / run, ignore=shutil.ignore_patterns("*.safetensors", "*.jpg", "*.png")
+            runs.uninterrupted,
+            folder / run,
+            ignore=shutil.ignore_patterns("*.safetensors", "*.jpg", "*.png", "finished.json"),
         )
     os.link(runs.uninterrupted / "best.safetensors", folder / "other" / "best.safetensors")
     shutil.copyfile(path, folder / "run" / "last.safetensors")
