@@ -119,8 +119,8 @@ def test_metrics_and_run() -> None:
     losses = {f"loss_{i}": 1 / 3 for i in range(9)}
     assert short(EpochStats({"loss": 0.5}, 1, 2, 3.25)) == "EpochStats(loss 0.5; 1 step, 2 images, 3.2 s)"
     short(EpochStats(losses, 1, 2, 3.25))
-    config = TrainConfig(model="fasterrcnn_resnet50_fpn", task="detect")
-    run = Run(Path("runs/a"), config, evaluator.compute(), torch.nn.Linear(2, 2))
+    plan = Plan.of(TrainConfig(model="fasterrcnn_resnet50_fpn", task="detect"), {}, {})
+    run = Run(Path("runs/a"), plan, evaluator.compute(), torch.nn.Linear(2, 2))
     assert short(run).startswith("Run('runs/a', fasterrcnn_resnet50_fpn, detect; CocoMetrics(box AP 0, ")
 
 

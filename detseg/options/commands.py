@@ -67,8 +67,8 @@ class EvaluateConfig(DataConfig):
         "evaluate --predictions with pycocotools itself, using the ids of the file",
         "the same numbers, faster, but an annotation with id 0 can be matched",
     )
-    loss: bool = option(False, "also compute the losses, as the validation loss in training")
-    coco_lines: bool = option(False, "also print the twelve COCO lines (AP and AR by IoU, size and detections)")
+    loss: bool = option(False, "also compute the losses, as in training")
+    coco_lines: bool = option(False, "also print the twelve COCO lines")
     json: bool = option(False, "print only the metrics, as JSON", "a table")
     output: str | None = option(
         None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER"

@@ -34,8 +34,8 @@ class DataConfig:
     )
     mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "meaning of the values of mask PNGs: instance ids, class ids (255 = ignore), binary (one object per file), or "
-        "regions (each connected region is an object)",
+        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (each "
+        "connected region is an object)",
         "inferred from the files and printed",
     )
     classes: str | list[str] | None = option(

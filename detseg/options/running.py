@@ -72,9 +72,7 @@ class RunOptions:
         least=0,
     )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
-    coco_lines: bool = option(
-        False, "also print the twelve COCO lines (AP and AR by IoU, size and detections) at the end"
-    )
+    coco_lines: bool = option(False, "also print the twelve COCO lines")
     seed: int = option(0, "seed of all random numbers", least=0)
     replay: str | None = option(
         None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"

@@ -321,8 +321,8 @@ class Trainer:
             if evaluation is None:
                 evaluation = budget.seconds.evaluation * training / max(budget.seconds.training, 1e-9)
             seconds = EpochSeconds(training, evaluation, budget.seconds.saving)
-            found = budget.limit.cut(done, self.epochs, seconds) or 0
-            epochs = int(self.processes.broadcast_bytes(str(found).encode()))
+            fewer = budget.limit.cut(done, self.epochs, seconds) or 0
+            epochs = int(self.processes.broadcast_bytes(str(fewer).encode()))
             self.cut = Cut(done, epochs) if epochs else None
             if self.cut is not None and self.processes.is_main:
                 self.cut.write(self.folder)
