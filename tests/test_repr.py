@@ -17,6 +17,7 @@ from detseg.datasets import LabelledImages, preset
 from detseg.datasets.rendered_scenes import RenderedScenes
 from detseg.engine.train import EpochStats
 from detseg.metrics import ClassificationMetrics, CocoEvaluator, FieldMetrics, GroundTruth
+from detseg.options.plan import Plan
 from detseg.short_text import counted, listed
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 from detseg.training.fit import Run

@@ -48,9 +48,7 @@ class DataConfig:
         "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"
     )
 
-    follow_links: bool = option(
-        False, "follow links in the data folder that point outside it", "one that would be read is refused"
-    )
+    follow_links: bool = option(False, "follow links in the data folder that point outside it")
 
     def __post_init__(self) -> None:
         if self.annotations and self.data and self.annotations != self.data:
