@@ -16,12 +16,10 @@ from detseg.nearest import did_you_mean
 from detseg.old_names import GONE_IN, current_arguments, current_options
 from detseg.version import __version__
 
-STARTED = time.monotonic()
-"""Start of the command: the minutes of a run include the import of its libraries."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
+    started = time.monotonic()  # the minutes of a run include the import of its libraries
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         _print(help_texts.program_help())
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         close = did_you_mean(name, NAMES) or f"; the commands are {', '.join(NAMES)}"
         print(f"detseg: {name!r} is not a command{close}", file=sys.stderr)
         return 2
-    return _run(name, parse(name, rest))
+    return _run(name, parse(name, rest), started)
 
 
 def parse(name: str, arguments: Sequence[str]) -> Any:
@@ -87,12 +85,12 @@ def _exit(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
-def _run(name: str, config: Any) -> int:
+def _run(name: str, config: Any, started: float) -> int:
     """Run a command; what goes wrong is one line, with the exit code for it."""
     from detseg.runtime.signals import EXIT_CODE, Interrupted
 
     try:
-        return _call(name, config)
+        return _call(name, config, started)
     except Interrupted as interrupted:
         print(f"detseg {name}: stopped by {interrupted}", file=sys.stderr)
         return EXIT_CODE
@@ -112,14 +110,14 @@ def _message(error: Exception) -> str:
     return text
 
 
-def _call(command: str, config: Any) -> int:
+def _call(command: str, config: Any, started: float) -> int:
     from detseg.runtime.reporter import terminal
 
     reporter = terminal()
     if command == "train":
         from detseg.recipes.train import train
 
-        train(config, reporter=reporter, started=STARTED)
+        train(config, reporter=reporter, started=started)
     elif command == "pretrain":
         from detseg.recipes.pretrain import pretrain
 

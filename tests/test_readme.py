@@ -109,7 +109,7 @@ def test_recipes_run_in_order(name: str, count: int, work_folder: Path) -> None:
         if verb == "train" and "--resume" not in arguments:
             local = any(value == "bundled" or value.startswith("runs/") for value in values_of(arguments, "--weights"))
             weights = [] if local else ["--weights", "none"]
-            minutes = ["--epochs", "null", "--minutes", "0.01"] if "--minutes" in arguments else []
+            minutes = ["--epochs", "null", "--minutes", "0.7"] if "--minutes" in arguments else []
             epochs = ["--epochs", "2"] if "--linear-probe-epochs" in arguments else []
             arguments += SMALL + weights + minutes + epochs
         assert main([verb, *arguments]) == 0, command
