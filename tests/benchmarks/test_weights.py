@@ -148,9 +148,9 @@ def test_classifiers(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_set_within_measured_minutes(tmp_path: Path) -> None:
     call = ["benchmark", "transfer", "--output", str(tmp_path / "out"), "--arms", "scratch", "--seeds", "[0]"]
-    assert main([*call, "--budgets", "[1]"]) == 0
+    assert main([*call, "--budgets", "[2.5]"]) == 0
     (row,) = json.loads((tmp_path / "out" / "transfer.json").read_text())["rows"]
-    assert row["minutes"] < 1.5
+    assert 0 < row["minutes"] < 2.9
     assert 0 <= row["segm_AP"] <= 1
 
 

@@ -18,6 +18,7 @@ from detseg.cli import main
 from detseg.errors import DataError
 from detseg.options import TrainConfig
 from detseg.runtime.signals import EXIT_CODE
+from detseg.training import time_budget
 from detseg.training.fit import fit
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -130,10 +131,12 @@ def test_a_test_split_can_still_be_held_out(classify: Any, tmp_path: Path, capsy
     assert "test split (not used for model selection)" in capsys.readouterr().out
 
 
-def test_a_time_budget(classify: Any, tmp_path: Path, rows: Any, capsys: Any) -> None:
-    run = classify(tmp_path / "run", *FAST, "--epochs", "null", "--minutes", "0.02")
-    assert "evaluation 0," in capsys.readouterr().out
-    assert rows(run)
+def test_a_time_budget(classify: Any, tmp_path: Path, rows: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure = time_budget.epoch_seconds
+    monkeypatch.setattr(time_budget, "epoch_seconds", lambda *given: measure(*given)._replace(training=130.0))
+    run = classify(tmp_path / "run", *FAST, "--epochs", "null", "--minutes", "6")
+    assert "evaluation 0 s," in capsys.readouterr().out
+    assert len(rows(run)) == 2
 
 
 def test_the_split_file_of_such_a_run(classify: Any, tmp_path: Path, capsys: Any) -> None:
