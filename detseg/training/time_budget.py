@@ -40,8 +40,10 @@ PASSES = 3
 AFTER_SECONDS = 4.0
 """Seconds to load the best weights and to draw the curves after the last epoch."""
 
-RESULT_IMAGES = 32
-"""The images that are predicted and drawn at the end take as long as the evaluation of this number."""
+RESULT_IMAGES = 16
+"""Largest number of validation images that are predicted and drawn at the end, in ``DRAWING`` times the time of their
+evaluation."""
+DRAWING = 1.5
 
 SHARE = 0.05
 """Share of the budget: no further pass is started when the timed ones have taken this long."""
@@ -91,7 +93,7 @@ def fit_to_minutes(
     limit = TimeLimit(
         60 * _minutes(plan),
         same[0],
-        after=(test_images + RESULT_IMAGES) * per_image + AFTER_SECONDS,
+        after=(test_images + DRAWING * min(RESULT_IMAGES, len(val))) * per_image + AFTER_SECONDS,
         eval_epochs=plan.training.eval_epochs,
     )
     plan, lines = choose_epochs(plan, shared, limit, len(train), world)

@@ -93,7 +93,7 @@ def test_runs_are_comparable_and_a_second_call_adds_what_is_missing(
     text = (output / "transfer.md").read_text()
     assert "| budget | arm | box AP | box AP50 | minutes | epochs | seeds |" in text
     assert "torch " in text
-    assert text.count(f"    python tools/benchmark.py transfer {parts}") == 2
+    assert text.count(f"    detseg benchmark transfer {parts}") == 2
     assert "bundled fine-tuned" in capsys.readouterr().out.splitlines()[-1]
 
     assert main([*call, "--lr", "0.1"]) == 1

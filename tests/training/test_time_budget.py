@@ -147,13 +147,13 @@ def fitted(plan: Plan, *, test_images: int = 0) -> tuple[Plan, budget.Budget, li
 
 @pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize(
-    ("minutes", "epochs", "warmup", "milestones"), [(1.0, 9, 6, [6, 8]), (0.99, 9, 6, [6, 8]), (0.3, 1, 0, [1, 1])]
+    ("minutes", "epochs", "warmup", "milestones"), [(1.0, 10, 7, [7, 9]), (0.9, 9, 6, [6, 8]), (0.25, 1, 0, [1, 1])]
 )
 def test_epochs_warm_up_and_milestones_depend_on_the_speed(
     minutes: float, epochs: int, warmup: int, milestones: list[int]
 ) -> None:
     picked, used, lines = fitted(plan_for(minutes, schedule="multistep"))
-    assert used.limit.after == budget.RESULT_IMAGES * 1.0 / 5 + budget.AFTER_SECONDS
+    assert used.limit.after == budget.DRAWING * 1.0 + budget.AFTER_SECONDS
     assert (picked.training.epochs, picked.phases[-1].epochs) == (epochs, epochs)
     assert (picked.schedule.warmup_steps, picked.schedule.milestones) == (warmup, milestones)
     measured = "measured: training 3.5 s, evaluation 1 s, saving 0.5 s"
@@ -171,7 +171,7 @@ def test_fewer_evaluations_and_no_test_split_leave_time_for_epochs(monkeypatch: 
 
 @pytest.mark.usefixtures("unhurried")
 def test_too_few_minutes_are_refused() -> None:
-    with pytest.raises(DataError, match=r"--minutes 0\.1: this run needs at least 0\.3 minutes"):
+    with pytest.raises(DataError, match=r"--minutes 0\.1: this run needs at least 0\.2 minutes"):
         fitted(plan_for(0.1))
 
 
