@@ -160,6 +160,7 @@ def train_one_epoch(
         scheduler: stepped after every update. Without one, the first epoch has a linear warmup over at most 1000 steps,
             as in torchvision's reference script.
         clip_norm: maximum total L2 norm of the gradients; None for no limit.
+        stop_request: checked between steps; a pending request is raised there as Interrupted.
         seed: run seed. Before each step the global generators are seeded by (seed, rank 0, step), so that a step uses
             the same random numbers in a resumed run. None: the generators are not seeded.
         accumulate: number of batches whose gradients are averaged for one update (a step); the last update of the epoch
@@ -184,7 +185,8 @@ def train_one_epoch(
     totals, start_time = EpochTotals(), time.perf_counter()
     steps = train_steps(
         model, optimizer, data_loader, device, epoch, scheduler=scheduler, clip_norm=clip_norm, seed=seed,
-        accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema, reporter=reporter,
+        accumulate=accumulate, precision=as_precision(precision, torch.device(device)), ema=ema,
+        stop_request=stop_request, reporter=reporter,
     )  # fmt: skip
     with (silent() if print_freq else reporter).bar(f"epoch {epoch + 1}", total=step_count, unit="step") as bar:
         for index, step in enumerate(steps):

@@ -80,7 +80,10 @@ class Predictor:
         if not len(images):
             return []
         prepared = [self.prepare(image) for image in images]
-        tensors = [torch.from_numpy(pixels).permute(2, 0, 1).to(self.device) for pixels, _ in prepared]
+        tensors = [
+            torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1).to(self.device)
+            for pixels, _ in prepared
+        ]
         with torch.inference_mode():
             outputs = self.model(tensors)
         return [

@@ -45,7 +45,7 @@ RESULT_IMAGES = 16
 evaluation."""
 DRAWING = 1.5
 
-SHARE = 0.05
+SHARE = 0.01
 """Share of the budget: no further pass is started when the timed ones have taken this long."""
 
 
@@ -166,6 +166,7 @@ def epoch_seconds(
             1,
             clip_norm=clip_norm,
             seed=seed,
+            stop_request=stop_request,
             reporter=reporter,
         )
 
