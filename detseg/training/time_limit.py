@@ -123,7 +123,7 @@ class TimeLimit:
             seconds: as measured in the epochs of the run.
         """
         left, tolerance = self.left(), max(TOLERANCE_SHARE * self.seconds, TOLERANCE_SECONDS)
-        if done >= planned or self.cost(done, planned, seconds) <= left + tolerance / 2:
+        if done >= planned or self.cost(done, planned, seconds) <= left + 0.75 * tolerance:
             return None
         return _largest(planned - 1, done, lambda count: self.cost(done, count, seconds) <= left)
 
