@@ -251,6 +251,8 @@ def _train(
             trainer.restart_patience()
         if number == done and processes.is_main:
             RunFolder(folder).finished.unlink(missing_ok=True)
+            if has_more_epochs:
+                RunFolder(folder).cut.unlink(missing_ok=True)  # it was of the number of epochs before
             write_plan(plan, folder)
             if not checkpoint:
                 data.write(plan, folder)

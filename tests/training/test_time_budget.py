@@ -31,7 +31,7 @@ from detseg.synthetic.demo.render import demo_folder
 from detseg.training import time_budget as budget
 from detseg.training.loaders import DataModule
 from detseg.training.make_plan import make_plan
-from detseg.training.time_limit import EpochSeconds, TimeLimit
+from detseg.training.time_limit import Cut, EpochSeconds, TimeLimit
 
 pytestmark = pytest.mark.usefixtures("no_images")
 
@@ -82,10 +82,12 @@ def test_a_resumed_run_keeps_its_epochs_and_measures_nothing(
     shutil.copytree(timed, run)
     assert main(["train", "--resume", str(run)]) == 0
     assert weights_equal(run, timed)
+    Cut(1, config_of(timed)["epochs"]).write(run)
     more = config_of(timed)["epochs"] + 1
     assert main(["train", "--resume", str(run), "--epochs", str(more)]) == 0
     assert len(rows(run)) == more
     assert "finished in" in capsys.readouterr().out
+    assert Cut.read(run) is None, "a later resume would reduce the number of epochs again"
     assert main(["train", "--resume", str(run), "--minutes", "7"]) == 1
     assert "--minutes 7.0 was 6.0" in capsys.readouterr().err
 
