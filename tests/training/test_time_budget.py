@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import time
 import tomllib
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import Processes
-from detseg.runtime.signals import StopRequest
+from detseg.runtime.signals import Interrupted, StopRequest
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training import time_budget as budget
 from detseg.training.loaders import DataModule
@@ -212,6 +213,39 @@ def test_measuring_has_no_side_effects(parts: Path, tmp_path: Path, level: str) 
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("call", [pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow), 9])
+def test_a_signal_while_measuring_stops_at_the_next_step(
+    call: int, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training, in the validation loss or in evaluation."""
+    table = read(parts)
+    plan = plan_of(table, minutes=1e-4, batch_size=2, lr=0.1, optimizer="sgd", val_loss=True)
+    model = create_model(
+        "maskrcnn_mobilenet_v3_large_fpn_slim", table.class_map, weights="none", image_size=64, rois_per_image=16
+    ).model
+    data_module, forward = DataModule(plan, plan.phases[0], model), type(model).forward
+    calls = [0]
+
+    def measured(request: StopRequest) -> int:
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == call:
+                request.signal_number = signal.SIGTERM
+            return forward(self, *args, **kwargs)
+
+        calls[0] = 0
+        monkeypatch.setattr(type(model), "forward", counted)
+        budget.epoch_seconds(plan, model, table, table, data_module, request)
+        return calls[0]
+
+    with pytest.raises(Interrupted):
+        measured(StopRequest())
+    assert calls[0] == call
+    if call == 1:  # control: without the request it goes on
+        call = 0
+        assert measured(StopRequest()) > 9
 
 
 @pytest.fixture
