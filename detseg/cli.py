@@ -20,6 +20,9 @@ from detseg.version import __version__
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
     started = time.monotonic()  # the minutes of a run include the import of its libraries
+    # threads that wait for others must not keep a core busy that another program, or another of them, needs: beside
+    # other work on two cores a run is several times faster; read when torch's OpenMP is loaded
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         _print(help_texts.program_help())
