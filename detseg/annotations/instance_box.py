@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ MIN_SIDE = 8.0
 """Pixels: minimum width and height of a box around landmarks. An object smaller than one cell of the finest feature
 map cannot be detected; a box around a single landmark, or two at the same height, would have no area."""
 
+ROTATED_BOX = "rotated box replaced by its axis-aligned bounding box"
 SORTED = "box with exchanged corners or a negative size read with its corners sorted"
 
 
@@ -96,6 +98,12 @@ def rotated_box(box: Box, degrees: float) -> list[float]:
         center = np.array([2 * x + w, 2 * y + h]) / 2
         offsets = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - center
         return extent_xywh(center + offsets @ np.array([[cos, sin], [-sin, cos]]))
+
+
+def cvat_rotation(attributes: Any) -> float:
+    """Degrees clockwise, 0 to below 360, from the ``attributes`` that CVAT writes in COCO files; 0 for other values."""
+    angle = attributes.get("rotation") if isinstance(attributes, dict) else None
+    return angle % 360.0 if isinstance(angle, (int, float)) else 0.0
 
 
 def extent_xywh(points: npt.ArrayLike) -> list[float]:

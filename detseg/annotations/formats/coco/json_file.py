@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.formats.coco.outlines import Outline, Outlines, read_outlines
+from detseg.annotations.instance_box import cvat_rotation
 from detseg.errors import DataError
 
 Whole = int | float
@@ -162,11 +163,9 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
 def _rotation(attributes: msgspec.Raw) -> float:
     """Degrees of ``attributes.rotation``; 0 for attributes of another kind."""
     text = bytes(attributes)
-    if b'"rotation"' not in text:
+    if b'"rotation"' not in text:  # nearly always
         return 0.0
-    value = msgspec.json.decode(text)
-    angle = value.get("rotation") if isinstance(value, dict) else None
-    return angle % 360.0 if isinstance(angle, (int, float)) else 0.0
+    return cvat_rotation(msgspec.json.decode(text))
 
 
 def _error_of(raw: bytes, source: str) -> DataError:

@@ -18,10 +18,9 @@ from detseg.annotations.formats.coco.ids import checked_annotations, checked_cat
 from detseg.annotations.formats.coco.image_folders import find_image_files
 from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
-from detseg.annotations.formats.shared.shapes import ROTATED_BOX
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import annotated_images
-from detseg.annotations.instance_box import rotated_box
+from detseg.annotations.instance_box import ROTATED_BOX, rotated_box
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation

@@ -7,13 +7,12 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from detseg.annotations.formats.shared.shapes import (
-    ROTATED_BOX,
     UNSUPPORTED_SHAPE,
     ShapeInstance,
     ellipse_rings,
 )
 from detseg.annotations.formats.shared.text_file import parse_finite
-from detseg.annotations.instance_box import landmark_box, rotated_box
+from detseg.annotations.instance_box import ROTATED_BOX, landmark_box, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS

@@ -18,7 +18,6 @@ from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_
 from detseg.annotations.formats.shared.foreground import foreground
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.shapes import (
-    ROTATED_BOX,
     UNSUPPORTED_SHAPE,
     ShapeAnnotation,
     ShapeInstance,
@@ -26,7 +25,7 @@ from detseg.annotations.formats.shared.shapes import (
     shapes_table,
 )
 from detseg.annotations.image_lookup import ImageLookup, ImageReference
-from detseg.annotations.instance_box import extent_xywh
+from detseg.annotations.instance_box import ROTATED_BOX, extent_xywh
 from detseg.annotations.listing import is_image, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable

@@ -32,7 +32,6 @@ CORNERS = 72
 """Vertices of the polygon that approximates a circle or an ellipse: its area is 0.13 % smaller."""
 
 UNSUPPORTED_SHAPE = "shape that is neither box nor polygon left out"
-ROTATED_BOX = "rotated box replaced by its axis-aligned bounding box"
 
 ONLY_CLASS = "object"
 """The class of all boxes of a file that states none."""
