@@ -90,14 +90,14 @@ def sorted_box(box: Box) -> Box:
     return min(x, x + w), min(y, y + h), abs(w), abs(h)
 
 
-def rotated_box(box: Box, degrees: float) -> list[float]:
+def rotated_box(box: Box, degrees: float) -> Box:
     """x, y, width, height of the axis-aligned box around ``box`` rotated clockwise about its centre."""
     x, y, w, h = box
     cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     with np.errstate(over="ignore", invalid="ignore"):  # huge numbers become infinite and are rejected later
         center = np.array([2 * x + w, 2 * y + h]) / 2
         offsets = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]]) - center
-        return extent_xywh(center + offsets @ np.array([[cos, sin], [-sin, cos]]))
+        return _as_box(extent_xywh(center + offsets @ np.array([[cos, sin], [-sin, cos]])))
 
 
 def cvat_rotation(attributes: Any) -> float:

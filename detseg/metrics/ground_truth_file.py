@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from detseg.annotations.instance_box import ROTATED_BOX, box_problem, choose_box, cvat_rotation, rotated_box
+from detseg.annotations.instance_box import ROTATED_BOX, Box, box_problem, choose_box, cvat_rotation, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.errors import DataError
@@ -180,22 +180,23 @@ def _instance(
     annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str, notes: RepairLog
 ) -> GroundTruthInstance | None:
     """One object; None, noted, if there is nothing to take its box from."""
-    stated, area = annotation.bbox or None, annotation.area
-    if stated is not None and len(stated) != 4:
-        raise DataError(f"{where}: the box is {stated}; four numbers are needed: x, y, width, height")
-    is_sound = stated is not None and not box_problem((*stated,), size or (MAX_PIXELS, MAX_PIXELS))  # type: ignore[arg-type]
-    needed = with_masks or stated is None or ((area is None or not is_sound) and size is not None)
+    stated, area, size_hw = _stated_box(annotation, where), annotation.area, size or (MAX_PIXELS, MAX_PIXELS)
+    is_sound = stated is not None and not box_problem(stated, size_hw)
+    needed = with_masks or stated is None or (size is not None and (area is None or not is_sound))
     segmentation = check_segmentation(annotation.segmentation, size, where) if needed else None
     rotation = cvat_rotation(annotation.attributes)
     if rotation and stated is not None and not annotation.segmentation:
         notes.add(ROTATED_BOX, where)
-        stated = rotated_box((stated[0], stated[1], stated[2], stated[3]), rotation)
+        stated = rotated_box(stated, rotation)
     points = np.asarray(annotation.keypoints or [], np.float64)
     points = points.reshape(-1, 3) if points.size % 3 == 0 else np.zeros((0, 3))
-    box = choose_box(stated, segmentation, points, size or (MAX_PIXELS, MAX_PIXELS), where, notes)
+    box = choose_box(stated, segmentation, points, size_hw, where, notes)
     if box is None:
         notes.add("annotation skipped: box, outline and keypoints are missing", where)
         return None
+    problem = box_problem(box, size_hw)
+    if problem and not annotation.iscrowd:
+        notes.add(f"object counted as missed, as in pycocotools: its box {problem}", where)
     if area is not None and area <= 0 and list(box) != annotation.bbox:
         area = None
     if area is None:
@@ -216,6 +217,15 @@ def _instance(
         None if keypoints is None else tuple(keypoints),
         labelled,
     )
+
+
+def _stated_box(annotation: _Annotation, where: str) -> Box | None:
+    if not annotation.bbox:
+        return None
+    if len(annotation.bbox) != 4:
+        raise DataError(f"{where}: the box is {annotation.bbox}; four numbers are needed: x, y, width, height")
+    x, y, width, height = annotation.bbox
+    return x, y, width, height
 
 
 def _size(image: _Image) -> Size | None:

@@ -135,7 +135,8 @@ class _IrregularInstances:
             notes.add("box of the outline used: there is no other", where)
         if outline is None and position in listed.rotation:
             notes.add(ROTATED_BOX, where)
-            stated_box = np.array(rotated_box(stated_box.tolist(), listed.rotation[position]))
+            x, y, width, height = stated_box.tolist()
+            stated_box = np.array(rotated_box((x, y, width, height), listed.rotation[position]))
         box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).to_upright(
             None if np.isnan(stated_box[0]) else stated_box,
             outline,
