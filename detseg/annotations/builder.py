@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from math import isfinite
+from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.columns import ROUNDING, InstanceColumns
+from detseg.annotations.instance_box import box_problem, choose_box, format_box
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.plausibility import check_plausible
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -21,7 +24,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
-from detseg.masks import segmentation_area, segmentation_box
+from detseg.masks import segmentation_area
 from detseg.orientation import upright_hw
 
 MAX_SIDE = 1_000_000
@@ -31,10 +34,11 @@ MAX_SIDE = 1_000_000
 class TableBuilder:
     """Collect images and instances, and build one :class:`AnnotationTable` from them.
 
-    The only place that applies the policy for bad instances: a box that overlaps the image border is clipped, and an
-    empty box or one outside the image is dropped; both are counted in ``notes``. With ``bad_instances="error"`` an
-    instance that would be dropped is an error. Numbers that are not finite, unknown labels and repeated image ids are
-    always errors.
+    The only place that applies the policy for bad instances: corners in any order are sorted; a box that is empty,
+    outside the image or missing is replaced by that of the outline or of the keypoints (``instance_box.py``), and
+    without these the instance is dropped; a box that overlaps the image border is clipped. All are counted in
+    ``notes``. With ``bad_instances="error"`` an instance that would be dropped is an error. Numbers that are not
+    finite, unknown labels and repeated image ids are always errors. An image that lost all its objects is left out.
 
     Args:
         class_map: the classes; labels are checked against it.
@@ -86,6 +90,7 @@ class TableBuilder:
         self._class_index: list[Sequence[int]] = []
 
         self._instances = Instances(0 if keypoint_schema is None else len(keypoint_schema.names))
+        self._lost: dict[int, int] = {}  # row of an image -> objects dropped
 
     def add_image(
         self,
@@ -215,7 +220,8 @@ class TableBuilder:
         """Add one instance; True if it was added, False if it was dropped (and logged in ``notes``).
 
         Args:
-            box_xywh: x, y, width, height in upright absolute pixels; None: computed from ``segmentation``.
+            box_xywh: x, y, width, height in upright absolute pixels; None: computed from ``segmentation``, else from
+                ``keypoints``.
             label: 1..K.
             segmentation: rings float64 [V, 2] or compressed RLE, upright, already checked (``detseg.masks``).
             area: square pixels; None: that of the segmentation, or width x height of the clipped box.
@@ -227,8 +233,8 @@ class TableBuilder:
             image: row of its image; -1 for the image added last.
 
         Raises:
-            DataError: numbers that are not finite, an unknown label, keypoints or an RLE of a wrong size, neither box
-                nor segmentation; with ``bad_instances="error"`` also a box that is empty or outside the image.
+            DataError: numbers that are not finite, an unknown label, keypoints or an RLE of a wrong size; with
+                ``bad_instances="error"`` also a box that is missing, empty or outside the image.
         """
         row = image if image >= 0 else len(self._names) - 1
         assert 0 <= row < len(self._names), "call add_image before add_instance"
@@ -241,27 +247,28 @@ class TableBuilder:
                 f"{where}: RLE of size {list(segmentation['size'])} in an upright image of "
                 f"height {height} and width {width}; both must be equal"
             )
-        if box_xywh is None:
-            if segmentation is None:
-                raise DataError(f"{where}: neither box nor segmentation; provide one of them")
-            box_xywh = segmentation_box(segmentation)
-        x, y, w, h = (float(value) for value in box_xywh)
-        if not (isfinite(x + y + w + h) and (area is None or isfinite(area))):
+        box = choose_box(box_xywh, segmentation, keypoints, (height, width), where, self.notes)
+        x, y, w, h = (nan,) * 4 if box is None else box
+        if not ((box is None or isfinite(x + y + w + h)) and (area is None or isfinite(area))):
             raise DataError(
-                f"{where}: box {_format_numbers(x, y, w, h)}, area {area}: not all of these numbers "
+                f"{where}: box {format_box((x, y, w, h))}, area {area}: not all of these numbers "
                 "are finite; correct or remove the instance"
             )
-        self._instances.record_source_box(row, (x, y, w, h))
-        problem = _box_problem(x, y, w, h, height, width)
+        if box is not None:
+            self._instances.record_source_box(row, box)
+            if area is not None and area <= 0 and (box_xywh is None or box != tuple(box_xywh)):
+                area = None  # that of the box which is not used
+        problem = "box, outline and keypoints are missing" if box is None else box_problem(box, (height, width))
         if problem:
+            subject = problem if box is None else f"box {format_box(box)} {problem}"
             if self._strict:
-                raise DataError(
-                    f"{where}: box {_format_numbers(x, y, w, h)} {problem}; remove it or pass --bad-instances drop"
-                )
-            self.notes.add(f"box dropped: it {problem}", f"{where} {_format_numbers(x, y, w, h)}")
+                raise DataError(f"{where}: {subject}; remove it or pass --bad-instances drop")
+            reason = problem if box is None else f"it {problem}"
+            self.notes.add(f"box dropped: {reason}", where if box is None else f"{where} {format_box(box)}")
+            self.lose(image=row)
             return False
         if x < 0 or y < 0 or w > width - x + ROUNDING or h > height - y + ROUNDING:
-            self.notes.add("box clipped to the image", f"{where} {_format_numbers(x, y, w, h)}")
+            self.notes.add("box clipped to the image", f"{where} {format_box((x, y, w, h))}")
             x, w = (0.0, x + w) if x < 0 else (x, w)
             y, h = (0.0, y + h) if y < 0 else (y, h)
             w, h = min(w, width - x), min(h, height - y)
@@ -287,17 +294,26 @@ class TableBuilder:
         """
         self._instances.extend(columns, regular, add)
 
+    def lose(self, number: int = 1, *, image: int = -1) -> None:
+        """Count objects of an image (a row; -1 for the last one) that a reader could not add, and noted itself."""
+        if number:
+            row = image if image >= 0 else len(self._names) - 1
+            self._lost[row] = self._lost.get(row, 0) + number
+
     @property
     def sizes_hw(self) -> npt.NDArray[np.int64]:
         """int64 [I, 2]: upright height and width of the images added so far."""
         return np.array(self._upright, np.int64).reshape(-1, 2)
 
-    def build(self) -> AnnotationTable:
+    def build(self, *, keep_all_images: bool = False) -> AnnotationTable:
         """Build the table of all images and instances that were added.
+
+        Args:
+            keep_all_images: keep images that lost all their objects; else they are left out (``table.lost``).
 
         Raises:
             DataError: the boxes as a whole cannot be x, y, width, height in pixels of these images
-                (``annotations/plausibility.py``).
+                (``annotations/plausibility.py``), or all images lost all their objects.
         """
         boxes, image = self._instances.source_boxes()
         check_plausible(boxes, self.sizes_hw[image], self.source)
@@ -305,7 +321,7 @@ class TableBuilder:
         per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
         stop = np.cumsum(per_image)
         stored = np.array(self._stored, np.int32).reshape(-1, 2)
-        return AnnotationTable(
+        table = AnnotationTable(
             class_map=self.class_map,
             root=self.root,
             image_id=np.array(list(self._row_of_id), np.int64),
@@ -336,21 +352,27 @@ class TableBuilder:
             source=self.source,
             notes=self.notes,
         )
+        return self._without_emptied(table, keep_all_images)
+
+    def _without_emptied(self, table: AnnotationTable, keep_all_images: bool) -> AnnotationTable:
+        """``table`` without the images that lost all their objects, and with ``lost``."""
+        if not self._lost:
+            return table
+        emptied = {row for row in self._lost if table.start[row] == table.stop[row] and not keep_all_images}
+        objects = sum(self._lost.values())
+        left_out = tuple(self._names[row] for row in sorted(emptied))
+        lost = LostObjects(objects, objects + len(table.label), len(self._lost), left_out)
+        if len(emptied) == len(table):
+            raise DataError(
+                f"{self.source}: no image has an object that can be used; {lost.line()} "
+                f"({'; '.join(self.notes.lines())}); correct them, or remove them where an image has no objects"
+            )
+        kept = [row for row in range(len(table)) if row not in emptied]
+        return replace(table.subset(kept), record=np.arange(len(kept), dtype=np.int64), lost=lost)
 
     def _instance_name(self, annotation_id: int, row: int) -> str:
         number = f", annotation {annotation_id}" if annotation_id >= 0 else ""
         return f"{self.source}{number} ({self._names[row]})"
-
-
-def _box_problem(x: float, y: float, w: float, h: float, height: int, width: int) -> str:
-    """Why a box must be dropped, as the end of a sentence; "" if it is valid."""
-    if w <= 0:
-        return "has no width"
-    if h <= 0:
-        return "has no height"
-    if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-        return "is outside the image"
-    return ""
 
 
 def _relative(media: os.PathLike[str], root: Path) -> str:
@@ -360,7 +382,3 @@ def _relative(media: os.PathLike[str], root: Path) -> str:
 
 def _strings(values: list[str]) -> Any:  # Strings; numpy's stubs cannot express it
     return np.array(values, dtype=np.dtypes.StringDType())
-
-
-def _format_numbers(*numbers: float) -> str:
-    return f"[{', '.join(f'{number:.6g}' for number in numbers)}]"

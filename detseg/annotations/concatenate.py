@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations.label_fields import same_fields
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import SegmentationColumn
 from detseg.annotations.table import IMAGE_COLUMNS, INSTANCE_COLUMNS, AnnotationTable
@@ -57,6 +58,7 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
             (table.root / str(name)).absolute().relative_to(root).as_posix() for table in tables for name in table.media
         ]
         columns["media"] = np.array(media, dtype=np.dtypes.StringDType())
+        tables = [replace(table, lost=_relative_to(root, table)) for table in tables]
     offsets = np.cumsum([0, *(len(table.label) for table in tables)])
     columns["start"] = np.concatenate([table.start + offset for table, offset in zip(tables, offsets, strict=False)])
     columns["stop"] = np.concatenate([table.stop + offset for table, offset in zip(tables, offsets, strict=False)])
@@ -74,7 +76,13 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
         keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),
         source=", ".join(table.source for table in tables),
         notes=notes,
+        lost=LostObjects.sum_of(table.lost for table in tables),
     )
+
+
+def _relative_to(root: Path, table: AnnotationTable) -> LostObjects:
+    names = ((table.root / name).absolute().relative_to(root).as_posix() for name in table.lost.left_out)
+    return replace(table.lost, left_out=tuple(names))
 
 
 def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:

@@ -74,7 +74,7 @@ def table_from_dataset(dataset: UserDataset, class_map: ClassMap | None = None) 
                 keypoints=instance.get("keypoints"),
                 where=f"{sample.where}, instance {row}",
             )
-    return builder.build()
+    return builder.build(keep_all_images=True)  # dataset[i] has them too
 
 
 @dataclass(frozen=True)

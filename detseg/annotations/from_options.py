@@ -38,11 +38,12 @@ def load_table(config: DataConfig) -> AnnotationTable:
         classes=class_names(config.classes),
         bad_instances=config.bad_instances,
         follow_links=config.follow_links,
+        without_mask=config.without_mask,
     )
 
 
 def describe_table(table: AnnotationTable) -> list[str]:
-    """Lines for the terminal: source, counts, and every repair made by the reader."""
+    """Lines for the terminal: source, counts, lost objects, and every repair made by the reader."""
     negatives = int((table.instances_per_image() == 0).sum()) if table.has_boxes else 0
     lines = [f"data: {table.source}"]
     instances = f"{len(table.instance_rows())} instances, " if table.has_boxes else ""
@@ -53,6 +54,8 @@ def describe_table(table: AnnotationTable) -> list[str]:
     lines.append(f"  {counts}" + (f", {negatives} images without instances" if negatives else ""))
     if table.keypoint_schema is not None:
         lines.append(f"  {_keypoints_line(table.keypoint_schema)}")
+    if table.lost.objects:
+        lines.append(f"  {table.lost.line()}")
     return lines + [f"  note: {line}" for line in table.notes.lines()]
 
 

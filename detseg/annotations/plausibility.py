@@ -82,16 +82,17 @@ def is_outside(boxes: Boxes, sizes_hw: Sizes) -> npt.NDArray[np.bool_]:
 def suggest_format(boxes: Boxes, sizes_hw: Sizes) -> str:
     """The box format under which nearly all boxes are inside the image, with the remedy; "" if there is none."""
     corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    if _nearly_all_inside(corners, sizes_hw):
+    if nearly_all_inside(corners, sizes_hw):
         return "they look like corners x1, y1, x2, y2; write them as x, y, width, height (width = x2 - x1)"
-    if _nearly_all_inside(boxes, sizes_hw[:, ::-1]):
+    if nearly_all_inside(boxes, sizes_hw[:, ::-1]):
         return "they fit when width and height are exchanged; correct the width and height of the images"
     centres = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    if _nearly_all_inside(centres, sizes_hw):
+    if nearly_all_inside(centres, sizes_hw):
         return "they look like centre x, centre y, width, height; write the top-left corner (x - width / 2) instead"
     return ""
 
 
-def _nearly_all_inside(boxes: Boxes, sizes_hw: Sizes) -> bool:
+def nearly_all_inside(boxes: Boxes, sizes_hw: Sizes) -> bool:
+    """Whether at least ``EXPLAINED`` of the boxes have a positive size and are inside their image, or nearly."""
     good = (boxes[:, 2:] > 0).all(axis=1) & (pixels_outside(boxes, sizes_hw) <= BEYOND)
     return bool(good.mean() >= EXPLAINED)

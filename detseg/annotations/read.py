@@ -13,6 +13,7 @@ from detseg.annotations.concatenate import concatenate
 from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.format import Layout, ReadOptions
 from detseg.annotations.layout import find_format
+from detseg.annotations.missing_masks import with_complete_masks
 from detseg.annotations.not_a_data_set import check_path
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -30,6 +31,7 @@ def read(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     follow_links: bool = False,
+    without_mask: str | None = None,
 ) -> AnnotationTable:
     """Read a labelled data set of any supported format.
 
@@ -44,6 +46,8 @@ def read(
         classes: read only these classes, in this order; also the names of mask values.
         bad_instances: "drop" drops instances that cannot be used and logs them, "error" raises.
         follow_links: follow links in the folders that point outside; else one that would be read is an error.
+        without_mask: instances that have only a box where others have a mask: "box", "drop" or "keep", see
+            :func:`~detseg.annotations.missing_masks.with_complete_masks`.
 
     Raises:
         DataError: data that cannot be used; the message states what, where, and what to do.
@@ -61,13 +65,13 @@ def read(
         raise missing_path(images, "image folder")
     options = ReadOptions(images, mask_values, one_based, classes, bad_instances, follow_links)
     if val_annotations is None:
-        return _read(Path(data), format, options)[1]
+        return with_complete_masks(_read(Path(data), format, options)[1], without_mask)
     tables, formats = [], set()
     for split, path in (("train", data), ("val", val_annotations)):
         layout, table = _read(Path(path), format, options)
         tables.append(replace(table, split=np.full(len(table), split, dtype=np.dtypes.StringDType())))
         formats.add(layout.format)
-    return concatenate(tables, by_name=formats != {"coco"})
+    return with_complete_masks(concatenate(tables, by_name=formats != {"coco"}), without_mask)
 
 
 def _read(data: Path, format: str | None, options: ReadOptions) -> tuple[Layout, AnnotationTable]:

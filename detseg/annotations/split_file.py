@@ -47,7 +47,8 @@ def read_split(table: AnnotationTable, path: str | os.PathLike[str]) -> Splits:
     """Split ``table`` as stored in a file of :func:`write_split`, with the images in the same order.
 
     Images are matched by their path relative to the data folder, and by image id if a path occurs twice, so that data
-    that was moved or extended is split in the same way. Images that are not in the file are in no split, with a note.
+    that was moved or extended is split in the same way. Images that are not in the file are in no split, with a note;
+    images of the file that lost all their objects (``table.lost``) are left out.
 
     Raises:
         DataError: not a split file, or images of the file are not in ``table``.
@@ -65,6 +66,7 @@ def read_split(table: AnnotationTable, path: str | os.PathLike[str]) -> Splits:
         rows_of.setdefault(file_name(table, row), []).append(row)
     splits: dict[str, list[int]] = {}
     missing: list[str] = []
+    lost = set(table.lost.left_out)
     for name, images in saved.splits.items():
         splits[name] = []
         for image in images:
@@ -73,7 +75,7 @@ def read_split(table: AnnotationTable, path: str | os.PathLike[str]) -> Splits:
                 rows = [row for row in rows if table.image_id[row] == image.image_id]
             if rows:
                 splits[name].append(rows[0])
-            else:
+            elif image.file not in lost:
                 missing.append(f"{image.file} (image id {image.image_id}, {name})")
     if missing:
         raise DataError(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.classes import ClassMap, LabelField
@@ -103,7 +104,8 @@ class AnnotationTable:
         difficult bool, annotation_id int64 (id in the source, for messages only), segmentation,
         keypoints float64 [N, P, 3] or None.
     With several label fields (T > 1) ``label_fields`` lists them, ``class_map`` is ``joined(label_fields)``, and there
-    are no instances.
+    are no instances. ``lost`` counts the objects of the source that are not in the table, and names the images that
+    are not, because they lost all their objects.
     """
 
     class_map: ClassMap
@@ -135,6 +137,7 @@ class AnnotationTable:
     label_fields: tuple[LabelField, ...] = ()
     source: str = ""
     notes: RepairLog = field(default_factory=RepairLog)
+    lost: LostObjects = LostObjects()
 
     def __len__(self) -> int:
         return len(self.image_id)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import Finding
@@ -76,6 +77,7 @@ class Summary:
         notes: what the reader repaired or skipped, one line per kind.
         findings: problems and suspicious values.
         values: the value range of the images with more than 8 bits per channel; None without such images.
+        lost: objects that could not be used, and the images left out because they lost all of theirs.
     """
 
     source: str
@@ -98,6 +100,7 @@ class Summary:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     values: ValueRange | None = None
+    lost: LostObjects = LostObjects()
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-serializable values."""
@@ -126,6 +129,7 @@ class Summary:
                 f"instance size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
             ]
         lines += self._class_lines()
+        lines += [self.lost.line()] if self.lost.objects else []
         lines += [f"note: {line}" for line in self.notes]
         lines += [f"problem: {finding.line()}" for finding in self.findings[:SHOWN]]
         if len(self.findings) > SHOWN:
@@ -194,6 +198,7 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         notes=tuple(table.notes.lines()),
         findings=(*findings, *inspect_table(table)),
         values=values,
+        lost=table.lost,
     )
 
 

@@ -63,6 +63,8 @@ class GroundTruth:
         stored: image id -> (stored size, EXIF orientation) of images whose source uses the frame of the stored pixels;
             all other values here are for upright images.
         notes: log of skipped annotations.
+        left_out: ids of images that lost all their objects; they are not in ``sizes``, and not evaluated.
+        boxes_changed: whether a box differs from that in the source.
     """
 
     source: str
@@ -73,6 +75,8 @@ class GroundTruth:
     sigmas: tuple[float, ...] = ()
     stored: dict[int, tuple[Size, int]] = field(default_factory=dict)
     notes: RepairLog = field(default_factory=RepairLog)
+    left_out: frozenset[int] = frozenset()
+    boxes_changed: bool = False
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.sizes), 'image')}, {counted(len(self.instances), 'instance')}"

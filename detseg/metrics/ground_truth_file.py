@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 
+from detseg.annotations.instance_box import ROTATED_BOX, Box, box_problem, choose_box, cvat_rotation, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.errors import DataError
-from detseg.masks import check_polygons, check_rle, segmentation_area, segmentation_box
+from detseg.masks import MAX_PIXELS, check_polygons, check_rle, segmentation_area
 from detseg.metrics.ground_truth import GroundTruth, GroundTruthInstance, Size, oks_sigmas, to_json
 
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -23,7 +25,11 @@ Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 def read_ground_truth(
     path: str | os.PathLike[str], *, iou_type: str = "segm", sigmas: Sequence[float] = ()
 ) -> GroundTruth:
-    """Read the ground truth of a COCO annotation file as pycocotools does: no object is clipped or dropped.
+    """Read the ground truth of a COCO annotation file as pycocotools does: no object with a box is clipped or dropped.
+
+    A box is chosen as by the reader of data sets: one that is missing or cannot be used is that of the outline, with
+    its corners sorted, or that of the keypoints; an object without these is left out, and so is an image that has no
+    other object. All are noted.
 
     ``area`` and ``iscrowd`` of the file are used; a missing area is computed. Annotations of images or categories that
     the file does not list are skipped with a note, and so is the key ``ignore``, which COCO's evaluation ignores.
@@ -51,6 +57,8 @@ def read_ground_truth(
     for number in [number for number, count in ids.items() if number == 0 or count > 1]:
         notes.add("annotation id is 0 or repeated, renumbered (pycocotools would count it as missed)", str(number))
     instances = []
+    lost: set[int] = set()
+    boxes_changed = False
     for row, annotation in enumerate(file.annotations):
         where = f"{path.name}, annotation {row if annotation.id is None else annotation.id}"
         if annotation.image_id not in sizes:
@@ -62,15 +70,26 @@ def read_ground_truth(
             if annotation.ignore and not annotation.iscrowd:
                 notes.add('key "ignore" has no effect, as in pycocotools', where)
             label = labels[annotation.category_id]
-            instances.append(_instance(annotation, label, sizes[annotation.image_id], iou_type == "segm", where))
+            size = sizes[annotation.image_id]
+            instance = _instance(annotation, label, size, iou_type == "segm", where, notes)
+            if instance is None:
+                lost.add(annotation.image_id)
+            else:
+                instances.append(instance)
+            boxes_changed |= instance is None or list(instance.box) != annotation.bbox
+    left_out = lost - {instance.image_id for instance in instances}
+    for image_id in sorted(left_out):
+        notes.add("image not evaluated: it lost all its objects", names[image_id])
     return GroundTruth(
         path.name,
-        sizes,
+        {image_id: size for image_id, size in sizes.items() if image_id not in left_out},
         tuple(instances),
         _unique_names([category.name or str(category.id) for category in file.categories], list(labels)),
         tuple(labels),
         oks_sigmas(points, sigmas or next((c.sigmas for c in file.categories if c.sigmas), ())),
         notes=notes,
+        left_out=frozenset(left_out),
+        boxes_changed=boxes_changed,
     )
 
 
@@ -148,6 +167,7 @@ class _Annotation(msgspec.Struct):
     segmentation: Any = None
     keypoints: list[float] | None = None
     num_keypoints: int | None = None
+    attributes: Any = None
 
 
 class _File(msgspec.Struct):
@@ -157,15 +177,28 @@ class _File(msgspec.Struct):
 
 
 def _instance(
-    annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str
-) -> GroundTruthInstance:
-    needed = with_masks or annotation.bbox is None or (annotation.area is None and size is not None)
+    annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str, notes: RepairLog
+) -> GroundTruthInstance | None:
+    """One object; None, noted, if there is nothing to take its box from."""
+    stated, area, size_hw = _stated_box(annotation, where), annotation.area, size or (MAX_PIXELS, MAX_PIXELS)
+    is_sound = stated is not None and not box_problem(stated, size_hw)
+    needed = with_masks or stated is None or (size is not None and (area is None or not is_sound))
     segmentation = check_segmentation(annotation.segmentation, size, where) if needed else None
-    box, area = annotation.bbox, annotation.area
-    if box is None and segmentation is not None:
-        box = list(segmentation_box(segmentation))
-    if box is None or len(box) != 4:
-        raise DataError(f"{where}: the box is {box}; four numbers are needed: x, y, width, height")
+    rotation = cvat_rotation(annotation.attributes)
+    if rotation and stated is not None and not annotation.segmentation:
+        notes.add(ROTATED_BOX, where)
+        stated = rotated_box(stated, rotation)
+    points = np.asarray(annotation.keypoints or [], np.float64)
+    points = points.reshape(-1, 3) if points.size % 3 == 0 else np.zeros((0, 3))
+    box = choose_box(stated, segmentation, points, size_hw, where, notes)
+    if box is None:
+        notes.add("annotation skipped: box, outline and keypoints are missing", where)
+        return None
+    problem = box_problem(box, size_hw)
+    if problem and not annotation.iscrowd:
+        notes.add(f"object counted as missed, as in pycocotools: its box {problem}", where)
+    if area is not None and area <= 0 and list(box) != annotation.bbox:
+        area = None
     if area is None:
         area = box[2] * box[3] if segmentation is None or size is None else segmentation_area(segmentation, size)
     if not math.isfinite(area) or not math.isfinite(box[2] * box[3]):
@@ -177,13 +210,22 @@ def _instance(
     return GroundTruthInstance(
         annotation.image_id,
         label,
-        (box[0], box[1], box[2], box[3]),
+        box,
         area,
         bool(annotation.iscrowd),
         to_json(segmentation),
         None if keypoints is None else tuple(keypoints),
         labelled,
     )
+
+
+def _stated_box(annotation: _Annotation, where: str) -> Box | None:
+    if not annotation.bbox:
+        return None
+    if len(annotation.bbox) != 4:
+        raise DataError(f"{where}: the box is {annotation.bbox}; four numbers are needed: x, y, width, height")
+    x, y, width, height = annotation.bbox
+    return x, y, width, height
 
 
 def _size(image: _Image) -> Size | None:

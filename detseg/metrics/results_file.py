@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from pycocotools import mask as coco_mask
 
+from detseg.annotations.instance_box import SORTED, sorted_box
 from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
@@ -40,7 +41,8 @@ def evaluate_files(
 ) -> CocoMetrics:
     """Evaluate a COCO results file; returns the same numbers as pycocotools for the same two files.
 
-    They differ where pycocotools counts detected objects as missed: annotations with id 0 or with repeated ids.
+    They differ where pycocotools counts detected objects as missed (annotations with id 0 or with repeated ids), and
+    where a box is missing or has a negative size, which pycocotools cannot evaluate.
 
     Args:
         ground_truth: COCO annotation file.
@@ -64,12 +66,20 @@ def evaluate_files(
     limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
     gt = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
     _check_images(results, gt, path)
+    if reference and gt.boxes_changed:
+        raise DataError(
+            f"{ground_truth}: pycocotools cannot evaluate boxes that are missing or cannot be used; omit --reference "
+            f"({'; '.join(gt.notes.lines())})"
+        )
     notes = gt.notes.lines()
-    usable = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
-    if len(usable) < len(results):
+    known = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
+    usable = [(row, result) for row, result in known if result.image_id not in gt.left_out]
+    if len(usable) < len(known):
+        notes.append(f"{len(known) - len(usable)} results skipped: their images are not evaluated")
+    if len(known) < len(results):
         ids = sorted({result.category_id for result in results} - set(gt.label_of_category))
         notes.append(
-            f"{len(results) - len(usable)} results skipped: the ground truth has no category {_first_five(ids)} "
+            f"{len(results) - len(known)} results skipped: the ground truth has no category {_first_five(ids)} "
             f"({len(ids)} such ids)"
         )
     if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
@@ -80,6 +90,9 @@ def evaluate_files(
         notes.append("results without a segmentation are evaluated as filled boxes, as in pycocotools")
     notes += limit_notes(gt, kind, limit)
     index = gt_index(gt, kind)
+    negative = [row for row, result in usable if len(result.bbox or ()) == 4 and min((result.bbox or [])[2:]) < 0]
+    if negative:
+        notes.append(f"{len(negative)} x {SORTED}: results {_first_five(negative)}")
     detections = [
         _detection(result, gt, kind, number, f"{path.name}, result {row}")
         for number, (row, result) in enumerate(usable, 1)
@@ -119,7 +132,7 @@ def _guess_iou_type(results: list[_Result]) -> IouType:
 
 
 def _check_images(results: list[_Result], gt: GroundTruth, path: Path) -> None:
-    unknown = sorted({result.image_id for result in results} - set(gt.sizes))
+    unknown = sorted({result.image_id for result in results} - set(gt.sizes) - gt.left_out)
     if unknown:
         raise DataError(
             f"{path}: {len(unknown)} image ids are not in {gt.source}: {_first_five(unknown)}; results and "
@@ -173,7 +186,7 @@ def _detection(result: _Result, gt: GroundTruth, iou_type: IouType, number: int,
 def _checked_box(box: list[float], where: str) -> list[float]:
     if len(box) != 4:
         raise DataError(f"{where}: the box has {len(box)} numbers; four are needed: x, y, width, height")
-    return box
+    return list(sorted_box((box[0], box[1], box[2], box[3]))) if min(box[2:]) < 0 else box
 
 
 def _first_five(ids: list[int]) -> str:

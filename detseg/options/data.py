@@ -22,10 +22,8 @@ class DataConfig:
         "", "folder or annotation file of labelled images", "the demo set that comes with this project", value="PATH"
     )
     format: Format | None = option(None, "annotation format", "detected from the files")
-    images: str | None = option(None, "folder of the images", "searched for beside the annotations", value="FOLDER")
-    annotations: str | None = option(
-        None, "annotation file or folder", "DATA, which has the same meaning", value="PATH"
-    )
+    images: str | None = option(None, "folder of the images", "beside the annotations", value="FOLDER")
+    annotations: str | None = option(None, "annotation file or folder", "DATA (the same)", value="PATH")
     val_annotations: str | None = option(
         None, "annotations of the validation split; DATA is then the training split", "DATA is split", value="PATH"
     )
@@ -34,9 +32,9 @@ class DataConfig:
     )
     mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (each "
-        "connected region is an object)",
-        "inferred from the files and printed",
+        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (connected "
+        "ones are objects)",
+        "inferred and printed",
     )
     classes: str | list[str] | None = option(
         None,
@@ -44,8 +42,11 @@ class DataConfig:
         "all",
         common=True,
     )
-    bad_instances: Literal["drop", "error"] = option(
-        "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"
+    bad_instances: Literal["drop", "error"] = option("drop", "unusable boxes", "counted and listed")
+    without_mask: Literal["box", "drop", "keep"] | None = option(
+        None,
+        "objects without a mask among masks: box (as mask), drop or keep",
+        "box if at least half have one",
     )
 
     follow_links: bool = option(False, "follow links in the data folder that point outside it")

@@ -36,7 +36,7 @@ def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> Write
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(record.path, target)
     losses = [f"  not supported by {config.to}: {line}" for line in written.notes.lines()]
-    comparison = compare_tables(table, read(output, format=config.to), written)
+    comparison = compare_tables(table, read(output, format=config.to, without_mask=config.without_mask), written)
     reporter.lines(losses)
     reporter.done(output, f"wrote {output}; {comparison}")
     return written

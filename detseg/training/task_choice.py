@@ -10,7 +10,7 @@ from detseg.models.build import architecture_of
 def obstacles(table: AnnotationTable) -> dict[str, str]:
     """Return task -> why the data cannot be used for it, "" if it can; the most demanding task first."""
     instances, trained = len(table.instance_rows()), table.trained_rows()
-    boxes = "" if len(trained) else "there are no boxes"
+    boxes = "" if len(trained) else "there are no boxes" + (f" ({table.lost.line()})" if table.lost.objects else "")
     if instances and not len(trained):
         boxes = f"all {instances} instances are crowds or ignored, and both are excluded from training"
     without_mask = trained[~table.segmentation.present()[trained]]
@@ -20,7 +20,8 @@ def obstacles(table: AnnotationTable) -> dict[str, str]:
     elif len(without_mask):
         masks = (
             f"only {len(trained) - len(without_mask)} of {len(trained)} instances have a mask; the first without is "
-            f"annotation {int(table.annotation_id[without_mask[0]])}"
+            f"annotation {int(table.annotation_id[without_mask[0]])} (--without-mask box uses their boxes as masks, "
+            "drop leaves them out)"
         )
     points = boxes
     if not boxes and not table.has_keypoints:

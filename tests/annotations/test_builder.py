@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.instance_box import SORTED
 from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
@@ -29,7 +30,7 @@ def builder(**options: Any) -> TableBuilder:
 def one_instance(box: Any, label: int = 1, **options: Any) -> AnnotationTable:
     table_builder = builder()
     table_builder.add_instance(box, label, **options)
-    return table_builder.build()
+    return table_builder.build(keep_all_images=True)
 
 
 def test_no_images() -> None:
@@ -94,7 +95,8 @@ def test_instances_belong_to_their_images() -> None:
         ([-5, -5, 100, 100], [0, 0, 30, 20], "box clipped to the image"),
         ([1, 2, 0, 5], None, "box dropped: it has no width"),
         ([1, 2, 4, 0], None, "box dropped: it has no height"),
-        ([1, 2, -3, 5], None, "box dropped: it has no width"),
+        ([4, 2, -3, 5], [1, 2, 3, 5], SORTED),
+        ([4, 7, -3, -5], [1, 2, 3, 5], SORTED),
         ([30, 2, 4, 5], None, "box dropped: it is outside the image"),
         ([-9, 2, 9, 5], None, "box dropped: it is outside the image"),
         ([1, 50, 4, 5], None, "box dropped: it is outside the image"),
@@ -103,6 +105,7 @@ def test_instances_belong_to_their_images() -> None:
 def test_boxes_are_added_clipped_or_dropped(box: list[float], expected: list[float] | None, note: str) -> None:
     table = one_instance(box, annotation_id=17)
     assert table.boxes_xywh.tolist() == ([] if expected is None else [expected])
+    assert table.lost.objects == (expected is None)
     assert list(table.notes.counts) == ([note] if note else [])
     if note:
         assert "a.json, annotation 17 (one.png)" in table.notes.lines()[0]
@@ -138,7 +141,6 @@ def test_strict_rejects_what_would_be_dropped_and_clips_the_rest() -> None:
         ({"box": [0, 0, 1, 1], "area": float("nan")}, "finite"),
         ({"box": [0, 0, 1, 1], "label": 0}, r"label 0 is outside 1\.\.2"),
         ({"box": [0, 0, 1, 1], "label": 3}, r"label 3 is outside 1\.\.2"),
-        ({"box": None}, "neither box nor segmentation"),
         ({"box": [0, 0, 1, 1], "segmentation": mask_to_rle(np.ones((30, 20)))}, r"RLE of size \[30, 20\]"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 
 from detseg.annotations import AnnotationTable, read
 from detseg.annotations.from_options import load_table
+from detseg.annotations.lost_objects import LostObjects
 from detseg.boxes import xywh_to_xyxy
 from detseg.cli import main
 from detseg.errors import DataError
@@ -38,6 +39,7 @@ class Right:
         masks: number of objects with a mask; None: not checked.
         options: of reading: keyword arguments of ``read``, and flags of the commands.
         finding: regular expression found in the findings of ``inspect``; "" if there must be none, None: not checked.
+        lost: regular expression found in the line of lost objects, which is empty without any; None: not checked.
     """
 
     objects: dict[str, list[tuple[str, Box]]]
@@ -45,6 +47,7 @@ class Right:
     masks: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     finding: str | None = None
+    lost: str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def assert_equal(table: AnnotationTable, expected: Right, *, notes: bool = True)
         assert int(table.segmentation.present()[table.trained_rows()].sum()) == expected.masks
     if notes:
         _assert_text(expected.note, "\n".join(table.notes.lines()))
+        assert expected.lost is None or re.search(expected.lost, table.lost.line())
 
 
 def _assert_text(expression: str, text: str) -> None:
@@ -150,7 +154,7 @@ def _assert_text(expression: str, text: str) -> None:
 def _refusal(door: str, source: Path, folder: Path, options: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
     if door in ("inspect", "convert"):
         output = ["--output", str(folder / "refused")] if door == "inspect" else [str(folder / "refused")]
-        assert main([door, str(source), *output, *flags(options)]) == 2
+        assert main([door, str(source), *output, *flags(options)]) == 1
         return capsys.readouterr().err
     with pytest.raises(DataError) as refused:
         _table(door, source, options)
@@ -180,6 +184,7 @@ def _check_inspect(source: Path, folder: Path, expected: Right, capsys: pytest.C
     learned = summary["instances"] - summary["crowds"] - summary["ignored"]
     assert learned == sum(map(len, expected.objects.values()))
     _assert_text(expected.note, "\n".join(summary["notes"]))
+    assert expected.lost is None or re.search(expected.lost, LostObjects(**summary["lost"]).line())
     if expected.finding is not None:
         _assert_text(expected.finding, "\n".join(finding["message"] for finding in summary["findings"]))
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.formats.coco.outlines import Outline, Outlines, read_outlines
+from detseg.annotations.instance_box import cvat_rotation
 from detseg.errors import DataError
 
 Whole = int | float
@@ -63,6 +64,7 @@ class CocoAnnotation(msgspec.Struct, gc=False):
 
 class _RawAnnotation(CocoAnnotation, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"")  # type: ignore[assignment]  # parsed by read_outlines
+    attributes: msgspec.Raw = msgspec.Raw(b"")  # of CVAT; parsed by _rotation
 
 
 class _File(msgspec.Struct, gc=False):
@@ -88,6 +90,7 @@ class CocoAnnotations:
         bbox, area: float64 [N, 4] and [N]; NaN if missing.
         iscrowd, ignore, difficult: bool [N].
         keypoints: position in the file -> keypoints, for annotations that have them.
+        rotation: position in the file -> degrees clockwise, for the rotated boxes of CVAT's exports.
         order: int64 [N], positions in the file sorted by the row of their image; those of unknown images come first.
         outlines: segmentations, in this order.
     """
@@ -101,6 +104,7 @@ class CocoAnnotations:
     ignore: npt.NDArray[np.bool_]
     difficult: npt.NDArray[np.bool_]
     keypoints: dict[int, list[float]]
+    rotation: dict[int, float]
     order: Ids
     outlines: Outlines
 
@@ -149,10 +153,19 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
         ignore=np.fromiter([bool(a.ignore) for a in listed], np.bool_, number),
         difficult=np.fromiter([bool(a.difficult) for a in listed], np.bool_, number),
         keypoints={i: a.keypoints for i, a in enumerate(listed) if a.keypoints},
+        rotation={i: angle for i, a in enumerate(listed) if a.attributes and (angle := _rotation(a.attributes))},
         order=order,
         outlines=outlines,
     )
     return CocoFile(file.images, file.categories, annotations)
+
+
+def _rotation(attributes: msgspec.Raw) -> float:
+    """Degrees of ``attributes.rotation``; 0 for attributes of another kind."""
+    text = bytes(attributes)
+    if b'"rotation"' not in text:  # nearly always
+        return 0.0
+    return cvat_rotation(msgspec.json.decode(text))
 
 
 def _error_of(raw: bytes, source: str) -> DataError:

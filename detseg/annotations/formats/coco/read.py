@@ -20,6 +20,7 @@ from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCateg
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import annotated_images
+from detseg.annotations.instance_box import ROTATED_BOX, rotated_box
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
@@ -124,12 +125,21 @@ class _IrregularInstances:
             notes.add("instance of an unselected class left out", where)
             return
         area, stated_box = float(listed.area[position]), listed.bbox[position]
+        if area < 0 and (stated_box[2:] < 0).any():
+            area = float("nan")  # width x height, of which one is negative
         if area < 0:
             raise DataError(f"{where}: area {area:g} is negative; correct or remove it")
         stored_hw, orientation, stored_frame = self.sizes[row]
+        outline = _segmentation(listed.outlines[i], _frame_hw(self.sizes[row]), where, notes)
+        if np.isnan(stated_box[0]) and outline is not None:
+            notes.add("box of the outline used: there is no other", where)
+        if outline is None and position in listed.rotation:
+            notes.add(ROTATED_BOX, where)
+            x, y, width, height = stated_box.tolist()
+            stated_box = np.array(rotated_box((x, y, width, height), listed.rotation[position]))
         box, segmentation, keypoints = Frame(stored_hw, orientation if stored_frame else 1).to_upright(
             None if np.isnan(stated_box[0]) else stated_box,
-            _segmentation(listed.outlines[i], _frame_hw(self.sizes[row]), where, notes),
+            outline,
             _keypoints(listed.keypoints.get(position), self.schema, where),
         )
         self.builder.add_instance(
@@ -164,6 +174,8 @@ def _is_regular(
     regular[list(listed.outlines.others)] = False
     if schema is not None:
         regular &= ~np.isin(listed.order, list(listed.keypoints))
+    if listed.rotation:
+        regular &= ~np.isin(listed.order, list(listed.rotation))
     return regular
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from detseg.annotations.formats.csv.columns import (
     LABEL_COLUMNS,
     PATH_COLUMNS,
@@ -24,6 +26,7 @@ from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, Shap
 from detseg.annotations.image_files import first_few
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.listing import split_of
+from detseg.annotations.plausibility import nearly_all_inside
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -33,7 +36,7 @@ CLASS_FILES = ("classes.csv", "class_mapping.csv", "class_list.csv")
 
 
 SWAPPED = 0.05
-"""Share of boxes with the second corner before the first, above which the columns cannot be corners."""
+"""Share of boxes with the second corner before the first, above which the columns may not be corners."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +80,20 @@ def read_csv_boxes(
     annotations: list[ShapeAnnotation] = []
     for file, file_split in files:
         annotations.extend(_read_file(read_csv(base / file, file), file, file_split, split == "", notes))
-    return shapes_table(
+    source = files[0][0] if len(files) == 1 else base.name
+    table = shapes_table(
         annotations,
         base,
         images,
-        source=files[0][0] if len(files) == 1 else base.name,
+        source=source,
         notes=notes,
         class_list=read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
     )
+    _check_corners(annotations, table, source)
+    return table
 
 
 class BoxRows:
@@ -225,7 +231,6 @@ def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, not
         box = header_box
         columns = read_columns(file, box.columns, notes)
     rows = BoxRows(file, columns, name.rpartition("/")[0], split, use_split_column, notes)
-    swapped, total = [], 0
     for line, cells in file.rows:
         image = rows.image(line, cells)
         label = rows.label(cells)
@@ -236,17 +241,25 @@ def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, not
             raise DataError(
                 f"{file.where(line)}: class {label!r} without a box; complete the box, or clear the class as well"
             )
-        xywh = box_xywh(file, line, cells, box)
-        image.instances.append(ShapeInstance(label, file.where(line), xywh))
-        total += 1
-        if min(xywh[2:]) < 0:
-            swapped.append(str(line))
-    if len(swapped) >= 5 and len(swapped) > SWAPPED * total:
-        remedy = (
-            "they look like x, y, width, height: name the columns x, y, w, h" if box.form == "xyxy" else "correct them"
-        )
-        raise DataError(
-            f"{file.name}: {len(swapped)} of {total} boxes have a negative width or height (lines "
-            f"{first_few(swapped)}); {remedy}"
-        )
+        image.instances.append(ShapeInstance(label, file.where(line), box_xywh(file, line, cells, box)))
     return rows.images
+
+
+def _check_corners(annotations: Sequence[ShapeAnnotation], table: AnnotationTable, source: str) -> None:
+    """DataError if many second corners are before the first and all boxes would fit as x, y, width, height too."""
+    sizes = {int(image_id) - 1: table[row].size_hw for row, image_id in enumerate(table.image_id)}
+    placed = [(item, sizes[i]) for i, image in enumerate(annotations) if i in sizes for item in image.instances]
+    boxes = np.array([item.box_xywh for item, _ in placed], np.float64).reshape(-1, 4)
+    exchanged = (boxes[:, 2:] < 0).any(axis=1)
+    if exchanged.sum() < 5 or exchanged.mean() <= SWAPPED:
+        return
+    corners = boxes[:, :2] + boxes[:, 2:]
+    as_size = np.concatenate([boxes[:, :2], corners], axis=1)
+    if not nearly_all_inside(as_size, np.array([size for _, size in placed])):
+        return
+    lines = [placed[i][0].where for i in np.flatnonzero(exchanged)]
+    raise DataError(
+        f"{source}: in {exchanged.sum()} of {len(boxes)} boxes the second corner is before the first "
+        f"({first_few(lines)}), and all would be inside their images as x, y, width, height as well; name the columns "
+        "x, y, w, h if they are, else write the smaller corner first"
+    )

@@ -13,7 +13,8 @@ from detseg.annotations.formats.csv.columns import PointColumns, box_columns, po
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
-from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, landmark_box, shapes_table
+from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, shapes_table
+from detseg.annotations.instance_box import landmark_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -99,6 +100,10 @@ def _read_file(
             xywh = [*box_xywh(file, line, cells, box)]
         elif (keypoints[:, 2] > 0).any():
             xywh = landmark_box(keypoints, where, notes)
+        elif rows.columns.label is not None and rows.label(cells):
+            notes.add("instance without landmarks and box left out", f"{where} ({image.image.name})")
+            image.lost.append(rows.label(cells))
+            continue
         else:
             notes.add("line without landmarks read as a negative image", f"{where} ({image.image.name})")
             continue

@@ -127,6 +127,8 @@ def _image(
         instance = read_shape(shape, f"{where}, shape {number}", size, points, notes)
         if instance is not None:
             annotation.instances.append(instance)
+        elif shape.tag in SHAPES and shape.tag != "tag":
+            annotation.lost.append(attribute(shape, "label").strip())
     return annotation
 
 
@@ -169,6 +171,8 @@ def _frames(
             instance = read_shape(shape, f"{where}, frame {number}", images[number].size_hw, points, notes)
             if instance is not None:
                 images[number].instances.append(instance)
+            elif shape.tag != "tag":
+                images[number].lost.append(attribute(shape, "label").strip())
     if not images:
         raise DataError(
             f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in "

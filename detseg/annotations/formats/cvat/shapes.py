@@ -9,11 +9,10 @@ import numpy as np
 from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
     ShapeInstance,
-    ellipse_ring,
-    extent_xywh,
-    landmark_box,
+    ellipse_rings,
 )
 from detseg.annotations.formats.shared.text_file import parse_finite
+from detseg.annotations.instance_box import ROTATED_BOX, landmark_box, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS
@@ -44,12 +43,15 @@ def read_shape(
     instance = ShapeInstance(label, where)
     if kind == "box":
         x1, y1, x2, y2 = (parse_number(shape.get(name), f"{where}, {name}") for name in ("xtl", "ytl", "xbr", "ybr"))
-        instance.box_xywh = _bounding_box(x1, y1, x2, y2, _rotation(shape, where), where, notes)
+        instance.box_xywh, rotation = [x1, y1, x2 - x1, y2 - y1], _rotation(shape, where)
+        if rotation % 360:
+            notes.add(ROTATED_BOX, where)
+            instance.box_xywh = rotated_box((x1, y1, x2 - x1, y2 - y1), rotation)
     elif kind == "polygon":
         instance.rings = [_points(shape, where)]
     elif kind == "ellipse":
         cx, cy, rx, ry = (parse_number(shape.get(name), f"{where}, {name}") for name in ("cx", "cy", "rx", "ry"))
-        instance.rings = [ellipse_ring(cx, cy, rx, ry, _rotation(shape, where))]
+        instance.rings = [*ellipse_rings(cx, cy, rx, ry, _rotation(shape, where), where, notes)]
     elif kind == "mask":
         instance.mask = _mask(shape, where, size_hw)
     else:
@@ -116,20 +118,6 @@ def _points(shape: Element, where: str) -> list[tuple[float, float]]:
 
 def _rotation(shape: Element, where: str) -> float:
     return parse_number(shape.get("rotation"), f"{where}, rotation") if shape.get("rotation") else 0.0
-
-
-def _bounding_box(
-    x1: float, y1: float, x2: float, y2: float, degrees: float, where: str, notes: RepairLog
-) -> list[float]:
-    """x, y, width, height of the axis-aligned box around a box rotated clockwise about its center."""
-    if not degrees % 360:
-        return [x1, y1, x2 - x1, y2 - y1]
-    notes.add("rotated box replaced by its axis-aligned bounding box", where)
-    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
-    with np.errstate(over="ignore", invalid="ignore"):  # huge numbers become infinite and are rejected later
-        center = np.array([x1 + x2, y1 + y2]) / 2
-        offsets = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]]) - center
-        return extent_xywh(center + offsets @ np.array([[cos, sin], [-sin, cos]]))
 
 
 def _mask(shape: Element, where: str, size_hw: tuple[int, int] | None) -> RLE:

@@ -22,16 +22,19 @@ from detseg.annotations.formats.shared.shapes import (
     ShapeAnnotation,
     ShapeInstance,
     ellipse_ring,
-    extent_xywh,
     shapes_table,
 )
 from detseg.annotations.image_lookup import ImageLookup, ImageReference
+from detseg.annotations.instance_box import ROTATED_BOX, extent_xywh
 from detseg.annotations.listing import is_image, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.images import decode_label_png
 from detseg.postprocess import crop_rle
+
+_ROTATED = ("rotation", "oriented_rectangle")
+"""Rotated boxes of four corners: of X-AnyLabeling, and of LabelMe."""
 
 _FILES_CHECKED = 3  # files that are opened to detect the format
 
@@ -90,10 +93,10 @@ def read_labelme(
 ) -> AnnotationTable:
     """Read LabelMe files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
-    Shapes with the same label and ``group_id`` are one instance. Points and lines are left out with a note. The image
-    is found by ``imagePath``, by its file name if the path is from another machine, else by the name of the JSON file;
-    an image that is only embedded is not extracted. A file without shapes is a negative image; an image without a file
-    is left out with a note.
+    A rotated box becomes its axis-aligned bounding box, with a note. Shapes with the same label and ``group_id`` are
+    one instance. Points and lines are left out with a note. The image is found by ``imagePath``, by its file name if
+    the path is from another machine, else by the name of the JSON file; an image that is only embedded is not
+    extracted. A file without shapes is a negative image; an image without a file is left out with a note.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
@@ -155,14 +158,17 @@ def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, note
     if any((file.flags or {}).values()):
         notes.add("flags of an image ignored", name)
     groups: dict[Any, list[tuple[_Shape, str]]] = {}
+    left_out: dict[Any, str] = {}
     for number, shape in enumerate(file.shapes, 1):
         where = f"{name}, shape {number} ({shape.label})"
         kind = shape.shape_type or "polygon"
-        if kind not in ("polygon", "rectangle", "circle", "mask"):
-            notes.add(UNSUPPORTED_SHAPE, f"{where}: {kind}")
-            continue
         key = number if shape.group_id is None else (shape.label, shape.group_id)
+        if kind not in ("polygon", "rectangle", "circle", "mask", *_ROTATED):
+            notes.add(UNSUPPORTED_SHAPE, f"{where}: {kind}")
+            left_out[key] = (shape.label or "").strip()
+            continue
         groups.setdefault(key, []).append((shape, where))
+    annotation.lost = [label for key, label in left_out.items() if key not in groups]
     for shapes in groups.values():
         annotation.instances.append(_instance(shapes, annotation.size_hw, notes))
     return annotation
@@ -214,12 +220,16 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
     corners: list[tuple[float, float]] = []
     for shape, shape_where in shapes:
         kind = shape.shape_type or "polygon"
-        if kind != "polygon" and len(shape.points) != 2 and not (kind == "rectangle" and len(shape.points) == 4):
+        expected = {"polygon": (), "rectangle": (2, 4), **dict.fromkeys(_ROTATED, (4,))}.get(kind, (2,))
+        if expected and len(shape.points) not in expected:
             raise DataError(
-                f"{shape_where}: a {kind} of {len(shape.points)} points, expected 2; draw it again or remove it"
+                f"{shape_where}: a {kind} of {len(shape.points)} points, expected {expected[0]}; draw it again or "
+                "remove it"
             )
-        if kind == "rectangle":
+        if kind == "rectangle" or kind in _ROTATED:
             corners.extend(shape.points)
+            if kind in _ROTATED and not _is_upright(shape.points):
+                notes.add(ROTATED_BOX, shape_where)
         elif kind == "circle":
             (cx, cy), (x, y) = shape.points
             radius = float(np.hypot(x - cx, y - cy))
@@ -239,6 +249,12 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
         if instance.rings:
             notes.add("rectangle and polygon in one group: box around both, mask from the polygon", where)
     return instance
+
+
+def _is_upright(corners: list[tuple[float, float]]) -> bool:
+    """Whether all corners are those of the box around them."""
+    x, y, width, height = extent_xywh(corners)
+    return all(px in (x, x + width) and py in (y, y + height) for px, py in corners)
 
 
 def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str, notes: RepairLog) -> Any:

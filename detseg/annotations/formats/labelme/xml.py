@@ -6,10 +6,11 @@ import re
 from pathlib import Path, PurePosixPath
 from xml.etree.ElementTree import Element
 
-from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance, extent_xywh
+from detseg.annotations.formats.shared.shapes import ShapeAnnotation, ShapeInstance
 from detseg.annotations.formats.shared.text_file import parse_finite
 from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.annotations.image_lookup import ImageReference
+from detseg.annotations.instance_box import extent_xywh
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import decode_image

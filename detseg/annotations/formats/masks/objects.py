@@ -53,42 +53,64 @@ class MaskObject:
     key: int | str = ""
 
 
+@dataclass(frozen=True)
+class ObjectsOfImage:
+    """The objects of one image.
+
+    Attributes:
+        objects: those that can be used.
+        stored_frame: the masks refer to the stored pixels, before the EXIF rotation.
+        lost: key of each object that cannot be used, noted. Specks beside objects are noise; without any object, they
+            are the objects.
+    """
+
+    objects: list[MaskObject]
+    stored_frame: bool
+    lost: list[int | str]
+
+
 def read_objects(
     decoder: MaskDecoder,
     images: Sequence[MaskedImage],
     headers: Sequence[ImageHeader],
     meaning: Meaning,
     notes: RepairLog,
-) -> tuple[list[list[MaskObject]], list[bool]]:
-    """The objects of every image, and whether its masks refer to the stored pixels, before the EXIF rotation."""
+) -> list[ObjectsOfImage]:
+    """The objects of every image."""
 
-    def read(image: MaskedImage, header: ImageHeader) -> tuple[list[MaskObject], bool, RepairLog]:
+    def read(image: MaskedImage, header: ImageHeader) -> tuple[ObjectsOfImage, RepairLog]:
         objects: list[MaskObject] = []
+        lost: list[int | str] = []
+        specks: list[int | str] = []
         stored, own_notes = False, RepairLog()
         for mask, class_name in image.masks:
             labels, stored = decoder.upright(decoder.decode(mask), mask, image.file, header)
             if image.objects:
                 numbers, _ = decoder.upright(decoder.decode_objects(image.objects), image.objects, image.file, header)
-                objects += _numbered(numbers, labels, image.objects, meaning, own_notes)
+                objects += _numbered(numbers, labels, image.objects, meaning, own_notes, lost)
             elif meaning.values in ("class", "instance"):
-                objects += _by_value(_without_rims(labels, mask, meaning, own_notes), mask, meaning, own_notes)
+                labels = _without_rims(labels, mask, meaning, own_notes)
+                objects += _by_value(labels, mask, meaning, own_notes, specks)
             else:
                 foreground = _foreground(labels, mask, meaning, own_notes)
-                pieces = _pieces(foreground, mask, meaning, own_notes)
+                pieces, number = _pieces(foreground, mask, meaning, own_notes)
                 objects += [MaskObject(rle, mask, key=class_name) for rle in pieces]
+                specks += [class_name] * number
                 if not pieces:
                     own_notes.add("mask file without any object", mask)
-        return objects, stored, own_notes
+        return ObjectsOfImage(objects, stored, lost if objects else [*lost, *specks]), own_notes
 
     with ThreadPoolExecutor(THREADS) as pool:
         results = list(progress(pool.map(read, images, headers), "masks", total=len(images)))
-    for _, _, image_notes in results:
+    for _, image_notes in results:
         notes.merge(image_notes)
-    return [objects for objects, _, _ in results], [stored for _, stored, _ in results]
+    return [result for result, _ in results]
 
 
-def _numbered(numbers: Labels, classes: Labels, mask: str, meaning: Meaning, notes: RepairLog) -> list[MaskObject]:
-    """The objects of SegmentationObject with the classes of SegmentationClass."""
+def _numbered(
+    numbers: Labels, classes: Labels, mask: str, meaning: Meaning, notes: RepairLog, lost: list[int | str]
+) -> list[MaskObject]:
+    """The objects of SegmentationObject with the classes of SegmentationClass; those without one are ``lost``."""
     objects = []
     if numbers.shape != classes.shape:
         raise DataError(f"{mask}: the size differs from that of the mask of classes; export both again")
@@ -97,10 +119,14 @@ def _numbered(numbers: Labels, classes: Labels, mask: str, meaning: Meaning, not
             objects.append(MaskObject(rle, f"{mask}, value {number}", key=value))
         else:
             notes.add("object without a class in SegmentationClass left out", f"{mask}, value {number}")
+            lost.append("")
     return objects
 
 
-def _by_value(labels: Labels, mask: str, meaning: Meaning, notes: RepairLog) -> list[MaskObject]:
+def _by_value(
+    labels: Labels, mask: str, meaning: Meaning, notes: RepairLog, left_out: list[int | str]
+) -> list[MaskObject]:
+    """The objects of a mask of numbers; the values of specks are added to ``left_out``."""
     if meaning.values == "instance":
         return [
             MaskObject(rle, f"{mask}, value {value}")
@@ -108,6 +134,7 @@ def _by_value(labels: Labels, mask: str, meaning: Meaning, notes: RepairLog) -> 
         ]
     regions, specks = regions_by_class(labels, meaning.ignored)
     _note_specks(specks, mask, notes)
+    left_out += [value for value, _ in specks]
     return [MaskObject(rle, f"{mask}, value {value}", key=value) for value, rle in regions]
 
 
@@ -135,13 +162,14 @@ def _foreground(labels: Labels, mask: str, meaning: Meaning, notes: RepairLog) -
     return foreground(labels, mask, notes, meaning.threshold)
 
 
-def _pieces(foreground: npt.NDArray[np.bool_], mask: str, meaning: Meaning, notes: RepairLog) -> list[RLE]:
+def _pieces(foreground: npt.NDArray[np.bool_], mask: str, meaning: Meaning, notes: RepairLog) -> tuple[list[RLE], int]:
+    """The objects of a mask of one kind, and the number of specks left out."""
     labels = foreground.astype(np.uint8)
     if meaning.values == "binary":
-        return [rle for _, rle in instances_by_value(labels, border=False)]
+        return [rle for _, rle in instances_by_value(labels, border=False)], 0
     regions, specks = regions_by_class(labels)
     _note_specks(specks, mask, notes)
-    return [rle for _, rle in regions]
+    return [rle for _, rle in regions], len(specks)
 
 
 def _note_specks(specks: Sequence[tuple[int, int]], mask: str, notes: RepairLog) -> None:

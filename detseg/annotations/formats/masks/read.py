@@ -91,15 +91,18 @@ def read_mask_folders(
     meaning = _meaning(decoder, images, values, names, classes, notes)
     _check_complete(root, images, meaning.values, notes)
     headers = read_headers(root, [image.file for image in images], root.name)
-    objects, stored_frame = read_objects(decoder, images, headers, meaning, notes)
+    contents = read_objects(decoder, images, headers, meaning, notes)
+    objects = [content.objects for content in contents]
     class_map, label_of = _classes(root, decoder, images, objects, meaning, names, classes)
     builder = TableBuilder(class_map, root, source=str(root), bad_instances=bad_instances)
     builder.notes.merge(notes)
-    for image, header, stored, objects_of_image in zip(images, headers, stored_frame, objects, strict=True):
+    for image, header, content in zip(images, headers, contents, strict=True):
+        stored = content.stored_frame
         builder.add_image(
             image.file, header.size_hw, orientation=header.orientation, stored_frame=stored, split=image.split
         )
-        for item in objects_of_image:
+        builder.lose(sum(classes is None or key == "" or key in label_of for key in content.lost))
+        for item in content.objects:
             label = label_of.get(item.key)
             if label is None:
                 builder.notes.add("object of an unselected class left out", item.where)

@@ -15,6 +15,7 @@ from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import ImageReference, annotated_images, look_up_images
+from detseg.annotations.instance_box import extent_xywh
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
@@ -31,11 +32,6 @@ CORNERS = 72
 """Vertices of the polygon that approximates a circle or an ellipse: its area is 0.13 % smaller."""
 
 UNSUPPORTED_SHAPE = "shape that is neither box nor polygon left out"
-
-
-MIN_SIDE = 8.0
-"""Pixels: minimum width and height of a box around landmarks. An object smaller than one cell of the finest feature
-map cannot be detected; a box around a single landmark, or two at the same height, would have no area."""
 
 ONLY_CLASS = "object"
 """The class of all boxes of a file that states none."""
@@ -73,6 +69,7 @@ class ShapeAnnotation:
         where: file and position, the beginning of messages.
         size_hw: height and width that the file states; None if it states none.
         split: "train", "val", "test" or "".
+        lost: class of each object that the reader left out, with a note; "" where the file states none.
     """
 
     image: ImageReference
@@ -80,6 +77,7 @@ class ShapeAnnotation:
     size_hw: HW | None = None
     split: str = ""
     instances: list[ShapeInstance] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -137,8 +135,10 @@ def shapes_table(
         )
         frame = Frame(header.size_hw, header.orientation if stored_frame else 1)
         frame_hw = header.size_hw if stored_frame else upright_hw(header.size_hw, header.orientation)
+        builder.lose(sum(classes is None or not lost or lost in class_map.names for lost in annotation.lost))
         for instance in annotation.instances:
             if not _has_class(instance, class_names, bad_instances, builder.notes, source):
+                builder.lose()
                 continue
             if instance.class_name not in class_map.names:
                 builder.notes.add("instance of an unselected class left out", instance.where)
@@ -158,6 +158,15 @@ def shapes_table(
     return builder.build()
 
 
+def ellipse_rings(
+    cx: float, cy: float, rx: float, ry: float, degrees: float, where: str, notes: RepairLog
+) -> list[npt.NDArray[np.float64]]:
+    """The outline of an ellipse as ``ShapeInstance.rings``; a negative radius is read as positive, noted."""
+    if min(rx, ry) < 0:
+        notes.add("negative radius read as positive", where)
+    return [ellipse_ring(cx, cy, abs(rx), abs(ry), degrees)]
+
+
 def ellipse_ring(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> npt.NDArray[np.float64]:
     """[CORNERS, 2]: points on an ellipse, rotated clockwise (y points down) about its centre."""
     angle = np.arange(CORNERS) * (2 * np.pi / CORNERS)
@@ -166,23 +175,6 @@ def ellipse_ring(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.
         x, y = rx * np.cos(angle), ry * np.sin(angle)
         cos, sin = np.cos(rotation), np.sin(rotation)
         return np.column_stack([cx + x * cos - y * sin, cy + x * sin + y * cos])
-
-
-def extent_xywh(points: npt.ArrayLike) -> list[float]:
-    """The box around points [V, 2] (or flat), as x, y, width, height."""
-    xy = np.asarray(points, np.float64).reshape(-1, 2)
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):  # as above
-        return [*low.tolist(), *(high - low).tolist()]
-
-
-def landmark_box(points: npt.NDArray[np.float64], where: str, notes: RepairLog) -> list[float]:
-    """x, y, width, height around the labelled points of [P, 3] (at least one); widening to ``MIN_SIDE`` is noted."""
-    x, y, width, height = extent_xywh(points[points[:, 2] > 0, :2])
-    if min(width, height) < MIN_SIDE:
-        notes.add(f"box around landmarks widened to {MIN_SIDE:g} px", where)
-    wide, high = max(width, MIN_SIDE), max(height, MIN_SIDE)
-    return [x - (wide - width) / 2, y - (high - height) / 2, wide, high]
 
 
 def _class_map(
@@ -278,4 +270,4 @@ def _box_and_outline(
     points = np.concatenate(flat)
     if instance.box_xywh is None and points.size:
         return extent_xywh(points[: points.size // 2 * 2]), None
-    return instance.box_xywh or [0.0, 0.0, 0.0, 0.0], None
+    return instance.box_xywh, None

@@ -19,7 +19,7 @@ from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
     ShapeAnnotation,
     ShapeInstance,
-    ellipse_ring,
+    ellipse_rings,
     shapes_table,
 )
 from detseg.annotations.image_lookup import ImageReference
@@ -113,6 +113,8 @@ def read_via(
             instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
             if instance is not None:
                 annotation.instances.append(instance)
+            else:
+                annotation.lost.append(class_name)
         annotations.append(annotation)
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     return shapes_table(
@@ -189,10 +191,11 @@ def _instance(shape: _Shape, instance: ShapeInstance, notes: RepairLog) -> Shape
         instance.rings = [list(zip(shape.all_points_x, shape.all_points_y, strict=True))]
     elif shape.name == "circle":
         cx, cy, r = _numbers(shape, ("cx", "cy", "r"), where)
-        instance.rings = [ellipse_ring(cx, cy, r, r)]
+        instance.rings = [*ellipse_rings(cx, cy, r, r, 0.0, where, notes)]
     elif shape.name == "ellipse":
         cx, cy, rx, ry = _numbers(shape, ("cx", "cy", "rx", "ry"), where)
-        instance.rings = [ellipse_ring(cx, cy, rx, ry, degrees(shape.theta or 0.0))]  # VIA 2 writes radians
+        angle = degrees(shape.theta or 0.0)  # VIA 2 writes radians
+        instance.rings = [*ellipse_rings(cx, cy, rx, ry, angle, where, notes)]
     else:
         notes.add(UNSUPPORTED_SHAPE, where)
         return None

@@ -84,8 +84,9 @@ def parse_voc(root: Path, file: str, *, one_based: bool = False) -> VocFile:
 
 def _box(element: Element, one_based: bool, where: str) -> tuple[float, float, float, float]:
     x1, y1, x2, y2 = (_number(element, tag, where) for tag in ("xmin", "ymin", "xmax", "ymax"))
-    if one_based:
-        x1, y1 = EXACT.subtract(x1, Decimal(1)), EXACT.subtract(y1, Decimal(1))
+    if one_based:  # the smaller corner, which may come second
+        x1, x2 = (EXACT.subtract(x1, Decimal(1)), x2) if x1 <= x2 else (x1, EXACT.subtract(x2, Decimal(1)))
+        y1, y2 = (EXACT.subtract(y1, Decimal(1)), y2) if y1 <= y2 else (y1, EXACT.subtract(y2, Decimal(1)))
     return float(x1), float(y1), float(EXACT.subtract(x2, x1)), float(EXACT.subtract(y2, y1))
 
 

@@ -64,7 +64,6 @@ def read(folder: Path, data: Any, **options: Any) -> AnnotationTable:
         (coco(annotation()), 1, 1),
         ({"images": [image()], "categories": []}, 1, 0),  # images without ground truth
         (coco(annotation(area=..., iscrowd=..., id=...)), 1, 1),
-        (coco(annotation(bbox=..., segmentation=[RING])), 1, 1),
         (coco(annotation(segmentation=[], keypoints=[])), 1, 1),
         (coco(annotation(id=3.0, image_id=1.0, category_id=1.0), images=[image(id=1.0, width=30.0)]), 1, 1),
         (coco(annotation(iscrowd=True, ignore=0.0, area=None)), 1, 1),
@@ -75,6 +74,40 @@ def test_number_of_images_and_instances(tmp_path: Path, data: Any, images: int, 
     table = read(tmp_path, data)
     assert (len(table), len(table.label)) == (images, instances)
     assert not table.notes
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        (..., "there is no other"),
+        ([2, 3, 0, 6], "the stated box has no width"),
+        ([12, 9, -10, -6], "the stated box has exchanged corners or a negative size"),
+        ([40, 3, 5, 6], "the stated box is outside the image"),
+    ],
+)
+def test_a_box_that_cannot_be_used_is_that_of_the_outline(tmp_path: Path, box: Any, reason: str) -> None:
+    table = read(tmp_path, coco(annotation(bbox=box, segmentation=[RING], area=0)))
+    assert table.boxes_xywh.tolist() == [[2, 3, 10, 6]]
+    assert table.area.tolist() == [60]
+    assert table.notes.counts == {f"box of the outline used: {reason}": 1}
+
+
+def test_a_box_around_the_keypoints(tmp_path: Path) -> None:
+    data = coco(annotation(bbox=..., keypoints=[0, 0, 0, 2, 3, 1, 12, 13, 2]))
+    table = read(tmp_path, data)
+    assert table.boxes_xywh.tolist() == [[2, 3, 10, 10]]  # point 1 is not labelled
+    assert "box around the keypoints used: there is no other" in table.notes.counts
+
+
+def test_rotated_boxes_of_cvat(tmp_path: Path) -> None:
+    turned = annotation(bbox=[8, 4, 4, 8], attributes={"occluded": False, "rotation": 90.0})
+    upright = annotation(id=18, bbox=[8, 4, 4, 8], attributes={"rotation": 0.0})
+    others = [
+        annotation(id=19 + i, attributes=value) for i, value in enumerate([{}, [], None, "rotation", {"rotation": "x"}])
+    ]
+    table = read(tmp_path, coco(turned, upright, *others))
+    np.testing.assert_allclose(table.boxes_xywh[:2], [[6, 6, 8, 4], [8, 4, 4, 8]], atol=1e-9)
+    assert table.notes.counts == {"rotated box replaced by its axis-aligned bounding box": 1}
 
 
 def test_a_byte_order_mark_is_accepted(tmp_path: Path) -> None:
@@ -216,7 +249,7 @@ def test_annotations_in_any_order(
         (coco(annotation(), categories=[]), r"category_id 1 is not among the categories \(none\)"),
         (coco(categories=[{"id": 1, "name": "x"}, {"id": 2, "name": "x"}]), "2 categories have the name 'x'.*1 'x', 2"),
         (coco(categories=[{"id": 1, "name": "x"}, {"id": 1, "name": "y"}]), "2 categories have the id 1"),
-        (coco(annotation(bbox=...)), "neither box nor segmentation"),
+        (coco(annotation(bbox=...)), "no image has an object that can be used; .*keypoints are missing"),
         (coco(annotation(area=-3)), "area -3 is negative"),
         (coco(annotation(bbox=[1e308, 0, 1e308, 1])), "finite"),
         (coco(annotation(segmentation={"size": [30, 20], "counts": [600]})), r"annotation 17 .*size \[30, 20\]"),

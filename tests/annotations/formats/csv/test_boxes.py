@@ -67,7 +67,10 @@ def test_rows_of_one_image_need_not_be_adjacent(tmp_path: Path) -> None:
             "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,30,20,c,1,2,3,4\na.png,31,20,c,1,2,3,4",
             "line 3: a.png is 31 x 20 .* has a different size in list.csv, line 2",
         ),
-        ("filename,xmin,ymin,xmax,ymax,class\n" + "a.png,20,15,5,3,c\n" * 6, "6 of 6 boxes.*name the columns x, y, w"),
+        (
+            "filename,xmin,ymin,xmax,ymax,class\n" + "a.png,20,15,5,3,c\n" * 6,
+            "6 of 6 boxes.*name the columns x, y, w.*smaller corner first",
+        ),
         ("a.png,1,2,3,4,c\n./a.png,1,2,3,4,c", "a.png is annotated in list.csv, line 1 and in list.csv, line 2"),
     ],
 )
@@ -130,7 +133,8 @@ def test_bccd(shared_data: Path) -> None:
 
 def test_vott(shared_data: Path) -> None:
     table = read_csv_boxes(shared_data / "datumaro_assets" / "assets" / "vott_csv_dataset" / "dataset")
-    assert table.media.tolist() == ["img0003.jpg", "img0004.jpg", "img0001.jpg", "img0002.jpg"]
-    assert table.split.tolist() == ["train", "train", "test", "test"]
+    assert table.media.tolist() == ["img0004.jpg"]
+    assert table.split.tolist() == ["train"]
+    assert table.lost.left_out == ("img0003.jpg", "img0001.jpg", "img0002.jpg")
     assert table.boxes_xywh.tolist() == [[1, 2, 1, 2]]  # the others are outside these 5 x 5 images
     assert table.notes.counts["box dropped: it is outside the image"] == 4

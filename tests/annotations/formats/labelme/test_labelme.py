@@ -52,9 +52,9 @@ def png(crop: Any) -> str:
         ([shape(shape_type="rectangle", points=[[12, 3], [2, 9]])], [[2, 3, 10, 6]], [False], []),
         ([shape(shape_type="rectangle")], [[2, 3, 10, 6]], [False], []),  # X-AnyLabeling: four corners
         ([shape(shape_type="circle", points=[[10, 10], [10, 15]])], [[5, 5, 10, 10]], [True], []),
-        ([shape(shape_type="point", points=[[1, 1]]), shape(shape_type="line")], [], [], ["neither box nor polygon"]),
+        ([shape(), shape(shape_type="line")], [[2, 3, 10, 6]], [True], ["neither box nor polygon"]),
         ([shape(points=[[1, 2], [5, 8]])], [[1, 2, 4, 6]], [False], ["fewer than three", "without a mask"]),
-        ([shape(points=[])], [], [], ["fewer than three", "without a mask", "no width"]),
+        ([shape(), shape(points=[])], [[2, 3, 10, 6]], [True], ["fewer than three", "without a mask", "are missing"]),
         ([shape(group_id=1), shape(group_id=1, points=[[20, 10], [25, 10], [25, 15]])], [[2, 3, 23, 12]], [True], []),
         ([shape(group_id=1), shape(group_id=1, label="axon")], [[2, 3, 10, 6]] * 2, [True] * 2, []),
         ([shape(group_id=1), shape(group_id=2)], [[2, 3, 10, 6]] * 2, [True] * 2, []),

@@ -15,8 +15,10 @@ from detseg.annotations.formats.csv.boxes import read_csv_boxes
 from detseg.annotations.formats.csv.landmarks import read_csv_landmarks
 from detseg.annotations.formats.cvat.read import read_cvat
 from detseg.annotations.formats.labelme.read import read_labelme
-from detseg.annotations.formats.shared.shapes import ellipse_ring, extent_xywh
+from detseg.annotations.formats.shared.shapes import ellipse_ring
 from detseg.annotations.formats.via.read import read_via
+from detseg.annotations.instance_box import extent_xywh
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -216,9 +218,12 @@ def test_two_images_with_the_same_name(tmp_path: Path, form: Format) -> None:
 def test_bad_boxes_follow_the_policy(tmp_path: Path, form: Format, box: Any, expected: Any, note: str) -> None:
     shapes_by_image = {"a.png": [("cell", box), ("cell", BOX)]}
     table = read(tmp_path, form, shapes_by_image)
+    if form is FORMATS["csv_landmarks"] and 0 in box[2:]:
+        expected = [1, 1, 8, 8]  # around the landmarks
     assert table.boxes_xywh.tolist() == [row for row in (expected, BOX) if row]
     assert any(note in line and "a.png" in line for line in table.notes.lines())
     if expected is None:
+        assert table.lost == LostObjects(1, 2, 1)
         with pytest.raises(DataError, match=r"a\.png.*--bad-instances drop"):
             form[1](tmp_path, bad_instances="error")
 

@@ -13,6 +13,7 @@ from PIL import Image
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.via.read import find_via, read_via
 from detseg.annotations.listing import list_files
+from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
@@ -43,8 +44,7 @@ def read(folder: Path, regions: Any, project: bool = False) -> AnnotationTable:
         ({"name": "circle", "cx": 10, "cy": 10, "r": 4.5}, [[5.5, 5.5, 9, 9]], [True], ""),
         ({"name": "ellipse", "cx": 10, "cy": 10, "rx": 4, "ry": 2}, [[6, 8, 8, 4]], [True], ""),
         ({"name": "ellipse", "cx": 10, "cy": 10, "rx": 4, "ry": 2, "theta": np.pi / 2}, [[8, 6, 4, 8]], [True], ""),
-        ({"name": "point", "cx": 10, "cy": 10}, [], [], "neither box nor polygon"),
-        ({**RING, "name": "polyline"}, [], [], "neither box nor polygon"),
+        ({"name": "circle", "cx": 10, "cy": 10, "r": -4.5}, [[5.5, 5.5, 9, 9]], [True], "negative radius"),
     ],
 )
 @pytest.mark.parametrize("project", [True, False])
@@ -54,6 +54,16 @@ def test_shapes(tmp_path: Path, shape: Any, boxes: Any, masks: list[bool], note:
     assert table.segmentation.present().tolist() == masks
     assert bool(table.notes) is bool(note)
     assert note in " ".join(table.notes.lines())
+
+
+@pytest.mark.parametrize("shape", [{"name": "point", "cx": 10, "cy": 10}, {**RING, "name": "polyline"}])
+def test_other_shapes_are_lost(tmp_path: Path, shape: Any) -> None:
+    table = read(tmp_path, [region(RECT, label="cell"), region(shape, label="cell")])
+    assert table.boxes_xywh.tolist() == [[2, 3, 10, 6]]
+    assert table.lost == LostObjects(1, 2, 1)
+    assert "neither box nor polygon" in table.notes.lines()[0]
+    with pytest.raises(DataError, match="no image has an object that can be used; lost: 1 of 1 object in 1 image"):
+        read(tmp_path, [region(shape, label="cell")])
 
 
 @pytest.mark.parametrize("regions", [[], {}, {"0": region(type="x"), "7": region(type="x")}])

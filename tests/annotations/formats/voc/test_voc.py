@@ -81,8 +81,8 @@ def read(root: Path, content: str | bytes, **options: Any) -> AnnotationTable:
         (voc_xml(f"<object><part><name>head</name>{BOX.replace('2', '1')}</part><name>cell</name>{BOX}</object>"),
          [[2, 3, 10, 6]]),
         (voc_xml(object_xml(0, 0, 31, 20)), [[0, 0, 30, 20]]),  # one pixel beyond the image
-        (voc_xml(object_xml(5, 5, 5, 9)), []),
-        (voc_xml(object_xml(9, 5, 5, 9)), []),  # swapped corners
+        (voc_xml(CELL, object_xml(5, 5, 5, 9)), [[2, 3, 10, 6]]),
+        (voc_xml(object_xml(9, 5, 5, 9)), [[5, 5, 4, 4]]),  # exchanged corners
         (voc_xml(*[object_xml(i % 25, i % 15, i % 25 + 2, i % 15 + 2) for i in range(500)]), 500),
         (voc_xml(CELL, size=""), [[2, 3, 10, 6]]),
         (voc_xml(CELL, size="<size><width>0</width><height>0</height></size>"), [[2, 3, 10, 6]]),
@@ -106,7 +106,7 @@ def test_boxes(tmp_path: Path, content: str, boxes: Any) -> None:
     [
         (voc_xml(CELL), []),
         (voc_xml(object_xml(0, 0, 31, 20)), ["box clipped to the image"]),
-        (voc_xml(object_xml(5, 5, 5, 9)), ["box dropped: it has no width"]),
+        (voc_xml(CELL, object_xml(5, 5, 5, 9)), ["box dropped: it has no width"]),
         (voc_xml(CELL, size=""), ["<size> missing or 0, taken from the image"]),
         (voc_xml(object_xml(1, 1, 5, 9, extra="<part/>")), ["objects with parts (<part>): parts are ignored"]),
         (
@@ -123,6 +123,8 @@ def test_one_based_corners_include_the_last_pixel(tmp_path: Path) -> None:
     content = voc_xml(object_xml(1, 1, 30, 20), object_xml(5, 6, 5, 6))
     assert read(tmp_path, content, one_based=True).boxes_xywh.tolist() == [[0, 0, 30, 20], [4, 5, 1, 1]]
     assert read(tmp_path, content).boxes_xywh.tolist() == [[1, 1, 29, 19]]  # control: half-open corners
+    exchanged = voc_xml(object_xml(30, 6, 1, 5))
+    assert read(tmp_path, exchanged, one_based=True).boxes_xywh.tolist() == [[0, 4, 30, 2]]
 
 
 def test_difficult_column(tmp_path: Path) -> None:
