@@ -59,6 +59,15 @@ class FieldCount:
 
 
 @dataclass(frozen=True)
+class KeypointCount:
+    """One keypoint: number of training instances in which it is labelled, and of these those in which it is visible."""
+
+    name: str
+    labelled: int
+    visible: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """Contents and problems of a data set.
 
@@ -76,6 +85,8 @@ class Summary:
         notes: what the reader repaired or skipped, one line per kind.
         findings: problems and suspicious values.
         values: the value range of the images with more than 8 bits per channel; None without such images.
+        keypoints: in the order of the source; empty for data without keypoints.
+        with_keypoints: number of training instances with a labelled keypoint.
     """
 
     source: str
@@ -98,6 +109,13 @@ class Summary:
     notes: tuple[str, ...]
     findings: tuple[Finding, ...]
     values: ValueRange | None = None
+    keypoints: tuple[KeypointCount, ...] = ()
+    with_keypoints: int = 0
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings for which ``train`` refuses the data."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-serializable values."""
@@ -125,9 +143,12 @@ class Summary:
                 f"instances per image: {self.objects_per_image}",
                 f"instance size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
             ]
-        lines += self._class_lines()
+        lines += [*self._class_lines(), *self._keypoint_lines()]
         lines += [f"note: {line}" for line in self.notes]
-        lines += [f"problem: {finding.line()}" for finding in self.findings[:SHOWN]]
+        lines += [
+            f"{'error' if finding.severity == 'error' else 'problem'}: {finding.line()}"
+            for finding in self.findings[:SHOWN]
+        ]
         if len(self.findings) > SHOWN:
             lines.append(f"problem: {len(self.findings) - SHOWN} more, all are listed in summary.json")
         return lines if self.findings else [*lines, "problems: none found"]
@@ -152,6 +173,17 @@ class Summary:
         ]
         return [*fields, f"classes: {len(self.classes)}", head, *rows]
 
+    def _keypoint_lines(self) -> list[str]:
+        if not self.keypoints:
+            return []
+        width = max([len("keypoint"), *(len(count.name) for count in self.keypoints)])
+        trained = self.instances - self.crowds - self.ignored
+        return [
+            f"keypoints: {len(self.keypoints)}, labelled in {self.with_keypoints} of {trained} instances",
+            f"  {'keypoint':{width}}{'labelled':>10}{'visible':>10}",
+            *(f"  {count.name:{width}}{count.labelled:>10}{count.visible:>10}" for count in self.keypoints),
+        ]
+
 
 def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: ValueRange | None = None) -> Summary:
     """Summarize ``table``.
@@ -166,6 +198,7 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
     presence = class_presence(table)
     counts = np.bincount(labels, minlength=1 + len(table.class_map))
     upright = _sizes(table)
+    visibility = _visibility(table)
     splits = {name: table.split.tolist().count(name) for name in ("train", "val", "test", "")}
     return Summary(
         source=table.source,
@@ -194,7 +227,22 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         notes=tuple(table.notes.lines()),
         findings=(*findings, *inspect_table(table)),
         values=values,
+        keypoints=tuple(
+            KeypointCount(name, int((column > 0).sum()), int((column == 2).sum()))
+            for name, column in zip(_keypoint_names(table), visibility.T, strict=True)
+        ),
+        with_keypoints=int((visibility > 0).any(axis=1).sum()),
     )
+
+
+def _keypoint_names(table: AnnotationTable) -> tuple[str, ...]:
+    return () if table.keypoints is None or table.keypoint_schema is None else table.keypoint_schema.names
+
+
+def _visibility(table: AnnotationTable) -> npt.NDArray[np.float64]:
+    """float64 [N, P]: visibility 0..2 of the keypoints of each training instance; P is 0 without keypoints."""
+    rows = table.trained_rows()
+    return np.zeros((len(rows), 0)) if table.keypoints is None else table.keypoints[rows, :, 2]
 
 
 def _sizes(table: AnnotationTable) -> npt.NDArray[np.int64]:

@@ -90,7 +90,8 @@ def read_labelme(
 ) -> AnnotationTable:
     """Read LabelMe files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
-    Shapes with the same label and ``group_id`` are one instance. Points and lines are left out with a note. The image
+    If no file has shapes, the flags of the images are their class labels. Shapes with the same label and ``group_id``
+    are one instance. Points and lines are left out with a note. The image
     is found by ``imagePath``, by its file name if the path is from another machine, else by the name of the JSON file;
     an image that is only embedded is not extracted. A file without shapes is a negative image; an image without a file
     is left out with a note.
@@ -152,8 +153,7 @@ def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, note
         notes.add("JSON file without shapes left out", name)
         return None
     annotation = ShapeAnnotation(_image_reference(file, name, lookup, notes), name, _size_hw(file, name))
-    if any((file.flags or {}).values()):
-        notes.add("flags of an image ignored", name)
+    annotation.tags = {flag.strip(): _is_set(value) for flag, value in (file.flags or {}).items() if flag.strip()}
     groups: dict[Any, list[tuple[_Shape, str]]] = {}
     for number, shape in enumerate(file.shapes, 1):
         where = f"{name}, shape {number} ({shape.label})"
@@ -166,6 +166,11 @@ def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, note
     for shapes in groups.values():
         annotation.instances.append(_instance(shapes, annotation.size_hw, notes))
     return annotation
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a flag is set; tools other than LabelMe also write numbers and texts."""
+    return value.strip().lower() in ("true", "yes", "1") if isinstance(value, str) else bool(value)
 
 
 def _is_other_object(path: Path) -> bool:
