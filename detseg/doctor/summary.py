@@ -13,6 +13,7 @@ from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import Finding
 from detseg.doctor.table import inspect_table
+from detseg.short_text import counted
 from detseg.value_range import ValueRange
 
 SMALL, MEDIUM = 32**2, 96**2
@@ -87,6 +88,7 @@ class Summary:
         values: the value range of the images with more than 8 bits per channel; None without such images.
         keypoints: in the order of the source; empty for data without keypoints.
         with_keypoints: number of training instances with a labelled keypoint.
+        keypoint_pairs: names of the keypoints that a horizontal flip swaps.
     """
 
     source: str
@@ -111,6 +113,7 @@ class Summary:
     values: ValueRange | None = None
     keypoints: tuple[KeypointCount, ...] = ()
     with_keypoints: int = 0
+    keypoint_pairs: tuple[tuple[str, str], ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -177,9 +180,10 @@ class Summary:
         if not self.keypoints:
             return []
         width = max([len("keypoint"), *(len(count.name) for count in self.keypoints)])
-        trained = self.instances - self.crowds - self.ignored
+        pairs = ", ".join(f"{left} - {right}" for left, right in self.keypoint_pairs)
         return [
-            f"keypoints: {len(self.keypoints)}, labelled in {self.with_keypoints} of {trained} instances",
+            f"keypoints: {len(self.keypoints)}, labelled in {counted(self.with_keypoints, 'training instance')}",
+            f"  swapped by a horizontal flip: {pairs or 'none (name pairs left_x and right_x)'}",
             f"  {'keypoint':{width}}{'labelled':>10}{'visible':>10}",
             *(f"  {count.name:{width}}{count.labelled:>10}{count.visible:>10}" for count in self.keypoints),
         ]
@@ -198,7 +202,8 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
     presence = class_presence(table)
     counts = np.bincount(labels, minlength=1 + len(table.class_map))
     upright = _sizes(table)
-    visibility = _visibility(table)
+    visibility, schema = _visibility(table), None if table.keypoints is None else table.keypoint_schema
+    names = () if schema is None else schema.names
     splits = {name: table.split.tolist().count(name) for name in ("train", "val", "test", "")}
     return Summary(
         source=table.source,
@@ -229,14 +234,11 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         values=values,
         keypoints=tuple(
             KeypointCount(name, int((column > 0).sum()), int((column == 2).sum()))
-            for name, column in zip(_keypoint_names(table), visibility.T, strict=True)
+            for name, column in zip(names, visibility.T, strict=True)
         ),
         with_keypoints=int((visibility > 0).any(axis=1).sum()),
+        keypoint_pairs=() if schema is None else tuple((names[a], names[b]) for a, b in schema.swaps),
     )
-
-
-def _keypoint_names(table: AnnotationTable) -> tuple[str, ...]:
-    return () if table.keypoints is None or table.keypoint_schema is None else table.keypoint_schema.names
 
 
 def _visibility(table: AnnotationTable) -> npt.NDArray[np.float64]:

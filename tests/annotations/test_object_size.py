@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from detseg.options.defaults import IMAGE_SIZE_ON_CPU
 from detseg.preprocess import Preprocessing, longer_side
 from detseg.runtime.machine import MachineFacts
 from detseg.synthetic.demo.render import demo_folder
+from detseg.training.input_size import too_small_lines
 from detseg.training.make_plan import make_plan
 from tests.real_exports import sets
 
@@ -110,8 +112,7 @@ def test_a_size_of_the_user_or_of_the_model_stays(model: str) -> None:
     assert make_plan(options, table, table, MachineFacts(memory=8 * GIB)).model.image_size == size
 
 
-def test_inspect_and_train_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = tmp_path / "data"
+def small_objects(data: Path) -> None:
     names = ("a.jpg", "b.jpg", "c.jpg")
     for name in names:
         sets.image(data / "images" / name, 960, 720)
@@ -124,12 +125,40 @@ def test_inspect_and_train_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[
         "categories": [{"id": 1, "name": "bolt"}],
     }
     sets.put(data / "annotations.json", json.dumps(value))
-    assert main(["inspect", str(data), "--output", str(tmp_path / "out")]) == 0
+
+
+def test_inspect_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_objects(tmp_path / "data")
+    assert main(["inspect", str(tmp_path / "data"), "--output", str(tmp_path / "out")]) == 0
     text = "at an input size of 480 px (the default on a CPU), so they are hardly visible to the network: train with"
-    assert f"{text} --image-size 704" in capsys.readouterr().out
-    arguments = ["--output", str(tmp_path / "run"), "--weights", "none", "--epochs", "1", "--image-size", "64"]
-    assert main(["train", str(data), "--model", "fasterrcnn_mobilenet_v3_large_fpn_slim", *arguments]) == 0
-    assert "6 of 6 training objects (100%) are smaller than 8 px" in capsys.readouterr().out
+    assert f"6 of 6 training objects (100%) are smaller than 8 px (square root of the box area) {text}" in (
+        printed := capsys.readouterr().out
+    )
+    assert "train with --image-size 704" in printed
+
+
+@pytest.mark.slow
+def test_train_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_objects(tmp_path / "data")
+    model = ["--model", "fasterrcnn_mobilenet_v3_large_fpn_slim", "--weights", "none", "--image-size", "64"]
+    assert main(["train", str(tmp_path / "data"), *model, "--epochs", "1", "--output", str(tmp_path / "run")]) == 0
+    assert "warning: 6 of 6 training objects (100%) are smaller than 8 px" in capsys.readouterr().out
+
+
+def test_the_lines_of_train() -> None:
+    """They are about the size of the plan, chosen or an option."""
+    table = table_of([12])
+    options = TrainConfig(data="x", weights="none", model="fasterrcnn_resnet50_fpn")
+    machine = MachineFacts(memory=8 * GIB)
+    assert too_small_lines(make_plan(options, table, table, machine), table, None) == []
+    plan = make_plan(replace(options, image_size=480), table, table, machine)
+    (line,) = too_small_lines(plan, table, None)
+    assert line.startswith("  warning: 4 of 4 training objects")
+    assert line.endswith("train with --image-size 640")
+    plan = make_plan(options, table_of([8]), table_of([8]), machine)
+    (line,) = too_small_lines(plan, table_of([8]), None)
+    assert "at an input size of 800 px" in line
+    assert line.endswith("train with --image-size 960")
 
 
 def test_clean_sets_keep_their_default(shared_data: Path) -> None:
