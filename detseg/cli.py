@@ -144,7 +144,9 @@ def _call(command: str, config: Any, started: float) -> int:
     else:
         from detseg.recipes.inspect import inspect
 
-        inspect(config, reporter=reporter)
+        errors = inspect(config, reporter=reporter).errors
+        if errors:
+            raise DataError(errors[0].message)
     return 0
 
 

@@ -18,6 +18,11 @@ LARGEST = 16384
 """Largest input side of a network in pixels; a larger value is a typing error or an attack."""
 
 
+def longer_side(min_size: int) -> int:
+    """Limit of the longer side for an input size (the shorter side): 1333 for 800, as in torchvision's training."""
+    return round(min_size * 1333 / 800)
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Mapping between the network's input pixels and the original image.

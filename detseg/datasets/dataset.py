@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.utils.data
 
+from detseg.annotations.instance_name import instance_name
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
 from detseg.datasets.decoded_images import DecodedImages
@@ -218,8 +219,8 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
         without_mask = trained[~table.segmentation.present()[trained]]
         if len(without_mask):
             raise DataError(
-                f"{source}: {len(without_mask)} of {len(trained)} instances have no mask, the first is annotation "
-                f"{table.annotation_id[without_mask[0]]}; use task detect or annotate masks"
+                f"{source}: {len(without_mask)} of {len(trained)} instances have no mask, the first is "
+                f"{instance_name(table, int(without_mask[0]))}; use task detect or annotate masks"
             )
 
 

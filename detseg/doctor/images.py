@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.duplicates import shared_content
 from detseg.annotations.image_files import first_few
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.doctor.findings import Finding
+from detseg.doctor.splits import images_in_two_splits
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.pixel_values import Range, checked_range
@@ -67,8 +67,9 @@ def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> 
 
     Returns corrupt images and images whose size differs from the table, in the order of the table; then one finding for
     all images that are constant, nearly black, or mostly outside the value range; then images that are in two splits of
-    the source. Never raises for a bad image. Images that are not separate files (members of archives, frames of videos,
-    images of a dataset object) are not checked. A file of several records is decoded once.
+    the source, or of those that ``train`` makes. Never raises for a bad image. Images that are not separate files
+    (members of archives, frames of videos, images of a dataset object) are not checked. A file of several records is
+    decoded once.
 
     Args:
         value_range: of :func:`image_values`.
@@ -84,7 +85,7 @@ def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> 
         if names:
             text = f"{len(names)} of {len(ordered)} images {message}: {first_few(names)}"
             findings.append(Finding(kind, ", ".join(names), text))
-    return [*findings, *_in_two_splits(table)]
+    return [*findings, *images_in_two_splits(table)]
 
 
 def _file_records(table: AnnotationTable) -> list[Record]:
@@ -94,18 +95,6 @@ def _file_records(table: AnnotationTable) -> list[Record]:
         if str(table.media[row]) and not str(table.member[row]) and int(table.frame[row]) < 0
     ]
     return [table[row] for row in rows]
-
-
-def _in_two_splits(table: AnnotationTable) -> list[Finding]:
-    splits = {name: table.subset(np.flatnonzero(table.split == name)) for name in sorted(set(table.split.tolist()))}
-    return [
-        Finding(
-            "same image in two splits",
-            first,
-            f"{first} = {second}: an image used for training is also evaluated, so scores are too high: remove one",
-        )
-        for first, second in shared_content(splits)
-    ]
 
 
 def _inspect(record: Record, value_range: Range | None) -> _Checked:

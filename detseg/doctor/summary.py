@@ -14,6 +14,7 @@ from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import Finding
 from detseg.doctor.table import inspect_table
+from detseg.short_text import counted
 from detseg.value_range import ValueRange
 
 SMALL, MEDIUM = 32**2, 96**2
@@ -60,6 +61,15 @@ class FieldCount:
 
 
 @dataclass(frozen=True)
+class KeypointCount:
+    """One keypoint: number of training instances in which it is labelled, and of these those in which it is visible."""
+
+    name: str
+    labelled: int
+    visible: int
+
+
+@dataclass(frozen=True)
 class Summary:
     """Contents and problems of a data set.
 
@@ -78,6 +88,9 @@ class Summary:
         findings: problems and suspicious values.
         values: the value range of the images with more than 8 bits per channel; None without such images.
         lost: objects that could not be used, and the images left out because they lost all of theirs.
+        keypoints: in the order of the source; empty for data without keypoints.
+        with_keypoints: number of training instances with a labelled keypoint.
+        keypoint_pairs: names of the keypoints that a horizontal flip swaps.
     """
 
     source: str
@@ -101,6 +114,14 @@ class Summary:
     findings: tuple[Finding, ...]
     values: ValueRange | None = None
     lost: LostObjects = LostObjects()
+    keypoints: tuple[KeypointCount, ...] = ()
+    with_keypoints: int = 0
+    keypoint_pairs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings for which ``train`` refuses the data."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
 
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-serializable values."""
@@ -128,10 +149,13 @@ class Summary:
                 f"instances per image: {self.objects_per_image}",
                 f"instance size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
             ]
-        lines += self._class_lines()
+        lines += [*self._class_lines(), *self._keypoint_lines()]
         lines += [self.lost.line()] if self.lost.objects else []
         lines += [f"note: {line}" for line in self.notes]
-        lines += [f"problem: {finding.line()}" for finding in self.findings[:SHOWN]]
+        lines += [
+            f"{'error' if finding.severity == 'error' else 'problem'}: {finding.line()}"
+            for finding in self.findings[:SHOWN]
+        ]
         if len(self.findings) > SHOWN:
             lines.append(f"problem: {len(self.findings) - SHOWN} more, all are listed in summary.json")
         return lines if self.findings else [*lines, "problems: none found"]
@@ -156,6 +180,18 @@ class Summary:
         ]
         return [*fields, f"classes: {len(self.classes)}", head, *rows]
 
+    def _keypoint_lines(self) -> list[str]:
+        if not self.keypoints:
+            return []
+        width = max([len("keypoint"), *(len(count.name) for count in self.keypoints)])
+        pairs = ", ".join(f"{left} - {right}" for left, right in self.keypoint_pairs)
+        return [
+            f"keypoints: {len(self.keypoints)}, labelled in {counted(self.with_keypoints, 'training instance')}",
+            f"  swapped by a horizontal flip: {pairs or 'none (name pairs left_x and right_x)'}",
+            f"  {'keypoint':{width}}{'labelled':>10}{'visible':>10}",
+            *(f"  {count.name:{width}}{count.labelled:>10}{count.visible:>10}" for count in self.keypoints),
+        ]
+
 
 def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: ValueRange | None = None) -> Summary:
     """Summarize ``table``.
@@ -170,6 +206,8 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
     presence = class_presence(table)
     counts = np.bincount(labels, minlength=1 + len(table.class_map))
     upright = _sizes(table)
+    visibility, schema = _visibility(table), None if table.keypoints is None else table.keypoint_schema
+    names = () if schema is None else schema.names
     splits = {name: table.split.tolist().count(name) for name in ("train", "val", "test", "")}
     return Summary(
         source=table.source,
@@ -199,7 +237,19 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         findings=(*findings, *inspect_table(table)),
         values=values,
         lost=table.lost,
+        keypoints=tuple(
+            KeypointCount(name, int((column > 0).sum()), int((column == 2).sum()))
+            for name, column in zip(names, visibility.T, strict=True)
+        ),
+        with_keypoints=int((visibility > 0).any(axis=1).sum()),
+        keypoint_pairs=() if schema is None else tuple((names[a], names[b]) for a, b in schema.swaps),
     )
+
+
+def _visibility(table: AnnotationTable) -> npt.NDArray[np.float64]:
+    """float64 [N, P]: visibility 0..2 of the keypoints of each training instance; P is 0 without keypoints."""
+    rows = table.trained_rows()
+    return np.zeros((len(rows), 0)) if table.keypoints is None else table.keypoints[rows, :, 2]
 
 
 def _sizes(table: AnnotationTable) -> npt.NDArray[np.int64]:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from detseg.annotations.groups import file_name
+from detseg.annotations.instance_name import instance_name
+from detseg.annotations.obstacles import nothing_to_learn
 from detseg.annotations.table import AnnotationTable
+from detseg.doctor.class_names import inspect_classes
 from detseg.doctor.findings import Finding
-
-AREA_TOLERANCE = 1.01
-"""A mask cannot be larger than its box; 1 % tolerance for areas rounded to whole pixels."""
+from detseg.doctor.objects import inspect_objects
+from detseg.doctor.splits import inspect_split
 
 
 def inspect_table(table: AnnotationTable) -> list[Finding]:
-    """Find files annotated under several image ids, areas larger than their box, and instances without a mask if others
-    have one."""
-    return [*_repeated_files(table), *_large_areas(table), *_missing_masks(table)]
+    """Find what makes training impossible, files annotated under several image ids, and suspicious instances, masks,
+    class names and sizes."""
+    return [
+        *_nothing_to_learn(table),
+        *inspect_split(table),
+        *_repeated_files(table),
+        *inspect_objects(table),
+        *_missing_masks(table),
+        *inspect_classes(table),
+    ]
+
+
+def _nothing_to_learn(table: AnnotationTable) -> list[Finding]:
+    message = nothing_to_learn(table) if len(table) else ""  # without images, the split says so
+    return [Finding("nothing to learn", table.source, message, "error")] if message else []
 
 
 def _repeated_files(table: AnnotationTable) -> list[Finding]:
@@ -42,39 +53,15 @@ def _missing_masks(table: AnnotationTable) -> list[Finding]:
     without_mask = rows[~table.segmentation.present()[rows]]
     if len(without_mask) == len(rows):
         return []
-    image_of = dict(zip(table.instance_rows().tolist(), _images(table).tolist(), strict=True))
     findings = []
     for row in without_mask.tolist():
-        place = f"{file_name(table, image_of[row])}, annotation {table.annotation_id[row]}"
+        place = instance_name(table, row)
         findings.append(
             Finding(
                 "instance without a mask",
                 place,
                 f"{place}: {len(rows) - len(without_mask)} of {len(rows)} instances have a mask, this one has none, so "
                 "only boxes can be trained on this data: add its mask, or remove it",
-            )
-        )
-    return findings
-
-
-def _images(table: AnnotationTable) -> npt.NDArray[np.int64]:
-    """int64: the image (row of the table) of each row of ``instance_rows``."""
-    return np.repeat(np.arange(len(table)), table.instances_per_image())
-
-
-def _large_areas(table: AnnotationTable) -> list[Finding]:
-    rows = table.instance_rows()
-    images = _images(table)
-    box_area = table.boxes_xywh[rows, 2] * table.boxes_xywh[rows, 3]
-    findings = []
-    for index in np.flatnonzero(table.area[rows] > box_area * AREA_TOLERANCE + 1):
-        place = f"{file_name(table, int(images[index]))}, annotation {table.annotation_id[rows[index]]}"
-        findings.append(
-            Finding(
-                "area larger than the box",
-                place,
-                f"{place}: area {table.area[rows[index]]:g} in a box of {box_area[index]:g} square pixels; "
-                "evaluation would assign it to the wrong size range: correct the area",
             )
         )
     return findings

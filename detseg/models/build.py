@@ -31,7 +31,7 @@ from detseg.models.ops.roi_align import GatheringRoIAlign
 from detseg.models.timm_backbone import backbone_spec
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.pixel_values import Range
-from detseg.preprocess import Preprocessing
+from detseg.preprocess import Preprocessing, longer_side
 
 __all__ = ["MODELS", "Model", "ModelDescription", "architecture_of", "build_model", "describe"]
 
@@ -257,7 +257,7 @@ def _preprocessing(architecture: Architecture, image_size: int | None) -> Prepro
         half = (0.5, 0.5, 0.5)
         return Preprocessing(min_size=image_size or smallest, max_size=0, mean=half, std=half, stretch=True)
     if image_size is not None and image_size != smallest:
-        smallest, largest = image_size, round(image_size * 1333 / 800)
+        smallest, largest = image_size, longer_side(image_size)
     spec = backbone_spec(architecture)
     return Preprocessing(min_size=smallest, max_size=largest, mean=spec.mean, std=spec.std)
 

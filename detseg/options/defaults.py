@@ -47,6 +47,10 @@ ENOUGH_FOR_STATISTICS = 16
 """Batch size from which BatchNorm estimates statistics well (Wu and He 2018, "Group Normalization", figure 1)."""
 
 IMAGE_SIZE_ON_CPU = Default(480, "a CPU needs twice the time for 800", "for detectors on CPU")
+LARGEST_SIZE_ON_CPU = ((8, 800), (4, 640))
+"""GiB of free memory -> largest input size that is chosen for small objects: with 800, an epoch takes twice as long."""
+LARGEST_SIZE_ON_CUDA = ((16, 1216), (8, 1024))
+"""GiB of GPU memory -> largest input size that is chosen for small objects: 1216 needs 2.3 times the memory of 800."""
 ROIS_PER_IMAGE = Default(128, "torchvision's 512 doubles the time and has no benefit")
 DETECTIONS_PER_IMAGE, DETECTIONS_PER_OBJECT = 100, 1.5
 

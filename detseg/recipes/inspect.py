@@ -19,7 +19,10 @@ from detseg.runtime.reporter import Reporter, silent, terminal
 
 
 def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
-    """Read the data, decode every image once, report the summary, write summary.json and sheet.jpg."""
+    """Read the data, decode every image once, report the summary, write summary.json and sheet.jpg.
+
+    Data that ``train`` refuses is no exception here: it is among the ``errors`` of the summary.
+    """
     reporter, table = reporter or terminal(), load_table(config)
     values = image_values(table, config.value_range)
     value_range = None if values is None else values.range

@@ -33,6 +33,7 @@ from detseg.runtime.signals import catching_signals
 from detseg.short_text import duration
 from detseg.training.claimed_folder import claimed_folder
 from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
+from detseg.training.input_size import too_small_lines
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.make_plan import make_plan, named_weights, with_epochs
 from detseg.training.new_model import new_model, with_batch_size
@@ -133,7 +134,8 @@ def fit(
         options = with_batch_size(options, table, splits["train"], device, context, weights)
         machine, world = MachineFacts.of(device), context.processes.world
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
-        intro = [*describe_table(table), *describe_splits(splits, table, options)]
+        small = [] if options.resume else too_small_lines(plan, splits["train"], weights)
+        intro = [*describe_table(table), *describe_splits(splits, table, options), *small]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
 
 

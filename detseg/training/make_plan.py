@@ -9,6 +9,7 @@ from typing import Any
 
 import detseg.options.defaults as defaults
 from detseg.annotations import AnnotationTable
+from detseg.annotations.obstacles import no_training_instances
 from detseg.checkpoints.manager import CheckpointInterval
 from detseg.errors import DataError
 from detseg.models import describe
@@ -24,6 +25,7 @@ from detseg.options.plan import Plan
 from detseg.runtime.machine import MachineFacts
 from detseg.synthetic.demo.render import demo_folder
 from detseg.training.anchors import fitted_anchor_sizes
+from detseg.training.input_size import default_input_size
 from detseg.training.phases import phases_of
 from detseg.training.plan_checks import checked
 from detseg.training.task_choice import pick_task
@@ -102,7 +104,10 @@ def make_plan(
     # a resumed run has the model of its checkpoint; the file of its starting weights need not exist any more
     opened = None if options.resume else StartingWeights.open(weights or source, arch)
     if task != "classify":
-        _choose_detector(decisions, arch, opened, train, cuda)
+        nothing = no_training_instances(train, table)
+        if nothing:
+            raise DataError(nothing)
+        _choose_detector(decisions, arch, opened, train, machine)
     if not options.resume:  # a resumed run keeps that of its checkpoint, also if it was written without one
         value_range, reason = training_value_range(train, options.value_range)
         if value_range is not None:
@@ -196,11 +201,12 @@ def _choose_model(decisions: Decisions, task: str, cuda: bool) -> tuple[str, str
 
 
 def _choose_detector(
-    decisions: Decisions, arch: str, weights: StartingWeights | None, train: AnnotationTable, cuda: bool
+    decisions: Decisions, arch: str, weights: StartingWeights | None, train: AnnotationTable, machine: MachineFacts
 ) -> None:
     """Choose the options of detectors: input size, anchors, RoIs in the loss, detections per image."""
-    if not cuda and architecture_of(arch).family != "ssdlite":
-        decisions.choose("image_size", defaults.IMAGE_SIZE_ON_CPU)
+    size = None if decisions["image_size"] is not None else default_input_size(arch, weights, train, machine)
+    if size is not None:
+        decisions.choose("image_size", size)
     if weights is not None:
         _choose_anchors(decisions, arch, weights, train)
     if not _is_one_stage(arch):

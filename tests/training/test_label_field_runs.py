@@ -15,6 +15,7 @@ import pytest
 from detseg.annotations import AnnotationTable
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.from_options import class_counts
+from detseg.annotations.obstacles import obstacles
 from detseg.checkpoints import load
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.cli import main
@@ -22,7 +23,7 @@ from detseg.errors import DataError
 from detseg.inference.evaluation import match_classes
 from detseg.inference.predictor import Predictor
 from detseg.structures import FieldPredictions
-from detseg.training.task_choice import obstacles, pick_task
+from detseg.training.task_choice import pick_task
 
 COLOURS = {"red": (220, 60, 60), "green": (60, 200, 60), "blue": (70, 70, 220)}
 SHAPES = ("disc", "ring", "square")

@@ -9,12 +9,13 @@ import pytest
 
 from detseg.annotations import AnnotationTable
 from detseg.annotations.builder import TableBuilder
+from detseg.annotations.obstacles import obstacles
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.options import TrainConfig
 from detseg.runtime.machine import MachineFacts
 from detseg.training.make_plan import make_plan
-from detseg.training.task_choice import obstacles, pick_task
+from detseg.training.task_choice import pick_task
 
 SQUARE = [np.array([[2.0, 2], [12, 2], [12, 12], [2, 12]])]
 
@@ -34,7 +35,7 @@ def table(instances: list[tuple[bool, bool]], *, classes: int = 2, class_index: 
     [
         ([(True, False)], "segment", "the most"),
         ([(False, False)], "detect", "the most"),
-        ([(True, False), (False, False)], "detect", "only 1 of 2 instances have a mask; the first without is annot"),
+        ([(True, False), (False, False)], "detect", "only 1 of 2 instances have a mask; the first without is a.jpg"),
         ([(True, False), (False, True)], "segment", "the most"),  # a crowd is not trained on and needs no mask
     ],
 )  # fmt: skip

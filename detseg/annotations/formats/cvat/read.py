@@ -48,7 +48,8 @@ def read_cvat(
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
     Classes are the labels of the file in its order. A rotated box becomes its axis-aligned bounding box, with a note.
-    Points, lines, cuboids and tags are left out with a note. ``subset`` is the split. For a video, the images
+    Points, lines and cuboids are left out with a note. Tags of images are their class labels if no image has shapes.
+    ``subset`` is the split. For a video, the images
     ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
@@ -124,6 +125,9 @@ def _image(
     split = (split_of(subset) if by_subset else "") or file_split
     annotation = ShapeAnnotation(ImageReference(name, parent, subset), where, size, split)
     for number, shape in enumerate(image, 1):
+        if shape.tag == "tag" and (label := (shape.get("label") or "").strip()):
+            annotation.tags[label] = True
+            continue
         instance = read_shape(shape, f"{where}, shape {number}", size, points, notes)
         if instance is not None:
             annotation.instances.append(instance)

@@ -93,10 +93,11 @@ def read_labelme(
 ) -> AnnotationTable:
     """Read LabelMe files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
-    A rotated box becomes its axis-aligned bounding box, with a note. Shapes with the same label and ``group_id`` are
-    one instance. Points and lines are left out with a note. The image is found by ``imagePath``, by its file name if
-    the path is from another machine, else by the name of the JSON file; an image that is only embedded is not
-    extracted. A file without shapes is a negative image; an image without a file is left out with a note.
+    A rotated box becomes its axis-aligned bounding box, with a note. If no file has shapes, the flags of the images are
+    their class labels. Shapes with the same label and ``group_id`` are one instance. Points and lines are left out with
+    a note. The image is found by ``imagePath``, by its file name if the path is from another machine, else by the name
+    of the JSON file; an image that is only embedded is not extracted. A file without shapes is a negative image; an
+    image without a file is left out with a note.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
@@ -155,8 +156,7 @@ def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, note
         notes.add("JSON file without shapes left out", name)
         return None
     annotation = ShapeAnnotation(_image_reference(file, name, lookup, notes), name, _size_hw(file, name))
-    if any((file.flags or {}).values()):
-        notes.add("flags of an image ignored", name)
+    annotation.tags = {flag.strip(): _is_set(value) for flag, value in (file.flags or {}).items() if flag.strip()}
     groups: dict[Any, list[tuple[_Shape, str]]] = {}
     left_out: dict[Any, str] = {}
     for number, shape in enumerate(file.shapes, 1):
@@ -172,6 +172,11 @@ def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, note
     for shapes in groups.values():
         annotation.instances.append(_instance(shapes, annotation.size_hw, notes))
     return annotation
+
+
+def _is_set(value: Any) -> bool:
+    """Whether a flag is set; tools other than LabelMe also write numbers and texts."""
+    return value.strip().lower() in ("true", "yes", "1") if isinstance(value, str) else bool(value)
 
 
 def _is_other_object(path: Path) -> bool:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame
+from detseg.annotations.formats.shared.label_rows import labels_table, tag_rows
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import ImageReference, annotated_images, look_up_images
 from detseg.annotations.instance_box import extent_xywh
@@ -70,6 +71,7 @@ class ShapeAnnotation:
         size_hw: height and width that the file states; None if it states none.
         split: "train", "val", "test" or "".
         lost: class of each object that the reader left out, with a note; "" where the file states none.
+        tags: of the whole image: name -> whether it is set. They are its labels if no image has shapes.
     """
 
     image: ImageReference
@@ -78,6 +80,7 @@ class ShapeAnnotation:
     split: str = ""
     instances: list[ShapeInstance] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    tags: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def shapes_table(
     schema: KeypointSchema | None = None,
     follow_links: bool = False,
 ) -> AnnotationTable:
-    """Find the images, read their headers, and build the table.
+    """Find the images, read their headers, and build the table; one of class labels if there are tags and no shapes.
 
     Labelling tools and OpenCV show images upright, so coordinates are assumed to be upright unless the stated size
     matches only the stored pixels; where EXIF rotates an image and the size does not decide, that is noted.
@@ -121,6 +124,10 @@ def shapes_table(
     Raises:
         DataError: input that cannot be used, with file and position.
     """
+    if _has_only_tags(annotations, notes):
+        tagged = [(item.image, item.where, item.split, item.tags) for item in annotations]
+        return labels_table(tag_rows(tagged, notes), base, images, source=source, notes=notes, classes=classes,
+                            bad_instances=bad_instances, follow_links=follow_links)  # fmt: skip
     class_map, class_names = _class_map(annotations, class_list, classes, source)
     references = [annotation.image for annotation in annotations]
     root, names = look_up_images(references, base, images, source, notes, follow_links)
@@ -165,6 +172,16 @@ def ellipse_rings(
     if min(rx, ry) < 0:
         notes.add("negative radius read as positive", where)
     return [ellipse_ring(cx, cy, abs(rx), abs(ry), degrees)]
+
+
+def _has_only_tags(annotations: Sequence[ShapeAnnotation], notes: RepairLog) -> bool:
+    """Whether images have tags and none has a shape; else the tags are noted."""
+    tagged = [annotation for annotation in annotations if any(annotation.tags.values())]
+    if not any(annotation.instances or annotation.lost for annotation in annotations):
+        return bool(tagged)
+    for annotation in tagged:
+        notes.add("tags of an image ignored, because there are shapes", annotation.where)
+    return False
 
 
 def ellipse_ring(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> npt.NDArray[np.float64]:

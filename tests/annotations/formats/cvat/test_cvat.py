@@ -51,7 +51,7 @@ BOX = '<box label="cell" xtl="2" ytl="3" xbr="12" ybr="9" {}/>'
         ('<mask label="axon" rle="0, 2, 2, 2" left="4" top="5" width="3" height="2"/>', [[4, 5, 3, 2]], [True], ""),
         (BOX.format("") + '<points label="cell" points="1,1"/>', [[2, 3, 10, 6]], [False], "neither box nor polygon"),
         (BOX.format("") + '<cuboid label="cell"/>', [[2, 3, 10, 6]], [False], "neither box nor polygon"),
-        ('<tag label="cell"/>', [], [], "tag of an image left out"),
+        (BOX.format("") + '<tag label="cell"/>', [[2, 3, 10, 6]], [False], "tags of an image ignored"),
     ],
 )
 def test_shapes(tmp_path: Path, shapes: str, boxes: Any, masks: list[bool], note: str) -> None:
