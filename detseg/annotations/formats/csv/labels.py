@@ -10,7 +10,7 @@ from pathlib import Path
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, column_of, size_columns
-from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv, stated_column
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.image_files import read_headers
@@ -19,6 +19,7 @@ from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
+from detseg.class_names import unknown_class
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 
@@ -52,6 +53,7 @@ def read_csv_labels(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
@@ -68,13 +70,15 @@ def read_csv_labels(
     Args:
         classes: with one label column, the selected classes, in this order; with several, the selected columns
             (``colour``), or some classes of a column (``colour=red``). The rest is left out with a note.
+        class_attribute: the only label column to read; the others are left out with a note.
         bad_instances: has no effect: there are no instances.
     """
     base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels, follow_links)
     notes = RepairLog()
     rows: list[_Row] = []
     for file, file_split in files:
-        rows.extend(_read_file(read_csv(base / file, file), file, file_split, split == "", notes))
+        table = read_csv(base / file, file)
+        rows.extend(_read_file(table, file, file_split, split == "", class_attribute, notes))
     source = files[0][0] if len(files) == 1 else base.name
     fields = _selected_fields(rows, classes, source, notes)
     index = [[_class_index(row, field, notes) for field in fields] for row in rows]
@@ -107,7 +111,9 @@ def label_columns(header: Sequence[str]) -> list[int]:
     return [column for column in range(len(header)) if column not in others]
 
 
-def _read_file(file: CsvFile, name: str, file_split: str, use_split_column: bool, notes: RepairLog) -> list[_Row]:
+def _read_file(
+    file: CsvFile, name: str, file_split: str, use_split_column: bool, class_attribute: str | None, notes: RepairLog
+) -> list[_Row]:
     header = file.header or ["filename", ONLY_COLUMN]
     path, split = column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS)
     columns = label_columns(header)
@@ -121,6 +127,12 @@ def _read_file(file: CsvFile, name: str, file_split: str, use_split_column: bool
         raise DataError(f"{name}: two columns are called {duplicates[0]}; rename one")
     for column in size_columns(header) or ():
         notes.add("column ignored", f"{header[column]} ({name})")
+    if class_attribute is not None:
+        column = stated_column(file, class_attribute, {*range(len(header))} - {*columns})
+        for other in columns:
+            if other != column:
+                notes.add("unselected label column left out", header[other])
+        columns = [column]
     folder = name.rpartition("/")[0]
     rows = []
     for line, cells in file.rows:
@@ -168,9 +180,8 @@ def _selected_fields(
         existing = _classes_of_column(rows, name, several)
         unknown = [label for label in selected or () if label not in existing]
         if unknown:
-            raise DataError(
-                f"{source}: no class {', '.join(unknown)} in column {name}; there are {', '.join(existing)}"
-            )
+            start = f"{source}: no class {', '.join(unknown)} in column {name}; there are "
+            raise unknown_class(start, unknown, existing)
         if not existing:
             raise DataError(f"{source}: no label in column {name}; fill it, or select the other columns with --classes")
         fields.append(LabelField(name, ClassMap.from_names(existing if selected is None else selected)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from detseg.annotations.formats.cvat.attributes import check_attribute, label_by_attribute
 from detseg.annotations.formats.cvat.shapes import (
     SHAPES,
     attribute,
@@ -41,13 +42,15 @@ def read_cvat(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
-    Classes are the labels of the file in its order. A rotated box becomes its axis-aligned bounding box, with a note.
+    Classes are the labels of the file in its order; with ``class_attribute`` the values of this attribute, sorted. A
+    rotated box becomes its axis-aligned bounding box, with a note.
     Points, lines, cuboids and tags are left out with a note. ``subset`` is the split. For a video, the images
     ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
@@ -66,6 +69,11 @@ def read_cvat(
             )
         names.update(dict.fromkeys(_labels(root)))
         points = read_point_names(root, points, file)
+        if class_attribute is not None:
+            label_by_attribute(root, class_attribute)
+    if class_attribute is not None:
+        check_attribute([root for _, _, root in roots], class_attribute, base.name)
+        names = {}
     annotations: list[ShapeAnnotation] = []
     for file, file_split, root in roots:
         parent = file.rpartition("/")[0]
@@ -165,7 +173,7 @@ def _frames(
             if number not in images:
                 notes.add("shape in a frame without an image left out", f"{where}, frame {number}")
                 continue
-            shape.set("label", track.get("label", ""))
+            shape.set("label", shape.get("label", track.get("label", "")))
             instance = read_shape(shape, f"{where}, frame {number}", images[number].size_hw, points, notes)
             if instance is not None:
                 images[number].instances.append(instance)
