@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from detseg.errors import DataError
 from detseg.nearest import did_you_mean
@@ -43,9 +44,13 @@ def unknown_class(start: str, unknown: Sequence[str], available: Sequence[str]) 
 
 
 def class_names(names: Names | None) -> list[str] | None:
-    """The names in ``bolt,nut`` or in a list; None for None. ``"bolt, M6",nut`` is two names."""
+    """The names in ``bolt,nut``, in a JSON list or in a list; None for None. ``"bolt, M6",nut`` is two names."""
     if names is None:
         return None
+    if isinstance(names, str) and names.lstrip()[:1] == "[":
+        with suppress(ValueError, RecursionError):
+            value = json.loads(names)
+            names = value if isinstance(value, list) and all(isinstance(name, str) for name in value) else names
     if isinstance(names, str):
         matches = list(_NAME.finditer(names))
         names = [match[2] if match[1] is None else _unquoted(match[1]) for match in matches]
@@ -90,11 +95,11 @@ def new_names(rename: Rename, known: Iterable[str], source: str) -> dict[str, st
         if not fitting:
             available = ", ".join(known) or "none"
             similar = did_you_mean(old, known)
-            raise DataError(f"--rename {old}={new}: no class {old!r} in {source}; its classes are {available}{similar}")
+            raise DataError(f"--rename {old}={new}: {source} has no class {old!r}; it has {available}{similar}")
         if len(fitting) > 1:
             raise DataError(
                 f"--rename {old}={new}: the old name may be {fitting[0][0]!r} or {fitting[1][0]!r}; "
-                f"write {_as_json(old, new)}"
+                f"write {_as_json(*fitting[0])} or {_as_json(*fitting[1])}"
             )
         if mapping.setdefault(old, new) != new:
             raise DataError(f"--rename gives {old!r} two names, {mapping[old]!r} and {new!r}; give one of them")
@@ -128,6 +133,13 @@ def old_names(names: Sequence[str], mapping: Mapping[str, str], known: Container
             old.append(name)
         selected |= dict.fromkeys(old)
     return list(selected)
+
+
+def rename_option(old: str, new: str) -> str:
+    """The option that renames a class, as it is typed."""
+    if set("=,'\"{") & set(old + new):
+        return _as_json(old, new)
+    return f"--rename {old}={new}" if " " not in old + new else f"--rename '{old}={new}'"
 
 
 def _pairs(text: str) -> list[list[tuple[str, str]]]:

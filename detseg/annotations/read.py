@@ -108,7 +108,7 @@ def _read(sources: Sequence[tuple[Path, Layout]], options: ReadOptions, rename: 
             raise
         mapping = {old: new for (old, new), *_ in rename_pairs(rename)}
         tables = _tables(sources, replace(options, classes=old_names(names, mapping)))
-        return _joined(rename_classes(tables, mapping), sources)
+        return _joined(rename_classes(tables, new_names_of(tables, rename)), sources)
     mapping = new_names_of(tables, rename)
     if names is not None and tables[0].label_fields:  # names of columns are selected, too
         known = {name for table in tables for name in table.class_map.names}

@@ -12,6 +12,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import INSTANCE_COLUMNS, AnnotationTable
 from detseg.class_names import Rename, new_names
 from detseg.classes import ClassMap, LabelField, joined
+from detseg.errors import DataError
 from detseg.short_text import counted
 
 
@@ -26,10 +27,31 @@ def new_names_of(tables: Sequence[AnnotationTable], rename: Rename) -> dict[str,
     """
     known = list(dict.fromkeys(name for table in tables for name in table.class_map.names))
     fields = list(dict.fromkeys(field.name for table in tables for field in table.label_fields))
+    return _new_names(rename, known, fields, tables[0].source)
+
+
+def rename_class_map(class_map: ClassMap, label_fields: Sequence[LabelField], rename: Rename, source: str) -> ClassMap:
+    """The classes of a model under other names, with the same labels and ids.
+
+    Raises:
+        DataError: an old name that is not a class, or two classes with the same name: predictions are not merged.
+    """
+    mapping = _new_names(rename, class_map.names, [field.name for field in label_fields], source)
+    names = tuple(mapping.get(name, name) for name in class_map.names)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"--rename: two classes of {source} would have the name {twice!r}; predictions are not merged: give each "
+            "class a name of its own, or train with --rename"
+        )
+    return ClassMap(names, class_map.category_ids)
+
+
+def _new_names(rename: Rename, known: Sequence[str], fields: Sequence[str], source: str) -> dict[str, str]:
     field_of = {name: next((field for field in fields if name.startswith(f"{field}=")), "") for name in known}
     bare = dict.fromkeys(name.removeprefix(f"{field}=") for name, field in field_of.items() if field)
     mapping = {}
-    for old, new in new_names(rename, [*known, *(bare if fields else ())], tables[0].source).items():
+    for old, new in new_names(rename, [*known, *(bare if fields else ())], source).items():
         for name in [old] if old in known else [name for name in known if name == f"{field_of[name]}={old}"]:
             prefix = f"{field_of[name]}=" if field_of[name] else ""
             mapping[name] = prefix + new.removeprefix(prefix)

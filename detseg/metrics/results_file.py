@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from pycocotools import mask as coco_mask
 
+from detseg.class_names import Rename
 from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
@@ -37,6 +38,7 @@ def evaluate_files(
     max_dets: int | None = None,
     sigmas: Sequence[float] = (),
     reference: bool = False,
+    rename: Rename | None = None,
 ) -> CocoMetrics:
     """Evaluate a COCO results file; returns the same numbers as pycocotools for the same two files.
 
@@ -51,6 +53,8 @@ def evaluate_files(
         max_dets: maximum number of detections per class and image; None: COCO's limit (100; 20 for keypoints).
         sigmas: OKS sigmas, needed for keypoints other than COCO's 17.
         reference: compute with pycocotools, with the ids of the file and all its quirks. Slow.
+        rename: other names of classes, as in ``detseg.annotations.read``; classes with the same new name are merged, in
+            the results too.
 
     Raises:
         DataError: a file of the wrong format, an image that is not in the ground truth, or a segmentation that is
@@ -64,6 +68,12 @@ def evaluate_files(
     limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
     gt = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
     _check_images(results, gt, path)
+    if rename is not None:
+        if reference:
+            raise DataError("rename with reference: pycocotools reads the files; omit --rename or --reference")
+        gt, category_of = gt.renamed(rename)
+        for result in results:
+            result.category_id = category_of.get(result.category_id, result.category_id)
     notes = gt.notes.lines()
     usable = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
     if len(usable) < len(results):

@@ -90,6 +90,9 @@ class PredictConfig:
     )
     draw: bool = option(True, "write images with drawn predictions")
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
+    rename: str | list[str] | dict[str, str] | None = option(
+        None, "new class names, such as object=bolt", "the names in the run", value="OLD=NEW", repeated=True
+    )
     follow_links: bool = option(
         False, "follow links in the folders that point outside them", "they are left out and named"
     )
