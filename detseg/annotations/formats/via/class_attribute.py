@@ -96,6 +96,11 @@ def choose_attribute(
     return chosen.name
 
 
+def is_class(text: str) -> bool:
+    """Whether a value is a class, and not one of the words for none."""
+    return text.lower() not in _NO_CLASS
+
+
 def class_of(attributes: Mapping[str, Any], name: str, where: str, notes: RepairLog) -> str:
     """The value of the attribute ``name`` as text, "" for none; a checkbox stores its checked options as a dict of
     true.
@@ -103,14 +108,14 @@ def class_of(attributes: Mapping[str, Any], name: str, where: str, notes: Repair
     Raises:
         DataError: several options are checked.
     """
-    texts = _texts(attributes.get(name))
+    texts = values_of(attributes.get(name))
     if len(texts) > 1:
         raise DataError(
             f"{where}: {name} has several values ({', '.join(texts)}); select only one, or pass another attribute with "
             "--class-attribute"
         )
     text = texts[0] if texts else ""
-    if text.lower() in _NO_CLASS and text:
+    if text and not is_class(text):
         notes.add(f"value {text!r} of {name} read as no class", where)
         return ""
     return text
@@ -129,14 +134,14 @@ def _filled(attributes: Sequence[Mapping[str, Any]], definitions: Mapping[str, A
     values: dict[str, list[tuple[str, ...]]] = {}
     for mapping in attributes:
         for name, value in mapping.items():
-            texts = tuple(text for text in _texts(value) if text.lower() not in _NO_CLASS)
+            texts = tuple(text for text in values_of(value) if is_class(text))
             if texts:
                 values.setdefault(name, []).append(texts)
     filled = []
     for name, texts_of_name in values.items():
         definition = definitions.get(name)
         definition = definition if isinstance(definition, dict) else {}
-        defaults = [*_texts(definition.get("default_options")), *_texts(definition.get("default_value"))]
+        defaults = [*values_of(definition.get("default_options")), *values_of(definition.get("default_value"))]
         filled.append(_Attribute(name, texts_of_name, defaults, bool(definition.get("options"))))
     return filled
 
@@ -160,8 +165,8 @@ def _described(attribute: _Attribute) -> str:
     return f"{attribute.name}: {shown}{', ...' if len(texts) > 3 else ''}"
 
 
-def _texts(value: Any) -> list[str]:
-    """The values of an attribute; the checked options of a checkbox."""
+def values_of(value: Any) -> list[str]:
+    """The values of an attribute as texts: one, the checked options of a checkbox, or none."""
     if isinstance(value, dict):
         return [str(key).strip() for key, on in value.items() if on in (True, "true", 1)]
     return [] if value is None else [str(value).strip()]

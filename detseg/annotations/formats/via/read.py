@@ -22,6 +22,7 @@ from detseg.annotations.formats.shared.shapes import (
     shapes_table,
 )
 from detseg.annotations.formats.via.class_attribute import choose_attribute, class_of, note_only_class
+from detseg.annotations.formats.via.image_classes import LabelledImage, image_attribute, image_classes_table
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -85,7 +86,7 @@ def read_via(
     The class is the value of the region attribute ``class_attribute``, else of the one whose values are classes
     (:func:`choose_attribute`); for a checkbox, its checked option. Regions without it are dropped with a note; if no
     region has a value, all have the class "object". Points and lines are left out with a note. An image without regions
-    is negative.
+    is negative; if no image has regions, a file attribute may hold the class of images (:func:`image_attribute`).
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the JSON file. Splits are those in the names of files and folders.
@@ -100,6 +101,13 @@ def read_via(
         definitions |= file_definitions
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     attributes = [region.region_attributes or {} for _, _, entry in entries for _, region in _regions(entry)]
+    if not attributes:
+        labelled = [_labelled(entry, file, file_split) for file, file_split, entry in entries]
+        name = image_attribute(labelled, class_attribute, source, notes)
+        if name is not None:
+            return image_classes_table(
+                labelled, name, base, images, source=source, notes=notes, classes=classes, follow_links=follow_links
+            )
     attribute = choose_attribute(attributes, definitions, class_attribute, source, notes) if attributes else None
     if attribute is None and attributes:
         note_only_class(attributes, source, notes)
@@ -149,6 +157,12 @@ def _entries(path: Path, name: str) -> tuple[list[_Entry], dict[str, Any]]:
         regions = defined.get("region") if isinstance(defined, dict) else None
         return list(images.values()), regions if isinstance(regions, dict) else {}
     return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values()), {}
+
+
+def _labelled(entry: _Entry, file: str, split: str) -> LabelledImage:
+    attributes = entry.file_attributes if isinstance(entry.file_attributes, dict) else {}
+    image = ImageReference(entry.filename, file.rpartition("/")[0])
+    return LabelledImage(image, f"{file}, entry {entry.filename!r}", split, attributes)
 
 
 def _regions(entry: _Entry) -> list[tuple[str, _Region]]:
