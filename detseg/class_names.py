@@ -90,7 +90,7 @@ def new_names(rename: Rename, known: Iterable[str], source: str) -> dict[str, st
     known = list(known)
     mapping: dict[str, str] = {}
     for readings in rename_pairs(rename):
-        fitting = [pair for pair in readings if pair[0] in known]
+        fitting = [(name, new) for old, new in readings for name in _known_as(old, known)]
         old, new = fitting[0] if fitting else readings[0]
         if not fitting:
             available = ", ".join(known) or "none"
@@ -117,11 +117,11 @@ def rename_pairs(rename: Rename) -> list[list[tuple[str, str]]]:
     else:
         texts = [rename] if isinstance(rename, str) else rename
         pairs = [readings for text in texts for readings in (_json_pairs if text.lstrip()[:1] == "{" else _pairs)(text)]
-    stripped = [[(old.strip(), new.strip()) for old, new in readings] for readings in pairs]
-    empty = next((readings[0] for readings in stripped if not all(readings[0])), None)
-    if empty or not stripped:
+    pairs = [[(old, new.strip()) for old, new in readings] for readings in pairs]
+    empty = next((readings[0] for readings in pairs if not readings[0][0].strip() or not readings[0][1]), None)
+    if empty or rename == "":
         raise DataError(f"--rename {'='.join(empty or ())}: a name is missing; write OLD=NEW")
-    return stripped
+    return pairs
 
 
 def old_names(names: Sequence[str], mapping: Mapping[str, str], known: Container[str] = ()) -> list[str]:
@@ -142,6 +142,11 @@ def rename_option(old: str, new: str) -> str:
     return f"--rename {old}={new}" if " " not in old + new else f"--rename '{old}={new}'"
 
 
+def _known_as(name: str, known: Sequence[str]) -> list[str]:
+    """The known names that ``name`` means: itself, else those that differ in blanks around them."""
+    return [name] if name in known else [other for other in known if other.strip() == name.strip()]
+
+
 def _pairs(text: str) -> list[list[tuple[str, str]]]:
     """The pairs of ``OLD=NEW,OLD=NEW``; an old name may contain commas, which no equals sign follows."""
     pairs, position = [], 0
@@ -160,7 +165,7 @@ def _pairs(text: str) -> list[list[tuple[str, str]]]:
             pairs.append([(_unquoted(old) if match[1] else old, _unquoted(new) if match[3] else new)])
         else:
             parts = f"{old}={new}".split("=")
-            pairs.append([("=".join(parts[:end]), "=".join(parts[end:])) for end in range(1, len(parts))])
+            pairs.append([("=".join(parts[:end]).strip(), "=".join(parts[end:])) for end in range(1, len(parts))])
         position = match.end()
     return pairs
 

@@ -60,7 +60,7 @@ def test_names_without_quotes_are_divided_if_there_is_one_way(text: str, known: 
     assert names_with_commas(text, known) == expected
 
 
-KNOWN = ["object", "bolt, M6", "a=b", "a", "nut"]
+KNOWN = ["object", "bolt, M6", "a=b", "a", "nut", " pin", "nail ", "nail"]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,11 @@ KNOWN = ["object", "bolt, M6", "a=b", "a", "nut"]
         ({"object": "x", "a=b": "y"}, {"object": "x", "a=b": "y"}),
         (["object=x", '{"nut": "y"}', "a=z"], {"object": "x", "nut": "y", "a": "z"}),
         ("nut=x=y", {"nut": "x=y"}),
+        ({}, {}),
+        ("pin=nail", {" pin": "nail"}),
+        ({"nail ": "nail"}, {"nail ": "nail"}),
+        ('"nail "=nail', {"nail ": "nail"}),
+        ("nail=x", {"nail": "x"}),
         ("object=nut,nut=object", {"object": "nut", "nut": "object"}),
     ],
 )
@@ -93,7 +98,7 @@ def test_new_names(rename: Any, expected: dict[str, str]) -> None:
         ("object=", "a name is missing"),
         ("=x", "a name is missing"),
         ("", "a name is missing"),
-        ({}, "a name is missing"),
+        (["", "object="], "a name is missing"),
         ('{"nut": 1}', "the new name of 'nut' is not a text"),
         ('{"nut": ', "not a JSON object"),
     ],

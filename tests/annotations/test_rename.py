@@ -72,6 +72,18 @@ def test_label_columns(tmp_path: Path, rename: Any) -> None:
     }
 
 
+def test_names_with_commas_of_folders_and_columns(tmp_path: Path) -> None:
+    for name in ("bolt, M6", "nut"):
+        sets.image(tmp_path / "folders" / name / f"{name[0]}.png")
+    assert read(tmp_path / "folders", classes="bolt, M6").class_map.names == ("bolt, M6",)
+    assert read(tmp_path / "folders", rename="bolt, M6=bolt", classes="bolt").class_map.names == ("bolt",)
+    data = label_columns(tmp_path / "columns", LABELS.replace("crimson", '"red, dark"'))
+    for text in ("shape,colour=red, dark", 'shape,"colour=red, dark"'):
+        table = read(data, classes=text)
+        assert [field.class_map.names for field in table.label_fields] == [("disc", "ring"), ("red, dark",)]
+    assert "colour=crimson" in read(data, rename="red, dark=crimson").class_map.names
+
+
 def test_one_label_column(tmp_path: Path) -> None:
     data = label_columns(tmp_path, LABELS)
     table = read(data, class_attribute="colour", rename="crimson=red", classes="red")

@@ -19,7 +19,7 @@ from detseg.annotations.label_fields import in_order
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
-from detseg.class_names import unknown_class
+from detseg.class_names import UnknownClassError, unknown_class
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 
@@ -171,7 +171,7 @@ def _selected_fields(
     several = len(names) > 1
     selection: dict[str, list[str] | None] = dict.fromkeys(names)
     if classes is not None:
-        selection = _parse_selection(classes, names) if several else {name: list(classes) for name in names}
+        selection = _parse_selection(classes, names, rows) if several else {name: list(classes) for name in names}
         for name in names:
             if name not in selection:
                 notes.add("unselected label column left out", name)
@@ -190,15 +190,17 @@ def _selected_fields(
     return fields
 
 
-def _parse_selection(classes: Sequence[str], names: list[str]) -> dict[str, list[str] | None]:
+def _parse_selection(classes: Sequence[str], names: list[str], rows: list[_Row]) -> dict[str, list[str] | None]:
     """Column -> its selected classes, None for all."""
     selection: dict[str, list[str] | None] = {}
     for text in classes:
         column, equals, label = (text, "", "") if text in names else text.partition("=")
         if column not in names or (column in selection and not (equals and selection[column])):
-            raise DataError(
+            cells = (f"{name}={label}" for row in rows for name, label in row.labels.items() if label)
+            raise UnknownClassError(
                 f"classes: {text!r} is not a label column, or is listed twice; columns are {', '.join(names)}, and "
-                f"their classes are written as {names[0]}=..."
+                f"their classes are written as {names[0]}=...",
+                [*names, *dict.fromkeys(cells)],
             )
         selection[column] = [*(selection.get(column) or ()), label] if equals else None
     return selection
