@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.real_exports import sets
+from tests.real_exports import cases_rename, sets
 from tests.real_exports.case import Box, Case, Refused, Right
 
 BOX_A: Box = (10.0, 12.0, 40.0, 36.0)
@@ -49,6 +49,24 @@ def cvat(root: Path) -> None:
     sets.cvat(
         root, {"a.png": vehicles, "b.png": [*vehicles, box("vehicle", BOX_A, undefined), box("person", BOX_B, "")]}
     )
+
+
+def cvat_video(root: Path) -> None:
+    """Tracks, whose attribute is that of the track or of the shape in a frame."""
+    attribute, size = (
+        '<attribute name="type">{}</attribute>',
+        "<meta><original_size><width>96</width><height>72</height>",
+    )
+    tracks = ""
+    for number, (x1, y1, x2, y2) in enumerate((BOX_A, BOX_B)):
+        box = f'<box frame="{{}}" outside="0" xtl="{x1}" ytl="{y1}" xbr="{x2}" ybr="{y2}">{{}}</box>'
+        of_track, of_shape = (attribute.format("bus"), "") if number else ("", attribute.format("sedan"))
+        shapes = "".join(box.format(frame, of_shape) for frame in range(2))
+        tracks += f'<track id="{number}" label="vehicle">{of_track}{shapes}</track>'
+    for frame in range(2):
+        sets.image(root / "images" / f"frame_{frame:06}.png")
+    text = f"<annotations><version>1.1</version>{size}</original_size></meta>{tracks}</annotations>"
+    sets.put(root / "annotations.xml", text)
 
 
 def csv(header: str, *cells: str) -> Callable[[Path], object]:
@@ -206,9 +224,18 @@ CASES = [
         "cvat",
         cvat,
         Refused(
-            "--class-attribute typ: no shape has a value of this attribute; with values: .*did you mean type",
+            "annotations.xml: --class-attribute typ: no shape has a value of this attribute; with values: .*did you mean type",
             Right(both("sedan", "bus"), note="2 x instance without a class", options={"class_attribute": "type"}),
             options={"class_attribute": "typ"},
+        ),
+    ),
+    Case(
+        "the class is an attribute of tracks",
+        "cvat",
+        cvat_video,
+        Right(
+            {f"frame_{frame:06}.png": both("sedan", "bus")["a.png"] for frame in range(2)},
+            options={"class_attribute": "type"},
         ),
     ),
     Case(
@@ -243,4 +270,14 @@ CASES = [
     only("voc", _voc),
     only("yolo", _yolo),
     only("labelme", _labelme),
+    Case(
+        "--class-attribute without attributes",
+        "masks",
+        cases_rename.masks,
+        Refused(
+            "--class-attribute type is for VIA, CVAT and CSV",
+            Right(cases_rename.both(cases_rename.OBJECTS), note="mask values interpreted as class"),
+            options={"class_attribute": "type"},
+        ),
+    ),
 ]

@@ -58,6 +58,7 @@ def read_cvat(
     folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat, follow_links)
+    source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     notes = RepairLog()
     roots = [(file, file_split, parse_xml(base / file, file)) for file, file_split in annotation_paths]
     names: dict[str, None] = {}
@@ -72,7 +73,7 @@ def read_cvat(
         if class_attribute is not None:
             label_by_attribute(root, class_attribute)
     if class_attribute is not None:
-        check_attribute([root for _, _, root in roots], class_attribute, base.name)
+        check_attribute([root for _, _, root in roots], class_attribute, source)
         names = {}
     annotations: list[ShapeAnnotation] = []
     for file, file_split, root in roots:
@@ -87,7 +88,7 @@ def read_cvat(
         annotations,
         base,
         images,
-        source=annotation_paths[0][0] if len(annotation_paths) == 1 else base.name,
+        source=source,
         notes=notes,
         class_list=ClassList(tuple(names)) if names else None,
         classes=classes,
