@@ -224,7 +224,7 @@ CASES = [
         "cvat",
         cvat,
         Refused(
-            "annotations.xml: --class-attribute typ: no shape has a value of this attribute; with values: .*did you mean type",
+            "annotations.xml: --class-attribute typ: no shape has a value of this.*with values: .*did you mean type",
             Right(both("sedan", "bus"), note="2 x instance without a class", options={"class_attribute": "type"}),
             options={"class_attribute": "typ"},
         ),
