@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from detseg.class_names import unknown_class
 from detseg.errors import DataError
 from detseg.short_text import listed, with_classes
 
@@ -74,15 +75,15 @@ class ClassMap:
             source: name of the data in error messages.
 
         Raises:
-            DataError: unknown class name; the message lists the available ones.
+            UnknownClassError: unknown class name; the message lists the available ones.
         """
         if names is None:
             return self
         id_of = dict(zip(self.names, self.category_ids, strict=True))
         unknown = [name for name in names if name not in id_of]
         if unknown:
-            available = ", ".join(self.names) or "none"
-            raise DataError(f"{source}: no class {', '.join(map(repr, unknown))}; available classes: {available}")
+            start = f"{source}: no class {', '.join(map(repr, unknown))}; available classes: "
+            raise unknown_class(start, unknown, self.names)
         return ClassMap(tuple(names), tuple(id_of[name] for name in names))
 
     def labels_by_category_id(self) -> dict[int, int]:

@@ -18,14 +18,6 @@ SHOWN_CLASSES = 12
 Splits = dict[str, AnnotationTable]
 
 
-def class_names(classes: str | list[str] | None) -> list[str] | None:
-    """``--classes a,b`` or a list of names, as a list; None for all classes."""
-    if classes is None:
-        return None
-    names = classes.split(",") if isinstance(classes, str) else classes
-    return [name.strip() for name in names if name.strip()]
-
-
 def load_table(config: DataConfig) -> AnnotationTable:
     """Read the data that ``config`` specifies; the demo set if it specifies none."""
     return read(
@@ -35,7 +27,9 @@ def load_table(config: DataConfig) -> AnnotationTable:
         images=config.images,
         mask_values=config.mask_values,
         one_based=config.one_based,
-        classes=class_names(config.classes),
+        classes=config.classes,
+        rename=config.rename,
+        class_attribute=config.class_attribute,
         bad_instances=config.bad_instances,
         follow_links=config.follow_links,
         without_mask=config.without_mask,

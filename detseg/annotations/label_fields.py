@@ -47,7 +47,8 @@ def with_fields(table: AnnotationTable, fields: Sequence[LabelField]) -> Annotat
     if unknown:
         raise DataError(
             f"{table.source}: {', '.join(unknown)} is not known; known are "
-            f"{', '.join(f'{field.name} ({_class_list(field)})' for field in fields)}; choose columns with --classes"
+            f"{', '.join(f'{field.name} ({_class_list(field)})' for field in fields)}; choose columns with --classes, "
+            "or rename classes with --rename COLUMN=OLD=NEW"
         )
     index = np.full((len(table), len(fields)), -1, np.int64)
     for column, field in enumerate(fields):

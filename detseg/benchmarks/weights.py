@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations import AnnotationTable, write_split
-from detseg.annotations.from_options import class_names, load_splits, load_table
+from detseg.annotations.from_options import load_splits, load_table
 from detseg.benchmarks.training_options import training_options
+from detseg.class_names import class_names
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.build import architecture_of

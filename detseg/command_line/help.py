@@ -14,7 +14,7 @@ from detseg.options.field import Option
 from detseg.options.field import help_text as option_help
 
 HELP, HELP_ALL = ("-h", "--help"), "--help-all"
-MANY = 30
+MANY = 20
 """Options from which on the short help is limited to the common ones."""
 INDENT, COLUMN = 2, 24
 """Columns where flags and their texts begin."""

@@ -42,7 +42,11 @@ def read_options(command: Command, words: Sequence[str]) -> tuple[dict[str, Any]
         several = command.positional[name] == "+"
         values[name] = words_of_it if several else from_text(options[name], words_of_it[0])
     for name, value in flags.items():
-        values[name] = value if isinstance(value, bool) else from_text(options[name], value)
+        if isinstance(value, list):
+            texts = [from_text(options[name], text) for text in value]
+            values[name] = [item for text in texts for item in (text if isinstance(text, list) else [text])]
+        else:
+            values[name] = value if isinstance(value, bool) else from_text(options[name], value)
     for name, number in command.positional.items():
         if number != "?" and name not in values:
             raise DataError(f"{name.upper()} is missing; {command.usage}")
@@ -78,9 +82,10 @@ def config_file(words: Sequence[str]) -> str | None:
 
 def _split(
     command: Command, options: Mapping[str, Option], words: Sequence[str]
-) -> tuple[dict[str, str | bool], list[str]]:
-    """Return name -> text, True or False, of each flag; and the other words."""
-    flags: dict[str, str | bool] = {}
+) -> tuple[dict[str, str | bool | list[str]], list[str]]:
+    """Return name -> text, True or False, of each flag (texts of one that is given several times); and the other
+    words."""
+    flags: dict[str, str | bool | list[str]] = {}
     positional: list[str] = []
     rest = list(words)
     while rest:
@@ -101,7 +106,12 @@ def _split(
         elif following is None or (not equals and _is_flag(following)):
             raise DataError(f"{flag} needs a value{_needed(name, options)}")
         else:
-            flags[name] = text if equals else rest.pop(0)
+            value = text if equals else rest.pop(0)
+            earlier = flags.get(name)
+            if name == CONFIG or earlier is None or not options[name].item.metadata["repeated"]:
+                flags[name] = value
+            else:
+                flags[name] = [*([earlier] if isinstance(earlier, str) else earlier), value]  # type: ignore[misc]
     return flags, positional
 
 

@@ -36,7 +36,7 @@ def checked(option: Option, value: Any, name: str) -> Any:
 
 def alternatives(kind: Any) -> tuple[Any, ...]:
     """The types of a union, without None; of another type, the type itself."""
-    if get_origin(kind) in (Literal, list) or not get_args(kind):
+    if get_origin(kind) in (Literal, list, dict) or not get_args(kind):
         return (kind,)
     return tuple(part for part in get_args(kind) if part is not NoneType)
 
@@ -60,6 +60,8 @@ def expected(option: Option) -> str:
         return f"a list of {what}, such as [3,20]"
     if words:
         return either(words)
+    if dict[str, str] in parts:
+        return "OLD=NEW, a list of such texts, or a table of texts"
     return "a list of texts, or a text with commas" if list[str] in parts else "text in quotes"
 
 
@@ -104,6 +106,8 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, str) and value in get_args(kind)
     if get_origin(kind) is list:
         return isinstance(value, list) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(kind)[1]) for item in value.values())
     if get_args(kind):
         return any(_fits(value, part) for part in get_args(kind))
     if kind is float:

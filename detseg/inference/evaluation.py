@@ -12,6 +12,7 @@ import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.annotations.label_fields import with_fields
+from detseg.class_names import rename_option
 from detseg.classes import ClassMap, LabelField
 from detseg.datasets import Dataset, data_loader
 from detseg.engine.evaluate import Metrics, validation_loss
@@ -21,6 +22,7 @@ from detseg.errors import DataError
 from detseg.keypoints import difference
 from detseg.metrics import CocoEvaluator
 from detseg.models import ModelDescription
+from detseg.nearest import nearest
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter
 from detseg.runtime.run_folder import RunFolder
@@ -87,9 +89,12 @@ def match_classes(
         return table
     unknown = [name for name in table.class_map.names if name not in class_map.names]
     if unknown:
+        missing = [name for name in class_map.names if name not in table.class_map.names] or class_map.names
+        new = (nearest(unknown[0], missing) or missing)[0]
         raise DataError(
             f"{table.source}: class {', '.join(map(repr, unknown))} is not a class of the model, which has "
-            f"{', '.join(map(repr, class_map.names))}; select classes with --classes"
+            f"{', '.join(map(repr, class_map.names))}; give it a name of the model, such as "
+            f"{rename_option(unknown[0], new)}, or select other classes with --classes"
         )
     to_label = np.array([0, *(class_map.label_of(name) for name in table.class_map.names)])
     ids = dict(zip(table.class_map.names, table.class_map.category_ids, strict=True))

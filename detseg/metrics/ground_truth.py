@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
+from detseg.class_names import Rename, new_names
 from detseg.errors import DataError
 from detseg.keypoints import COCO_SIGMAS
 from detseg.short_text import counted, tail, with_classes
@@ -118,6 +119,21 @@ class GroundTruth:
             () if schema is None else oks_sigmas(len(schema.names), schema.sigmas),
             {table[row].image_id: (table[row].stored_hw, table[row].orientation) for row in rows.tolist()},
         )
+
+    def renamed(self, rename: Rename) -> tuple[GroundTruth, dict[int, int]]:
+        """The ground truth with other names of classes, and category id -> id of the class that it is merged into.
+
+        Raises:
+            DataError: an old name that is not a class, or a text that is not OLD=NEW.
+        """
+        mapping = new_names(rename, self.class_names, self.source)
+        names = [mapping.get(name, name) for name in self.class_names]
+        unique = list(dict.fromkeys(names))
+        first = [names.index(name) for name in unique]
+        instances = [replace(item, label=unique.index(names[item.label - 1]) + 1) for item in self.instances]
+        ids = tuple(self.category_ids[index] for index in first)
+        merged = {old: ids[unique.index(name)] for old, name in zip(self.category_ids, names, strict=True)}
+        return replace(self, instances=tuple(instances), class_names=tuple(unique), category_ids=ids), merged
 
     @cached_property
     def number_of_image(self) -> dict[int, int]:

@@ -12,6 +12,7 @@ import msgspec
 from pycocotools import mask as coco_mask
 
 from detseg.annotations.instance_box import SORTED, sorted_box
+from detseg.class_names import Rename
 from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
@@ -38,6 +39,7 @@ def evaluate_files(
     max_dets: int | None = None,
     sigmas: Sequence[float] = (),
     reference: bool = False,
+    rename: Rename | None = None,
 ) -> CocoMetrics:
     """Evaluate a COCO results file; returns the same numbers as pycocotools for the same two files.
 
@@ -53,6 +55,8 @@ def evaluate_files(
         max_dets: maximum number of detections per class and image; None: COCO's limit (100; 20 for keypoints).
         sigmas: OKS sigmas, needed for keypoints other than COCO's 17.
         reference: compute with pycocotools, with the ids of the file and all its quirks. Slow.
+        rename: other names of classes, as in ``detseg.annotations.read``; classes with the same new name are merged, in
+            the results too.
 
     Raises:
         DataError: a file of the wrong format, an image that is not in the ground truth, or a segmentation that is
@@ -71,6 +75,12 @@ def evaluate_files(
             f"{ground_truth}: pycocotools cannot evaluate boxes that are missing or cannot be used; omit --reference "
             f"({'; '.join(gt.notes.lines())})"
         )
+    if rename is not None:
+        if reference:
+            raise DataError("rename with reference: pycocotools reads the files; omit --rename or --reference")
+        gt, category_of = gt.renamed(rename)
+        for result in results:
+            result.category_id = category_of.get(result.category_id, result.category_id)
     notes = gt.notes.lines()
     known = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
     usable = [(row, result) for row, result in known if result.image_id not in gt.left_out]

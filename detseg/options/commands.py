@@ -47,37 +47,46 @@ class PretrainConfig:
 class EvaluateConfig(DataConfig):
     """Options of ``evaluate``."""
 
-    run: str = option("", "run folder or checkpoint file", value="PATH")
+    run: str = option("", "run folder or checkpoint file", value="PATH", common=True)
     split: Literal["train", "val", "test", "all"] = option(
-        "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split"
+        "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split", common=True
     )
-    predictions: str | None = option(None, "COCO results file to evaluate instead of a model", value="FILE")
-    ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE")
+    predictions: str | None = option(
+        None, "COCO results file to evaluate instead of a model", value="FILE", common=True
+    )
+    ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE", common=True)
     iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
-        None, "IoU type for --predictions", "segm if they have masks, keypoints if they have some, else bbox"
+        None,
+        "IoU type for --predictions",
+        "segm if they have masks, keypoints if they have some, else bbox",
+        common=True,
     )
     max_dets: int | None = option(
         None,
         "maximum number of detections counted per class and image",
         "100 (keypoints 20) as in COCO; for a run at least the number of objects in the most crowded image",
         least=1,
+        common=True,
     )
     reference: bool = option(
         False,
         "evaluate --predictions with pycocotools itself, using the ids of the file",
         "the same numbers, faster, but an annotation with id 0 can be matched",
+        common=True,
     )
-    loss: bool = option(False, "also compute the losses, as in training")
-    coco_lines: bool = option(False, "also print the twelve COCO lines")
-    json: bool = option(False, "print only the metrics, as JSON", "a table")
+    loss: bool = option(False, "also compute the losses, as in training", common=True)
+    coco_lines: bool = option(False, "also print the twelve COCO lines", common=True)
+    json: bool = option(False, "print only the metrics, as JSON", "a table", common=True)
     output: str | None = option(
-        None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER"
+        None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER", common=True
     )
     batch_size: int | None = option(
-        None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1
+        None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1, common=True
     )
-    workers: int | None = option(None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0)
-    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
+    workers: int | None = option(
+        None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0, common=True
+    )
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,9 @@ class PredictConfig:
     )
     draw: bool = option(True, "write images with drawn predictions")
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
+    rename: str | list[str] | dict[str, str] | None = option(
+        None, "new class names, such as object=bolt", "the names in the run", value="OLD=NEW", repeated=True
+    )
     follow_links: bool = option(
         False, "follow links in the folders that point outside them", "they are left out and named"
     )

@@ -22,8 +22,8 @@ class DataConfig:
         "", "folder or annotation file of labelled images", "the demo set that comes with this project", value="PATH"
     )
     format: Format | None = option(None, "annotation format", "detected from the files")
-    images: str | None = option(None, "folder of the images", "beside the annotations", value="FOLDER")
-    annotations: str | None = option(None, "annotation file or folder", "DATA (the same)", value="PATH")
+    images: str | None = option(None, "folder of the images", "found by their names", value="FOLDER")
+    annotations: str | None = option(None, "annotation file or folder", "DATA", value="PATH")
     val_annotations: str | None = option(
         None, "annotations of the validation split; DATA is then the training split", "DATA is split", value="PATH"
     )
@@ -38,9 +38,22 @@ class DataConfig:
     )
     classes: str | list[str] | None = option(
         None,
-        "comma-separated class names: select and order the classes, or name the values of masks",
+        'class names, such as nut,"bolt, M6": select and order the classes, or name the values of masks',
         "all",
         common=True,
+    )
+    rename: str | list[str] | dict[str, str] | None = option(
+        None,
+        "new class names, such as object=bolt,M6=bolt; equal ones are merged",
+        "the names in the data",
+        value="OLD=NEW",
+        repeated=True,
+    )
+    class_attribute: str | None = option(
+        None,
+        "attribute or column of the class",
+        "the usual one",
+        value="NAME",
     )
     bad_instances: Literal["drop", "error"] = option("drop", "unusable boxes", "counted and listed")
     without_mask: Literal["box", "drop", "keep"] | None = option(
@@ -58,4 +71,9 @@ class DataConfig:
             raise DataError("--val-annotations without --annotations; give the annotations of the training split too")
         object.__setattr__(self, "data", self.data or self.annotations or "")
         object.__setattr__(self, "annotations", None)
+        if isinstance(self.rename, dict):
+            import json  # help does not need it
+
+            # as text it is the same in files and on command lines
+            object.__setattr__(self, "rename", json.dumps(self.rename, ensure_ascii=False))
         check_ranges(self)

@@ -103,6 +103,7 @@ def option(
     *,
     value: str = "",
     common: bool = False,
+    repeated: bool = False,
     brief: str = "",
     chosen: Iterable[Default] = (),
     least: float | None = None,
@@ -119,6 +120,7 @@ def option(
         reason: why this is the default, or what happens without a value.
         value: what the help writes for its value, such as PATH; follows from the type if it is a number or a choice.
         common: whether the short help of a command with many options has it.
+        repeated: whether its flag may be given several times, for a list; else the last one counts.
         brief: text and default in the short help, where ``text``, ``chosen`` and ``reason`` would take many lines.
         chosen: the values that replace a default of None.
         least, most, above, below, example: as in :class:`Range`.
@@ -126,7 +128,7 @@ def option(
     bounds = (least, most, above, below)
     number_range = None if bounds == (None,) * 4 else Range(*bounds, example)
     metadata: dict[str, Any] = {"text": text, "reason": reason, "chosen": tuple(chosen), "range": number_range}
-    metadata |= {"value": value, "common": common, "brief": brief}
+    metadata |= {"value": value, "common": common, "repeated": repeated, "brief": brief}
     if isinstance(default, list):
         values: dict[str, Any] = {"default_factory": lambda: list(default)}
     else:

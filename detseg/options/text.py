@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+TABLE_OPTIONS = ("rename",)
+"""Options whose value may be a table."""
+
 
 def to_toml(config: object) -> str:
     """Return the options of a config as flat TOML text; None is omitted, because TOML has no null."""
@@ -29,7 +32,7 @@ def flat_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a TOML document, whether they stand at its top level or in tables."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= value if isinstance(value, dict) else {name: value}
+        flat |= value if isinstance(value, dict) and name not in TABLE_OPTIONS else {name: value}
     return flat
 
 

@@ -33,6 +33,9 @@ def evaluate(config: EvaluateConfig, *, reporter: Reporter | None = None) -> Met
 def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
     if config.loss:
         raise DataError("--loss with --predictions: a results file has no losses; evaluate a run folder, or omit it")
+    if config.classes is not None or config.class_attribute is not None:
+        name = "--classes" if config.classes is not None else "--class-attribute"
+        raise DataError(f"{name} with --predictions: all classes of the ground truth are evaluated; omit it")
     if not (config.predictions and config.ground_truth):
         raise DataError("--predictions and --ground-truth must be used together; pass both")
     metrics = evaluate_files(
@@ -41,6 +44,7 @@ def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
         iou_type=config.iou_type,
         max_dets=config.max_dets,
         reference=config.reference,
+        rename=config.rename,
     )
     if config.output:
         write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())

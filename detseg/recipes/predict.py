@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from detseg.annotations.rename import rename_class_map
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import decode_image
@@ -41,6 +42,10 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
     files = find_images(config.images, notes, config.follow_links)
     reporter.lines([f"note: {line}" for line in notes.lines()])
     predictor = Predictor(config.run, config.device)
+    if config.rename is not None:
+        predictor.class_map = rename_class_map(
+            predictor.class_map, predictor.label_fields, config.rename, f"the run {config.run}"
+        )
     with locked(Path(config.output)):
         return _predict(config, files, predictor, reporter)
 

@@ -64,6 +64,7 @@ class ReadOptions:
     classes: Sequence[str] | None = None
     bad_instances: str = "drop"
     follow_links: bool = False
+    class_attribute: str | None = None
 
 
 class Reader(Protocol):
@@ -94,6 +95,27 @@ class Reader(Protocol):
             DataError: input that cannot be used, with the file, the position in it, the value and the remedy.
             OSError: a file or folder is missing or cannot be opened.
         """
+
+
+class AttributeReader(Protocol):
+    """A :class:`Reader` in whose format an object may have several attributes.
+
+    Args:
+        class_attribute: name of the attribute or column that states the class; objects without a value for it have no
+            class. None: the usual one.
+    """
+
+    def __call__(
+        self,
+        data: str | os.PathLike[str],
+        images: str | os.PathLike[str] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        class_attribute: str | None = None,
+        bad_instances: str = "drop",
+        split: str = "",
+        follow_links: bool = False,
+    ) -> AnnotationTable: ...
 
 
 @dataclass(frozen=True)
@@ -127,6 +149,22 @@ def reads_path(reader: Reader) -> Callable[[Layout, ReadOptions], AnnotationTabl
             layout.path,
             options.images,
             classes=options.classes,
+            bad_instances=options.bad_instances,
+            follow_links=options.follow_links,
+        )
+
+    return read
+
+
+def reads_attribute(reader: AttributeReader) -> Callable[[Layout, ReadOptions], AnnotationTable]:
+    """``Format.read`` for a reader of a format in which the user may state what holds the class."""
+
+    def read(layout: Layout, options: ReadOptions) -> AnnotationTable:
+        return reader(
+            layout.path,
+            options.images,
+            classes=options.classes,
+            class_attribute=options.class_attribute,
             bad_instances=options.bad_instances,
             follow_links=options.follow_links,
         )

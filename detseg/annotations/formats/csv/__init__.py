@@ -10,7 +10,7 @@ from detseg.annotations.formats.csv.labels import find_csv_labels, read_csv_labe
 from detseg.annotations.formats.csv.landmarks import find_csv_landmarks, read_csv_landmarks
 from detseg.annotations.formats.csv.write import write_csv_boxes, write_csv_landmarks
 from detseg.annotations.formats.csv.write_labels import write_csv_labels
-from detseg.annotations.formats.format import Detected, Format, Layout, ReadOptions, reads_path
+from detseg.annotations.formats.format import Detected, Format, Layout, ReadOptions, reads_attribute
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.table import AnnotationTable
 
@@ -30,7 +30,7 @@ def _find(root: Path, files: list[str]) -> Detected | None:
 def _read(layout: Layout, options: ReadOptions) -> AnnotationTable:
     """Undetermined contents are read as boxes, because the errors of that reader are the most specific."""
     kind = layout.parts[0][0] if layout.parts else csv_kind(layout.path) or "boxes"
-    return reads_path(_READERS[kind])(layout, options)
+    return reads_attribute(_READERS[kind])(layout, options)
 
 
 def _write(table: AnnotationTable, folder: Path) -> WriteResult:

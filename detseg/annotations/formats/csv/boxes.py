@@ -19,7 +19,7 @@ from detseg.annotations.formats.csv.columns import (
     column_of,
     size_columns,
 )
-from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv, stated_column
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
@@ -61,6 +61,7 @@ def read_csv_boxes(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
@@ -70,7 +71,8 @@ def read_csv_boxes(
     With a header: the usual names in any order and case, such as ``filename, xmin, ymin, xmax, ymax, class`` (corners)
     or ``x, y, w, h`` (top-left corner and size); ``width`` and ``height`` next to corners are those of the image and
     are checked; a ``split`` column contains train, val or test. Without: ``path, x1, y1, x2, y2, class``. Corners are
-    half-open: x2 - x1 is the width. Empty cells for box and class make a negative image.
+    half-open: x2 - x1 is the width. Empty cells for box and class make a negative image. The classes of
+    ``class_attribute`` are the texts in this column, sorted.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the CSV file. Splits are those in the split column, or in the names of files and folders.
@@ -79,7 +81,8 @@ def read_csv_boxes(
     notes = RepairLog()
     annotations: list[ShapeAnnotation] = []
     for file, file_split in files:
-        annotations.extend(_read_file(read_csv(base / file, file), file, file_split, split == "", notes))
+        cells = read_csv(base / file, file)
+        annotations.extend(_read_file(cells, file, file_split, split == "", class_attribute, notes))
     source = files[0][0] if len(files) == 1 else base.name
     table = shapes_table(
         annotations,
@@ -87,7 +90,7 @@ def read_csv_boxes(
         images,
         source=source,
         notes=notes,
-        class_list=read_class_list(base, [file for file, _ in files]),
+        class_list=None if class_attribute else read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
@@ -156,11 +159,11 @@ class BoxRows:
         return int(height), int(width)
 
 
-def read_columns(file: CsvFile, used: Sequence[int], notes: RepairLog) -> Columns:
+def read_columns(file: CsvFile, used: Sequence[int], class_attribute: str | None, notes: RepairLog) -> Columns:
     """The columns other than boxes and points (``used``); ignored columns are noted.
 
     Raises:
-        DataError: no column of image paths.
+        DataError: no column of image paths, or none with the name ``class_attribute``.
     """
     header = file.header or []
     path = column_of(header, PATH_COLUMNS)
@@ -168,15 +171,20 @@ def read_columns(file: CsvFile, used: Sequence[int], notes: RepairLog) -> Column
         raise DataError(
             f"{file.name}: no column with image names; call it filename (the header is {', '.join(header)})"
         )
-    label = column_of(header, LABEL_COLUMNS)
     split = column_of(header, SPLIT_COLUMNS)
+    label = column_of(header, LABEL_COLUMNS)
+    if class_attribute is not None:
+        label = stated_column(file, class_attribute, {path, *used})
     size_hw = size_columns(header)
     read = {path, label, split, *used, *(size_hw or ())}
     for number, name in enumerate(header):
         if name and number not in read:
             notes.add("column ignored", f"{name} ({file.name})")
     if label is None:
-        notes.add(f"file without a class column: every instance has the class {ONLY_CLASS!r}", file.name)
+        notes.add(
+            f"file without a class column: every instance has the class {ONLY_CLASS!r}",
+            f"{file.name} (--rename {ONLY_CLASS}=NAME renames it, --class-attribute COLUMN reads another column)",
+        )
     return Columns(path, label, split, size_hw, len(header))
 
 
@@ -217,8 +225,12 @@ def _is_boxes(path: Path) -> bool:
     return path.name.lower() not in CLASS_FILES and csv_kind(path) == "boxes"
 
 
-def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, notes: RepairLog) -> list[ShapeAnnotation]:
+def _read_file(
+    file: CsvFile, name: str, split: str, use_split_column: bool, class_attribute: str | None, notes: RepairLog
+) -> list[ShapeAnnotation]:
     if file.header is None:
+        if class_attribute is not None:
+            stated_column(file, class_attribute, ())
         box = BoxColumns((1, 2, 3, 4), "xyxy")
         columns = Columns(0, 5, None, None, 6)
     else:
@@ -229,7 +241,7 @@ def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, not
                 "xmin, ymin, xmax, ymax, or x, y, w, h"
             )
         box = header_box
-        columns = read_columns(file, box.columns, notes)
+        columns = read_columns(file, box.columns, class_attribute, notes)
     rows = BoxRows(file, columns, name.rpartition("/")[0], split, use_split_column, notes)
     for line, cells in file.rows:
         image = rows.image(line, cells)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.shared.text_file import parse_finite
 from detseg.annotations.listing import is_image
 from detseg.errors import DataError
+from detseg.nearest import did_you_mean
 
 CsvKind = Literal["boxes", "landmarks", "labels"]
 
@@ -86,6 +88,32 @@ def read_csv(path: Path, name: str = "") -> CsvFile:
     if file.header is None and not file.rows:
         raise DataError(f"{name}: the file is empty; export it again")
     return file
+
+
+def stated_column(file: CsvFile, name: str, used: Container[int | None]) -> int:
+    """The number of the column that the user states as the class; case and punctuation do not matter.
+
+    Args:
+        used: columns that are something else.
+
+    Raises:
+        DataError: the file has no header, or no such column that may be the class.
+    """
+    if file.header is None:
+        raise DataError(
+            f"{file.name}: --class-attribute {name}: the file has no header with names of columns; add one, or omit "
+            "the option"
+        )
+    columns = [number for number, cell in enumerate(file.header) if cell and number not in used]
+    same = [number for number in columns if file.header[number] == name]
+    same = same or [number for number in columns if canonical([file.header[number]]) == canonical([name])]
+    if not same:
+        names = [file.header[number] for number in columns]
+        raise DataError(
+            f"{file.name}: --class-attribute {name}: no such column that may be the class; there are "
+            f"{', '.join(names) or 'none'}{did_you_mean(name, names)}"
+        )
+    return same[0]
 
 
 def csv_kind(path: Path) -> CsvKind | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.annotations.formats.csv.columns import PATH_COLUMNS, SPLIT_COLUMNS, column_of, size_columns
-from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
+from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv, stated_column
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.label_rows import ONLY_COLUMN, LabelRow, labels_table
@@ -29,6 +29,7 @@ def read_csv_labels(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
@@ -45,13 +46,15 @@ def read_csv_labels(
     Args:
         classes: with one label column, the selected classes, in this order; with several, the selected columns
             (``colour``), or some classes of a column (``colour=red``). The rest is left out with a note.
+        class_attribute: the only label column to read; the others are left out with a note.
         bad_instances: has no effect: there are no instances.
     """
     base, files = locate_annotation_files(Path(data), split, ".csv", _is_labels, follow_links)
     notes = RepairLog()
     rows: list[LabelRow] = []
     for file, file_split in files:
-        rows.extend(_read_file(read_csv(base / file, file), file, file_split, split == "", notes))
+        table = read_csv(base / file, file)
+        rows.extend(_read_file(table, file, file_split, split == "", class_attribute, notes))
     source = files[0][0] if len(files) == 1 else base.name
     return labels_table(
         rows,
@@ -75,7 +78,9 @@ def label_columns(header: Sequence[str]) -> list[int]:
     return [column for column in range(len(header)) if column not in others]
 
 
-def _read_file(file: CsvFile, name: str, file_split: str, use_split_column: bool, notes: RepairLog) -> list[LabelRow]:
+def _read_file(
+    file: CsvFile, name: str, file_split: str, use_split_column: bool, class_attribute: str | None, notes: RepairLog
+) -> list[LabelRow]:
     header = file.header or ["filename", ONLY_COLUMN]
     path, split = column_of(header, PATH_COLUMNS), column_of(header, SPLIT_COLUMNS)
     columns = label_columns(header)
@@ -89,6 +94,12 @@ def _read_file(file: CsvFile, name: str, file_split: str, use_split_column: bool
         raise DataError(f"{name}: two columns are called {duplicates[0]}; rename one")
     for column in size_columns(header) or ():
         notes.add("column ignored", f"{header[column]} ({name})")
+    if class_attribute is not None:
+        column = stated_column(file, class_attribute, {*range(len(header))} - {*columns})
+        for other in columns:
+            if other != column:
+                notes.add("unselected label column left out", header[other])
+        columns = [column]
     folder = name.rpartition("/")[0]
     rows = []
     for line, cells in file.rows:

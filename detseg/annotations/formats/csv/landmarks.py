@@ -34,6 +34,7 @@ def read_csv_landmarks(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
@@ -64,14 +65,14 @@ def read_csv_landmarks(
                 f"{file}: landmarks {', '.join(point.name for point in points)}, but {files[0][0]} has "
                 f"{', '.join(names)}; give all files the same columns"
             )
-        annotations.extend(_read_file(table, points, file, file_split, split == "", notes))
+        annotations.extend(_read_file(table, points, file, file_split, split == "", class_attribute, notes))
     return shapes_table(
         annotations,
         base,
         images,
         source=files[0][0] if len(files) == 1 else base.name,
         notes=notes,
-        class_list=read_class_list(base, [file for file, _ in files]),
+        class_list=None if class_attribute else read_class_list(base, [file for file, _ in files]),
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
@@ -84,14 +85,21 @@ def _is_landmarks(path: Path) -> bool:
 
 
 def _read_file(
-    file: CsvFile, points: list[PointColumns], name: str, split: str, use_split_column: bool, notes: RepairLog
+    file: CsvFile,
+    points: list[PointColumns],
+    name: str,
+    split: str,
+    use_split_column: bool,
+    class_attribute: str | None,
+    notes: RepairLog,
 ) -> list[ShapeAnnotation]:
     box = box_columns(file.header or [])
     used = [*(box.columns if box else ())]
     for point in points:
         used += [point.x, point.y, *([] if point.visibility is None else [point.visibility])]
     folder = name.rpartition("/")[0]
-    rows = BoxRows(file, read_columns(file, used, notes), folder, split, use_split_column, notes)
+    columns = read_columns(file, used, class_attribute, notes)
+    rows = BoxRows(file, columns, folder, split, use_split_column, notes)
     for line, cells in file.rows:
         image = rows.image(line, cells)
         where = file.where(line)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from detseg.annotations.formats.cvat.attributes import check_attribute, label_by_attribute
 from detseg.annotations.formats.cvat.shapes import (
     SHAPES,
     attribute,
@@ -41,21 +42,23 @@ def read_cvat(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
 ) -> AnnotationTable:
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
-    Classes are the labels of the file in its order. A rotated box becomes its axis-aligned bounding box, with a note.
-    Points, lines and cuboids are left out with a note. Tags of images are their class labels if no image has shapes.
-    ``subset`` is the split. For a video, the images
+    Classes are the labels of the file in its order; with ``class_attribute`` the values of this attribute, sorted. A
+    rotated box becomes its axis-aligned bounding box, with a note. Points, lines and cuboids are left out with a note.
+    Tags of images are their class labels if no image has shapes. ``subset`` is the split. For a video, the images
     ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".xml", _is_cvat, follow_links)
+    source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     notes = RepairLog()
     roots = [(file, file_split, parse_xml(base / file, file)) for file, file_split in annotation_paths]
     names: dict[str, None] = {}
@@ -67,6 +70,11 @@ def read_cvat(
             )
         names.update(dict.fromkeys(_labels(root)))
         points = read_point_names(root, points, file)
+        if class_attribute is not None:
+            label_by_attribute(root, class_attribute)
+    if class_attribute is not None:
+        check_attribute([root for _, _, root in roots], class_attribute, source)
+        names = {}
     annotations: list[ShapeAnnotation] = []
     for file, file_split, root in roots:
         parent = file.rpartition("/")[0]
@@ -80,7 +88,7 @@ def read_cvat(
         annotations,
         base,
         images,
-        source=annotation_paths[0][0] if len(annotation_paths) == 1 else base.name,
+        source=source,
         notes=notes,
         class_list=ClassList(tuple(names)) if names else None,
         classes=classes,
@@ -171,7 +179,7 @@ def _frames(
             if number not in images:
                 notes.add("shape in a frame without an image left out", f"{where}, frame {number}")
                 continue
-            shape.set("label", track.get("label", ""))
+            shape.set("label", shape.get("label", track.get("label", "")))
             instance = read_shape(shape, f"{where}, frame {number}", images[number].size_hw, points, notes)
             if instance is not None:
                 images[number].instances.append(instance)

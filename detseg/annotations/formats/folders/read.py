@@ -13,6 +13,7 @@ from detseg.annotations.image_files import read_headers
 from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, list_files, split_of, subfolders
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
+from detseg.class_names import unknown_class
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 
@@ -81,7 +82,7 @@ def read_image_folder(
     if classes is not None:
         unknown = [name for name in classes if name not in names]
         if unknown:
-            raise DataError(f"{root}: no class folder {', '.join(unknown)}; there are {', '.join(names)}")
+            raise unknown_class(f"{root}: no class folder {', '.join(unknown)}; there are ", unknown, names)
         for _, name, file in images:
             if name not in classes:
                 notes.add("image of an unselected class left out", file)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from detseg.annotations.formats.masks.names import is_unused
 from detseg.annotations.groups import first_names
+from detseg.class_names import unknown_class
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 
@@ -82,5 +83,5 @@ def classes_of_names(
         )
     unknown = [name for name in classes or () if name not in names]
     if unknown:
-        raise DataError(f"{root}: no mask has the class {', '.join(unknown)}; file names contain {', '.join(names)}")
+        raise unknown_class(f"{root}: no mask has the class {', '.join(unknown)}; file names contain ", unknown, names)
     return ClassMap.from_names(classes or names)

@@ -20,6 +20,7 @@ from detseg.annotations.image_files import read_headers
 from detseg.annotations.listing import is_image, key_of, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
+from detseg.class_names import names_with_commas, unknown_class
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 
@@ -172,6 +173,9 @@ def _meaning(
     masks = [mask for image in images for mask, _ in image.masks]
     several = any(len(image.masks) > 1 or image.one_of_many for image in images)
     if names is not None and classes is not None and not set(classes) <= set(names.names):
+        if names_with_commas(",".join(classes), names.names):
+            start = f"{names.file}: no class {', '.join(map(repr, classes))}; available classes: "
+            raise unknown_class(start, classes, names.classes)
         names = None  # the user names the values 1, 2, ...
     if not any(image.objects for image in images):
         return decide(sample_masks(decoder, masks), values, several, names, masks, notes)

@@ -14,6 +14,7 @@ from detseg.annotations.image_lookup import ImageReference, look_up_images
 from detseg.annotations.label_fields import in_order
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
+from detseg.class_names import UnknownClassError, unknown_class
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 
@@ -127,7 +128,7 @@ def _selected_fields(
     several = len(names) > 1
     selection: dict[str, list[str] | None] = dict.fromkeys(names)
     if classes is not None:
-        selection = _parse_selection(classes, names) if several else {name: list(classes) for name in names}
+        selection = _parse_selection(classes, names, rows) if several else {name: list(classes) for name in names}
         for name in names:
             if name not in selection:
                 notes.add("unselected label column left out", name)
@@ -136,9 +137,8 @@ def _selected_fields(
         existing = _classes_of_column(rows, name, several)
         unknown = [label for label in selected or () if label not in existing]
         if unknown:
-            raise DataError(
-                f"{source}: no class {', '.join(unknown)} in column {name}; there are {', '.join(existing)}"
-            )
+            start = f"{source}: no class {', '.join(unknown)} in column {name}; there are "
+            raise unknown_class(start, unknown, existing)
         if not existing:
             raise DataError(f"{source}: no label in column {name}; fill it, or select the other columns with --classes")
         fields.append(LabelField(name, ClassMap.from_names(existing if selected is None else selected)))
@@ -147,15 +147,17 @@ def _selected_fields(
     return fields
 
 
-def _parse_selection(classes: Sequence[str], names: list[str]) -> dict[str, list[str] | None]:
+def _parse_selection(classes: Sequence[str], names: list[str], rows: list[LabelRow]) -> dict[str, list[str] | None]:
     """Column -> its selected classes, None for all."""
     selection: dict[str, list[str] | None] = {}
     for text in classes:
         column, equals, label = (text, "", "") if text in names else text.partition("=")
         if column not in names or (column in selection and not (equals and selection[column])):
-            raise DataError(
+            cells = (f"{name}={label}" for row in rows for name, label in row.labels.items() if label)
+            raise UnknownClassError(
                 f"classes: {text!r} is not a label column, or is listed twice; columns are {', '.join(names)}, and "
-                f"their classes are written as {names[0]}=..."
+                f"their classes are written as {names[0]}=...",
+                [*names, *dict.fromkeys(cells)],
             )
         selection[column] = [*(selection.get(column) or ()), label] if equals else None
     return selection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from math import degrees
 from pathlib import Path
@@ -22,16 +21,14 @@ from detseg.annotations.formats.shared.shapes import (
     ellipse_rings,
     shapes_table,
 )
+from detseg.annotations.formats.via.class_attribute import choose_attribute, class_of, note_only_class
+from detseg.annotations.formats.via.image_classes import LabelledImage, image_attribute, image_classes_table
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
-CLASS_ATTRIBUTES = ("class", "label", "name", "type", "category", "class_name", "object", "object_name")
-"""Region attributes that are used as the class, in order of preference."""
-
 _HEAD = 2**16
-_NO_CLASS = ("", "undefined", "not_defined", "none", "null")
 
 
 class _Shape(msgspec.Struct):
@@ -60,10 +57,12 @@ class _Entry(msgspec.Struct):
 
     filename: str
     regions: list[_Region] | dict[str, _Region] = []
+    file_attributes: Any = None
 
 
 class _Project(msgspec.Struct):
     via_img_metadata: dict[str, _Entry] | None = msgspec.field(name="_via_img_metadata", default=None)
+    via_attributes: Any = msgspec.field(name="_via_attributes", default=None)
 
 
 def find_via(root: Path, files: list[str]) -> Detected | None:
@@ -77,29 +76,41 @@ def read_via(
     images: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    class_attribute: str | None = None,
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
-    The class is the region attribute with a name in ``CLASS_ATTRIBUTES``, else the attribute that most regions have;
-    for a checkbox, its checked option. Regions without it are dropped with a note; if no region has attributes, all
-    have the class "object". Points and lines are left out with a note. An image without regions is negative.
+    The class is the value of the region attribute ``class_attribute``, else of the one whose values are classes
+    (:func:`choose_attribute`); for a checkbox, its checked option. Regions without it are dropped with a note; if no
+    region has a value, all have the class "object". Points and lines are left out with a note. An image without regions
+    is negative; if no image has regions, a file attribute may hold the class of images (:func:`image_attribute`).
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the JSON file. Splits are those in the names of files and folders.
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via, follow_links)
     notes = RepairLog()
-    entries = [
-        (file, file_split, entry) for file, file_split in annotation_paths for entry in _entries(base / file, file)
-    ]
-    attribute = _class_attribute([region for _, _, entry in entries for _, region in _regions(entry)])
-    if attribute is None and any(entry.regions for _, _, entry in entries):
-        notes.add(f"regions without attributes: all instances have the class {ONLY_CLASS!r}", annotation_paths[0][0])
-    elif attribute is not None and attribute.lower() not in CLASS_ATTRIBUTES:
-        notes.add("region attribute used as the class", f"{attribute} ({annotation_paths[0][0]})")
+    entries: list[tuple[str, str, _Entry]] = []
+    definitions: dict[str, Any] = {}
+    for file, file_split in annotation_paths:
+        file_entries, file_definitions = _entries(base / file, file)
+        entries.extend((file, file_split, entry) for entry in file_entries)
+        definitions |= file_definitions
+    source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
+    attributes = [region.region_attributes or {} for _, _, entry in entries for _, region in _regions(entry)]
+    if not attributes:
+        labelled = [_labelled(entry, file, file_split) for file, file_split, entry in entries]
+        name = image_attribute(labelled, class_attribute, source, notes)
+        if name is not None:
+            return image_classes_table(
+                labelled, name, base, images, source=source, notes=notes, classes=classes, follow_links=follow_links
+            )
+    attribute = choose_attribute(attributes, definitions, class_attribute, source, notes) if attributes else None
+    if attribute is None and attributes:
+        note_only_class(attributes, source, notes)
     annotations = []
     for file, file_split, entry in entries:
         annotation = ShapeAnnotation(
@@ -109,14 +120,15 @@ def read_via(
         )
         for number, region in _regions(entry):
             where = f"{file}, {entry.filename}, region {number}"
-            class_name = ONLY_CLASS if attribute is None else _class_name(region, attribute, where, notes)
+            class_name = ONLY_CLASS
+            if attribute is not None:
+                class_name = class_of(region.region_attributes or {}, attribute, where, notes)
             instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
             if instance is not None:
                 annotation.instances.append(instance)
             else:
                 annotation.lost.append(class_name)
         annotations.append(annotation)
-    source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
     return shapes_table(
         annotations,
         base,
@@ -136,47 +148,29 @@ def _is_via(path: Path) -> bool:
     return b'"_via_' in head or (has_attributes and b'"filename"' in head and b'"regions"' in head)
 
 
-def _entries(path: Path, name: str) -> list[_Entry]:
+def _entries(path: Path, name: str) -> tuple[list[_Entry], dict[str, Any]]:
+    """The images of a file, and the definitions of region attributes of a project."""
     project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA")
     if any(key.startswith("_via_") for key in project):
-        images = load_tool_json(path, name, _Project, "VIA").via_img_metadata
+        content = load_tool_json(path, name, _Project, "VIA")
+        images, defined = content.via_img_metadata, content.via_attributes
         if images is None:
             raise DataError(f"{name}: a VIA project without _via_img_metadata; save the project again, or export JSON")
-        return list(images.values())
-    return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values())
+        regions = defined.get("region") if isinstance(defined, dict) else None
+        return list(images.values()), regions if isinstance(regions, dict) else {}
+    return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values()), {}
+
+
+def _labelled(entry: _Entry, file: str, split: str) -> LabelledImage:
+    attributes = entry.file_attributes if isinstance(entry.file_attributes, dict) else {}
+    image = ImageReference(entry.filename, file.rpartition("/")[0])
+    return LabelledImage(image, f"{file}, entry {entry.filename!r}", split, attributes)
 
 
 def _regions(entry: _Entry) -> list[tuple[str, _Region]]:
     if isinstance(entry.regions, dict):
         return list(entry.regions.items())
     return [(str(number), region) for number, region in enumerate(entry.regions)]
-
-
-def _class_attribute(regions: Sequence[_Region]) -> str | None:
-    """The name of the attribute with the class; None if no region has attributes."""
-    counts: Counter[str] = Counter()
-    for region in regions:
-        counts.update((region.region_attributes or {}).keys())
-    attribute_of = {name.lower(): name for name in reversed(list(counts))}
-    for name in CLASS_ATTRIBUTES:
-        if name in attribute_of:
-            return attribute_of[name]
-    return max(counts, key=lambda name: counts[name]) if counts else None  # the first if several are equal
-
-
-def _class_name(region: _Region, attribute: str, where: str, notes: RepairLog) -> str:
-    """The value of the attribute as text, "" for none; a checkbox stores its checked options as a dict of true."""
-    value = (region.region_attributes or {}).get(attribute)
-    if isinstance(value, dict):
-        checked = [key for key, on in value.items() if on in (True, "true", 1)]
-        if len(checked) > 1:
-            raise DataError(f"{where}: {attribute} has several values ({', '.join(checked)}); select only one")
-        value = checked[0] if checked else ""
-    text = "" if value is None else str(value).strip()
-    if text.lower() in _NO_CLASS and text:
-        notes.add(f"value {text!r} of {attribute} read as no class", where)
-        return ""
-    return text
 
 
 def _instance(shape: _Shape, instance: ShapeInstance, notes: RepairLog) -> ShapeInstance | None:

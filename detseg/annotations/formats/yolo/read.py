@@ -239,7 +239,11 @@ def _class_map(
             first_use.setdefault(instance.class_number, instance.where)
     if names is None:
         names = {number: f"class {number}" for number in sorted(first_use)}
-        notes.add("no class names (data.yaml, obj.names, classes.txt): classes are numbered", source)
+        first = next(iter(names.values()), "class 0")
+        notes.add(
+            "no class names (data.yaml, obj.names, classes.txt): classes are numbered",
+            f"{source} (--rename '{first}=NAME' names one)",
+        )
     for number, where in first_use.items():
         if number not in names:
             defined = first_few([f"{index} {name}" for index, name in names.items()])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.annotations import read as read_any
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.via.read import find_via, read_via
 from detseg.annotations.listing import list_files
@@ -75,8 +77,17 @@ def test_regions_of_version_1(tmp_path: Path, regions: Any) -> None:
     ("regions", "classes", "note"),
     [
         ([region(name="b"), region(name="a")], ["b", "a"], ""),
-        ([region(colour="red", Class="b")], ["b"], ""),
-        ([region(type="t", label="b")], ["b"], ""),
+        ([region(colour="red", Class="b")], ["b"], "used as the class: Class (via.json); also filled: colour"),
+        ([region(type="t", label="b")], ["b"], "used as the class: label (via.json); also filled: type"),
+        ([region(name="not_defined", type="b"), region(type={"c": True})], ["b", "c"], ""),
+        ([region(name={"x": True, "y": True}, type="b"), region(type="c")], ["b", "c"], ""),
+        ([region(label="", type="b")], ["b"], ""),
+        ([region(label="b", type="t"), region(type="u"), region(type="u")], ["t", "u", "u"], "also filled: label"),
+        ([region(label="unknown", colour="b")], ["b"], "region attribute used as the class: colour"),
+        ([region(label="unknown")], ["unknown"], ""),
+        ([region(label=""), region(label="not_defined")], ["object"] * 2, "--rename object=NAME renames it"),
+        ([region(name=f"no {i}", kind="b") for i in range(20)], ["b"] * 20, "used as the class: kind"),
+        ([region(name=f"no {i}") for i in range(20)], [f"no {i}" for i in range(20)], ""),
         ([region(organ="b"), region(organ="c", remark="x")], ["b", "c"], "region attribute used as the class: organ"),
         ([region(), region()], ["object", "object"], "all instances have the class 'object'"),
         ([region(name="b"), region()], ["b"], "without a class dropped"),
@@ -125,3 +136,45 @@ def test_a_project_without_images(tmp_path: Path) -> None:
 def test_other_json_is_not_detected_as_via(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
     assert find_via(tmp_path, ["a.json"]) is None
+
+
+def images_with(folder: Path, *attributes: Any) -> Path:
+    entries = {}
+    for number, values in enumerate(attributes):
+        Image.new("RGB", (30, 20)).save(folder / f"{number}.png")
+        entries[f"{number}.png9"] = {"filename": f"{number}.png", "size": 9, "regions": [], "file_attributes": values}
+    (folder / "via.json").write_text(json.dumps(entries))
+    return folder
+
+
+BUILT_IN = {"caption": "", "public_domain": "no", "image_url": ""}
+
+
+def test_classes_of_images_without_regions(tmp_path: Path) -> None:
+    data = images_with(tmp_path, {"class": "cat", **BUILT_IN}, {"class": {"dog": True}}, {"class": ""}, "odd")
+    table = read_any(data)
+    assert [record.class_names(table.class_map) for record in table] == [["cat"], ["dog"]]
+    assert table.notes.counts == {"image without a label left out": 2}
+    assert len(read_any(data, classes=["dog"])) == 1
+    assert read_any(data, rename="dog=cat").class_map.names == ("cat",)
+    with pytest.raises(DataError, match="this file attribute does not exist; with values: class: cat, dog"):
+        read_any(data, class_attribute="clas")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "note"),
+    [
+        ([BUILT_IN, BUILT_IN], ""),
+        ([{"class": "cat"}, {"class": "cat"}], ""),
+        ([{"season": "winter"}, {"season": "summer"}], r"season \(--class-attribute season reads it as the class"),
+    ],
+)
+def test_images_without_regions_are_negative(tmp_path: Path, attributes: Any, note: str) -> None:
+    """Control: only different values under a usual name, or a stated name, are classes of images."""
+    table = read_any(images_with(tmp_path, *attributes))
+    assert len(table) == 2
+    assert not table.has_class_index
+    lines = "\n".join(table.notes.lines())
+    assert re.search(note, lines) if note else not lines
+    if note:
+        assert read_any(tmp_path, class_attribute="season").class_map.names == ("summer", "winter")
