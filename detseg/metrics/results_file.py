@@ -92,17 +92,8 @@ def evaluate_files(
             f"{len(results) - len(known)} results skipped: the ground truth has no category {_first_five(ids)} "
             f"({len(ids)} such ids)"
         )
-    if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
-        notes.append("results have both boxes and masks: their size range is that of the box, as in pycocotools")
-    if kind == "keypoints" and any(result.bbox for result in results):
-        notes.append("results have both boxes and keypoints: their size range is that of the box, as in pycocotools")
-    if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in usable):
-        notes.append("results without a segmentation are evaluated as filled boxes, as in pycocotools")
-    notes += limit_notes(gt, kind, limit)
+    notes += [*_box_notes(kind, results, usable), *limit_notes(gt, kind, limit)]
     index = gt_index(gt, kind)
-    negative = [row for row, result in usable if len(result.bbox or ()) == 4 and min((result.bbox or [])[2:]) < 0]
-    if negative:
-        notes.append(f"{len(negative)} x {SORTED}: results {_first_five(negative)}")
     detections = [
         _detection(result, gt, kind, number, f"{path.name}, result {row}")
         for number, (row, result) in enumerate(usable, 1)
@@ -120,6 +111,21 @@ def evaluate_files(
         {kind: limit},
         tuple(notes),
     )
+
+
+def _box_notes(kind: IouType, results: list[_Result], usable: list[tuple[int, _Result]]) -> list[str]:
+    """Lines about boxes that stand beside masks and keypoints, instead of masks, or with exchanged corners."""
+    notes = []
+    if kind == "segm" and any(result.bbox and result.segmentation is not None for result in results):
+        notes.append("results have both boxes and masks: their size range is that of the box, as in pycocotools")
+    if kind == "keypoints" and any(result.bbox for result in results):
+        notes.append("results have both boxes and keypoints: their size range is that of the box, as in pycocotools")
+    if kind == "segm" and any(result.bbox and result.segmentation is None for _, result in usable):
+        notes.append("results without a segmentation are evaluated as filled boxes, as in pycocotools")
+    negative = [row for row, result in usable if len(result.bbox or ()) == 4 and min((result.bbox or [])[2:]) < 0]
+    if negative:
+        notes.append(f"{len(negative)} x {SORTED}: results {_first_five(negative)}")
+    return notes
 
 
 class _Result(msgspec.Struct):

@@ -19,7 +19,7 @@ NOTE = {
     "yolo": "2 x box dropped: it has no height",
     "cvat": "2 x shape that is neither box nor polygon left out",
     "labelme": "2 x shape that is neither box nor polygon left out",
-    "via": "2 x instance without a class dropped",
+    "via": "2 x shape that is neither box nor polygon left out",
     "csv": "2 x box dropped: it has no width",
 }
 LOST: dict[str, Any] = {
@@ -28,7 +28,7 @@ LOST: dict[str, Any] = {
     "yolo": "0 0.5 0.5 0.3 0",
     "cvat": '<polyline label="bolt" points="20,20;50,50"/>',
     "labelme": shape("linestrip", [(20, 20), (50, 50)]),
-    "via": {**region("rect", x=20, y=20, width=30, height=30), "region_attributes": {"type": ""}},
+    "via": region("polyline", all_points_x=[20, 50], all_points_y=[20, 50]),
     "csv": "20,20,20,50,bolt",
 }
 SOUND: dict[str, Any] = {
