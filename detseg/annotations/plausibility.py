@@ -82,9 +82,10 @@ def check_corner_order(boxes: Boxes, sizes_hw: Sizes, where: Sequence[str], sour
     as_size = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     if not _nearly_all_inside(as_size, sizes_hw):
         return
+    examples = first_few([where[i] for i in np.flatnonzero(exchanged).tolist()])
     raise DataError(
         f"{source}: in {exchanged.sum()} of {len(boxes)} boxes the second corner is before the first "
-        f"({first_few([where[i] for i in np.flatnonzero(exchanged).tolist()])}), and all would be inside their images as x, y, "
+        f"({examples}), and all would be inside their images as x, y, "
         f"width, height as well; {remedy}"
     )
 
