@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.image_files import first_few
 from detseg.errors import DataError
 
 Boxes = npt.NDArray[np.float64]
@@ -60,6 +63,33 @@ def check_plausible(boxes: Boxes, sizes_hw: Sizes, source: str) -> None:
     )
 
 
+def check_corner_order(boxes: Boxes, sizes_hw: Sizes, where: Sequence[str], source: str, remedy: str) -> None:
+    """Reject corners of which many second ones are before the first, if they may as well be x, y, width, height.
+
+    Args:
+        boxes: float64 [N, 4] x, y, width, height of the corners in the source, which may be negative.
+        sizes_hw: int64 [N, 2] height and width of each box's image.
+        where: N names of the boxes in the message.
+        source: name of the data set in the message.
+        remedy: the end of the message.
+
+    Raises:
+        DataError: with the first examples.
+    """
+    exchanged = (boxes[:, 2:] < 0).any(axis=1)
+    if exchanged.sum() < NUMBER or exchanged.mean() <= SHARE:
+        return
+    as_size = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    if not _nearly_all_inside(as_size, sizes_hw):
+        return
+    examples = first_few([where[i] for i in np.flatnonzero(exchanged).tolist()])
+    raise DataError(
+        f"{source}: in {exchanged.sum()} of {len(boxes)} boxes the second corner is before the first "
+        f"({examples}), and all would be inside their images as x, y, "
+        f"width, height as well; {remedy}"
+    )
+
+
 def looks_normalised(boxes: Boxes, sizes_hw: Sizes) -> bool:
     """Whether all numbers are in 0..1 (up to 1.01) and some are fractions, in images larger than 2 px."""
     if not len(boxes) or sizes_hw.max(axis=1).min() <= 2:
@@ -82,17 +112,16 @@ def is_outside(boxes: Boxes, sizes_hw: Sizes) -> npt.NDArray[np.bool_]:
 def suggest_format(boxes: Boxes, sizes_hw: Sizes) -> str:
     """The box format under which nearly all boxes are inside the image, with the remedy; "" if there is none."""
     corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    if nearly_all_inside(corners, sizes_hw):
+    if _nearly_all_inside(corners, sizes_hw):
         return "they look like corners x1, y1, x2, y2; write them as x, y, width, height (width = x2 - x1)"
-    if nearly_all_inside(boxes, sizes_hw[:, ::-1]):
+    if _nearly_all_inside(boxes, sizes_hw[:, ::-1]):
         return "they fit when width and height are exchanged; correct the width and height of the images"
     centres = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    if nearly_all_inside(centres, sizes_hw):
+    if _nearly_all_inside(centres, sizes_hw):
         return "they look like centre x, centre y, width, height; write the top-left corner (x - width / 2) instead"
     return ""
 
 
-def nearly_all_inside(boxes: Boxes, sizes_hw: Sizes) -> bool:
-    """Whether at least ``EXPLAINED`` of the boxes have a positive size and are inside their image, or nearly."""
+def _nearly_all_inside(boxes: Boxes, sizes_hw: Sizes) -> bool:
     good = (boxes[:, 2:] > 0).all(axis=1) & (pixels_outside(boxes, sizes_hw) <= BEYOND)
     return bool(good.mean() >= EXPLAINED)

@@ -120,6 +120,20 @@ CASES = [
         ),
     ),
     Case(
+        "landmarks lost",
+        "csv",
+        partial(
+            sets.csv,
+            header="filename,head_x,head_y,tail_x,tail_y,class",
+            rows=["a.png,,,,,bolt", "b.png,20,20,50,50,bolt", "c.png,,,,,"],
+        ),
+        Right(
+            SOME_LOST.objects,
+            r"1 x instance without landmarks and box left out: .*a\.png",
+            lost=r"^lost: 1 of 2 objects in 1 image; 1 image .*a\.png$",
+        ),
+    ),
+    Case(
         "crowds are kept",
         "coco",
         partial(

@@ -151,6 +151,15 @@ def test_corners_with_two_readings(rows: list[str], columns: str, remedy: str, t
     assert not table.notes
 
 
+def test_voc_corners_with_two_readings(tmp_path: Path) -> None:
+    sets.voc(tmp_path, {"a.png": [("bolt", (50, 40, 20 + i, 20 + i)) for i in range(6)]})
+    with pytest.raises(DataError, match=r"6 of 6 boxes the second corner .* write xmax = xmin \+ width"):
+        read(tmp_path)
+    for corners in [(50, 40, 70, 60), (20, 20, 50, 40)]:
+        sets.voc(tmp_path, {"a.png": [("bolt", corners)] * 6})
+        assert not read(tmp_path).notes
+
+
 COCO_CASES = [
     case
     for case in (*cases_corners.CASES, *cases_lost_objects.CASES)

@@ -23,20 +23,15 @@ from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv,
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
-from detseg.annotations.image_files import first_few
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.listing import split_of
-from detseg.annotations.plausibility import nearly_all_inside
+from detseg.annotations.plausibility import check_corner_order
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 
 CLASS_FILES = ("classes.csv", "class_mapping.csv", "class_list.csv")
 """Class list next to the boxes, one line per class: name, number (keras-retinanet); defines the class order."""
-
-
-SWAPPED = 0.05
-"""Share of boxes with the second corner before the first, above which the columns may not be corners."""
 
 
 @dataclass(frozen=True)
@@ -258,20 +253,13 @@ def _read_file(
 
 
 def _check_corners(annotations: Sequence[ShapeAnnotation], table: AnnotationTable, source: str) -> None:
-    """DataError if many second corners are before the first and all boxes would fit as x, y, width, height too."""
+    """See ``check_corner_order``."""
     sizes = {int(image_id) - 1: table[row].size_hw for row, image_id in enumerate(table.image_id)}
     placed = [(item, sizes[i]) for i, image in enumerate(annotations) if i in sizes for item in image.instances]
-    boxes = np.array([item.box_xywh for item, _ in placed], np.float64).reshape(-1, 4)
-    exchanged = (boxes[:, 2:] < 0).any(axis=1)
-    if exchanged.sum() < 5 or exchanged.mean() <= SWAPPED:
-        return
-    corners = boxes[:, :2] + boxes[:, 2:]
-    as_size = np.concatenate([boxes[:, :2], corners], axis=1)
-    if not nearly_all_inside(as_size, np.array([size for _, size in placed])):
-        return
-    lines = [placed[i][0].where for i in np.flatnonzero(exchanged)]
-    raise DataError(
-        f"{source}: in {exchanged.sum()} of {len(boxes)} boxes the second corner is before the first "
-        f"({first_few(lines)}), and all would be inside their images as x, y, width, height as well; name the columns "
-        "x, y, w, h if they are, else write the smaller corner first"
+    check_corner_order(
+        np.array([item.box_xywh for item, _ in placed], np.float64).reshape(-1, 4),
+        np.array([size for _, size in placed], np.int64).reshape(-1, 2),
+        [item.where for item, _ in placed],
+        source,
+        "name the columns x, y, w, h if they are, else write the smaller corner first",
     )

@@ -45,7 +45,7 @@ def read_csv_landmarks(
     visibility: 0 not labelled, 1 hidden, 2 visible (the default). Empty cells, NaN and -1, -1 mean not labelled.
     Columns of a box and of a class are optional. The default box is the one around the labelled landmarks, at least
     ``MIN_SIDE`` wide and high (widened around its centre, noted), and the default class is "object". A line without
-    landmarks and box makes a negative image (noted).
+    landmarks and box makes a negative image, or with a class, an object that is lost (noted).
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the CSV file. Splits are those in the split column, or in the names of files and folders.

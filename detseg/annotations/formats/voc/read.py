@@ -18,11 +18,13 @@ from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import annotated_images
 from detseg.annotations.listing import list_files, split_of
+from detseg.annotations.plausibility import check_corner_order
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import ImageHeader
+from detseg.orientation import upright_hw
 
 _HEAD = 2**16  # bytes read to decide whether an XML file is Pascal VOC
 _FILES_CHECKED = 5  # the first file may contain no object
@@ -90,6 +92,7 @@ def read_voc(
     media = pair_files(annotation_files, lookup, images, source, notes, filenames)
     headers = read_headers(lookup.root, media, source)
     stored_frames = _stored_frames(annotations, media, headers, images, source, notes)
+    _check_corners(annotations, headers, stored_frames, source)
     splits = [split] * len(annotation_files) if split else _splits(root, files, annotation_files, media, notes)
     _note_leftovers(files, set(lookup.files) - set(media), media, notes)
 
@@ -185,6 +188,24 @@ def _stored_frames(
             "annotations and correct <size>"
         )
     return stored_frames
+
+
+def _check_corners(
+    annotations: Sequence[VocFile], headers: Sequence[ImageHeader], stored_frames: Sequence[bool], source: str
+) -> None:
+    """See ``check_corner_order``."""
+    sizes, objects = [], []
+    for annotation, header, stored in zip(annotations, headers, stored_frames, strict=True):
+        size_hw = header.size_hw if stored else upright_hw(header.size_hw, header.orientation)
+        sizes += [size_hw] * len(annotation.objects)
+        objects += annotation.objects
+    check_corner_order(
+        np.array([item.box_xywh for item in objects], np.float64).reshape(-1, 4),
+        np.array(sizes, np.int64).reshape(-1, 2),
+        [item.where for item in objects],
+        source,
+        "write xmax = xmin + width and ymax = ymin + height if they are, else write the smaller corner first",
+    )
 
 
 def _splits(
