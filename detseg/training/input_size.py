@@ -43,11 +43,8 @@ def default_input_size(
 
 def largest_size(machine: MachineFacts) -> int:
     """Return the largest input size that is chosen without being asked for; 0 for no more than the usual one."""
-    limits, memory = (
-        (defaults.LARGEST_SIZE_ON_CUDA, machine.gpu_memory)
-        if machine.cuda
-        else (defaults.LARGEST_SIZE_ON_CPU, machine.memory)
-    )
+    limits = defaults.LARGEST_SIZE_ON_CUDA if machine.cuda else defaults.LARGEST_SIZE_ON_CPU
+    memory = machine.gpu_memory if machine.cuda else machine.memory
     return next((size for gibibytes, size in limits if memory >= gibibytes * 2**30), 0)
 
 
