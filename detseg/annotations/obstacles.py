@@ -48,7 +48,6 @@ def no_training_instances(train: AnnotationTable, table: AnnotationTable) -> str
     if train.has_boxes or not table.has_boxes:
         return ""
     return (
-        f"{table.source}: none of the {len(train)} training images has an instance; all "
-        f"{len(table.trained_rows())} are in images of other splits: annotate the training images, or make another "
-        "split with --split stratified"
+        f"{table.source}: none of the {len(train)} training images has an instance; all {len(table.trained_rows())} "
+        "are in other images: annotate the training images, or use all images for training (--val 0, and no --subset)"
     )

@@ -172,11 +172,23 @@ def _split_off(table: AnnotationTable, fractions: dict[str, float], seed: int, b
     sizes = [max(1, len(table) - sum(sizes)), *sizes]
     if sum(sizes) > len(table):  # three images in three splits, for any fractions
         sizes[int(np.argmax(sizes))] -= sum(sizes) - len(table)
-    split_of = assign_units(units, class_presence(table), sizes, np.random.default_rng(derive_seed(seed, _SPLIT)))
+    presence = class_presence(table)
+    split_of = assign_units(units, presence, sizes, np.random.default_rng(derive_seed(seed, _SPLIT)))
+    split_of = _with_classes_in_train(split_of, np.array([presence[unit, 1:].any() for unit in units]))
     return {
         name: table.subset(np.sort(np.concatenate([units[u] for u in np.flatnonzero(split_of == index)])))
         for index, name in enumerate(names)
     }
+
+
+def _with_classes_in_train(split_of: npt.NDArray[np.int64], has_class: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Exchange a training unit for one with a class if no training unit has one: nothing could be learned from it."""
+    train = np.flatnonzero(split_of == 0)
+    if has_class[train].any() or not has_class.any():
+        return split_of
+    first, exchanged = train[0], int(np.flatnonzero(has_class)[0])
+    split_of[first], split_of[exchanged] = split_of[exchanged], 0
+    return split_of
 
 
 def assign_units(

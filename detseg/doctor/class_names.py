@@ -57,9 +57,10 @@ def _equal_finding(table: AnnotationTable, counts: dict[str, int], names: list[s
     best = max(names, key=lambda name: (_is_plain(name), counts[name]))
     renamed = " ".join(f'--rename "{name}={best}"' for name in names if name != best)
     shown = ", ".join(f"{_visible(name)} ({_number(table, counts[name])})" for name in names)
+    remedy = "correct them" if any("=" in name for name in names) else f"correct the names, or pass {renamed}"
     message = (
         f"{shown} are equal but for case, blanks or Unicode form, yet they are {len(names)} classes: if they are one, "
-        f"correct the names, or pass {renamed}"
+        f"{remedy}"
     )
     return Finding("nearly equal class names", ", ".join(map(_visible, names)), message)
 

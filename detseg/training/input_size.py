@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import detseg.options.defaults as defaults
 from detseg.annotations import AnnotationTable
 from detseg.annotations.object_size import helpful_size, input_sides, share_too_small, too_small_line
 from detseg.models import describe
 from detseg.models.build import architecture_of
 from detseg.models.weights.starting_weights import StartingWeights
-from detseg.options.defaults import IMAGE_SIZE_ON_CPU, LARGEST_SIZE_ON_CPU, LARGEST_SIZE_ON_CUDA
 from detseg.options.field import Default
 from detseg.options.plan import Plan
 from detseg.preprocess import Preprocessing, longer_side
@@ -31,21 +31,20 @@ def default_input_size(
     keeps_size = weights is None or weights.description is not None
     if machine.cuda and keeps_size:
         return None
-    usual = architecture.image_size[0] if machine.cuda else int(IMAGE_SIZE_ON_CPU.value)
+    usual = architecture.image_size[0] if machine.cuda else int(defaults.IMAGE_SIZE_ON_CPU.value)
     sides = input_sides(train, Preprocessing(usual, longer_side(usual)))
     helpful, most = helpful_size(sides, usual), largest_size(machine)
     size = min(helpful, most)
     if size <= usual:
-        return None if machine.cuda else IMAGE_SIZE_ON_CPU
+        return None if machine.cuda else defaults.IMAGE_SIZE_ON_CPU
     reason = f"at {usual}, {share_too_small(sides):.0%} of the training objects would be smaller than 8 px"
     return Default(size, reason + (f"; {helpful} would be too large for this machine" if helpful > most else ""))
 
 
 def largest_size(machine: MachineFacts) -> int:
     """Return the largest input size that is chosen without being asked for; 0 for no more than the usual one."""
-    limits, memory = (
-        (LARGEST_SIZE_ON_CUDA, machine.gpu_memory) if machine.cuda else (LARGEST_SIZE_ON_CPU, machine.memory)
-    )
+    limits = defaults.LARGEST_SIZE_ON_CUDA if machine.cuda else defaults.LARGEST_SIZE_ON_CPU
+    memory = machine.gpu_memory if machine.cuda else machine.memory
     return next((size for gibibytes, size in limits if memory >= gibibytes * 2**30), 0)
 
 

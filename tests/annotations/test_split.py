@@ -305,3 +305,19 @@ def test_instances_stay_with_their_image() -> None:
     table = make_table([[1] * row for row in range(10)])
     for images in split(table).values():
         assert [len(record) for record in images] == (images.image_id - 1).tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("annotated", range(2))
+@pytest.mark.parametrize("by", ["stratified", "group"])
+def test_the_only_image_with_objects_is_in_train(annotated: int, seed: int, by: str) -> None:
+    builder = TableBuilder(ClassMap.from_names(["a"]), "", source="test data")
+    for number in range(2):
+        builder.add_image(f"{number}.jpg", (40, 60), group=str(number))
+        if number == annotated:
+            builder.add_instance([1, 2, 30, 20], 1)
+    splits = split(builder.build(), seed=seed, by=by)
+    assert {name: part.media.tolist() for name, part in splits.items()} == {
+        "train": [f"{annotated}.jpg"],
+        "val": [f"{1 - annotated}.jpg"],
+    }

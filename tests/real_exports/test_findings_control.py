@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.annotations import AnnotationTable, read
+from detseg.annotations import AnnotationTable, read, split
 from detseg.annotations.builder import TableBuilder
-from detseg.annotations.obstacles import nothing_to_learn
+from detseg.annotations.obstacles import no_training_instances, nothing_to_learn
 from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.doctor import inspect_table
@@ -166,6 +166,9 @@ def test_a_training_split_without_objects_is_an_error(tmp_path: Path, capsys: py
     train = ["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), "--weights", "none", "--epochs", "1"]
     assert main(train) == 1
     assert "none of the 1 training images has an instance" in capsys.readouterr().err
+    table = read(tmp_path / "data")
+    assert no_training_instances(split(table)["train"], table)
+    assert no_training_instances(split(table, val=0)["train"], table) == "", "the remedy of the message"
 
 
 FIELD_CASES = {
