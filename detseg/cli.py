@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
     started = time.monotonic()  # the minutes of a run include the import of its libraries
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file name may have any character
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         _print(help_texts.program_help())
         return 0 if arguments else 2
@@ -129,7 +132,7 @@ def _call(command: str, config: Any, started: float) -> int:
     elif command == "predict":
         from detseg.recipes.predict import predict
 
-        return 1 if predict(config, reporter=reporter).failed else 0
+        return 0 if predict(config, reporter=reporter).is_complete else 1
     elif command == "convert":
         from detseg.recipes.convert import convert
 

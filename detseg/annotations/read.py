@@ -12,7 +12,9 @@ import numpy as np
 from detseg.annotations.concatenate import concatenate
 from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.format import Layout, ReadOptions
+from detseg.annotations.groups import with_notes
 from detseg.annotations.layout import find_format
+from detseg.annotations.listing import WRITTEN
 from detseg.annotations.not_a_data_set import check_path
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -80,4 +82,5 @@ def _read(data: Path, format: str | None, options: ReadOptions) -> tuple[Layout,
     if options.one_based and layout.format != "voc":
         raise DataError(f"{data}: {layout.explanation}; only Pascal VOC may be one-based: omit --one-based")
     table = format_named(layout.format).read(layout, options)
-    return layout, replace(table, source=f"{data} ({layout.explanation})")
+    table = replace(table, source=f"{data} ({layout.explanation})")
+    return layout, with_notes(table, WRITTEN, list(layout.written)) if layout.written else table
