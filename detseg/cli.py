@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -22,8 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; exit code 0 for done, 1 for bad input or a failed run, 2 for wrong arguments."""
     started = time.monotonic()  # the minutes of a run include the import of its libraries
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: a file name may have any character
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         _print(help_texts.program_help())
         return 0 if arguments else 2

@@ -42,8 +42,8 @@ def own_files(names: Collection[str]) -> set[str]:
     One file alone proves nothing: only files that are written together are recognized. All others in the folder are
     the user's.
     """
-    found = [patterns for together, patterns in _WRITTEN if all(name in names for name in together)]
-    return {name for name in names for patterns in found if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    known = [patterns for together, patterns in _WRITTEN if all(name in names for name in together)]
+    return {name for name in names for patterns in known if any(fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def is_predicted(names: Collection[str]) -> bool:
