@@ -49,7 +49,10 @@ class EvaluateConfig(DataConfig):
 
     run: str = option("", "run folder or checkpoint file", value="PATH")
     split: Literal["train", "val", "test", "all"] = option(
-        "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split"
+        "val",
+        "split to evaluate",
+        "of the run's data, also if it was moved, the images of its saved split by file name; other data is used as a "
+        "whole unless it has this split",
     )
     predictions: str | None = option(None, "COCO results file to evaluate instead of a model", value="FILE")
     ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE")
@@ -86,7 +89,11 @@ class PredictConfig:
 
     run: str = option("", "run folder or checkpoint file", value="PATH")
     images: list[str] = option([], "image files or folders", value="PATH")
-    output: str = option("out", "folder for predictions.json and images", value="FOLDER")
+    output: str = option(
+        "out",
+        "folder for predictions.jsonl, predictions.json and images; of an earlier predict, they are replaced",
+        value="FOLDER",
+    )
     min_score: float = option(
         0.5, "minimum score of drawn predictions", "predictions.json contains all", least=0, most=1, example=0.5
     )

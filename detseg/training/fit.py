@@ -123,12 +123,12 @@ def fit(
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
             folder = Path(options.resume)
-            given, options = options, resumed_config(options, folder, context.reporter)
+            requested, options = options, resumed_config(options, folder, context.reporter)
             finished = FinishedRun.read(folder, context.processes)
             cut = _saved_cut(folder, options.epochs)
             if finished and finished.reaches(cut.epochs if cut else options.epochs):
                 return _finished(folder, replace(options, device=str(device)), finished, context)
-            check_places(options, folder, given)
+            check_places(options, folder, requested)
         table = load_table(options)
         splits = resumed_splits(options, table) if options.resume else load_splits(options, table)
         weights = weights or named_weights(options)

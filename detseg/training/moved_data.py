@@ -55,8 +55,8 @@ def check_places(options: DataConfig, run: Path, config: DataConfig) -> None:
         path = getattr(options, name)
         if not path or Path(path).exists():
             continue
-        given = getattr(config, name)
-        if given and os.path.realpath(given) == os.path.realpath(path):
+        requested = getattr(config, name)
+        if requested and os.path.realpath(requested) == os.path.realpath(path):
             raise missing_path(path)
         raise FileNotFoundError(
             f"{run} was trained on {path}, which does not exist; if it was moved, name its new place: "
