@@ -108,7 +108,16 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
                     files.append(name)
 
     walk(os.fspath(root), "", (real_root,))
-    return Listing(sorted(files), links, hidden, sorted({prefix.rstrip("/") or "." for prefix in written}))
+    return Listing(sorted(files), links, hidden, _outermost(written))
+
+
+def _outermost(prefixes: list[str]) -> list[str]:
+    """The folders among ``prefixes`` (``""``, ``a/``, ``a/b/``) that are in no other but the root, which is ``.``."""
+    folders: list[str] = []
+    for prefix in sorted({*prefixes}):
+        if not folders or not folders[-1] or not prefix.startswith(folders[-1]):
+            folders.append(prefix)
+    return [folder.rstrip("/") or "." for folder in folders]
 
 
 def list_files(

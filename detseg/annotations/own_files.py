@@ -31,7 +31,8 @@ _WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((_RUN.metrics.name, PREDICTIONS), (_RUN.metrics.name, PREDICTIONS)),
     (("summary.json", "sheet.jpg"), ("summary.json", "sheet.jpg")),
     ((PREDICTIONS, PREDICTED_IMAGES), (PREDICTIONS, PREDICTION_LINES)),
-    ((PREDICTIONS, PREDICTION_LINES), (PREDICTIONS, PREDICTION_LINES)),
+    ((PREDICTIONS, PREDICTION_LINES, PREDICTED_IMAGES), (PREDICTED_IMAGES,)),
+    ((PREDICTION_LINES,), (PREDICTION_LINES,)),
 )
 """Files that a command writes together, and the patterns of the names of all files that it writes."""
 

@@ -54,7 +54,7 @@ def find_images(
                 is_folder = (item / name).is_dir() and Path(name).name not in IGNORED_NAMES
                 if is_folder or is_image(name):
                     notes.add("hidden file or folder left out", printable(prefix + name))
-            own = sorted({*listing.written, *(file.rpartition("/")[0] for file in drawings)})
+            own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})
             written.extend(printable(f"{prefix}{folder}") for folder in own)
             links |= listing.links
         elif item.is_file():

@@ -49,10 +49,7 @@ class EvaluateConfig(DataConfig):
 
     run: str = option("", "run folder or checkpoint file", value="PATH")
     split: Literal["train", "val", "test", "all"] = option(
-        "val",
-        "split to evaluate",
-        "of the run's data, also if it was moved, the images of its saved split by file name; other data is used as a "
-        "whole unless it has this split",
+        "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split"
     )
     predictions: str | None = option(None, "COCO results file to evaluate instead of a model", value="FILE")
     ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE")
