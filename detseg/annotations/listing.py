@@ -77,7 +77,7 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
         nonlocal followed
         with os.scandir(folder) as entries:
             by_name = {entry.name: entry for entry in entries}
-            own, predicted = own_files(by_name), is_predicted(by_name)
+            own, predicted = own_files(by_name, folder), is_predicted(by_name)
             if in_drawings:
                 own |= {*filter(is_drawing, by_name)}
             for _, entry in sorted(by_name.items()):

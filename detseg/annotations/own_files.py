@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
+
+import msgspec
 
 from detseg.images import IMAGE_SUFFIXES
 from detseg.runtime.run_folder import RunFolder
@@ -31,20 +34,39 @@ _WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((_RUN.metrics.name, PREDICTIONS), (_RUN.metrics.name, PREDICTIONS)),
     (("summary.json", "sheet.jpg"), ("summary.json", "sheet.jpg")),
     ((PREDICTIONS, PREDICTED_IMAGES), (PREDICTIONS, PREDICTION_LINES)),
-    ((PREDICTIONS, PREDICTION_LINES, PREDICTED_IMAGES), (PREDICTED_IMAGES,)),
     ((PREDICTION_LINES,), (PREDICTION_LINES,)),
 )
 """Files that a command writes together, and the patterns of the names of all files that it writes."""
 
 
-def own_files(names: Collection[str]) -> set[str]:
+class _Images(msgspec.Struct):
+    """The keys of ``images.json``; their values are not parsed."""
+
+    images: msgspec.Raw
+    categories: msgspec.Raw
+    failed: msgspec.Raw
+
+
+def own_files(names: Collection[str], folder: str | os.PathLike[str]) -> set[str]:
     """The names in a folder that a command of this program wrote: of a run, ``evaluate``, ``inspect`` or ``predict``.
 
     One file alone proves nothing: only files that are written together are recognized. All others in the folder are
     the user's.
     """
     known = [patterns for together, patterns in _WRITTEN if all(name in names for name in together)]
-    return {name for name in names for patterns in known if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    own = {name for name in names for patterns in known if any(fnmatchcase(name, pattern) for pattern in patterns)}
+    if PREDICTIONS in own and PREDICTED_IMAGES in names and is_image_list(Path(folder, PREDICTED_IMAGES)):
+        own.add(PREDICTED_IMAGES)  # annotations may have this name, too
+    return own
+
+
+def is_image_list(path: Path) -> bool:
+    """Whether ``predict`` wrote this ``images.json``."""
+    try:
+        msgspec.json.decode(path.read_bytes(), type=_Images)
+    except (msgspec.DecodeError, OSError, RecursionError):
+        return False
+    return True
 
 
 def is_predicted(names: Collection[str]) -> bool:

@@ -18,6 +18,7 @@ from detseg.annotations.own_files import (
     PREDICTION_LINES,
     PREDICTIONS,
     is_drawing,
+    is_image_list,
     is_run,
 )
 from detseg.errors import DataError
@@ -139,7 +140,7 @@ def check_output(folder: Path) -> None:
             f"--output {folder} is the folder of a run, whose predictions.json would be replaced; give another folder"
         )
     images = folder / PREDICTED_IMAGES
-    if images.is_file() and _earlier_names(images) is None:
+    if images.is_file() and not is_image_list(images):
         raise DataError(f"{images} was not written by predict and would be replaced; give another --output")
 
 
@@ -152,7 +153,7 @@ def remove_earlier(folder: Path) -> list[str]:
     lines, images = folder / PREDICTION_LINES, folder / PREDICTED_IMAGES
     if not lines.is_file() and not images.is_file():
         return []
-    names: Iterator[str] = iter(_earlier_names(images) or ()) if images.is_file() else iter(())
+    names: Iterator[str] = iter(_earlier_names(images))
     messages: list[str] = []
     if lines.is_file():
         names = (json.loads(line)["file_name"] for line in read_lines(folder))
@@ -180,15 +181,12 @@ def _remove_drawing(folder: Path, name: str) -> bool:
     return True
 
 
-def _earlier_names(images: Path) -> list[str] | None:
-    """The file names in an ``images.json``; None if ``predict`` did not write it."""
+def _earlier_names(images: Path) -> list[str]:
+    """The file names in an ``images.json``; none if it is not one of ``predict``."""
     try:
-        content = json.loads(images.read_bytes())
-        if {"images", "categories", "failed"} != content.keys():
-            return None
-        return [str(image["file_name"]) for image in content["images"]]
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None
+        return [str(image["file_name"]) for image in json.loads(images.read_bytes())["images"]]
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        return []
 
 
 def _json(value: Any) -> bytes:

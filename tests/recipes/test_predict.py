@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -28,8 +29,9 @@ from detseg.recipes import predict as recipe
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import silent
 from detseg.structures import Prediction
-from tests.annotations.one_image import PNG, put
+from tests.annotations.one_image import ONE_IMAGE, PNG, put
 
+MASK = cv2.imencode(".png", np.pad(np.ones((5, 6), np.uint8), ((2, 13), (3, 21))))[1].tobytes()
 CLASSES = ClassMap.from_names(["bolt", "nut"])
 
 
@@ -397,11 +399,12 @@ def test_an_output_folder_of_others_is_refused(images: Path, tmp_path: Path) -> 
     assert len(predict(images, output=run / "out").results) == 6  # the remedy
 
 
+LISTED = '{"images": [], "categories": [], "failed": []}'
 WRITTEN: dict[str, dict[str, str | bytes]] = {
     "a run": {"config.toml": "", "metrics.jsonl": "", "predictions.jpg": PNG, "curves.png": PNG},
     "a run that was stopped": {"config.toml": "", "split.json": "{}", "confusion.png": PNG},
     "inspect": {"summary.json": "{}", "sheet.jpg": PNG},
-    "predict": {"predictions.json": "[]", "images.json": "{}", "images/a.png.jpg": PNG},
+    "predict": {"predictions.json": "[]", "images.json": LISTED, "images/a.png.jpg": PNG},
     "an interrupted predict": {"predictions.jsonl": "", "images/deep/a.png.jpg": PNG},
 }
 """Output of each command, with its images."""
@@ -427,3 +430,36 @@ def test_output_of_every_command_is_left_out(command: str, tmp_path: Path) -> No
             (root / "more" / file).unlink()
     assert len(list_folder(root).files) > 3
     assert not list_folder(root).written
+
+
+def test_annotations_with_a_name_of_predict_are_read(tmp_path: Path) -> None:
+    put(tmp_path / "data/a.png")
+    ONE_IMAGE["coco"](tmp_path / "data", "a.png", "a.png")
+    (tmp_path / "data/result.json").rename(tmp_path / "data/images.json")
+    put(tmp_path / "data/predictions.json", "[]")
+    assert len(read(tmp_path / "data")) == 1
+
+
+def masks(root: Path, stated: str, stored: str) -> None:
+    put(root / "masks" / f"{Path(stored).stem}.png", MASK)
+
+
+@pytest.mark.parametrize("format", [*ONE_IMAGE, "masks"])
+def test_every_format_reads_the_same_with_output_in_its_folder(format: str, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    put(root / "images/a.png")
+    {**ONE_IMAGE, "masks": masks}[format](root, "a.png", "images/a.png")
+    before = read(root)
+    for folder, files in zip(("runs/a", "runs/b", ".", "out", "sub/out"), WRITTEN.values(), strict=True):
+        for file, content in files.items():
+            put(root / folder / file, content)
+    put(root / "runs/a/split.json", "{}")
+    put(root / "runs/a/evaluate-val/predictions.json", "[]")
+    put(root / "runs/a/evaluate-val/metrics.json", "{}")
+    table = read(root)
+    assert [str(media) for media in table.media] == [str(media) for media in before.media]
+    assert table.class_map.names == before.class_map.names
+    new = [line for line in table.notes.lines() if line not in before.notes.lines()]
+    assert [line.partition(": ")[0] for line in new][-1].endswith(
+        "folder with output of this program, which is left out"
+    )
