@@ -132,7 +132,7 @@ def _call(command: str, config: Any, started: float) -> int:
     elif command == "predict":
         from detseg.recipes.predict import predict
 
-        return 1 if predict(config, reporter=reporter).failed else 0
+        return 0 if predict(config, reporter=reporter).is_complete else 1
     elif command == "convert":
         from detseg.recipes.convert import convert
 

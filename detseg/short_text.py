@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 
@@ -35,6 +36,16 @@ def listed(names: Sequence[str], width: int = 80) -> str:
 def with_classes(names: Sequence[str]) -> str:
     """``3 classes: bolt, nut, washer``."""
     return counted(len(names), "class", "classes") + (f": {listed(names)}" if names else "")
+
+
+def as_unicode(name: str) -> str:
+    r"""A file name as valid Unicode, for JSON: bytes that are not UTF-8 are written as ``\xe9``."""
+    return re.sub(r"[\ud800-\udfff]", lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", name)
+
+
+def printable(text: str) -> str:
+    r"""A text with file names for one line of any terminal: control characters are written as ``\n`` or ``\x1b``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in as_unicode(text))
 
 
 def values(scalars: Mapping[str, float | None], most: int = 6) -> str:

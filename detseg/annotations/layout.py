@@ -40,14 +40,18 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
         for candidate in formats:
             detected = candidate.find(root, files)
             if detected is not None and not (detected.only_if_named and format is None):
-                return Layout(candidate.name, detected.explanation, root, parts=detected.parts)
+                return Layout(
+                    candidate.name, detected.explanation, root, parts=detected.parts, written=tuple(listing.written)
+                )
         folders = subfolders(files)
         if len(folders.keys() - {""}) != 1 or any(map(is_image, folders.get("", []))):
             break
         name = next(iter(folders.keys() - {""}))
         root, files = root / name, folders[name]
     reason = folder_without_annotations(data, listing.files, [candidate.name for candidate in formats])
-    reason = reason or f"it contains {_folder_contents(listing.files)}{links_hint(listing.links)}; {accepted()}"
+    own = f", and output of this program, which is not read ({first_names(listing.written)})" * bool(listing.written)
+    hint = own + links_hint(listing.links)
+    reason = reason or f"it contains {_folder_contents(listing.files)}{hint}; {accepted()}"
     raise DataError(f"{data}: no {format or 'known'} data set was found; {reason}")
 
 

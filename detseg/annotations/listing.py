@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from detseg.annotations.own_files import DRAWINGS, is_drawing, is_predicted, own_files
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 
@@ -44,19 +45,22 @@ class Listing:
         files: sorted paths relative to the folder, with forward slashes.
         links: links that point outside the folder and were not followed: path relative to the folder -> real path.
         hidden: hidden files and folders, which are left out.
+        written: folders with files that this program wrote, such as runs and drawings; these files are left out.
     """
 
     files: list[str]
     links: dict[str, str]
     hidden: list[str] = field(default_factory=list)
+    written: list[str] = field(default_factory=list)
 
 
 def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Listing:
     """List all files in ``root`` and its subfolders.
 
-    Hidden files and ``IGNORED_NAMES`` are left out. A link to a folder inside ``root`` is not listed: its files are
-    listed at their real path. With ``follow_links`` files behind links that point outside are listed below the name of
-    the link, except those of a folder that is being listed already, so that loops end.
+    Hidden files, ``IGNORED_NAMES`` and the output of this program (runs, drawings) are left out. A link to a folder
+    inside ``root`` is not listed: its files are listed at their real path. With ``follow_links`` files behind links
+    that point outside are listed below the name of the link, except those of a folder that is being listed already, so
+    that loops end.
 
     Raises:
         DataError: more than ``MAX_LINKS`` links to folders.
@@ -66,14 +70,23 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
     files: list[str] = []
     links: dict[str, str] = {}
     hidden: list[str] = []
+    written: list[str] = []
     followed = 0
 
-    def walk(folder: str, prefix: str, above: tuple[str, ...]) -> None:
+    def walk(folder: str, prefix: str, above: tuple[str, ...], in_drawings: bool = False) -> None:
         nonlocal followed
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
+            by_name = {entry.name: entry for entry in entries}
+            own, predicted = own_files(by_name, folder), is_predicted(by_name)
+            if in_drawings:
+                own |= {*filter(is_drawing, by_name)}
+            for _, entry in sorted(by_name.items()):
                 if entry.name.startswith(".") or entry.name in IGNORED_NAMES:
                     hidden.append(prefix + entry.name)
+                    continue
+                if entry.name in own and not entry.is_dir():
+                    if prefix not in written[-1:]:
+                        written.append(prefix)
                     continue
                 name, inner = prefix + entry.name, above
                 if entry.is_symlink():
@@ -90,12 +103,21 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
                         if followed > MAX_LINKS:
                             raise DataError(f"{root}: more than {MAX_LINKS} links to folders; pass the real folder")
                 if entry.is_dir():
-                    walk(entry.path, name + "/", inner)
+                    walk(entry.path, name + "/", inner, in_drawings or (predicted and entry.name == DRAWINGS))
                 elif entry.is_file():
                     files.append(name)
 
     walk(os.fspath(root), "", (real_root,))
-    return Listing(sorted(files), links, hidden)
+    return Listing(sorted(files), links, hidden, _outermost(written))
+
+
+def _outermost(prefixes: list[str]) -> list[str]:
+    """The folders among ``prefixes`` (``""``, ``a/``, ``a/b/``) that are in no other but the root, which is ``.``."""
+    folders: list[str] = []
+    for prefix in sorted({*prefixes}):
+        if not folders or not folders[-1] or not prefix.startswith(folders[-1]):
+            folders.append(prefix)
+    return [folder.rstrip("/") or "." for folder in folders]
 
 
 def list_files(
@@ -130,6 +152,10 @@ def _names_in(folder: str) -> Iterator[str]:
         for name in inner
     )
     return islice(names, MAX_NAMES)
+
+
+WRITTEN = "folder with output of this program, which is left out"
+"""Kind of note for each of ``Listing.written``."""
 
 
 def is_inside(real: str, folder: str) -> bool:

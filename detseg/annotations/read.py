@@ -12,7 +12,9 @@ import numpy as np
 from detseg.annotations.concatenate import concatenate
 from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.format import Layout, ReadOptions
+from detseg.annotations.groups import with_notes
 from detseg.annotations.layout import find_format
+from detseg.annotations.listing import WRITTEN
 from detseg.annotations.missing_masks import with_complete_masks
 from detseg.annotations.not_a_data_set import check_path
 from detseg.annotations.rename import new_names_of, rename_classes, select_classes
@@ -122,10 +124,11 @@ def _read(sources: Sequence[tuple[Path, Layout]], options: ReadOptions, rename: 
 
 
 def _tables(sources: Sequence[tuple[Path, Layout]], options: ReadOptions) -> list[AnnotationTable]:
-    return [
-        replace(format_named(layout.format).read(layout, options), source=f"{path} ({layout.explanation})")
-        for path, layout in sources
-    ]
+    tables = []
+    for path, layout in sources:
+        table = replace(format_named(layout.format).read(layout, options), source=f"{path} ({layout.explanation})")
+        tables.append(with_notes(table, WRITTEN, list(layout.written)) if layout.written else table)
+    return tables
 
 
 def _joined(tables: Sequence[AnnotationTable], sources: Sequence[tuple[Path, Layout]]) -> AnnotationTable:

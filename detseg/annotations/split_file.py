@@ -54,21 +54,38 @@ def read_split(table: AnnotationTable, path: str | os.PathLike[str]) -> Splits:
         DataError: not a split file, or images of the file are not in ``table``.
         OSError: the file cannot be opened.
     """
-    text = Path(path).read_bytes()
-    try:
-        saved = msgspec.json.decode(text, type=_File)
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: not a split file ({error}); pass the split.json of a run") from None
-    if saved.format != FORMAT:
-        raise DataError(f"{path}: format {saved.format!r} is not {FORMAT}; pass the split.json of a run")
+    rows_of, missing_of = matching_rows(table, path)
+    missing = [name for names in missing_of.values() for name in names]
+    if missing:
+        raise DataError(
+            f"{path}: {len(missing)} of its images are not in {table.source or table.root}: {first_names(missing)}; "
+            "restore them, or create a new split"
+        )
+    used = {row for rows in rows_of.values() for row in rows}
+    unused = [file_name(table, row) for row in range(len(table)) if row not in used]
+    if unused:
+        table = with_notes(table, f"image that is not in {Path(path).name} left out", unused)
+    return {name: table.subset(rows) for name, rows in rows_of.items()}
+
+
+def matching_rows(
+    table: AnnotationTable, path: str | os.PathLike[str]
+) -> tuple[dict[str, list[int]], dict[str, list[str]]]:
+    """Split -> rows of its images, matched as in :func:`read_split`; and split -> its images that are not in ``table``.
+
+    Raises:
+        DataError: not a split file.
+        OSError: the file cannot be opened.
+    """
+    saved = _read(path)
     rows_of: dict[str, list[int]] = {}
     for row in range(len(table)):
         rows_of.setdefault(file_name(table, row), []).append(row)
     splits: dict[str, list[int]] = {}
-    missing: list[str] = []
+    missing: dict[str, list[str]] = {}
     lost = set(table.lost.left_out)
     for name, images in saved.splits.items():
-        splits[name] = []
+        splits[name], missing[name] = [], []
         for image in images:
             rows = rows_of.get(image.file, [])
             if len(rows) > 1:
@@ -76,14 +93,26 @@ def read_split(table: AnnotationTable, path: str | os.PathLike[str]) -> Splits:
             if rows:
                 splits[name].append(rows[0])
             elif image.file not in lost:
-                missing.append(f"{image.file} (image id {image.image_id}, {name})")
-    if missing:
-        raise DataError(
-            f"{path}: {len(missing)} of its images are not in {table.source or table.root}: {first_names(missing)}; "
-            "restore them, or create a new split"
-        )
-    used = {row for rows in splits.values() for row in rows}
-    unused = [file_name(table, row) for row in range(len(table)) if row not in used]
-    if unused:
-        table = with_notes(table, f"image that is not in {Path(path).name} left out", unused)
-    return {name: table.subset(rows) for name, rows in splits.items()}
+                missing[name].append(f"{image.file} (image id {image.image_id}, {name})")
+    return splits, missing
+
+
+def saved_files(path: str | os.PathLike[str]) -> dict[str, list[str]]:
+    """Split -> files of its images, relative to the data folder.
+
+    Raises:
+        DataError: not a split file.
+        OSError: the file cannot be opened.
+    """
+    return {name: [image.file for image in images] for name, images in _read(path).splits.items()}
+
+
+def _read(path: str | os.PathLike[str]) -> _File:
+    text = Path(path).read_bytes()
+    try:
+        saved = msgspec.json.decode(text, type=_File)
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path}: not a split file ({error}); pass the split.json of a run") from None
+    if saved.format != FORMAT:
+        raise DataError(f"{path}: format {saved.format!r} is not {FORMAT}; pass the split.json of a run")
+    return saved

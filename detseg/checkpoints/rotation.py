@@ -56,9 +56,9 @@ def latest_checkpoint(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     renamed = sorted(folder.glob(f"{run.last.stem}*.damaged"))
     if files or renamed:
         names = ", ".join(path.name for path in renamed)
+        weights = f" with --weights {run.best}" if run.best.is_file() else ""
         raise DataError(
-            f"{folder}: no checkpoint of this run can be read ({names}); restore a copy, or start a new run with "
-            f"--weights {run.best}"
+            f"{folder}: no checkpoint of this run can be read ({names}); restore a copy, or start a new run{weights}"
         )
     return None, warnings
 

@@ -15,6 +15,7 @@ from detseg.errors import DataError
 from detseg.models.weights.safetensors_file import SCHEMA, CorruptFileError, header_end, parse_safetensors
 from detseg.runtime.checksum import BLANK, fill_checksum
 from detseg.runtime.files import atomic_write
+from detseg.runtime.run_folder import RunFolder
 
 __all__ = ["SCHEMA", "CorruptFileError", "read_tensor_file", "write_tensor_file"]
 
@@ -47,7 +48,9 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; a run writes best.safetensors and last.safetensors")
+        last = RunFolder.of(path).last
+        other = f"{last} exists: pass that file" if last.is_file() else "pass the folder of a run, or a checkpoint file"
+        raise FileNotFoundError(f"{path}: no such checkpoint; {other}")
     header, tensors = parse_safetensors(path.read_bytes(), path)
     if header is None:
         raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")

@@ -62,15 +62,21 @@ def table_losses(
 
 
 def write_evaluation(
-    folder: Path, metrics: Metrics, evaluator: AnyEvaluator | None, losses: Mapping[str, float] | None = None
+    folder: Path,
+    metrics: Metrics,
+    evaluator: AnyEvaluator | None,
+    losses: Mapping[str, float] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> None:
     """Write metrics.json to ``folder``, and for detectors predictions.json in COCO results format.
 
     Args:
         evaluator: the evaluator with the predictions; None if nothing was evaluated.
         losses: written as "losses"; None to omit them.
+        extra: more entries of metrics.json.
     """
-    write_json(RunFolder(folder).metrics, metrics.to_dict() | ({} if losses is None else {"losses": dict(losses)}))
+    values = metrics.to_dict() | dict(extra or {}) | ({} if losses is None else {"losses": dict(losses)})
+    write_json(RunFolder(folder).metrics, values)
     if isinstance(evaluator, CocoEvaluator):
         write_json(RunFolder(folder).predictions, evaluator.results())
 

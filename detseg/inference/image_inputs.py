@@ -2,55 +2,108 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
-from detseg.annotations.listing import IGNORED_NAMES, is_image, links_hint, list_folder
+from detseg.annotations.listing import IGNORED_NAMES, WRITTEN, is_image, is_inside, links_hint, list_folder
+from detseg.annotations.own_files import DRAWINGS, is_drawing
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 from detseg.runtime.missing_path import missing_path
+from detseg.short_text import as_unicode, printable
 
 
-def find_images(paths: list[str], notes: RepairLog, follow_links: bool = False) -> list[tuple[Path, str]]:
+def find_images(
+    paths: list[str], notes: RepairLog, follow_links: bool = False, output: str | os.PathLike[str] | None = None
+) -> list[tuple[Path, str]]:
     """(path, name) of every image file in ``paths`` or in their folders, sorted; names are relative to the folder.
+
+    Files of the same name in different folders are named by their paths relative to the folder that contains them all.
+    In names, bytes that are not UTF-8 are escaped. Every name occurs once.
 
     Args:
         paths: files and folders.
         notes: files in the folders that are left out are noted.
         follow_links: follow links in the folders that point outside.
+        output: folder whose drawings are left out, like all output of this program.
 
     Raises:
         FileNotFoundError: a path does not exist.
-        DataError: no image is found, or two have the same name.
+        DataError: no image is found.
     """
     images: list[tuple[Path, str]] = []
     links: dict[str, str] = {}
+    written: list[str] = []
     for item in map(Path, paths):
         if item.is_dir():
             prefix = "" if len(paths) == 1 else f"{item.name}/"  # with several folders, names include the folder
             listing = list_folder(item, follow_links)
-            images.extend((item / file, prefix + file) for file in listing.files if is_image(file))
+            drawings = _drawings(item, listing.files, output)
+            images.extend(
+                (item / file, prefix + file) for file in listing.files if is_image(file) and file not in drawings
+            )
             for file in listing.files:
                 if not is_image(file):
-                    notes.add("file without the suffix of an image left out", prefix + file)
+                    notes.add("file without the suffix of an image left out", printable(prefix + file))
             for link, real in listing.links.items():
-                notes.add("link to another folder not followed, pass --follow-links", f"{prefix}{link} to {real}")
+                kind = "link to another folder not followed, pass --follow-links"
+                notes.add(kind, printable(f"{prefix}{link} to {real}"))
             for name in listing.hidden:
                 is_folder = (item / name).is_dir() and Path(name).name not in IGNORED_NAMES
                 if is_folder or is_image(name):
-                    notes.add("hidden file or folder left out", prefix + name)
+                    notes.add("hidden file or folder left out", printable(prefix + name))
+            own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})
+            written.extend(printable(f"{prefix}{folder}") for folder in own)
             links |= listing.links
         elif item.is_file():
             images.append((item, item.name))
         else:
             raise missing_path(item)
+    for folder in written:
+        notes.add(WRITTEN, folder)
     if not images:
+        own_hint = f"; output of this program is not read ({', '.join(written[:5])})" * bool(written)
         raise DataError(
             f"{', '.join(paths)}: no images found; supported suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
-            f"{links_hint(links)}"
+            f"{own_hint}{links_hint(links)}"
         )
+    return _with_distinct_names(images, notes)
+
+
+def _drawings(root: Path, files: list[str], output: str | os.PathLike[str] | None) -> set[str]:
+    """The drawings in ``output`` among the files of a folder, also if nothing else says that ``predict`` wrote them."""
+    top = None if output is None else os.path.realpath(Path(output) / DRAWINGS)
+    real_root = os.path.realpath(root)
+    if top is None or not is_inside(top, real_root) or top == real_root:
+        return set()
+    start = os.path.relpath(top, real_root).replace(os.sep, "/") + "/"
+    return {file for file in files if file.startswith(start) and is_drawing(file)}
+
+
+def _with_distinct_names(images: list[tuple[Path, str]], notes: RepairLog) -> list[tuple[Path, str]]:
+    """The images with names of valid Unicode of which none occurs twice; a file that was passed twice is left out."""
+    images = [(path, as_unicode(name)) for path, name in images]
     name, count = Counter(name for _, name in images).most_common(1)[0]
-    if count > 1:
-        raise DataError(f"{name} occurs twice, and one result would replace the other; predict them in two runs")
-    return images
+    if count == 1:
+        return images
+    absolute = [Path(os.path.abspath(path)) for path, _ in images]  # noqa: PTH100  (resolve follows links)
+    try:
+        base = Path(os.path.commonpath([path.parent for path in absolute]))
+    except ValueError:
+        raise DataError(f"{name} occurs twice, on different drives; predict them in two runs") from None
+    notes.add(
+        f"file name that occurs twice; names in the results are relative to {printable(str(base))}", printable(name)
+    )
+    path_of: dict[str, Path] = {}
+    for (path, _), full in zip(images, absolute, strict=True):
+        name, number = as_unicode(full.relative_to(base).as_posix()), 2
+        if name in path_of and Path(os.path.abspath(path_of[name])) == full:  # noqa: PTH100
+            notes.add("file that was passed twice is predicted once", printable(name))
+            continue
+        while name in path_of:  # names that are equal only after the escape
+            name = full.relative_to(base).with_stem(f"{as_unicode(full.stem)}~{number}").as_posix()
+            name, number = as_unicode(name), number + 1
+        path_of[name] = path
+    return [(path, name) for name, path in path_of.items()]

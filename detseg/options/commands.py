@@ -95,7 +95,11 @@ class PredictConfig:
 
     run: str = option("", "run folder or checkpoint file", value="PATH")
     images: list[str] = option([], "image files or folders", value="PATH")
-    output: str = option("out", "folder for predictions.json and images", value="FOLDER")
+    output: str = option(
+        "out",
+        "folder for predictions.jsonl, predictions.json and images; of an earlier predict, they are replaced",
+        value="FOLDER",
+    )
     min_score: float = option(
         0.5, "minimum score of drawn predictions", "predictions.json contains all", least=0, most=1, example=0.5
     )

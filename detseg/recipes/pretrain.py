@@ -102,6 +102,8 @@ def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
         saved = flat_options(tomllib.loads(path.read_text(encoding="utf-8")))
     names = {item.name for item in fields(PretrainConfig)}
     kept = {name: value for name, value in saved.items() if name in names}
+    if kept.get("data") and config.data:
+        kept["data"] = config.data  # moved; its fingerprint is compared
     return replace(config, **kept | {"resume": config.resume, "device": config.device, "workers": config.workers})
 
 

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -48,7 +48,7 @@ class Event:
         kind: and the keys of ``values``:
 
             - "line": information; no values.
-            - "warning": a problem that does not stop the run; no values.
+            - "warning": a problem that does not stop the run; ``stderr`` if a terminal shows it there.
             - "plan": ``options``, a dict of all options as they were chosen.
             - "phase": ``first_epoch`` and ``epochs``, the last one; the first epoch of a run is 1.
             - "progress": ``description``, ``done``, ``total`` (None if unknown), ``unit``, ``bar`` (a number: several
@@ -135,9 +135,10 @@ class Reporter:
         if texts:
             self.send(Event("line", "\n".join(texts)))
 
-    def warning(self, text: str) -> None:
-        """Report a problem that does not stop the run."""
-        self.send(Event("warning", text))
+    def warning(self, text: str, *, stderr: bool = False) -> None:
+        """Report a problem that does not stop the run; a terminal prints it to stdout, or to stderr, where it does not
+        disturb programs that read the results."""
+        self.send(Event("warning", text, {"stderr": True} if stderr else {}))
 
     def plan(self, texts: Sequence[str], options: Mapping[str, Any]) -> None:
         """Report the options of a run; ``texts``: those that were chosen automatically, with reasons."""
@@ -217,8 +218,9 @@ class Reporter:
 
 
 class TerminalSink:
-    """Prints the text of every event to stdout. Progress appears on stderr: on a terminal as bars below the text, of a
-    run as one bar with the time left; else as a line whenever nothing was printed for ``LINE_SECONDS``."""
+    """Prints the text of every event to stdout, of some warnings to stderr. Progress appears on stderr: on a terminal
+    as bars below the text, of a run as one bar with the time left; else as a line whenever nothing was printed for
+    ``LINE_SECONDS``."""
 
     def __init__(self) -> None:
         self._bars: dict[int, tqdm[Any]] = {}
@@ -231,7 +233,7 @@ class TerminalSink:
             self._called = monotonic()
         elif event.kind != "image":
             with tqdm.external_write_mode():  # hides the bars while the line is printed
-                print(event.text, flush=True)
+                _print(event.text, sys.stderr if event.values.get("stderr") else None)
             self._printed = self._called = monotonic()
 
     def _show_bar(self, event: Event) -> None:
@@ -284,6 +286,14 @@ class TerminalSink:
             ", ".join(filter(None, [_position_text(values), event.text, _left_text(left)])), file=sys.stderr, flush=True
         )
         self._printed = now
+
+
+def _print(text: str, file: TextIO | None) -> None:
+    """Print a text; characters that the terminal cannot show, such as bytes of a file name, are escaped."""
+    try:
+        print(text, file=file, flush=True)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "backslashreplace").decode(), file=file, flush=True)
 
 
 def _position_text(values: Mapping[str, Any]) -> str:

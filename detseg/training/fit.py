@@ -36,6 +36,7 @@ from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.input_size import too_small_lines
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.make_plan import make_plan, named_weights, with_epochs
+from detseg.training.moved_data import check_places, resumed_splits
 from detseg.training.new_model import new_model, with_batch_size
 from detseg.training.phases import phases_of
 from detseg.training.remaining_work import remaining_work
@@ -123,13 +124,14 @@ def fit(
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
             folder = Path(options.resume)
-            options = resumed_config(options, folder, context.reporter)
+            requested, options = options, resumed_config(options, folder, context.reporter)
             finished = FinishedRun.read(folder, context.processes)
             cut = _saved_cut(folder, options.epochs)
             if finished and finished.reaches(cut.epochs if cut else options.epochs):
                 return _finished(folder, replace(options, device=str(device)), finished, context)
+            check_places(options, folder, requested)
         table = load_table(options)
-        splits = load_splits(options, table)
+        splits = resumed_splits(options, table) if options.resume else load_splits(options, table)
         weights = weights or named_weights(options)
         options = with_batch_size(options, table, splits["train"], device, context, weights)
         machine, world = MachineFacts.of(device), context.processes.world

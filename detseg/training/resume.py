@@ -22,12 +22,14 @@ from detseg.options.text import flat_options
 from detseg.runtime.files import write_text
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
+from detseg.training.moved_data import PLACES, new_places, remedy
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit", "coco_lines"),
 )
-"""Options that may change when a run is resumed. On a CPU all but the first keep its result bit-identical."""
+"""Options that may change when a run is resumed, besides the place of its data. On a CPU all but the first keep its
+result bit-identical."""
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -40,7 +42,11 @@ def with_absolute_paths(config: TrainConfig) -> TrainConfig:
 
 
 def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = None) -> TrainConfig:
-    """Return the saved config of ``run`` with the changes of ``config``; DataError for one not in ``MAY_CHANGE``."""
+    """Return the saved config of ``run`` with the changes of ``config``, which may also name a new place of the data.
+
+    Raises:
+        DataError: another change than those in ``MAY_CHANGE``.
+    """
     path = RunFolder(run).config
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
@@ -49,13 +55,14 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     default = TrainConfig()
     for item in fields(TrainConfig):
         new_value, saved_value = getattr(config, item.name), getattr(saved, item.name)
-        if item.name in MAY_CHANGE or new_value in (getattr(default, item.name), saved_value):
+        if item.name in (*MAY_CHANGE, *PLACES) or new_value in (getattr(default, item.name), saved_value):
             continue
         flag = item.name.replace("_", "-")
         raise DataError(
             f"a resumed run keeps its options: --{flag} {new_value} was {saved_value}; omit it, or start a new run"
         )
     new = {name: value for name in MAY_CHANGE if (value := getattr(config, name)) != getattr(default, name)}
+    new |= new_places({item.name: getattr(saved, item.name) for item in fields(TrainConfig)}, config)
     if new.get("epochs", saved.epochs) != saved.epochs:
         (reporter or terminal()).line(
             f"epochs {saved.epochs} -> {new['epochs']}: finished epochs stay; from now on the {saved.schedule} "
@@ -90,10 +97,7 @@ def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = 
         return checkpoint
     changed = differences(checkpoint.data, data)
     if changed:
-        raise DataError(
-            f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. Restore the data, or "
-            f"start a new run with --weights {run}"
-        )
+        raise DataError(f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. {remedy(run)}")
     return checkpoint
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from detseg.annotations import AnnotationTable, read_split
-from detseg.annotations.from_options import describe_table, load_table
+from detseg.annotations import AnnotationTable
+from detseg.annotations.from_options import describe_table
 from detseg.checkpoints.checkpoint import load
 from detseg.engine.evaluate import Metrics
-from detseg.errors import DataError, in_file
+from detseg.errors import in_file
 from detseg.inference.evaluation import (
     check_keypoints,
     evaluate_table,
@@ -25,12 +25,15 @@ from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import ModelDescription
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
-from detseg.options import DataConfig, EvaluateConfig, TrainConfig
+from detseg.options import EvaluateConfig, TrainConfig
 from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.reporter import Reporter
 from detseg.runtime.run_folder import RunFolder, locked
+from detseg.training.evaluated_images import select_split
 from detseg.training.loss_weights import parse_loss_weights
+
+__all__ = ["evaluate_run", "saved_options", "select_split"]
 
 
 def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
@@ -40,7 +43,8 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     model = load(run).to(device)
     run_options = saved_options(run)
     description: ModelDescription = model.description  # type: ignore[assignment]
-    table = select_split(config, run, run_options, reporter)
+    selected = select_split(config, run, run_options, reporter)
+    table = selected.table
     table = match_classes(table, description.class_map, description.label_fields)
     check_keypoints(table, description)
     if not config.json:
@@ -56,14 +60,15 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     )
     losses = _losses(config, model, table, run_options, reporter) if config.loss else None
     output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
+    extra = {"training_images": len(selected.training_images)} if selected.training_images else {}
     with locked(output):
-        write_evaluation(output, metrics, evaluator, losses)
-    values = metrics.to_dict() | ({} if losses is None else {"losses": losses})
+        write_evaluation(output, metrics, evaluator, losses, extra)
+    values = metrics.to_dict() | extra | ({} if losses is None else {"losses": losses})
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
     else:
         lines = [*metrics.lines(), *(coco_lines(metrics) if config.coco_lines else [])]
-        lines = [f"{config.split} split: {lines[0]}", *lines[1:], *_loss_lines(losses or {}, len(table))]
+        lines = [f"{selected.title}: {lines[0]}", *lines[1:], *_loss_lines(losses or {}, len(table))]
         reporter.metrics(config.split, values, "\n".join(lines))
         reporter.done(output, f"wrote {output / 'metrics.json'}")
     return metrics
@@ -101,34 +106,3 @@ def saved_options(run: Path) -> dict[str, Any]:
     saved = RunFolder.of(run).config
     with in_file(saved):
         return flat_options(tomllib.loads(saved.read_text(encoding="utf-8"))) if saved.is_file() else {}
-
-
-def select_split(config: EvaluateConfig, run: Path, run_options: dict[str, Any], reporter: Reporter) -> AnnotationTable:
-    """The split to evaluate: of the data that the run was trained on (by its saved split), or of other data."""
-    if not config.data and not run_options:
-        raise DataError(f"{run}: no config.toml next to this checkpoint states its training data; pass the data")
-    same_data = not config.data or (
-        bool(run_options.get("data")) and Path(config.data).resolve() == Path(run_options["data"]).resolve()
-    )
-    if same_data:
-        names = {item.name for item in fields(DataConfig)}
-        changed = {
-            name: getattr(config, name) for name in names if getattr(config, name) != getattr(DataConfig(), name)
-        }
-        saved = {name: run_options[name] for name in names if name in run_options}
-        config = replace(config, **(saved | changed))
-    table = load_table(config)
-    if config.split == "all":
-        return table
-    split_file = RunFolder.of(run).split
-    if same_data and split_file.is_file():
-        splits = read_split(table, split_file)
-        if config.split not in splits:
-            raise DataError(f"{run} has no {config.split} split; available splits: {', '.join(splits)}")
-        return splits[config.split]
-    rows = [row for row in range(len(table)) if str(table.split[row]) == config.split]
-    if rows:
-        return table.subset(rows)
-    if not config.json:
-        reporter.line(f"{table.source} has no {config.split} split: all {len(table)} images are evaluated")
-    return table

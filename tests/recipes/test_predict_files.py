@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,9 +30,31 @@ def test_names_include_the_folder_for_several_folders(folders: Path) -> None:
     assert names == ["a/deep/y.PNG", "a/x.jpg", "b/x.jpg"]
 
 
-def test_ambiguous_names_are_rejected(folders: Path) -> None:
-    with pytest.raises(DataError, match=r"x\.jpg occurs twice, and one result would replace the other"):
-        find_images([str(folders / "a/x.jpg"), str(folders / "b/x.jpg")], RepairLog())
+def test_names_that_occur_twice_are_longer(folders: Path) -> None:
+    notes = RepairLog()
+    files = [str(folders / name) for name in ("a/x.jpg", "b/x.jpg", "a/deep/y.PNG", "b/x.jpg")]
+    assert [name for _, name in find_images(files, notes)] == ["a/x.jpg", "b/x.jpg", "a/deep/y.PNG"]
+    assert notes.lines() == [
+        f"1 x file name that occurs twice; names in the results are relative to {folders}: x.jpg",
+        "1 x file that was passed twice is predicted once: b/x.jpg",
+    ]
+    (folders / "c").mkdir()
+    (folders / "b").rename(folders / "c/a")
+    both = [str(folders / "a"), str(folders / "c/a")]
+    assert [name for _, name in find_images(both, notes)] == ["a/deep/y.PNG", "a/x.jpg", "c/a/x.jpg"]
+
+
+def test_names_that_are_equal_after_the_escape(folders: Path) -> None:
+    try:
+        for name in (b"c/\xe9.jpg", b"c/\\xe9.jpg"):
+            path = folders / os.fsdecode(name)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+    except OSError as error:
+        pytest.skip(f"this file system does not allow such names: {error}")
+    found = find_images([str(folders / "c")], RepairLog())
+    assert sorted(name for _, name in found) == ["\\xe9.jpg", "\\xe9~2.jpg"]
+    assert len({path for path, _ in found}) == 2
 
 
 def test_no_images(folders: Path) -> None:

@@ -292,3 +292,20 @@ def test_json_is_all_that_is_printed(printed_run: Path, parts: Path, tmp_path: P
     assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / "e" / "metrics.json").read_text())
     assert main(["inspect", str(parts), "--json", "--output", str(tmp_path / "i")]) == 0
     assert json.loads(capfd.readouterr().out) == json.loads((tmp_path / "i" / "summary.json").read_text())
+
+
+def test_a_terminal_shows_any_file_name_and_some_warnings_on_stderr(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = terminal()
+    reporter.warning("warning: a", stderr=True)
+    reporter.warning("warning: b")
+    assert capsys.readouterr() == ("warning: b\n", "warning: a\n")
+    buffer = io.BytesIO()
+    ascii_terminal = io.TextIOWrapper(buffer, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_terminal)
+    name = os.fsdecode(b"caf\xe9 \xc3\xa9.png")
+    reporter.line(name)
+    assert buffer.getvalue().decode("ascii").strip() == "caf\\udce9 \\xe9.png"
+    with pytest.raises(UnicodeEncodeError):  # control
+        print(name, flush=True)

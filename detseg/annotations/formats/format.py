@@ -40,6 +40,7 @@ class Layout:
         root: the folder that all names are relative to: the data folder, or the only folder inside it.
         file: the annotation file if the data is a single file; "" for a folder.
         parts: see :class:`Detected`; empty for a single file.
+        written: folders in the data folder with output of this program, which is not read.
     """
 
     format: str
@@ -47,6 +48,7 @@ class Layout:
     root: Path
     file: str = ""
     parts: Parts = ()
+    written: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path:

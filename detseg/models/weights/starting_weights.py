@@ -187,7 +187,10 @@ class StartingWeights:
         if self.source == "none":
             raise DataError("weights none: there are no tensors; use coco, imagenet, bundled or a file")
         backbone = self._timm_backbone()
-        return fetch_timm(backbone) if backbone else fetch(self._published().url)
+        if backbone:
+            return fetch_timm(backbone)
+        url, imagenet = self._published().url, backbone_spec(architecture_of(self._arch())).imagenet
+        return fetch(url, None if imagenet is None else imagenet.url)
 
 
 def read_state_dict(path: str | os.PathLike[str] | StartingWeights) -> dict[str, Tensor]:

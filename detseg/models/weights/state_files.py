@@ -73,6 +73,9 @@ def _read(path: Path) -> tuple[Path, bytes]:
     if path.is_dir():
         path = RunFolder(path).best
     if not path.is_file():
+        last = RunFolder.of(path).last
+        if last.is_file():
+            raise FileNotFoundError(f"weights {path}: no such file; {last} exists: pass that file")
         raise FileNotFoundError(
             f"weights {path}: no such file; use coco, imagenet, bundled, none, a file or a run folder"
         )
