@@ -243,7 +243,7 @@ class TableBuilder:
             )
         if box_xywh is None:
             if segmentation is None:
-                raise DataError(f"{where}: neither box nor segmentation; provide one of them")
+                return self._drop_without_place(where)
             box_xywh = segmentation_box(segmentation)
         x, y, w, h = (float(value) for value in box_xywh)
         if not (isfinite(x + y + w + h) and (area is None or isfinite(area))):
@@ -273,6 +273,13 @@ class TableBuilder:
         flags = bool(iscrowd), bool(ignore), bool(difficult)
         self._instances.append(row, (x, y, w, h), label, area, flags, annotation_id, segmentation, points)
         return True
+
+    def _drop_without_place(self, where: str) -> bool:
+        """False, with a note, for an instance with neither box nor segmentation; DataError in strict mode."""
+        if self._strict:
+            raise DataError(f"{where}: neither box nor segmentation; provide one, or pass --bad-instances drop")
+        self.notes.add("instance with neither box nor outline dropped", where)
+        return False
 
     def add_instances(
         self, columns: InstanceColumns, regular: npt.NDArray[np.bool_], add: Callable[[int], object]

@@ -38,6 +38,7 @@ def load_table(config: DataConfig) -> AnnotationTable:
         classes=class_names(config.classes),
         bad_instances=config.bad_instances,
         follow_links=config.follow_links,
+        missing_images=config.missing_images,
     )
 
 

@@ -30,6 +30,7 @@ def read(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read a labelled data set of any supported format.
 
@@ -44,6 +45,7 @@ def read(
         classes: read only these classes, in this order; also the names of mask values.
         bad_instances: "drop" drops instances that cannot be used and logs them, "error" raises.
         follow_links: follow links in the folders that point outside; else one that would be read is an error.
+        missing_images: "error", or "drop" to leave images without a file out with a note, if at most half are missing.
 
     Raises:
         DataError: data that cannot be used; the message states what, where, and what to do.
@@ -57,9 +59,11 @@ def read(
                 f"mask values {mask_values} were given, but the format is {format}; pass only one of the two"
             )
         format = "masks"
+    if missing_images not in ("error", "drop"):
+        raise DataError(f"missing_images is {missing_images!r}; choose error or drop")
     if images is not None and not Path(images).is_dir():
         raise missing_path(images, "image folder")
-    options = ReadOptions(images, mask_values, one_based, classes, bad_instances, follow_links)
+    options = ReadOptions(images, mask_values, one_based, classes, bad_instances, follow_links, missing_images)
     if val_annotations is None:
         return _read(Path(data), format, options)[1]
     tables, formats = [], set()

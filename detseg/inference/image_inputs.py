@@ -37,7 +37,7 @@ def find_images(paths: list[str], notes: RepairLog, follow_links: bool = False) 
             for link, real in listing.links.items():
                 notes.add("link to another folder not followed, pass --follow-links", f"{prefix}{link} to {real}")
             for name in listing.hidden:
-                is_folder = (item / name).is_dir() and Path(name).name not in IGNORED_NAMES
+                is_folder = (item / name).is_dir() and Path(name).name.lower() not in IGNORED_NAMES
                 if is_folder or is_image(name):
                     notes.add("hidden file or folder left out", prefix + name)
             links |= listing.links

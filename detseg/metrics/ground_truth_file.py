@@ -11,12 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 
+from detseg.annotations.formats.coco.lenient import mend_coco, rings_of
+from detseg.annotations.formats.shared.lenient_json import encoded
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
+from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
 from detseg.masks import check_polygons, check_rle, segmentation_area, segmentation_box
 from detseg.metrics.ground_truth import GroundTruth, GroundTruthInstance, Size, oks_sigmas, to_json
 
+Box = tuple[float, float, float, float]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -38,7 +42,7 @@ def read_ground_truth(
             cannot be used; the message contains the location.
     """
     path = Path(path)
-    file = read_json(path, _File, "a COCO annotation file with images, annotations and categories")
+    file, text_ids, notes = _read_file(path)
     _check_unique([image.id for image in file.images], "image id", path)
     _check_unique([category.id for category in file.categories], "category id", path)
     sizes = {image.id: _size(image) for image in file.images}
@@ -46,7 +50,6 @@ def read_ground_truth(
     labels: dict[int, int] = {category.id: label for label, category in enumerate(file.categories, 1)}
     points = max((len(category.keypoints) for category in file.categories), default=0)
     points = points or max((len(a.keypoints or ()) // 3 for a in file.annotations), default=0)
-    notes = RepairLog()
     ids = Counter(annotation.id for annotation in file.annotations if isinstance(annotation.id, int))
     for number in [number for number, count in ids.items() if number == 0 or count > 1]:
         notes.add("annotation id is 0 or repeated, renumbered (pycocotools would count it as missed)", str(number))
@@ -62,7 +65,13 @@ def read_ground_truth(
             if annotation.ignore and not annotation.iscrowd:
                 notes.add('key "ignore" has no effect, as in pycocotools', where)
             label = labels[annotation.category_id]
-            instances.append(_instance(annotation, label, sizes[annotation.image_id], iou_type == "segm", where))
+            size, with_masks = sizes[annotation.image_id], iou_type == "segm"
+            if _is_empty(annotation):
+                notes.add("instance with neither box nor outline dropped", where)
+                continue
+            if rings_of(annotation.segmentation) != annotation.segmentation:
+                notes.add("outline without a list of rings read as one ring", where)
+            instances.append(_instance(annotation, label, size, with_masks, where))
     return GroundTruth(
         path.name,
         sizes,
@@ -70,8 +79,23 @@ def read_ground_truth(
         _unique_names([category.name or str(category.id) for category in file.categories], list(labels)),
         tuple(labels),
         oks_sigmas(points, sigmas or next((c.sigmas for c in file.categories if c.sigmas), ())),
+        text_ids=text_ids,
         notes=notes,
     )
+
+
+def _read_file(path: Path) -> tuple[_File, TextIds, RepairLog]:
+    """The file, its text ids, and notes about values that are written in another type."""
+    kind = "a COCO annotation file with images, annotations and categories"
+    try:
+        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return msgspec.json.decode(raw, type=_File), TextIds(), RepairLog()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = read_json(path, Any, kind)
+    if not isinstance(value, dict):
+        read_json(path, _File, kind)  # raises
+    mended, text_ids, notes = mend_coco(value, _File, str(path))
+    return msgspec.json.decode(encoded(mended, str(path)), type=_File), text_ids, notes
 
 
 def read_json(path: Path, kind: Any, expected: str) -> Any:
@@ -91,13 +115,16 @@ def read_json(path: Path, kind: Any, expected: str) -> Any:
 
 
 def check_segmentation(segmentation: Any, size_hw: Size | None, where: str) -> Segmentation:
-    """Validate COCO's ``segmentation`` of a file: rings or RLE that are safe for native code; ``[]`` becomes None.
+    """Validate COCO's ``segmentation`` of a file: rings or RLE that are safe for native code.
+
+    No segmentation (``[]``, ``{}``, ``""``) becomes None, and a flat list of numbers one ring.
 
     Raises:
         DataError: it is corrupt, or the size of the image is unknown.
     """
-    if segmentation is None or segmentation == []:
+    if segmentation in (None, [], {}, ""):
         return None
+    segmentation = rings_of(segmentation)
     if size_hw is None:
         raise DataError(f"{where}: masks need the size of the image; add height and width to the images of the file")
     if isinstance(segmentation, dict):
@@ -141,7 +168,7 @@ class _Annotation(msgspec.Struct):
     image_id: Id
     category_id: Id
     id: Any = None
-    bbox: list[float] | None = None
+    bbox: Box | None = None
     area: float | None = None
     iscrowd: int | bool | None = 0
     ignore: int | bool | None = 0
@@ -159,13 +186,14 @@ class _File(msgspec.Struct):
 def _instance(
     annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str
 ) -> GroundTruthInstance:
-    needed = with_masks or annotation.bbox is None or (annotation.area is None and size is not None)
+    needed = with_masks or not annotation.bbox or (annotation.area is None and size is not None)
     segmentation = check_segmentation(annotation.segmentation, size, where) if needed else None
-    box, area = annotation.bbox, annotation.area
+    box, area = annotation.bbox or None, annotation.area
     if box is None and segmentation is not None:
-        box = list(segmentation_box(segmentation))
-    if box is None or len(box) != 4:
-        raise DataError(f"{where}: the box is {box}; four numbers are needed: x, y, width, height")
+        x, y, width, height = segmentation_box(segmentation)
+        box = (x, y, width, height)
+    if box is None:
+        raise DataError(f"{where}: no box; four numbers are needed: x, y, width, height")
     if area is None:
         area = box[2] * box[3] if segmentation is None or size is None else segmentation_area(segmentation, size)
     if not math.isfinite(area) or not math.isfinite(box[2] * box[3]):
@@ -177,13 +205,17 @@ def _instance(
     return GroundTruthInstance(
         annotation.image_id,
         label,
-        (box[0], box[1], box[2], box[3]),
+        box,
         area,
         bool(annotation.iscrowd),
         to_json(segmentation),
         None if keypoints is None else tuple(keypoints),
         labelled,
     )
+
+
+def _is_empty(annotation: _Annotation) -> bool:
+    return not annotation.bbox and annotation.segmentation in (None, [], {}, "") and not annotation.keypoints
 
 
 def _size(image: _Image) -> Size | None:

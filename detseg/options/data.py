@@ -22,21 +22,17 @@ class DataConfig:
         "", "folder or annotation file of labelled images", "the demo set that comes with this project", value="PATH"
     )
     format: Format | None = option(None, "annotation format", "detected from the files")
-    images: str | None = option(None, "folder of the images", "searched for beside the annotations", value="FOLDER")
-    annotations: str | None = option(
-        None, "annotation file or folder", "DATA, which has the same meaning", value="PATH"
-    )
+    images: str | None = option(None, "image folder", "found beside the annotations", value="FOLDER")
+    annotations: str | None = option(None, "annotation file or folder", "DATA, the same", value="PATH")
     val_annotations: str | None = option(
         None, "annotations of the validation split; DATA is then the training split", "DATA is split", value="PATH"
     )
-    one_based: bool = option(
-        False, "Pascal VOC pixels are counted from 1", "most tools write VOC files that count from 0"
-    )
+    one_based: bool = option(False, "Pascal VOC pixels are counted from 1", "most tools count from 0")
     mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (each "
-        "connected region is an object)",
-        "inferred from the files and printed",
+        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (one per "
+        "connected region)",
+        "inferred and printed",
     )
     classes: str | list[str] | None = option(
         None,
@@ -47,7 +43,11 @@ class DataConfig:
     bad_instances: Literal["drop", "error"] = option(
         "drop", "what to do with empty boxes", "they are counted and listed, and the others are used"
     )
-
+    missing_images: Literal["error", "drop"] = option(
+        "error",
+        "images without a file: stop, or leave out up to half",
+        "the folder may be wrong",
+    )
     follow_links: bool = option(False, "follow links in the data folder that point outside it")
 
     def __post_init__(self) -> None:

@@ -138,7 +138,6 @@ def test_strict_rejects_what_would_be_dropped_and_clips_the_rest() -> None:
         ({"box": [0, 0, 1, 1], "area": float("nan")}, "finite"),
         ({"box": [0, 0, 1, 1], "label": 0}, r"label 0 is outside 1\.\.2"),
         ({"box": [0, 0, 1, 1], "label": 3}, r"label 3 is outside 1\.\.2"),
-        ({"box": None}, "neither box nor segmentation"),
         ({"box": [0, 0, 1, 1], "segmentation": mask_to_rle(np.ones((30, 20)))}, r"RLE of size \[30, 20\]"),
     ],
 )
@@ -148,6 +147,14 @@ def test_always_rejected(arguments: dict[str, Any], message: str, bad_instances:
     box, label = options.pop("box"), options.pop("label", 1)
     with pytest.raises(DataError, match=rf"^a.json, annotation 3 \(one.png\): .*{message}"):
         builder(bad_instances=bad_instances).add_instance(box, label, annotation_id=3, **options)
+
+
+def test_neither_box_nor_segmentation() -> None:
+    table_builder = builder()
+    assert not table_builder.add_instance(None, 1, annotation_id=3)
+    assert table_builder.notes.counts == {"instance with neither box nor outline dropped": 1}
+    with pytest.raises(DataError, match=r"^a.json, annotation 3 \(one.png\): neither box nor segmentation"):
+        builder(bad_instances="error").add_instance(None, 1, annotation_id=3)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
 from detseg.annotations.image_files import first_few
 from detseg.annotations.image_lookup import ImageReference
@@ -61,6 +62,7 @@ def read_csv_boxes(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CSV files of boxes in pixels.
 
@@ -87,6 +89,7 @@ def read_csv_boxes(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
 
 
@@ -225,22 +228,14 @@ def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, not
         box = header_box
         columns = read_columns(file, box.columns, notes)
     rows = BoxRows(file, columns, name.rpartition("/")[0], split, use_split_column, notes)
-    swapped, total = [], 0
+    swapped, total, problems = [], 0, Problems()
     for line, cells in file.rows:
-        image = rows.image(line, cells)
-        label = rows.label(cells)
-        empty = not any(cells[column] for column in box.columns)
-        if empty and (columns.label is None or not label):
-            continue  # a negative image
-        if empty:
-            raise DataError(
-                f"{file.where(line)}: class {label!r} without a box; complete the box, or clear the class as well"
-            )
-        xywh = box_xywh(file, line, cells, box)
-        image.instances.append(ShapeInstance(label, file.where(line), xywh))
-        total += 1
-        if min(xywh[2:]) < 0:
-            swapped.append(str(line))
+        with problems.collect():
+            sides = _add_row(rows, line, cells, box)
+            total += sides is not None
+            if sides is not None and min(sides) < 0:
+                swapped.append(str(line))
+    problems.raise_all(file.name)
     if len(swapped) >= 5 and len(swapped) > SWAPPED * total:
         remedy = (
             "they look like x, y, width, height: name the columns x, y, w, h" if box.form == "xyxy" else "correct them"
@@ -250,3 +245,18 @@ def _read_file(file: CsvFile, name: str, split: str, use_split_column: bool, not
             f"{first_few(swapped)}); {remedy}"
         )
     return rows.images
+
+
+def _add_row(rows: BoxRows, line: int, cells: list[str], box: BoxColumns) -> tuple[float, float] | None:
+    """Add the image and the box of a row; width and height of the box, None for a negative image."""
+    image, label = rows.image(line, cells), rows.label(cells)
+    empty = not any(cells[column] for column in box.columns)
+    if empty and (rows.columns.label is None or not label):
+        return None
+    if empty:
+        raise DataError(
+            f"{rows.file.where(line)}: class {label!r} without a box; complete the box, or clear the class as well"
+        )
+    xywh = box_xywh(rows.file, line, cells, box)
+    image.instances.append(ShapeInstance(label, rows.file.where(line), xywh))
+    return xywh[2:]

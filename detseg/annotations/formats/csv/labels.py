@@ -55,6 +55,7 @@ def read_csv_labels(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CSV files of class labels: a column of image paths; every other column is a label field.
 
@@ -78,7 +79,9 @@ def read_csv_labels(
     source = files[0][0] if len(files) == 1 else base.name
     fields = _selected_fields(rows, classes, source, notes)
     index = [[_class_index(row, field, notes) for field in fields] for row in rows]
-    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes, follow_links)
+    root, image_files = look_up_images(
+        [row.image for row in rows], base, images, source, notes, follow_links, missing_images
+    )
     selected = _labelled_rows(rows, index, image_files, notes)
     headers = read_headers(root, [image_files[i] for i in selected], source)
     several = fields if len(fields) > 1 else []
@@ -231,6 +234,8 @@ def _labelled_rows(rows: list[_Row], index: list[list[int]], images: list[str], 
     first_row: dict[tuple[str, str], int] = {}
     selected = []
     for i, row in enumerate(rows):
+        if not images[i]:  # without a file, noted
+            continue
         first = first_row.setdefault((images[i], row.split), i)
         if first != i:
             if index[first] != index[i]:

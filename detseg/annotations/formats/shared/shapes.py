@@ -102,6 +102,7 @@ def shapes_table(
     bad_instances: str = "drop",
     schema: KeypointSchema | None = None,
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Find the images, read their headers, and build the table.
 
@@ -119,13 +120,16 @@ def shapes_table(
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         schema: keypoints of every instance.
         follow_links: search images behind links that point outside the folder.
+        missing_images: "error" or "drop", see ``look_up_images``.
 
     Raises:
         DataError: input that cannot be used, with file and position.
     """
     class_map, class_names = _class_map(annotations, class_list, classes, source)
     references = [annotation.image for annotation in annotations]
-    root, names = look_up_images(references, base, images, source, notes, follow_links)
+    root, names = look_up_images(references, base, images, source, notes, follow_links, missing_images)
+    annotations = [annotation for annotation, name in zip(annotations, names, strict=True) if name]
+    names = [name for name in names if name]
     _check_unique(annotations, names, source)
     headers = read_headers(root, names, source)
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)

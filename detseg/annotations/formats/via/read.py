@@ -14,6 +14,7 @@ import msgspec
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.json_file import load_tool_json
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import (
     ONLY_CLASS,
     UNSUPPORTED_SHAPE,
@@ -80,6 +81,7 @@ def read_via(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
@@ -93,14 +95,16 @@ def read_via(
     base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via, follow_links)
     notes = RepairLog()
     entries = [
-        (file, file_split, entry) for file, file_split in annotation_paths for entry in _entries(base / file, file)
+        (file, file_split, entry)
+        for file, file_split in annotation_paths
+        for entry in _entries(base / file, file, notes)
     ]
     attribute = _class_attribute([region for _, _, entry in entries for _, region in _regions(entry)])
     if attribute is None and any(entry.regions for _, _, entry in entries):
         notes.add(f"regions without attributes: all instances have the class {ONLY_CLASS!r}", annotation_paths[0][0])
     elif attribute is not None and attribute.lower() not in CLASS_ATTRIBUTES:
         notes.add("region attribute used as the class", f"{attribute} ({annotation_paths[0][0]})")
-    annotations = []
+    annotations, problems = [], Problems()
     for file, file_split, entry in entries:
         annotation = ShapeAnnotation(
             ImageReference(entry.filename, file.rpartition("/")[0]),
@@ -110,11 +114,12 @@ def read_via(
         for number, region in _regions(entry):
             where = f"{file}, {entry.filename}, region {number}"
             class_name = ONLY_CLASS if attribute is None else _class_name(region, attribute, where, notes)
-            instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
-            if instance is not None:
-                annotation.instances.append(instance)
+            with problems.collect():
+                instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
+                annotation.instances += [] if instance is None else [instance]
         annotations.append(annotation)
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
+    problems.raise_all(source)
     return shapes_table(
         annotations,
         base,
@@ -124,6 +129,7 @@ def read_via(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
 
 
@@ -134,14 +140,14 @@ def _is_via(path: Path) -> bool:
     return b'"_via_' in head or (has_attributes and b'"filename"' in head and b'"regions"' in head)
 
 
-def _entries(path: Path, name: str) -> list[_Entry]:
-    project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA")
+def _entries(path: Path, name: str, notes: RepairLog) -> list[_Entry]:
+    project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA", notes)
     if any(key.startswith("_via_") for key in project):
-        images = load_tool_json(path, name, _Project, "VIA").via_img_metadata
+        images = load_tool_json(path, name, _Project, "VIA", notes).via_img_metadata
         if images is None:
             raise DataError(f"{name}: a VIA project without _via_img_metadata; save the project again, or export JSON")
         return list(images.values())
-    return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values())
+    return list(load_tool_json(path, name, dict[str, _Entry], "VIA", notes).values())
 
 
 def _regions(entry: _Entry) -> list[tuple[str, _Region]]:
