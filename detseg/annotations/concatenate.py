@@ -15,6 +15,7 @@ from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import SegmentationColumn
 from detseg.annotations.table import IMAGE_COLUMNS, INSTANCE_COLUMNS, AnnotationTable
+from detseg.annotations.text_ids import TextIds
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 
@@ -37,9 +38,10 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
         raise DataError("no tables to concatenate; pass at least one")
     notes = RepairLog()
     tables = same_fields(tables, notes)
+    by_name = by_name or any(table.text_ids.categories for table in tables)  # numbered in each file
     if by_name and not tables[0].label_fields:
         names = sorted({name for table in tables for name in table.class_map.names})
-        tables = [replace(table, class_map=_numbered(table.class_map, names)) for table in tables]
+        tables = [_numbered(table, names) for table in tables]
     tables = _same_classes(tables, notes)
     first = tables[0]
     for table in tables[1:]:
@@ -65,7 +67,10 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
     columns["record"] = np.arange(len(columns["image_id"]))
     for table in tables:
         notes.merge(table.notes)
+    images = {number: text for table in tables for number, text in table.text_ids.images.items()}
     if len(np.unique(columns["image_id"])) < len(columns["image_id"]):
+        written = [table.text_ids.image(number) for table in tables for number in table.image_id.tolist()]
+        images = {number: text for number, text in enumerate(written, 1) if isinstance(text, str)}
         columns["image_id"] = np.arange(1, len(columns["image_id"]) + 1)
         notes.add("image ids renumbered 1..n because files share ids", ", ".join(table.source for table in tables))
     return replace(
@@ -75,6 +80,7 @@ def concatenate(tables: Sequence[AnnotationTable], *, by_name: bool = False) -> 
         segmentation=SegmentationColumn.concatenate([table.segmentation for table in tables]),
         keypoints=None if first.keypoints is None else np.concatenate([table.keypoints for table in tables]),
         source=", ".join(table.source for table in tables),
+        text_ids=TextIds(images, {n: text for table in tables for n, text in table.text_ids.categories.items()}),
         notes=notes,
         lost=LostObjects.sum_of(table.lost for table in tables),
     )
@@ -85,9 +91,14 @@ def _relative_to(root: Path, table: AnnotationTable) -> LostObjects:
     return replace(table.lost, left_out=tuple(names))
 
 
-def _numbered(class_map: ClassMap, names: list[str]) -> ClassMap:
-    """``class_map`` with the positions in ``names``, from 1, as category ids."""
-    return ClassMap(class_map.names, tuple(names.index(name) + 1 for name in class_map.names))
+def _numbered(table: AnnotationTable, names: list[str]) -> AnnotationTable:
+    """``table`` with the positions in ``names``, from 1, as category ids."""
+    old, new = table.class_map, [names.index(name) + 1 for name in table.class_map.names]
+    texts = table.text_ids.categories
+    categories = {n: texts[number] for n, number in zip(new, old.category_ids, strict=True) if number in texts}
+    return replace(
+        table, class_map=ClassMap(old.names, tuple(new)), text_ids=TextIds(table.text_ids.images, categories)
+    )
 
 
 def _same_classes(tables: Sequence[AnnotationTable], notes: RepairLog) -> list[AnnotationTable]:

@@ -33,6 +33,7 @@ def load_table(config: DataConfig) -> AnnotationTable:
         bad_instances=config.bad_instances,
         follow_links=config.follow_links,
         without_mask=config.without_mask,
+        missing_images=config.missing_images,
     )
 
 

@@ -15,6 +15,9 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.runtime.missing_path import missing_path
 
+MISSING = "image without a file left out"
+"""The note about an image that is missing, with ``missing_images="drop"``."""
+
 
 @dataclass(frozen=True)
 class ImageReference:
@@ -133,9 +136,10 @@ def look_up_images(
     source: str,
     notes: RepairLog,
     follow_links: bool = False,
+    missing_images: str = "error",
     note_unannotated: bool = True,
 ) -> tuple[Path, list[str]]:
-    """The image folder, and the path of each image in it with forward slashes.
+    """The image folder, and the path of each image in it with forward slashes; "" for one that is left out.
 
     A name that differs from the file (see :class:`ImageLookup`) is noted, and so are images without annotation in the
     folders of the others.
@@ -147,10 +151,12 @@ def look_up_images(
         source: name of the data set in messages.
         notes: notes are added here.
         follow_links: search behind links that point outside the folder.
+        missing_images: what to do with images that have no file: "error", or "drop" to leave them out with a note.
         note_unannotated: false if the format does not list all images of a folder.
 
     Raises:
-        DataError: images that are missing, or that match several files: their number and the first five.
+        DataError: images that are missing (with "drop": more than half of them), or that match several files: their
+            number and the first five.
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None and not Path(images).is_dir():
@@ -165,10 +171,13 @@ def look_up_images(
         elif not matches:
             missing.append(reference.name or "(no name)")
     if missing:
-        raise DataError(
-            f"{source}: {len(missing)} of {len(references)} images are not in {lookup.root}: {first_few(missing)}; "
-            f"add the files, or remove their annotations{other_folder(images)}{links_hint(links)}"
+        text = (
+            f"{source}: {len(missing)} of {len(references)} images are not in {lookup.root}: {first_few(missing)}"
+            f"{links_hint(links)}; add the files, or remove their annotations"
         )
+        check_missing(len(missing), len(references), text, images, missing_images)
+        for name in missing:
+            notes.add(MISSING, name)
     if ambiguous:
         raise DataError(
             f"{source}: {len(ambiguous)} of {len(references)} images match more than one file: "
@@ -176,8 +185,32 @@ def look_up_images(
         )
     _note_differences(references, files, source, notes)
     if note_unannotated:
-        _note_unannotated(lookup, [file for file, _ in files], notes)
+        _note_unannotated(lookup, [file for file, _ in files if file], notes)
     return lookup.root, [file for file, _ in files]
+
+
+def check_missing(
+    missing: int, number: int, text: str, images: str | os.PathLike[str] | None, missing_images: str
+) -> None:
+    """Accept missing images only if the user asked for it, and if at least half of the images are there.
+
+    Args:
+        missing, number: of images.
+        text: the beginning of the message, which ends with what else could be done ("add the files, or ...").
+        images: the image folder that the user passed.
+        missing_images: "error" or "drop".
+
+    Raises:
+        DataError: with the remedies.
+    """
+    many = 2 * missing > number
+    if missing_images == "drop" and not many:
+        return
+    if missing_images == "drop":
+        refused = "more than half, which --missing-images drop does not accept: probably the folder is wrong"
+        raise DataError(f"{text}{other_folder(images)} ({refused})")
+    drop = "" if many else ", or pass --missing-images drop to leave these images out"
+    raise DataError(f"{text}{other_folder(images)}{drop}")
 
 
 def folder_with_all(
@@ -234,7 +267,7 @@ def _note_differences(
     """Note every image whose name differs; DataError if its file is already that of another name."""
     exact = {file: reference.name for reference, (file, reason) in zip(references, files, strict=True) if not reason}
     for reference, (file, reason) in zip(references, files, strict=True):
-        if reason and exact.setdefault(file, reference.name) != reference.name:
+        if file and reason and exact.setdefault(file, reference.name) != reference.name:
             raise DataError(
                 f"{source}: {reference.name} is not among the images, and the most similar file {file} is that of "
                 f"{exact[file]}; add the image, or correct one of the names"

@@ -10,6 +10,7 @@ from detseg.annotations.formats.format import Format, Layout
 from detseg.annotations.groups import first_names
 from detseg.annotations.listing import is_image, links_hint, list_folder, subfolders
 from detseg.annotations.not_a_data_set import check_path, folder_without_annotations
+from detseg.annotations.other_tools import HEAD, SUFFIXES, find_other_tool, other_tool
 from detseg.errors import DataError
 
 DEPTH = 3
@@ -40,6 +41,8 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
         for candidate in formats:
             detected = candidate.find(root, files)
             if detected is not None and not (detected.only_if_named and format is None):
+                if candidate.name == "folders" and format is None:
+                    _refuse_other_tool(data, listing.files, "; pass --format folders if the folders are the classes")
                 return Layout(
                     candidate.name, detected.explanation, root, parts=detected.parts, written=tuple(listing.written)
                 )
@@ -48,11 +51,19 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
             break
         name = next(iter(folders.keys() - {""}))
         root, files = root / name, folders[name]
+    _refuse_other_tool(data, listing.files)
     reason = folder_without_annotations(data, listing.files, [candidate.name for candidate in formats])
     own = f", and output of this program, which is not read ({first_names(listing.written)})" * bool(listing.written)
     hint = own + links_hint(listing.links)
     reason = reason or f"it contains {_folder_contents(listing.files)}{hint}; {accepted()}"
     raise DataError(f"{data}: no {format or 'known'} data set was found; {reason}")
+
+
+def _refuse_other_tool(data: Path, files: list[str], remedy: str = "") -> None:
+    """DataError if a file is of a tool whose files are not read."""
+    tool = find_other_tool(data, files)
+    if tool:
+        raise DataError(f"{data}: {tool}{remedy}")
 
 
 def accepted() -> str:
@@ -70,6 +81,10 @@ def accepted() -> str:
 def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     """The format of a single annotation file: the first with its suffix whose finder accepts the file, else the first
     with its suffix, whose reader reports what is wrong with it."""
+    with path.open("rb") as file:
+        tool = other_tool(file.read(HEAD)) if path.suffix.lower() in SUFFIXES else ""
+    if tool and not any(format.find(path.parent, [path.name]) for format in formats):
+        raise DataError(f"{path}: {tool}")
     candidates = [format for format in formats if path.suffix.lower() in format.suffixes]
     if not candidates:
         name = formats[0].name if len(formats) == 1 else "known"

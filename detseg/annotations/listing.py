@@ -13,8 +13,8 @@ from detseg.annotations.own_files import DRAWINGS, is_drawing, is_predicted, own
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 
-IGNORED_NAMES = ("Thumbs.db", "desktop.ini", "__MACOSX")
-"""Files created by file managers and archivers; ignored like names that begin with a dot."""
+IGNORED_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r")
+"""Files created by file managers and archivers, in lower case; ignored like names that begin with a dot."""
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pngimages", "jpegimages", "photos", "pictures")
 """Usual names of the image folder, in lower case; otherwise it is the only other folder with images."""
@@ -81,7 +81,7 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
             if in_drawings:
                 own |= {*filter(is_drawing, by_name)}
             for _, entry in sorted(by_name.items()):
-                if entry.name.startswith(".") or entry.name in IGNORED_NAMES:
+                if entry.name.startswith(".") or entry.name.lower() in IGNORED_NAMES:
                     hidden.append(prefix + entry.name)
                     continue
                 if entry.name in own and not entry.is_dir():

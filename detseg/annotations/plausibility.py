@@ -90,6 +90,38 @@ def check_corner_order(boxes: Boxes, sizes_hw: Sizes, where: Sequence[str], sour
     )
 
 
+def check_centres(boxes: Boxes, sizes_hw: Sizes, places: Sequence[str], source: str) -> None:
+    """Reject boxes that are not centre x, centre y, width, height.
+
+    Args:
+        boxes: float64 [N, 4] as written in the source, in upright pixels.
+        sizes_hw: int64 [N, 2] height and width of each box's image.
+        places: N places of the boxes in the source, for the message.
+        source: name of the data set in the message.
+
+    Raises:
+        DataError: many boxes extend beyond the image, and nearly all are inside under another box format.
+    """
+    top_left = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+    beyond = pixels_outside(top_left, sizes_hw) > BEYOND
+    if beyond.sum() < NUMBER or beyond.mean() <= SHARE:
+        return
+    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    if _nearly_all_inside(corners, sizes_hw):
+        suggestion = (
+            "they look like corners x1, y1, x2, y2; write centre x, centre y, width, height: (x1 + x2) / 2, "
+            "(y1 + y2) / 2, x2 - x1, y2 - y1"
+        )
+    elif _nearly_all_inside(boxes, sizes_hw):
+        suggestion = "they look like the top-left corner and the size; write the centre instead (x + width / 2)"
+    else:
+        return
+    raise DataError(
+        f"{source}: {beyond.sum()} of {len(boxes)} boxes extend beyond the image by more than {BEYOND:g} px, such as "
+        f"{places[int(np.flatnonzero(beyond)[0])]}: {suggestion}"
+    )
+
+
 def looks_normalised(boxes: Boxes, sizes_hw: Sizes) -> bool:
     """Whether all numbers are in 0..1 (up to 1.01) and some are fractions, in images larger than 2 px."""
     if not len(boxes) or sizes_hw.max(axis=1).min() <= 2:

@@ -50,6 +50,7 @@ def read(
     bad_instances: str = "drop",
     follow_links: bool = False,
     without_mask: str | None = None,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read a labelled data set of any supported format.
 
@@ -70,6 +71,7 @@ def read(
         follow_links: follow links in the folders that point outside; else one that would be read is an error.
         without_mask: instances that have only a box where others have a mask: "box", "drop" or "keep", see
             :func:`~detseg.annotations.missing_masks.with_complete_masks`.
+        missing_images: "error", or "drop" to leave images without a file out with a note, if at most half are missing.
 
     Raises:
         DataError: data that cannot be used; the message states what, where, and what to do.
@@ -87,9 +89,13 @@ def read(
                 f"mask values {mask_values} were given, but the format is {format}; pass only one of the two"
             )
         format = "masks"
+    if missing_images not in ("error", "drop"):
+        raise DataError(f"missing_images is {missing_images!r}; choose error or drop")
     if images is not None and not Path(images).is_dir():
         raise missing_path(images, "image folder")
-    options = ReadOptions(images, mask_values, one_based, names, bad_instances, follow_links, class_attribute)
+    options = ReadOptions(
+        images, mask_values, one_based, names, bad_instances, follow_links, class_attribute, missing_images
+    )
     paths = [Path(data)] if val_annotations is None else [Path(data), Path(val_annotations)]
     layouts = [_layout(path, format, options) for path in paths]
     sources = list(zip(paths, layouts, strict=True))

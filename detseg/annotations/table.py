@@ -14,6 +14,7 @@ import numpy.typing as npt
 from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation, SegmentationColumn
+from detseg.annotations.text_ids import TextIds
 from detseg.classes import ClassMap, LabelField
 from detseg.keypoints import KeypointSchema
 from detseg.old_names import moved_function
@@ -105,7 +106,8 @@ class AnnotationTable:
         keypoints float64 [N, P, 3] or None.
     With several label fields (T > 1) ``label_fields`` lists them, ``class_map`` is ``joined(label_fields)``, and there
     are no instances. ``lost`` counts the objects of the source that are not in the table, and names the images that
-    are not, because they lost all their objects.
+    are not, because they lost all their objects. ``text_ids`` are the ids of the source that are texts, by their
+    numbers in ``image_id`` and ``class_map``.
     """
 
     class_map: ClassMap
@@ -136,6 +138,7 @@ class AnnotationTable:
     keypoint_schema: KeypointSchema | None = None
     label_fields: tuple[LabelField, ...] = ()
     source: str = ""
+    text_ids: TextIds = field(default_factory=TextIds)
     notes: RepairLog = field(default_factory=RepairLog)
     lost: LostObjects = LostObjects()
 

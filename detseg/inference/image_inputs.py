@@ -51,7 +51,7 @@ def find_images(
                 kind = "link to another folder not followed, pass --follow-links"
                 notes.add(kind, printable(f"{prefix}{link} to {real}"))
             for name in listing.hidden:
-                is_folder = (item / name).is_dir() and Path(name).name not in IGNORED_NAMES
+                is_folder = (item / name).is_dir() and Path(name).name.lower() not in IGNORED_NAMES
                 if is_folder or is_image(name):
                     notes.add("hidden file or folder left out", printable(prefix + name))
             own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})

@@ -147,14 +147,15 @@ class CocoEvaluator:
         predicts them ``segmentation`` (RLE with counts as text) and ``keypoints`` (x, y, score, ...).
         """
         results = []
+        text_ids = self.ground_truth.text_ids
         for image_id, prediction in self._predictions.items():
             if image_id in self.ground_truth.stored:
                 prediction = to_stored_frame(prediction, *self.ground_truth.stored[image_id])
             boxes = _boxes_xywh(prediction)
             for i in range(len(prediction)):
                 result = {
-                    "image_id": image_id,
-                    "category_id": self.ground_truth.category_ids[int(prediction.labels[i]) - 1],
+                    "image_id": text_ids.image(image_id),
+                    "category_id": text_ids.category(self.ground_truth.category_ids[int(prediction.labels[i]) - 1]),
                     "bbox": boxes[i],
                     "score": float(prediction.scores[i]),
                 }

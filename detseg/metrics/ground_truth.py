@@ -13,6 +13,7 @@ import numpy as np
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
+from detseg.annotations.text_ids import TextIds
 from detseg.class_names import Rename, new_names
 from detseg.errors import DataError
 from detseg.keypoints import COCO_SIGMAS
@@ -63,6 +64,7 @@ class GroundTruth:
         sigmas: OKS sigmas of the P keypoints; empty without keypoints.
         stored: image id -> (stored size, EXIF orientation) of images whose source uses the frame of the stored pixels;
             all other values here are for upright images.
+        text_ids: ids of the source that are texts, by their numbers here.
         notes: log of skipped annotations.
         left_out: ids of images that lost all their objects; they are not in ``sizes``, and not evaluated.
         boxes_changed: whether a box differs from that in the source.
@@ -75,6 +77,7 @@ class GroundTruth:
     category_ids: tuple[int, ...]
     sigmas: tuple[float, ...] = ()
     stored: dict[int, tuple[Size, int]] = field(default_factory=dict)
+    text_ids: TextIds = field(default_factory=TextIds)
     notes: RepairLog = field(default_factory=RepairLog)
     left_out: frozenset[int] = frozenset()
     boxes_changed: bool = False
@@ -118,6 +121,7 @@ class GroundTruth:
             table.class_map.category_ids,
             () if schema is None else oks_sigmas(len(schema.names), schema.sigmas),
             {table[row].image_id: (table[row].stored_hw, table[row].orientation) for row in rows.tolist()},
+            table.text_ids,
         )
 
     def renamed(self, rename: Rename) -> tuple[GroundTruth, dict[int, int]]:

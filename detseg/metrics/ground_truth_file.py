@@ -12,9 +12,12 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
+from detseg.annotations.formats.coco.lenient import mend_coco, rings_of
+from detseg.annotations.formats.shared.lenient_json import encoded
 from detseg.annotations.instance_box import ROTATED_BOX, Box, box_problem, choose_box, cvat_rotation, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
+from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS, check_polygons, check_rle, segmentation_area
 from detseg.metrics.ground_truth import GroundTruth, GroundTruthInstance, Size, oks_sigmas, to_json
@@ -44,7 +47,7 @@ def read_ground_truth(
             cannot be used; the message contains the location.
     """
     path = Path(path)
-    file = read_json(path, _File, "a COCO annotation file with images, annotations and categories")
+    file, text_ids, notes = _read_file(path)
     _check_unique([image.id for image in file.images], "image id", path)
     _check_unique([category.id for category in file.categories], "category id", path)
     sizes = {image.id: _size(image) for image in file.images}
@@ -52,7 +55,6 @@ def read_ground_truth(
     labels: dict[int, int] = {category.id: label for label, category in enumerate(file.categories, 1)}
     points = max((len(category.keypoints) for category in file.categories), default=0)
     points = points or max((len(a.keypoints or ()) // 3 for a in file.annotations), default=0)
-    notes = RepairLog()
     ids = Counter(annotation.id for annotation in file.annotations if isinstance(annotation.id, int))
     for number in [number for number, count in ids.items() if number == 0 or count > 1]:
         notes.add("annotation id is 0 or repeated, renumbered (pycocotools would count it as missed)", str(number))
@@ -87,10 +89,25 @@ def read_ground_truth(
         _unique_names([category.name or str(category.id) for category in file.categories], list(labels)),
         tuple(labels),
         oks_sigmas(points, sigmas or next((c.sigmas for c in file.categories if c.sigmas), ())),
+        text_ids=text_ids,
         notes=notes,
         left_out=frozenset(left_out),
         boxes_changed=boxes_changed,
     )
+
+
+def _read_file(path: Path) -> tuple[_File, TextIds, RepairLog]:
+    """The file, its text ids, and notes about values that are written in another type."""
+    kind = "a COCO annotation file with images, annotations and categories"
+    try:
+        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        return msgspec.json.decode(raw, type=_File), TextIds(), RepairLog()
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = read_json(path, Any, kind)
+    if not isinstance(value, dict):
+        read_json(path, _File, kind)  # raises
+    mended, text_ids, notes = mend_coco(value, _File, str(path))
+    return msgspec.json.decode(encoded(mended, str(path)), type=_File), text_ids, notes
 
 
 def read_json(path: Path, kind: Any, expected: str) -> Any:
@@ -110,13 +127,16 @@ def read_json(path: Path, kind: Any, expected: str) -> Any:
 
 
 def check_segmentation(segmentation: Any, size_hw: Size | None, where: str) -> Segmentation:
-    """Validate COCO's ``segmentation`` of a file: rings or RLE that are safe for native code; ``[]`` becomes None.
+    """Validate COCO's ``segmentation`` of a file: rings or RLE that are safe for native code.
+
+    No segmentation (``[]``, ``{}``, ``""``) becomes None, and a flat list of numbers one ring.
 
     Raises:
         DataError: it is corrupt, or the size of the image is unknown.
     """
-    if segmentation is None or segmentation == []:
+    if segmentation in (None, [], {}, ""):
         return None
+    segmentation = rings_of(segmentation)
     if size_hw is None:
         raise DataError(f"{where}: masks need the size of the image; add height and width to the images of the file")
     if isinstance(segmentation, dict):
@@ -160,7 +180,7 @@ class _Annotation(msgspec.Struct):
     image_id: Id
     category_id: Id
     id: Any = None
-    bbox: list[float] | None = None
+    bbox: Box | None = None
     area: float | None = None
     iscrowd: int | bool | None = 0
     ignore: int | bool | None = 0

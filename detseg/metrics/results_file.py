@@ -11,13 +11,15 @@ from typing import Any
 import msgspec
 from pycocotools import mask as coco_mask
 
+from detseg.annotations.formats.shared.lenient_json import Mender, encoded
 from detseg.annotations.instance_box import SORTED, sorted_box
+from detseg.annotations.repair_log import RepairLog
 from detseg.class_names import Rename
 from detseg.errors import DataError
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth, box_polygon, to_json
-from detseg.metrics.ground_truth_file import Id, check_segmentation, read_ground_truth, read_json, rle_size
+from detseg.metrics.ground_truth_file import Box, Id, check_segmentation, read_ground_truth, read_json, rle_size
 from detseg.metrics.matching import (
     DEFAULT_MAX_DETS,
     IouType,
@@ -64,30 +66,18 @@ def evaluate_files(
         OSError: a file cannot be read.
     """
     path = Path(predictions)
-    content = read_json(path, list[_Result] | _Results, "a list of COCO results")
-    results: list[_Result] = content.annotations if isinstance(content, _Results) else content
+    results, notes = _read_results(path)
     kind = check_iou_types([iou_type or _guess_iou_type(results)])[0]
     limit = DEFAULT_MAX_DETS[kind] if max_dets is None else max_dets
     gt = read_ground_truth(ground_truth, iou_type=kind, sigmas=sigmas)
-    _check_images(results, gt, path)
-    if reference and gt.boxes_changed:
-        raise DataError(
-            f"{ground_truth}: pycocotools cannot evaluate boxes that are missing or cannot be used; omit --reference "
-            f"({'; '.join(gt.notes.lines())})"
-        )
-    if rename is not None:
-        if reference:
-            raise DataError("rename with reference: pycocotools reads the files; omit --rename or --reference")
-        gt, category_of = gt.renamed(rename)
-        for result in results:
-            result.category_id = category_of.get(result.category_id, result.category_id)
-    notes = gt.notes.lines()
+    gt = _matching(gt, results, path, rename, reference=reference)
+    notes = gt.notes.lines() + notes
     known = [(row, result) for row, result in enumerate(results) if result.category_id in gt.label_of_category]
     usable = [(row, result) for row, result in known if result.image_id not in gt.left_out]
     if len(usable) < len(known):
         notes.append(f"{len(known) - len(usable)} results skipped: their images are not evaluated")
     if len(known) < len(results):
-        ids = sorted({result.category_id for result in results} - set(gt.label_of_category))
+        ids = sorted({result.category_id for result in results} - set(gt.label_of_category), key=_by_number)
         notes.append(
             f"{len(results) - len(known)} results skipped: the ground truth has no category {_first_five(ids)} "
             f"({len(ids)} such ids)"
@@ -100,7 +90,12 @@ def evaluate_files(
     ]
     if reference and results:  # pycocotools cannot read an empty list
         notes.append("computed by pycocotools with the ids of the file, including its quirks")
-        evaluation = run_pycocotools(ground_truth, path, kind, limit, gt.sigmas)
+        try:
+            evaluation = run_pycocotools(ground_truth, path, kind, limit, gt.sigmas)
+        except (TypeError, KeyError, IndexError, ValueError, AssertionError) as error:  # numbers in quotes, text ids
+            raise DataError(
+                f"{path}: pycocotools cannot read these files as they are written ({error!r}); omit --reference"
+            ) from None
     else:
         evaluation = match(gt, index, detections, kind, limit)
     return CocoMetrics(
@@ -111,6 +106,34 @@ def evaluate_files(
         {kind: limit},
         tuple(notes),
     )
+
+
+def _matching(
+    gt: GroundTruth, results: list[_Result], path: Path, rename: Rename | None, *, reference: bool
+) -> GroundTruth:
+    """The ground truth with the new names; ids in ``results`` become those of its images and classes.
+
+    Raises:
+        DataError: an image that is not in the ground truth, or what pycocotools itself cannot do.
+    """
+    for result in results:
+        result.image_id = gt.text_ids.image_number(result.image_id)
+        result.category_id = gt.text_ids.category_number(result.category_id)
+    _check_images(results, gt, path)
+    if reference and gt.boxes_changed:
+        raise DataError(
+            f"{gt.source}: pycocotools cannot evaluate boxes that are missing or cannot be used; omit --reference "
+            f"({'; '.join(gt.notes.lines())})"
+        )
+    if rename is None:
+        return gt
+    if reference:
+        raise DataError("rename with reference: pycocotools reads the files; omit --rename or --reference")
+    gt, category_of = gt.renamed(rename)
+    for result in results:
+        if isinstance(result.category_id, int):  # a text is no category of the ground truth
+            result.category_id = category_of.get(result.category_id, result.category_id)
+    return gt
 
 
 def _box_notes(kind: IouType, results: list[_Result], usable: list[tuple[int, _Result]]) -> list[str]:
@@ -128,11 +151,35 @@ def _box_notes(kind: IouType, results: list[_Result], usable: list[tuple[int, _R
     return notes
 
 
+def _read_results(path: Path) -> tuple[list[_Result], list[str]]:
+    """The results with the ids as written, and notes about values that are written in another type."""
+    expected = "a list of COCO results"
+    notes = RepairLog()
+    try:
+        content = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[_Result] | _Results)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        value = read_json(path, Any, expected)
+        if not isinstance(value, list) and not (isinstance(value, dict) and "annotations" in value):
+            read_json(path, list[_Result] | _Results, expected)  # raises
+        listed = value if isinstance(value, list) else value["annotations"]
+        names = [f"result {row}" for row in range(len(listed) if isinstance(listed, list) else 0)]
+        mender = Mender(str(path), {"": names, "annotations": names})
+        mended = encoded(mender.mend(value, list[_Result] | _Results), str(path))
+        content, notes = msgspec.json.decode(mended, type=list[_Result] | _Results), mender.notes
+    return (content.annotations if isinstance(content, _Results) else content), notes.lines()
+
+
+def _by_number(number: int | str) -> tuple[bool, int | str]:
+    return isinstance(number, str), number
+
+
 class _Result(msgspec.Struct):
-    image_id: Id
-    category_id: Id
+    """Ids may be texts, as in the ground truth."""
+
+    image_id: Id | str
+    category_id: Id | str
     score: float
-    bbox: list[float] | None = None
+    bbox: Box | None = None
     segmentation: Any = None
     keypoints: list[float] | None = None
 
@@ -148,7 +195,7 @@ def _guess_iou_type(results: list[_Result]) -> IouType:
 
 
 def _check_images(results: list[_Result], gt: GroundTruth, path: Path) -> None:
-    unknown = sorted({result.image_id for result in results} - set(gt.sizes) - gt.left_out)
+    unknown = sorted({result.image_id for result in results} - set(gt.sizes) - gt.left_out, key=_by_number)
     if unknown:
         raise DataError(
             f"{path}: {len(unknown)} image ids are not in {gt.source}: {_first_five(unknown)}; results and "
@@ -159,18 +206,19 @@ def _check_images(results: list[_Result], gt: GroundTruth, path: Path) -> None:
 def _detection(result: _Result, gt: GroundTruth, iou_type: IouType, number: int, where: str) -> dict[str, Any]:
     """One result as a COCO annotation with the renumbered ids; box and area as in pycocotools' ``loadRes``."""
     where = f"{where} (image {result.image_id})"
-    size_hw = gt.sizes[result.image_id]
+    image_id, category_id = int(result.image_id), int(result.category_id)  # known ones, which are numbers
+    size_hw = gt.sizes[image_id]
     detection: dict[str, Any] = {
         "id": number,
-        "image_id": gt.number_of_image[result.image_id],
-        "category_id": gt.number_of_label[gt.label_of_category[result.category_id]],
+        "image_id": gt.number_of_image[image_id],
+        "category_id": gt.number_of_label[gt.label_of_category[category_id]],
         "score": result.score,
     }
     segmentation = None
     if iou_type == "segm" or not (result.bbox or result.keypoints):
         raw_segmentation = result.segmentation
         if raw_segmentation is None and result.bbox:
-            raw_segmentation = box_polygon(_checked_box(result.bbox, where))
+            raw_segmentation = box_polygon(result.bbox)
         if size_hw is None:
             size_hw = rle_size(raw_segmentation)  # an RLE contains the size of its image
         segmentation = check_segmentation(raw_segmentation, size_hw, where)
@@ -185,7 +233,7 @@ def _detection(result: _Result, gt: GroundTruth, iou_type: IouType, number: int,
             )
         detection["keypoints"] = result.keypoints
     if result.bbox:
-        box = _checked_box(result.bbox, where)
+        box = list(sorted_box(result.bbox)) if min(result.bbox[2:]) < 0 else list(result.bbox)
         area = box[2] * box[3]
     elif segmentation is not None and size_hw is not None:
         rle = segmentation_to_rle(segmentation, size_hw)
@@ -199,11 +247,5 @@ def _detection(result: _Result, gt: GroundTruth, iou_type: IouType, number: int,
     return {**detection, "bbox": box, "area": area}
 
 
-def _checked_box(box: list[float], where: str) -> list[float]:
-    if len(box) != 4:
-        raise DataError(f"{where}: the box has {len(box)} numbers; four are needed: x, y, width, height")
-    return list(sorted_box((box[0], box[1], box[2], box[3]))) if min(box[2:]) < 0 else box
-
-
-def _first_five(ids: list[int]) -> str:
+def _first_five(ids: list[Any]) -> str:
     return ", ".join(map(str, ids[:5])) + (", ..." if len(ids) > 5 else "")

@@ -27,13 +27,11 @@ class DataConfig:
     val_annotations: str | None = option(
         None, "annotations of the validation split; DATA is then the training split", "DATA is split", value="PATH"
     )
-    one_based: bool = option(
-        False, "Pascal VOC pixels are counted from 1", "most tools write VOC files that count from 0"
-    )
+    one_based: bool = option(False, "Pascal VOC pixels are counted from 1", "most tools count from 0")
     mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (connected "
-        "ones are objects)",
+        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (one per "
+        "connected region)",
         "inferred and printed",
     )
     classes: str | list[str] | None = option(
@@ -61,7 +59,11 @@ class DataConfig:
         "objects without a mask among masks: box (as mask), drop or keep",
         "box if at least half have one",
     )
-
+    missing_images: Literal["error", "drop"] = option(
+        "error",
+        "images without a file: stop, or leave out up to half",
+        "the folder may be wrong",
+    )
     follow_links: bool = option(False, "follow links in the data folder that point outside it")
 
     def __post_init__(self) -> None:

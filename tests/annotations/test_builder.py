@@ -152,6 +152,14 @@ def test_always_rejected(arguments: dict[str, Any], message: str, bad_instances:
         builder(bad_instances=bad_instances).add_instance(box, label, annotation_id=3, **options)
 
 
+def test_neither_box_nor_segmentation() -> None:
+    table_builder = builder()
+    assert not table_builder.add_instance(None, 1, annotation_id=3)
+    assert table_builder.notes.counts == {"box dropped: box, outline and keypoints are missing": 1}
+    with pytest.raises(DataError, match=r"^a.json, annotation 3 \(one.png\): box, outline and keypoints are"):
+        builder(bad_instances="error").add_instance(None, 1, annotation_id=3)
+
+
 @pytest.mark.parametrize(
     ("segmentation", "box", "area"),
     [

@@ -42,7 +42,8 @@ SAMPLES: dict[str, Any] = {
     "cache": "memory", "cached_views": 1, "cache_dtype": "float32", "cache_limit": 0.1, "cache_dir": "features",
     "decoded_limit": 0.0, "workers": 0, "device": "cpu", "seed": 1, "val": 0.3, "test": 0.1, "subset": 6,
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
-    "value_range": [0, 4095], "follow_links": True, "without_mask": "keep", "coco_lines": True,
+    "missing_images": "drop", "value_range": [0, 4095], "follow_links": True, "without_mask": "keep",
+    "coco_lines": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
 

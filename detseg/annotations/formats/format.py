@@ -67,6 +67,7 @@ class ReadOptions:
     bad_instances: str = "drop"
     follow_links: bool = False
     class_attribute: str | None = None
+    missing_images: str = "error"
 
 
 class Reader(Protocol):
@@ -81,6 +82,7 @@ class Reader(Protocol):
         bad_instances: str = "drop",
         split: str = "",
         follow_links: bool = False,
+        missing_images: str = "error",
     ) -> AnnotationTable:
         """Read the annotations and the headers of the images; no pixels.
 
@@ -92,6 +94,7 @@ class Reader(Protocol):
             bad_instances: "drop" or "error", see :class:`detseg.annotations.builder.TableBuilder`.
             split: one split for all images; "" takes the splits from the files, as the format defines them.
             follow_links: follow links in the folders that point outside; else one that would be read is an error.
+            missing_images: "error", or "drop" to leave images without a file out with a note, up to half of them.
 
         Raises:
             DataError: input that cannot be used, with the file, the position in it, the value and the remedy.
@@ -117,6 +120,7 @@ class AttributeReader(Protocol):
         bad_instances: str = "drop",
         split: str = "",
         follow_links: bool = False,
+        missing_images: str = "error",
     ) -> AnnotationTable: ...
 
 
@@ -153,6 +157,7 @@ def reads_path(reader: Reader) -> Callable[[Layout, ReadOptions], AnnotationTabl
             classes=options.classes,
             bad_instances=options.bad_instances,
             follow_links=options.follow_links,
+            missing_images=options.missing_images,
         )
 
     return read
@@ -169,6 +174,7 @@ def reads_attribute(reader: AttributeReader) -> Callable[[Layout, ReadOptions], 
             class_attribute=options.class_attribute,
             bad_instances=options.bad_instances,
             follow_links=options.follow_links,
+            missing_images=options.missing_images,
         )
 
     return read

@@ -71,6 +71,7 @@ def read_coco_files(layout: Layout, options: ReadOptions) -> AnnotationTable:
             bad_instances=options.bad_instances,
             classes=options.classes,
             follow_links=options.follow_links,
+            missing_images=options.missing_images,
             data_folder=layout.root,
         )
         for name, split in layout.parts or ((layout.file, ""),)

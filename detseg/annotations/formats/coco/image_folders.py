@@ -22,6 +22,7 @@ def find_image_files(
     data_folder: Path,
     notes: RepairLog,
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> tuple[Path, list[str]]:
     """The image folder and the path of each image in it: one of the usual folders if it has all names as written, else
     see ``look_up_images``.
@@ -35,6 +36,7 @@ def find_image_files(
         data_folder: the folder that contains the file and the images.
         notes: names that differ from those of the files are noted here.
         follow_links: follow links that point outside the image folder.
+        missing_images: "error" or "drop", see ``look_up_images``.
 
     Raises:
         DataError: images are missing or ambiguous.
@@ -53,7 +55,9 @@ def find_image_files(
     is_below = annotations.parent.is_relative_to(data_folder)
     folder = annotations.parent.relative_to(data_folder).as_posix() if is_below else ""
     references = [ImageReference(name, "" if folder == "." else folder, split) for name in names]
-    return look_up_images(references, data_folder, images, source, notes, follow_links, note_unannotated=False)
+    return look_up_images(
+        references, data_folder, images, source, notes, follow_links, missing_images, note_unannotated=False
+    )
 
 
 def usual_folders(annotations: Path, images: Path | None, split: str) -> tuple[list[Path], list[Path]]:

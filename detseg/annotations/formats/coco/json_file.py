@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.formats.coco.lenient import mend_coco
 from detseg.annotations.formats.coco.outlines import Outline, Outlines, read_outlines
+from detseg.annotations.formats.shared.lenient_json import encoded, shortened
 from detseg.annotations.instance_box import cvat_rotation
+from detseg.annotations.other_tools import other_tool
+from detseg.annotations.repair_log import RepairLog
+from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
 
 Whole = int | float
@@ -114,33 +118,35 @@ class CocoAnnotations:
 
 @dataclass
 class CocoFile:
-    """A whole file."""
+    """A whole file; ``text_ids`` and ``notes`` are those of values that were written in another type."""
 
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: CocoAnnotations
+    text_ids: TextIds = field(default_factory=TextIds)
+    notes: RepairLog = field(default_factory=RepairLog)
 
 
 def load_coco_json(path: Path, source: str) -> CocoFile:
     """Read and validate a file. A byte order mark is accepted; NaN and Infinity are not JSON and are rejected.
 
+    Values of another type that can only mean one thing (numbers in quotes, text ids) are read and noted.
     ``source`` is the name of the file in messages.
 
     Raises:
-        DataError: the text is not JSON or not in COCO format; with the position and the invalid value.
+        DataError: the text is not JSON or not in COCO format; with all kinds of invalid values and their counts.
         OSError: the file cannot be read.
     """
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    text_ids, notes = TextIds(), RepairLog()
     try:
-        file = msgspec.json.decode(raw, type=_RawFile)
-        image_id = _numbers([annotation.image_id for annotation in file.annotations])
-        order = np.argsort(rows_of(image_id, [image.id for image in file.images]), kind="stable")
-        texts = [annotation.segmentation for annotation in file.annotations]
-        texts = [texts[i] for i in order.tolist()]
-        outlines = read_outlines(texts)
+        file, image_id, order, outlines = _decoded(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise _error_of(raw, source) from None
-    del raw, texts
+        value = _any_json(raw, source)
+        _check_object(value, raw, source)
+        mended, text_ids, notes = mend_coco(value, _File, source)
+        file, image_id, order, outlines = _decoded(encoded(mended, source))
+    del raw
     number, listed, no_box = len(file.annotations), file.annotations, (np.nan,) * 4
     boxes = chain.from_iterable([no_box if a.bbox is None else a.bbox for a in listed])
     annotations = CocoAnnotations(
@@ -157,7 +163,7 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
         order=order,
         outlines=outlines,
     )
-    return CocoFile(file.images, file.categories, annotations)
+    return CocoFile(file.images, file.categories, annotations, text_ids, notes)
 
 
 def _rotation(attributes: msgspec.Raw) -> float:
@@ -168,18 +174,41 @@ def _rotation(attributes: msgspec.Raw) -> float:
     return cvat_rotation(msgspec.json.decode(text))
 
 
-def _error_of(raw: bytes, source: str) -> DataError:
-    """The first error in a file, from the parser that checks all values in file order."""
+def _decoded(raw: bytes) -> tuple[_RawFile, Any, Ids, Outlines]:
+    """The file, its image ids as a column, the order of the annotations by image, and their outlines in this order."""
+    file = msgspec.json.decode(raw, type=_RawFile)
+    image_id = _numbers([annotation.image_id for annotation in file.annotations])
+    order = np.argsort(rows_of(image_id, [image.id for image in file.images]), kind="stable")
+    texts = [annotation.segmentation for annotation in file.annotations]
+    return file, image_id, order, read_outlines([texts[i] for i in order.tolist()])
+
+
+def _any_json(raw: bytes, source: str) -> Any:
+    """Any valid JSON; DataError with the position for anything else."""
     try:
-        msgspec.json.decode(raw, type=_File)
-    except msgspec.ValidationError as error:
-        try:
-            return DataError(_schema_error(raw, str(error), source))
-        except json.JSONDecodeError as syntax_error:  # later in the file
-            return DataError(f"{source}: {syntax_error}; export the file again")
+        return msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return DataError(f"{source}: {error}{_position(raw, str(error))}; export the file again")
-    raise AssertionError(f"{source}: rejected in parts but accepted as a whole")
+        raise DataError(f"{source}: {error}{_position(raw, str(error))}; export the file again") from None
+
+
+def _check_object(value: Any, raw: bytes, source: str) -> None:
+    """DataError for JSON that is no COCO file as a whole: a list, the file of another tool, panoptic annotations."""
+    is_coco = isinstance(value, dict) and {"images", "annotations"} <= value.keys()
+    tool = "" if is_coco else other_tool(raw)
+    if tool:
+        raise DataError(f"{source}: {tool}")
+    if isinstance(value, list):
+        raise DataError(
+            f"{source}: a list, but COCO expects an object with images, annotations and categories; if these are "
+            "predictions, evaluate them with --predictions"
+        )
+    if not isinstance(value, dict):
+        raise DataError(f"{source}: {shortened(value)}, but COCO expects an object; export the file again")
+    listed = value.get("annotations")
+    if isinstance(listed, list) and any(isinstance(item, dict) and "segments_info" in item for item in listed[:1]):
+        raise DataError(
+            f"{source}: COCO's panoptic annotations (segments_info), with masks in PNG files; pass the instances file"
+        )
 
 
 def whole(value: Whole, name: str, where: str) -> int:
@@ -223,48 +252,3 @@ def _position(raw: bytes, message: str) -> str:
     start = int(position[1])
     line = raw.count(b"\n", 0, start) + 1
     return f", line {line}, at {raw[start : start + 20].decode('utf-8', 'replace')!r}"
-
-
-def _schema_error(raw: bytes, message: str, name: str) -> str:
-    """The message for JSON that is not in COCO format: which annotation or image, which value."""
-    problem, _, path = message.partition(" - at ")
-    path = path.strip("`")
-    data = json.loads(raw)
-    if isinstance(data, list):
-        return (
-            f"{name}: a list, but COCO expects an object with images, annotations and categories; if these are "
-            "predictions, evaluate them with --predictions"
-        )
-    if _is_panoptic(data):
-        return f"{name}: COCO's panoptic annotations (segments_info), with masks in PNG files; pass the instances file"
-    steps: list[str | int] = [
-        int(number) if number else key for key, number in re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", path)
-    ]
-    value, where = data, name
-    for depth, step in enumerate(steps):
-        value = value[step]
-        if depth == 1 and isinstance(value, dict):
-            where = f"{name}, {_entry_name(data, steps[0], value)}"
-    at = f" at {path}" if path else ""
-    shown = "" if value is data else f", value {_shortened(value)}"
-    return f"{where}: {problem}{at}{shown}; correct it in the file"
-
-
-def _is_panoptic(data: Any) -> bool:
-    listed = data.get("annotations") if isinstance(data, dict) else None
-    return isinstance(listed, list) and any(isinstance(item, dict) and "segments_info" in item for item in listed[:1])
-
-
-def _entry_name(data: dict[str, Any], section: str | int, value: dict[str, Any]) -> str:
-    kind = str(section).removesuffix("s") if section != "categories" else "category"
-    image, image_id = value.get("file_name"), value.get("image_id")
-    listed = data.get("images")
-    for other in listed if image is None and image_id is not None and isinstance(listed, list) else ():
-        if isinstance(other, dict) and other.get("id") == image_id:
-            image = other.get("file_name")
-    return f"{kind} {_shortened(value.get('id'))}" + (f" ({image})" if image else "")
-
-
-def _shortened(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,15 @@ from detseg.annotations.columns import InstanceColumns
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.coco.ids import checked_annotations, checked_categories, checked_images, without_group
 from detseg.annotations.formats.coco.image_folders import find_image_files
-from detseg.annotations.formats.coco.json_file import CocoAnnotations, CocoCategory, CocoImage, load_coco_json, whole
+from detseg.annotations.formats.coco.json_file import (
+    CocoAnnotations,
+    CocoCategory,
+    CocoImage,
+    Ids,
+    load_coco_json,
+    whole,
+)
+from detseg.annotations.formats.coco.lenient import rings_of
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import annotated_images
@@ -42,6 +50,7 @@ def read_coco(
     bad_instances: str = "drop",
     classes: Sequence[str] | None = None,
     follow_links: bool = False,
+    missing_images: str = "error",
     data_folder: str | os.PathLike[str] | None = None,
 ) -> AnnotationTable:
     """Read a COCO file (instances or keypoints) and the headers of its images.
@@ -59,6 +68,7 @@ def read_coco(
         classes: names that become labels 1, 2, ... in this order; instances of other classes are left out with a
             note, their images are not.
         follow_links: follow links that point outside the image folder.
+        missing_images: "error" or "drop", see ``look_up_images``.
         data_folder: the folder of the data set, which contains the file and the images; None: the folder of the file.
 
     Raises:
@@ -68,39 +78,64 @@ def read_coco(
     path = Path(annotations)
     source = f"{path.parent.name}/{path.name}" if split_of(path.parent.name) else path.name  # train/x.json, val/x.json
     data = load_coco_json(path, source)
-    notes = RepairLog()
+    notes = data.notes
     categories = checked_categories(without_group(data, source, notes), source)
     all_classes = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
     class_map = all_classes.select(classes, source)
     row_of = checked_images(data.images, source)
     rows, category_ids, annotation_ids = checked_annotations(data, row_of, categories, source, notes)
+    _check_located(data.annotations, source)
     label_of = class_map.labels_by_category_id()
     category_labels = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
     labels = category_labels[np.searchsorted([int(category.id) for category in categories], category_ids)]
     schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
-    folder = path.parent if data_folder is None else Path(data_folder)
+    folder = Path(data_folder or path.parent)
     root, names = path.parent, [image.file_name for image in data.images]
     if images is not False:
-        root, names = find_image_files(names, path, images, split, source, folder, notes, follow_links)
-    sizes = _sizes(data.images, root, names, source, images)
+        root, names = find_image_files(names, path, images, split, source, folder, notes, follow_links, missing_images)
+    listed_images, image_ids, left_out = data.images, list(row_of), np.zeros(len(rows), np.bool_)
+    if images is not False and "" in names:  # images without a file
+        kept = [row for row, name in enumerate(names) if name]
+        rows, left_out = _rows_among(kept, rows, len(names))
+        names, image_ids = [names[row] for row in kept], [image_ids[row] for row in kept]
+        listed_images = [listed_images[row] for row in kept]
+    sizes = _sizes(listed_images, root, names, source, images, notes)
 
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     builder.add_images(
         names,
         [size[0] for size in sizes],
-        list(row_of),
+        image_ids,
         orientation=[size[1] for size in sizes],
         stored_frame=[size[2] for size in sizes],
         split=split,
     )
     listed, order = data.annotations, data.annotations.order
     columns = _columns(listed, rows[order], labels[order], annotation_ids[order], schema)
-    irregular = _IrregularInstances(builder, source, names, sizes, listed, columns, schema)
-    builder.add_instances(
-        columns, _is_regular(columns, listed, builder.sizes_hw, sizes, len(class_map), schema), irregular.add
+    irregular = _IrregularInstances(builder, source, names, sizes, listed, columns, schema, left_out[order])
+    regular = _is_regular(columns, listed, builder.sizes_hw, sizes, len(class_map), schema)
+    builder.add_instances(columns, regular & ~irregular.left_out, irregular.add)
+    table = builder.build()
+    return replace(table, text_ids=data.text_ids) if data.text_ids else table
+
+
+def _rows_among(kept: list[int], rows: Ids, number: int) -> tuple[Ids, npt.NDArray[np.bool_]]:
+    """Rows of ``number`` images as rows among those ``kept``, and which are not among them (their row is then 0)."""
+    new_row = np.full(number, -1)
+    new_row[kept] = np.arange(len(kept))
+    return np.maximum(new_row[rows], 0), new_row[rows] < 0
+
+
+def _check_located(listed: CocoAnnotations, source: str) -> None:
+    """DataError if no annotation has a box, an outline or keypoints: the labels are those of whole images."""
+    outlined = listed.outlines.others or listed.outlines.column.present().any()
+    if not len(listed) or outlined or listed.keypoints or not np.isnan(listed.bbox[:, 0]).all():
+        return
+    raise DataError(
+        f"{source}: none of the {len(listed)} annotations has a box or an outline; export boxes or polygons, or, for "
+        "classes of whole images, put the images into a folder for each class"
     )
-    return builder.build()
 
 
 @dataclass(frozen=True)
@@ -114,8 +149,11 @@ class _IrregularInstances:
     listed: CocoAnnotations
     columns: InstanceColumns
     schema: KeypointSchema | None
+    left_out: npt.NDArray[np.bool_]
 
     def add(self, i: int) -> None:
+        if self.left_out[i]:  # its image has no file
+            return
         listed, columns, notes = self.listed, self.columns, self.builder.notes
         position, row, label, number = (
             int(column[i]) for column in (listed.order, columns.image, columns.label, columns.annotation_id)
@@ -219,9 +257,14 @@ def _sizes(
     names: list[str],
     source: str,
     images: str | os.PathLike[str] | Literal[False] | None,
+    notes: RepairLog,
 ) -> list[tuple[HW, int, bool]]:
     """(stored size, orientation, whether coordinates refer to stored pixels); opens no file if ``images`` is False."""
     annotated = _annotated_hw(entries, source)
+    for row, hw in enumerate(annotated):
+        if hw is not None and 0 in hw:  # VIA's export
+            notes.add("width or height 0, taken from the image", f"{source} ({names[row]})")
+            annotated[row] = None
     if images is False:
         for hw, name in zip(annotated, names, strict=True):
             if hw is None:
@@ -266,6 +309,10 @@ def _segmentation(value: Outline, size_hw: HW, where: str, notes: RepairLog) -> 
         return None
     if isinstance(value, CocoRle):
         return check_rle({"size": value.size, "counts": value.counts}, size_hw, where)
+    if rings_of(value) != value:
+        notes.add("outline without a list of rings read as one ring", where)
+        value = rings_of(value)
+        assert isinstance(value, list)
     rings = [ring for ring in value if len(ring) >= 6]
     if len(rings) < len(value):
         notes.add("polygon ring with fewer than three points left out", where)

@@ -38,7 +38,7 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
         if schema.sigmas != keypoint_schema(schema.names).sigmas:
             points["sigmas"] = schema.sigmas
     categories = [
-        {"id": number, "name": name, **points}
+        {"id": table.text_ids.category(number), "name": name, **points}
         for number, name in zip(table.class_map.category_ids, table.class_map.names, strict=True)
     ]
     images: list[dict[str, Any]] = []
@@ -47,7 +47,8 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
         stored_frame = bool(table.stored_frame[index])
         height, width = record.stored_hw if stored_frame else record.size_hw
         name = f"{table.media[index]}/{record.member}" if record.member else str(table.media[index])
-        images.append({"id": record.image_id, "file_name": name, "width": width, "height": height})
+        image_id = table.text_ids.image(record.image_id)
+        images.append({"id": image_id, "file_name": name, "width": width, "height": height})
         frame = Frame(record.stored_hw, record.orientation if stored_frame else 1)
         for row, label in enumerate(record.labels.tolist()):
             box, segmentation, keypoints = frame.from_upright(
@@ -58,8 +59,8 @@ def write_coco(table: AnnotationTable, path: str | os.PathLike[str]) -> None:
             assert box is not None
             annotation = {
                 "id": len(annotations) + 1,
-                "image_id": record.image_id,
-                "category_id": table.class_map.category_id_of(label),
+                "image_id": image_id,
+                "category_id": table.text_ids.category(table.class_map.category_id_of(label)),
                 "bbox": box.tolist(),
                 "area": float(record.areas[row]),
                 "iscrowd": int(record.iscrowd[row]),

@@ -22,6 +22,7 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.csv.csv_file import CsvFile, csv_kind, read_csv, stated_column
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ClassList, ShapeAnnotation, ShapeInstance, shapes_table
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.listing import split_of
@@ -60,6 +61,7 @@ def read_csv_boxes(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CSV files of boxes in pixels.
 
@@ -89,6 +91,7 @@ def read_csv_boxes(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
     _check_corners(annotations, table, source)
     return table
@@ -238,18 +241,25 @@ def _read_file(
         box = header_box
         columns = read_columns(file, box.columns, class_attribute, notes)
     rows = BoxRows(file, columns, name.rpartition("/")[0], split, use_split_column, notes)
+    problems = Problems()
     for line, cells in file.rows:
-        image = rows.image(line, cells)
-        label = rows.label(cells)
-        empty = not any(cells[column] for column in box.columns)
-        if empty and (columns.label is None or not label):
-            continue  # a negative image
-        if empty:
-            raise DataError(
-                f"{file.where(line)}: class {label!r} without a box; complete the box, or clear the class as well"
-            )
-        image.instances.append(ShapeInstance(label, file.where(line), box_xywh(file, line, cells, box)))
+        with problems.collect():
+            _add_row(rows, line, cells, box)
+    problems.raise_all(file.name)
     return rows.images
+
+
+def _add_row(rows: BoxRows, line: int, cells: list[str], box: BoxColumns) -> None:
+    """Add the image and the box of a row, if it has one."""
+    image, label = rows.image(line, cells), rows.label(cells)
+    empty = not any(cells[column] for column in box.columns)
+    if empty and (rows.columns.label is None or not label):
+        return  # a negative image
+    if empty:
+        raise DataError(
+            f"{rows.file.where(line)}: class {label!r} without a box; complete the box, or clear the class as well"
+        )
+    image.instances.append(ShapeInstance(label, rows.file.where(line), box_xywh(rows.file, line, cells, box)))
 
 
 def _check_corners(annotations: Sequence[ShapeAnnotation], table: AnnotationTable, source: str) -> None:

@@ -33,6 +33,7 @@ def read_csv_labels(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CSV files of class labels: a column of image paths; every other column is a label field.
 
@@ -65,6 +66,7 @@ def read_csv_labels(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
 
 

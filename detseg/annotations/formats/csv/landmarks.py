@@ -38,6 +38,7 @@ def read_csv_landmarks(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CSV files of landmarks in pixels: ``filename, left_eye_x, left_eye_y, ...``, one line per instance.
 
@@ -76,6 +77,7 @@ def read_csv_landmarks(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
         schema=keypoint_schema(names),
     )
 

@@ -19,6 +19,7 @@ from detseg.annotations.formats.cvat.shapes import (
 )
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
 from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.annotations.image_lookup import ImageLookup, ImageReference
@@ -46,6 +47,7 @@ def read_cvat(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read CVAT XML: boxes, polygons, ellipses (as polygons), masks, and skeletons (as keypoints).
 
@@ -76,14 +78,18 @@ def read_cvat(
         check_attribute([root for _, _, root in roots], class_attribute, source)
         names = {}
     annotations: list[ShapeAnnotation] = []
+    problems = Problems()
     for file, file_split, root in roots:
         parent = file.rpartition("/")[0]
         annotations.extend(
-            _image(image, file, parent, file_split, split == "", points, notes) for image in root.findall("image")
+            _image(image, file, parent, file_split, split == "", points, notes, problems)
+            for image in root.findall("image")
         )
         if root.find("track") is not None:
             folder = base if images is None else Path(images)
             annotations.extend(_frames(root, file, ImageLookup(folder, follow_links), file_split, points, notes))
+    source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
+    problems.raise_all(source)
     return shapes_table(
         annotations,
         base,
@@ -94,6 +100,7 @@ def read_cvat(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
         schema=keypoint_schema(points) if points else None,
     )
 
@@ -101,7 +108,7 @@ def read_cvat(
 def _is_cvat(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    start = rb"<annotations>(\s|<!--.*?-->|<version>[^<]*</version>)*<(meta|image|track)[\s>]"
+    start = rb"<annotations(?:\s[^>]*)?>(\s|<!--.*?-->|<version>[^<]*</version>)*<(meta|image|track)[\s/>]"
     return re.search(start, head) is not None
 
 
@@ -120,6 +127,7 @@ def _image(
     by_subset: bool,
     points: tuple[str, ...],
     notes: RepairLog,
+    problems: Problems,
 ) -> ShapeAnnotation:
     """The annotation of one <image> element of ``file`` in the folder ``parent``."""
     name = image.get("name", "")
@@ -136,11 +144,12 @@ def _image(
         if shape.tag == "tag" and (label := (shape.get("label") or "").strip()):
             annotation.tags[label] = True
             continue
-        instance = read_shape(shape, f"{where}, shape {number}", size, points, notes)
-        if instance is not None:
-            annotation.instances.append(instance)
-        elif shape.tag in SHAPES and shape.tag != "tag":
-            annotation.lost.append(attribute(shape, "label").strip())
+        with problems.collect():
+            instance = read_shape(shape, f"{where}, shape {number}", size, points, notes)
+            if instance is not None:
+                annotation.instances.append(instance)
+            elif shape.tag in SHAPES and shape.tag != "tag":
+                annotation.lost.append(attribute(shape, "label").strip())
     return annotation
 
 

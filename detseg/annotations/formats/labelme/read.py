@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from detseg.annotations.builder import MAX_SIDE
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.labelme.xml import is_labelme_xml, read_labelme_xml
 from detseg.annotations.formats.shared.foreground import foreground
 from detseg.annotations.formats.shared.json_file import load_tool_json
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
     ShapeAnnotation,
@@ -31,7 +33,9 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.images import decode_label_png
+from detseg.masks import check_polygons, segmentation_box, segmentation_to_rle
 from detseg.postprocess import crop_rle
+from detseg.structures import RLE
 
 _ROTATED = ("rotation", "oriented_rectangle")
 """Rotated boxes of four corners: of X-AnyLabeling, and of LabelMe."""
@@ -90,14 +94,15 @@ def read_labelme(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read LabelMe files: polygons, rectangles (two opposite corners, or four), circles (as polygons) and masks.
 
     A rotated box becomes its axis-aligned bounding box, with a note. If no file has shapes, the flags of the images are
-    their class labels. Shapes with the same label and ``group_id`` are one instance. Points and lines are left out with
-    a note. The image is found by ``imagePath``, by its file name if the path is from another machine, else by the name
-    of the JSON file; an image that is only embedded is not extracted. A file without shapes is a negative image; an
-    image without a file is left out with a note.
+    their class labels. Shapes with the same label and ``group_id`` are one instance: the union of its masks and
+    polygons. Points and lines are left out with a note. The image is found by ``imagePath``, by its file name if the
+    path is from another machine, else by the name of the JSON file; an image that is only embedded is not extracted. A
+    file without shapes is a negative image; an image without a file is left out with a note.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
@@ -117,8 +122,12 @@ def read_labelme(
         if images is not None and not Path(images).is_dir():
             raise FileNotFoundError(f"{images}: no such image folder")
         lookup = ImageLookup(base if images is None else Path(images), follow_links)
-        read = (_read_file(base / name, name, data.is_file(), lookup, notes) for name in names)
-        annotations = [annotation for annotation in read if annotation is not None]
+        annotations, problems = [], Problems()
+        for name in names:
+            with problems.collect():
+                annotation = _read_file(base / name, name, data.is_file(), lookup, notes)
+                annotations += [] if annotation is None else [annotation]
+        problems.raise_all(base.name)
     if not annotations:
         raise DataError(f"{data}: no LabelMe file in it; save annotations next to the images, or pass their folder")
     folders = [annotation.image.folder.partition("/")[0] for annotation in annotations]
@@ -135,6 +144,7 @@ def read_labelme(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
 
 
@@ -149,7 +159,7 @@ def _is_labelme_json(path: Path) -> bool:
 def _read_file(path: Path, name: str, only_file: bool, lookup: ImageLookup, notes: RepairLog) -> ShapeAnnotation | None:
     """The annotation of one file; None for JSON of another kind (an error if it is the only file)."""
     try:
-        file = load_tool_json(path, name, _File, "LabelMe")
+        file = load_tool_json(path, name, _File, "LabelMe", notes)
     except DataError:
         if only_file or not _is_other_object(path):
             raise
@@ -223,6 +233,7 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
     if len(shapes) > 1:
         where = instance.where = f"{where} and {len(shapes) - 1} more of group {first.group_id}"
     corners: list[tuple[float, float]] = []
+    masks: list[RLE] = []
     for shape, shape_where in shapes:
         kind = shape.shape_type or "polygon"
         expected = {"polygon": (), "rectangle": (2, 4), **dict.fromkeys(_ROTATED, (4,))}.get(kind, (2,))
@@ -240,9 +251,7 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
             radius = float(np.hypot(x - cx, y - cy))
             instance.rings.append(ellipse_ring(cx, cy, radius, radius))
         elif kind == "mask":
-            if len(shapes) > 1:
-                raise DataError(f"{shape_where}: a mask in a group of several shapes; remove its group_id")
-            instance.mask = _mask(shape, size_hw, shape_where, notes)
+            masks.append(_mask(shape, size_hw, shape_where, notes))
         else:
             instance.rings.append(shape.points)
     if corners:
@@ -253,6 +262,8 @@ def _instance(shapes: list[tuple[_Shape, str]], size_hw: tuple[int, int] | None,
         instance.box_xywh = extent_xywh(np.concatenate(outlines))
         if instance.rings:
             notes.add("rectangle and polygon in one group: box around both, mask from the polygon", where)
+    if masks:
+        instance.mask = masks[0] if len(shapes) == 1 else _united(masks, instance, where, notes)
     return instance
 
 
@@ -260,6 +271,21 @@ def _is_upright(corners: list[tuple[float, float]]) -> bool:
     """Whether all corners are those of the box around them."""
     x, y, width, height = extent_xywh(corners)
     return all(px in (x, x + width) and py in (y, y + height) for px, py in corners)
+
+
+def _united(masks: list[RLE], instance: ShapeInstance, where: str, notes: RepairLog) -> RLE:
+    """The union of the masks and the outlines of a group; the box of its rectangles then contains them all."""
+    size_hw = (masks[0]["size"][0], masks[0]["size"][1])
+    rings = [ring for ring in (np.asarray(ring, np.float64).ravel() for ring in instance.rings) if ring.size >= 6]
+    outlines = [segmentation_to_rle(check_polygons([ring], size_hw, where), size_hw) for ring in rings]
+    notes.add("masks and outlines of one group united", where)
+    united: RLE = coco_mask.merge([*masks, *outlines])
+    if instance.box_xywh is not None:
+        x, y, width, height = segmentation_box(united)
+        x1, y1, w, h = instance.box_xywh
+        instance.box_xywh = extent_xywh([[x, y], [x + width, y + height], [x1, y1], [x1 + w, y1 + h]])
+    instance.rings = []
+    return united
 
 
 def _mask(shape: _Shape, size_hw: tuple[int, int] | None, where: str, notes: RepairLog) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.image_files import first_few
-from detseg.annotations.image_lookup import ImageLookup, ImageReference, other_folder
+from detseg.annotations.image_lookup import MISSING, ImageLookup, ImageReference, check_missing
 from detseg.annotations.image_names import normalized
 from detseg.annotations.listing import IMAGE_FOLDERS, links_hint
 from detseg.annotations.repair_log import RepairLog
@@ -65,8 +65,9 @@ def pair_files(
     source: str,
     notes: RepairLog,
     names: Sequence[str] = (),
+    missing_images: str = "error",
 ) -> list[str]:
-    """The image of each annotation file.
+    """The image of each annotation file; "" for one that is left out.
 
     Matched first by folder and name (:func:`pair_key`), then by the name without suffix in any folder, then as
     :class:`ImageLookup` does, by the image name written in the annotation or by the name of the annotation file; all
@@ -79,6 +80,7 @@ def pair_files(
         images: the image folder that the user passed, for messages.
         source: name of the data set in messages.
         names: the image's name inside each annotation file ("" for none); optional.
+        missing_images: "error", or "drop" to leave annotation files without image out with a note.
 
     Raises:
         DataError: annotation files without image, or with several matching images, or two with the same image; with
@@ -112,11 +114,15 @@ def pair_files(
             ambiguous.append(f"{file} ({first_few(matches)})")
         else:
             missing.append(file)
+            paired.append("")
     if missing:
-        raise DataError(
-            f"{source}: {len(missing)} of {len(files)} annotation files have no image: {first_few(missing)}; add the "
-            f"images, or remove these files{other_folder(images)}{links_hint(lookup.links)}"
+        text = (
+            f"{source}: {len(missing)} of {len(files)} annotation files have no image: {first_few(missing)}"
+            f"{links_hint(lookup.links)}; add the images, or remove these files"
         )
+        check_missing(len(missing), len(files), text, images, missing_images)
+        for file in missing:
+            notes.add(MISSING, file)
     if ambiguous:
         raise DataError(
             f"{source}: {len(ambiguous)} of {len(files)} annotation files match several images: "
@@ -139,7 +145,7 @@ def _check_unique(files: Sequence[str], images: Sequence[str], source: str) -> N
     """DataError if one image has two annotation files."""
     first: dict[str, str] = {}
     for file, image in zip(files, images, strict=True):
-        if image in first:
+        if image and image in first:
             raise DataError(
                 f"{source}: the image {image} is annotated in {first[image]} and in {file}; keep one of them, or "
                 "add the image of the other"

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 import msgspec
 
+from detseg.annotations.formats.shared.lenient_json import lenient
+from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 
 MAX_BYTES = 2**30
@@ -15,7 +17,7 @@ MAX_BYTES = 2**30
 T = TypeVar("T")
 
 
-def load_tool_json(path: Path, name: str, schema: type[T], tool: str) -> T:
+def load_tool_json(path: Path, name: str, schema: type[T], tool: str, notes: RepairLog) -> T:
     """Read a file as ``schema``. A byte order mark is accepted; keys that ``schema`` does not define are ignored.
 
     Args:
@@ -23,9 +25,10 @@ def load_tool_json(path: Path, name: str, schema: type[T], tool: str) -> T:
         name: name of the file in messages.
         schema: a msgspec struct, or another type that msgspec decodes.
         tool: name of the labelling tool in messages.
+        notes: values of another type that are read (``lenient_json``) are counted here.
 
     Raises:
-        DataError: too large, empty, not UTF-8, not JSON, or not of this schema; with the key.
+        DataError: too large, empty, not UTF-8, not JSON, or not of this schema; with all wrong keys and their counts.
         OSError: the file cannot be read.
     """
     if path.stat().st_size > MAX_BYTES:
@@ -34,11 +37,12 @@ def load_tool_json(path: Path, name: str, schema: type[T], tool: str) -> T:
     if not raw.strip():
         raise DataError(f"{name}: the file is empty; save it again with {tool}, or remove it")
     try:
-        return msgspec.json.decode(raw, type=schema)
-    except msgspec.ValidationError as error:
-        problem, _, path_in_file = str(error).partition(" - at ")
-        at = f", at {path_in_file.strip('`')}" if path_in_file else ""
-        raise DataError(f"{name}{at}: {problem}; not in {tool} format: correct or remove it") from None
+        try:
+            return msgspec.json.decode(raw, type=schema)
+        except msgspec.ValidationError:
+            value, read_leniently = lenient(raw, schema, name)
+            notes.merge(read_leniently)
+            return value
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except (msgspec.DecodeError, RecursionError) as error:

@@ -75,6 +75,7 @@ def labels_table(
     classes: Sequence[str] | None = None,
     bad_instances: str = "drop",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Find the images, read their headers, and build the table; the texts in ``rows`` are replaced by class names.
 
@@ -88,13 +89,15 @@ def labels_table(
             (``colour``), or some classes of a field (``colour=red``). The rest is left out with a note.
         bad_instances: "drop" or "error"; it has no effect: there are no instances.
         follow_links: search images behind links that point outside the folder.
+        missing_images: "error" or "drop", see ``look_up_images``.
 
     Raises:
         DataError: input that cannot be used, with file and position.
     """
     fields = _selected_fields(rows, classes, source, notes)
     index = [[_class_index(row, field, notes) for field in fields] for row in rows]
-    root, image_files = look_up_images([row.image for row in rows], base, images, source, notes, follow_links)
+    references = [row.image for row in rows]
+    root, image_files = look_up_images(references, base, images, source, notes, follow_links, missing_images)
     selected = _labelled_rows(rows, index, image_files, notes)
     headers = read_headers(root, [image_files[i] for i in selected], source)
     several = fields if len(fields) > 1 else []
@@ -201,6 +204,8 @@ def _labelled_rows(rows: list[LabelRow], index: list[list[int]], images: list[st
     first_row: dict[tuple[str, str], int] = {}
     selected = []
     for i, row in enumerate(rows):
+        if not images[i]:  # without a file, noted
+            continue
         first = first_row.setdefault((images[i], row.split), i)
         if first != i:
             if index[first] != index[i]:

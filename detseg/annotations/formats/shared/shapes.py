@@ -103,6 +103,7 @@ def shapes_table(
     bad_instances: str = "drop",
     schema: KeypointSchema | None = None,
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Find the images, read their headers, and build the table; one of class labels if there are tags and no shapes.
 
@@ -120,49 +121,63 @@ def shapes_table(
         bad_instances: "drop" or "error", see :class:`TableBuilder`.
         schema: keypoints of every instance.
         follow_links: search images behind links that point outside the folder.
+        missing_images: "error" or "drop", see ``look_up_images``.
 
     Raises:
         DataError: input that cannot be used, with file and position.
     """
     if _has_only_tags(annotations, notes):
         tagged = [(item.image, item.where, item.split, item.tags) for item in annotations]
-        return labels_table(tag_rows(tagged, notes), base, images, source=source, notes=notes, classes=classes,
-                            bad_instances=bad_instances, follow_links=follow_links)  # fmt: skip
+        return labels_table(
+            tag_rows(tagged, notes), base, images, source=source, notes=notes, classes=classes,
+            bad_instances=bad_instances, follow_links=follow_links, missing_images=missing_images,
+        )  # fmt: skip
     class_map, class_names = _class_map(annotations, class_list, classes, source)
     references = [annotation.image for annotation in annotations]
-    root, names = look_up_images(references, base, images, source, notes, follow_links)
+    root, names = look_up_images(references, base, images, source, notes, follow_links, missing_images)
+    numbers = [number for number, name in enumerate(names, 1) if name]
+    annotations = [annotations[number - 1] for number in numbers]
+    names = [names[number - 1] for number in numbers]
     _check_unique(annotations, names, source)
     headers = read_headers(root, names, source)
     builder = TableBuilder(class_map, root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     stored_frames = _stored_frames(annotations, names, headers, images, source, builder.notes)
-    for annotation, name, header, stored_frame in zip(annotations, names, headers, stored_frames, strict=True):
+    columns = zip(numbers, annotations, names, headers, stored_frames, strict=True)
+    for number, annotation, name, header, stored_frame in columns:
         builder.add_image(
-            name, header.size_hw, orientation=header.orientation, stored_frame=stored_frame, split=annotation.split
-        )
+            name, header.size_hw, image_id=number, orientation=header.orientation, stored_frame=stored_frame,
+            split=annotation.split,
+        )  # fmt: skip
         frame = Frame(header.size_hw, header.orientation if stored_frame else 1)
         frame_hw = header.size_hw if stored_frame else upright_hw(header.size_hw, header.orientation)
-        builder.lose(sum(classes is None or not lost or lost in class_map.names for lost in annotation.lost))
+        excluded = {lost for lost in annotation.lost if lost and classes is not None and lost not in class_map.names}
+        builder.lose(sum(lost not in excluded for lost in annotation.lost))
         for instance in annotation.instances:
             if not _has_class(instance, class_names, bad_instances, builder.notes, source):
                 builder.lose()
-                continue
-            if instance.class_name not in class_map.names:
+            elif instance.class_name not in class_map.names:
                 builder.notes.add("instance of an unselected class left out", instance.where)
-                continue
-            stated_box, outline = _box_and_outline(instance, frame_hw, builder.notes)
-            box, segmentation, keypoints = frame.to_upright(
-                None if stated_box is None else np.array(stated_box, np.float64), outline, instance.keypoints
-            )
-            builder.add_instance(
-                None if box is None else box.tolist(),
-                class_map.label_of(instance.class_name),
-                segmentation=segmentation,
-                keypoints=keypoints,
-                difficult=instance.difficult,
-                where=f"{instance.where} ({name})",
-            )
+            else:
+                _add_instance(builder, instance, name, class_map, frame, frame_hw)
     return builder.build()
+
+
+def _add_instance(
+    builder: TableBuilder, instance: ShapeInstance, image: str, class_map: ClassMap, frame: Frame, frame_hw: HW
+) -> None:
+    stated_box, outline = _box_and_outline(instance, frame_hw, builder.notes)
+    box, segmentation, keypoints = frame.to_upright(
+        None if stated_box is None else np.array(stated_box, np.float64), outline, instance.keypoints
+    )
+    builder.add_instance(
+        None if box is None else box.tolist(),
+        class_map.label_of(instance.class_name),
+        segmentation=segmentation,
+        keypoints=keypoints,
+        difficult=instance.difficult,
+        where=f"{instance.where} ({image})",
+    )
 
 
 def ellipse_rings(

@@ -67,13 +67,17 @@ def image_classes_table(
     notes: RepairLog,
     classes: Sequence[str] | None,
     follow_links: bool,
+    missing_images: str,
 ) -> AnnotationTable:
     """The table of images with one class each; images without one are left out with a note."""
-    root, names = look_up_images([image.image for image in images], base, folder, source, notes, follow_links)
+    references = [image.image for image in images]
+    root, names = look_up_images(references, base, folder, source, notes, follow_links, missing_images)
     labels = [class_of(image.attributes, attribute, image.where, notes) for image in images]
     class_map = ClassMap.from_names(sorted(set(labels) - {""})).select(classes, source)
     rows = []
     for row, label in enumerate(labels):
+        if not names[row]:  # without a file, noted
+            continue
         if label in class_map.names:
             rows.append(row)
         else:

@@ -13,6 +13,7 @@ import msgspec
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.json_file import load_tool_json
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import (
     ONLY_CLASS,
     UNSUPPORTED_SHAPE,
@@ -80,6 +81,7 @@ def read_via(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
@@ -96,7 +98,7 @@ def read_via(
     entries: list[tuple[str, str, _Entry]] = []
     definitions: dict[str, Any] = {}
     for file, file_split in annotation_paths:
-        file_entries, file_definitions = _entries(base / file, file)
+        file_entries, file_definitions = _entries(base / file, file, notes)
         entries.extend((file, file_split, entry) for entry in file_entries)
         definitions |= file_definitions
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
@@ -106,12 +108,20 @@ def read_via(
         name = image_attribute(labelled, class_attribute, source, notes)
         if name is not None:
             return image_classes_table(
-                labelled, name, base, images, source=source, notes=notes, classes=classes, follow_links=follow_links
+                labelled,
+                name,
+                base,
+                images,
+                source=source,
+                notes=notes,
+                classes=classes,
+                follow_links=follow_links,
+                missing_images=missing_images,
             )
     attribute = choose_attribute(attributes, definitions, class_attribute, source, notes) if attributes else None
     if attribute is None and attributes:
         note_only_class(attributes, source, notes)
-    annotations = []
+    annotations, problems = [], Problems()
     for file, file_split, entry in entries:
         annotation = ShapeAnnotation(
             ImageReference(entry.filename, file.rpartition("/")[0]),
@@ -123,12 +133,14 @@ def read_via(
             class_name = ONLY_CLASS
             if attribute is not None:
                 class_name = class_of(region.region_attributes or {}, attribute, where, notes)
-            instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
-            if instance is not None:
-                annotation.instances.append(instance)
-            else:
-                annotation.lost.append(class_name)
+            with problems.collect():
+                instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
+                if instance is not None:
+                    annotation.instances.append(instance)
+                else:
+                    annotation.lost.append(class_name)
         annotations.append(annotation)
+    problems.raise_all(source)
     return shapes_table(
         annotations,
         base,
@@ -138,6 +150,7 @@ def read_via(
         classes=classes,
         bad_instances=bad_instances,
         follow_links=follow_links,
+        missing_images=missing_images,
     )
 
 
@@ -148,17 +161,17 @@ def _is_via(path: Path) -> bool:
     return b'"_via_' in head or (has_attributes and b'"filename"' in head and b'"regions"' in head)
 
 
-def _entries(path: Path, name: str) -> tuple[list[_Entry], dict[str, Any]]:
+def _entries(path: Path, name: str, notes: RepairLog) -> tuple[list[_Entry], dict[str, Any]]:
     """The images of a file, and the definitions of region attributes of a project."""
-    project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA")
+    project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA", notes)
     if any(key.startswith("_via_") for key in project):
-        content = load_tool_json(path, name, _Project, "VIA")
+        content = load_tool_json(path, name, _Project, "VIA", notes)
         images, defined = content.via_img_metadata, content.via_attributes
         if images is None:
             raise DataError(f"{name}: a VIA project without _via_img_metadata; save the project again, or export JSON")
         regions = defined.get("region") if isinstance(defined, dict) else None
         return list(images.values()), regions if isinstance(regions, dict) else {}
-    return list(load_tool_json(path, name, dict[str, _Entry], "VIA").values()), {}
+    return list(load_tool_json(path, name, dict[str, _Entry], "VIA", notes).values()), {}
 
 
 def _labelled(entry: _Entry, file: str, split: str) -> LabelledImage:

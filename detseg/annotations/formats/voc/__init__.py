@@ -15,6 +15,7 @@ def _read(layout: Layout, options: ReadOptions) -> AnnotationTable:
         classes=options.classes,
         bad_instances=options.bad_instances,
         follow_links=options.follow_links,
+        missing_images=options.missing_images,
         one_based=options.one_based,
     )
 

@@ -13,6 +13,7 @@ from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame, is_stored_frame
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.file_pairs import image_folder, pair_files, pair_key
+from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
@@ -55,6 +56,7 @@ def read_voc(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
     one_based: bool = False,
 ) -> AnnotationTable:
     """Read the XML files of a folder and the headers of their images.
@@ -84,12 +86,19 @@ def read_voc(
     annotation_files = _annotation_files(files)
     if not annotation_files:
         raise DataError(f"{root}: no XML file in it; pass the folder that contains Annotations/")
-    annotations = [parse_voc(root, file, one_based=one_based) for file in annotation_files]
+    annotations, problems = [], Problems()
+    for file in annotation_files:
+        with problems.collect():
+            annotations.append(parse_voc(root, file, one_based=one_based))
+    problems.raise_all(source)
     notes = RepairLog()
     class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
     lookup = image_folder(annotation_files, root, images, follow_links)
     filenames = [annotation.filename for annotation in annotations]
-    media = pair_files(annotation_files, lookup, images, source, notes, filenames)
+    media = pair_files(annotation_files, lookup, images, source, notes, filenames, missing_images)
+    present = [index for index, name in enumerate(media) if name]
+    media, annotations = [media[index] for index in present], [annotations[index] for index in present]
+    annotation_files = [annotation_files[index] for index in present]
     headers = read_headers(lookup.root, media, source)
     stored_frames = _stored_frames(annotations, media, headers, images, source, notes)
     _check_corners(annotations, headers, stored_frames, source)

@@ -21,21 +21,26 @@ from detseg.annotations.formats.yolo.config import (
     read_yaml,
 )
 from detseg.annotations.formats.yolo.lines import (
+    LineError,
     YoloObject,
+    check_sixth,
     pixel_box,
     pixel_points,
+    raise_problems,
     read_lines,
     starts_with_numbers,
+    starts_with_pixels,
     starts_with_yolo_label,
 )
 from detseg.annotations.formats.yolo.splits import PathIndex, read_configured_splits, split_lists, splits_from_folders
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.listing import is_image, list_files
+from detseg.annotations.plausibility import check_centres
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.images import IMAGE_SUFFIXES
+from detseg.images import IMAGE_SUFFIXES, ImageHeader
 from detseg.masks import check_polygons
 from detseg.orientation import upright_hw
 
@@ -64,7 +69,10 @@ def find_yolo(root: Path, files: list[str]) -> Detected | None:
     keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
     non_empty = [file for file in labels[:1000] if (root / file).stat().st_size][:_FILES_CHECKED]
-    if not non_empty or not all(starts_with_yolo_label(root / file) for file in non_empty):
+    is_label = (
+        starts_with_yolo_label if non_empty and starts_with_yolo_label(root / non_empty[0]) else starts_with_pixels
+    )
+    if not non_empty or not all(is_label(root / file) for file in non_empty):
         return None
     folders = sorted({file.rpartition("/")[0] or "." for file in labels})
     return Detected(f"YOLO: {len(labels)} label files in {first_few(folders)}")
@@ -78,6 +86,7 @@ def read_yolo(
     bad_instances: str = "drop",
     split: str = "",
     follow_links: bool = False,
+    missing_images: str = "error",
 ) -> AnnotationTable:
     """Read YOLO boxes, polygons and poses, and the headers of the images.
 
@@ -112,20 +121,26 @@ def read_yolo(
             f"{root}: no YOLO label file (.txt) that belongs to an image or starts with numbers; pass the folder that "
             "contains labels/ and images/"
         )
-    label_of = dict(zip(pair_files(labels, lookup, images, source, notes), labels, strict=True))
-    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images, notes)
+    paired = pair_files(labels, lookup, images, source, notes, missing_images=missing_images)
+    label_of = {image: label for image, label in zip(paired, labels, strict=True) if image}
+    configured = _configured_splits(PathIndex(image_files, texts), config, root, texts, images, notes, missing_images)
     splits = splits_from_folders(image_files, label_of) if configured is None else configured
     media = _used_images(image_files, splits, label_of, notes)
 
     kpt_shape = config.kpt_shape if config else None
     schema = config_schema(config, notes)
+    problems: list[LineError] = []
     objects_of = [
-        read_lines(root / label_of[name], label_of[name], kpt_shape) if name in label_of else [] for name in media
+        read_lines(root / label_of[name], label_of[name], kpt_shape, notes, problems) if name in label_of else []
+        for name in media
     ]
+    raise_problems(problems, source)
+    check_sixth([item for objects in objects_of for item in objects], notes)
     names = config.names if config and config.names else read_names(root, names_file) if names_file else None
     names_source = names_file or (config.file if config else "")
     class_map, name_of = _class_map(objects_of, names, names_source, classes, source, notes)
     headers = read_headers(lookup.root, media, source)
+    _check_centres(objects_of, headers, source)
     builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     for name, header, objects in zip(media, headers, objects_of, strict=True):
@@ -142,6 +157,21 @@ def read_yolo(
             else:
                 builder.notes.add("instance of an unselected class left out", instance.where)
     return builder.build()
+
+
+def _check_centres(objects_of: Sequence[Sequence[YoloObject]], headers: Sequence[ImageHeader], source: str) -> None:
+    boxes: list[tuple[float, ...]] = []
+    sizes: list[tuple[int, int]] = []
+    places: list[str] = []
+    for objects, header in zip(objects_of, headers, strict=True):
+        height, width = upright_hw(header.size_hw, header.orientation)
+        for item in objects:
+            if item.box is not None:
+                a, b, c, d = item.box
+                boxes.append((a * width, b * height, c * width, d * height))
+                sizes.append((height, width))
+                places.append(f"{a:g} {b:g} {c:g} {d:g} ({item.where})")
+    check_centres(np.array(boxes).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2), places, source)
 
 
 def _add(builder: TableBuilder, instance: YoloObject, label: int, size_hw: tuple[int, int]) -> None:
@@ -173,6 +203,7 @@ def _configured_splits(
     texts: Sequence[str],
     images: str | os.PathLike[str] | None,
     notes: RepairLog,
+    missing_images: str,
 ) -> dict[str, str] | None:
     """Split of each image according to the config or the split lists; None if neither defines splits."""
     splits, file = split_lists(root, texts), "train.txt, val.txt, test.txt"
@@ -181,7 +212,7 @@ def _configured_splits(
     entries = [entry for split_entries in splits.values() for entry in split_entries]
     if images is not None and all(paths.find(entry)[0] is None for entry in entries):
         return None  # the user passed another image folder, whose structure differs
-    return read_configured_splits(paths, splits, file, root, images, notes)
+    return read_configured_splits(paths, splits, file, root, images, notes, missing_images)
 
 
 def _names_file(config: YoloConfig | None, paths: PathIndex) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
-from detseg.annotations.image_lookup import ImageLookup, ImageReference, other_folder
+from detseg.annotations.image_lookup import ImageLookup, ImageReference, check_missing
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
@@ -61,6 +61,7 @@ def read_configured_splits(
     root: Path,
     images_folder: str | os.PathLike[str] | None,
     notes: RepairLog,
+    missing_images: str = "error",
 ) -> dict[str, str] | None:
     """``image -> "train" | "val" | "test" | ""`` according to a config; None if it defines no splits.
 
@@ -69,6 +70,7 @@ def read_configured_splits(
         config: file that defines the splits, for messages.
         root: the data folder.
         images_folder: the image folder that the user passed.
+        missing_images: "error", or "drop" to leave listed images without a file out with a note.
 
     Raises:
         DataError: none of the paths exists, a list contains missing images, or an image is in two splits. (Two splits
@@ -87,7 +89,7 @@ def read_configured_splits(
             if is_image(path):
                 images.append(path)
             elif path.lower().endswith(".txt"):
-                images += _listed_images(paths, root, images_folder, path, notes)
+                images += _listed_images(paths, root, images_folder, path, notes, missing_images)
             else:
                 images += paths.inside(path)
         if images:
@@ -120,7 +122,12 @@ def split_lists(root: Path, texts: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _listed_images(
-    paths: PathIndex, root: Path, images_folder: str | os.PathLike[str] | None, file: str, notes: RepairLog
+    paths: PathIndex,
+    root: Path,
+    images_folder: str | os.PathLike[str] | None,
+    file: str,
+    notes: RepairLog,
+    missing_images: str,
 ) -> list[str]:
     images, missing = [], []
     for line in read_text(root / file, file).splitlines():
@@ -135,10 +142,14 @@ def _listed_images(
             notes.add("image of a list found at another path than stated", f"{file}: {entry} as {path}")
         images.append(path)
     if missing:
-        raise DataError(
-            f"{file}: {len(missing)} of {len(missing) + len(images)} images are not in {root}: {first_few(missing)}; "
-            f"add the files, or remove the lines{other_folder(images_folder)}"
+        number = len(missing) + len(images)
+        text = (
+            f"{file}: {len(missing)} of {number} images are not in {root}: {first_few(missing)}; add the files, or "
+            "remove the lines"
         )
+        check_missing(len(missing), number, text, images_folder, missing_images)
+        for entry in missing:
+            notes.add("listed image without a file left out of its split", f"{file}: {entry}")
     return images
 
 

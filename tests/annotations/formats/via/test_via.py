@@ -113,8 +113,11 @@ def test_class_attribute(tmp_path: Path, regions: Any, classes: list[str], note:
         ),
         ([region({"name": "rect", "x": 1, "y": 2, "width": 3}, name="a")], r"region 0 \(rect\): no height"),
         ([region({**RING, "all_points_x": [1]}, name="a")], "1 x and 3 y values"),
-        ([region({"name": "rect", "x": "1"}, name="a")], r"via.json, at .*\.x: Expected `float \| null`, got `str`"),
-        ([{"region_attributes": {}}], "missing required field `shape_attributes`"),
+        (
+            [region({"name": "rect", "x": "left"}, name="a")],
+            r'1 x regions.shape_attributes.x: expected a number, got "left" \(a.png',
+        ),
+        ([{"region_attributes": {}}], "1 x regions.shape_attributes: missing"),
         (
             [region({**RECT, "x": 1e308, "width": 1e308}, name="a")],
             "region 0 .*not all of these numbers are finite",
