@@ -38,7 +38,7 @@ class CheckpointInterval:
         Raises:
             DataError: anything else.
         """
-        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)m", text.strip())
+        match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?)m", text.strip())
         if not match:
             raise DataError(f"--checkpoint-every {text}: use steps such as 500, or minutes such as 10m")
         return cls(steps=int(match[1] or 0), minutes=float(match[2] or 0))
