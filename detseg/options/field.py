@@ -56,7 +56,7 @@ class Range:
         """Whether ``value`` is finite and in the range."""
         return (self.most is not None or value <= self.limit) and self._is_within_bounds(value)
 
-    def wanted(self, value: float) -> str:
+    def expected(self, value: float) -> str:
         """What a number out of the range must be."""
         return f"at most {self.limit:g}" if self._is_within_bounds(value) else str(self)
 
@@ -181,7 +181,7 @@ def check_ranges(options: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
             if number_range is not None and is_number and not number_range.contains(number):
-                wrong.append(f"{flag(item.name)} {_shown(value)}: it must be {number_range.wanted(number)}")
+                wrong.append(f"{flag(item.name)} {_shown(value)}: it must be {number_range.expected(number)}")
                 break
     if wrong:
         raise DataError("; ".join(wrong))

@@ -41,7 +41,7 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
     files = find_images(config.images, notes, config.follow_links)
     reporter.lines([f"note: {line}" for line in notes.lines()])
     predictor = Predictor(config.run, config.device)
-    with locked(Path(config.output)):
+    with locked(Path(config.output), images="images"):
         return _predict(config, files, predictor, reporter)
 
 

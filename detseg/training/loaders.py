@@ -15,6 +15,7 @@ from detseg.features.level import MAX_NECK_RATIO
 from detseg.features.location import DISK_LIMIT, GB, default_folder
 from detseg.models import Model
 from detseg.options.plan import Phase, Plan
+from detseg.runtime.files import free_space
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
@@ -98,6 +99,8 @@ class DataModule:
         if self.folder is None or not limit:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
+        free = free_space(self.folder)
+        limit = limit if free is None else min(limit, free // 4)  # of each split; the rest is for checkpoints
         return DecodedImages(table, self.model.preprocessing, self.folder, limit=limit)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from detseg.annotations import AnnotationTable
 from detseg.annotations.fingerprint import Fingerprint, differences
 from detseg.checkpoints.checkpoint import Checkpoint, Position, described_model
 from detseg.checkpoints.rotation import latest_checkpoint
+from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models import Model
 from detseg.models.create import freeze_as
@@ -20,6 +23,7 @@ from detseg.options import TrainConfig
 from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.runtime.files import write_text
+from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 
@@ -77,8 +81,13 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_text(RunFolder(folder).config, plan.to_toml(str(folder)))
 
 
-def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = None) -> Checkpoint | None:
+def newest_checkpoint(
+    run: Path, data: Fingerprint | None, splits: Mapping[str, AnnotationTable], reporter: Reporter | None = None
+) -> Checkpoint | None:
     """Return the newest intact checkpoint of ``run``; None if there is none yet. Reports which ones are corrupt.
+
+    Args:
+        data: of ``splits``; None in a process that does not check it.
 
     Raises:
         DataError: no checkpoint can be read, or the data is not the data that the run was trained on.
@@ -86,15 +95,24 @@ def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = 
     checkpoint, warnings = latest_checkpoint(run)
     for warning in warnings:
         (reporter or terminal()).warning(warning)
-    if checkpoint is None or not checkpoint.data:
+    if checkpoint is None or not checkpoint.data or data is None:
         return checkpoint
-    changed = differences(checkpoint.data, data)
+    changed = differences(checkpoint.data, data, splits)
     if changed:
         raise DataError(
             f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. Restore the data, or "
             f"start a new run with --weights {run}"
         )
     return checkpoint
+
+
+def restored_totals(checkpoint: Checkpoint, processes: Processes) -> EpochTotals:
+    """Return the totals of this process from a checkpoint; if the number of processes changed, the main process
+    gets all of them."""
+    totals = checkpoint.totals
+    if len(totals) == processes.world:
+        return totals[processes.rank]
+    return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
 
 
 def resumed_line(run: Path, position: Position) -> str:

@@ -179,8 +179,14 @@ def test_the_run_of_a_checkpoint_file(tmp_path: Path) -> None:
 
 
 def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    left = [".last.safetensors.x1.tmp", ".last.safetensors.spare", f"{LOCK}.abc"]
-    for name in [*left, "last.safetensors", ".hidden"]:
+    left = [".last.safetensors.x1_bc2de.tmp", ".last.safetensors.spare", f"{LOCK}.abc"]
+    for name in [*left, "last.safetensors", ".hidden", ".mine.tmp", ".x.spare"]:
         (tmp_path / name).write_bytes(b"x")
     with locked(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", ".hidden", LOCK}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "last.safetensors",
+            ".hidden",
+            ".mine.tmp",
+            ".x.spare",
+            LOCK,
+        }
