@@ -42,7 +42,7 @@ class CacheOptions:
         limit=1_000,
     )
     cache_dtype: Literal["float16", "float32"] = option(
-        "float16", "number format of cached features", "half the memory; float32 changes no number"
+        "float16", "number format of cached features", "half the memory; float32 is exact"
     )
     cache_limit: float | None = option(
         None,

@@ -12,7 +12,7 @@ from detseg.metrics.coco_metrics import coco_lines
 from detseg.options import EvaluateConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
-from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.run_folder import RunFolder, locked
 
 if TYPE_CHECKING:
     from detseg.engine.evaluate import Metrics
@@ -43,7 +43,8 @@ def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
         reference=config.reference,
     )
     if config.output:
-        write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
+        with locked(Path(config.output)):
+            write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
     lines = [*metrics.lines(), *(coco_lines(metrics) if config.coco_lines else [])]
     text = json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(lines)
     reporter.metrics("", metrics.to_dict(), text)

@@ -15,7 +15,7 @@ from detseg.inference.results import to_results
 from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
-from detseg.runtime.files import write_json
+from detseg.runtime.files import WriteError, write_json
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
@@ -28,7 +28,7 @@ class PredictResult:
     Attributes:
         results: COCO results format with file names, one dict per detection (for classifiers, per image or label
             field).
-        failed: "file: reason" for each file that could not be read.
+        failed: "file: reason" for each file that could not be read, or not be written.
     """
 
     results: list[dict[str, Any]]
@@ -51,6 +51,7 @@ def _predict(
     output = Path(config.output)
     results: list[dict[str, Any]] = []
     failed: list[str] = []
+    no_space = ""
     reporter.lines(predictor.preprocessing.lines())
     progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
     for image_id, (path, name) in enumerate(progress, start=1):
@@ -63,11 +64,13 @@ def _predict(
             {"image_id": image_id, "file_name": name, **result}
             for result in to_results(prediction, predictor.class_map)
         )
-        if config.draw:
-            write_image(
-                output / "images" / f"{name}.jpg",
-                _draw_prediction(path, prediction, predictor, config.min_score, reporter),
-            )
+        if config.draw and not no_space:
+            image = _draw_prediction(path, prediction, predictor, config.min_score, reporter)
+            try:
+                write_image(output / "images" / f"{name}.jpg", image)
+            except WriteError as error:  # the predictions are worth more than the images
+                no_space = f"{error.problem}; no more images are drawn"
+                reporter.warning(f"warning: {no_space}")
     write_json(RunFolder(output).predictions, results)
     images = [{"id": image_id, "file_name": name} for image_id, (_, name) in enumerate(files, start=1)]
     points: dict[str, Any] = {}
@@ -87,7 +90,7 @@ def _predict(
     reporter.done(output, f"wrote {output / 'predictions.json'}{drawn}")
     for message in failed:
         reporter.warning(f"could not be read: {message}")
-    return PredictResult(results, failed)
+    return PredictResult(results, [*failed, no_space] if no_space else failed)
 
 
 def _draw_prediction(

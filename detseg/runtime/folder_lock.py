@@ -114,6 +114,9 @@ class FolderLock:
             descriptor = os.open(path, flags, 0o666)
             try:
                 os.write(descriptor, json.dumps(content).encode())
+            except OSError:
+                path.unlink(missing_ok=True)  # a lock without content would hold up the next process
+                raise
             finally:
                 os.close(descriptor)
 

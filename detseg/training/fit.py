@@ -49,6 +49,7 @@ from detseg.training.resume import (
     resumed_line,
     resumed_model,
     saved_epochs,
+    threads_line,
     with_absolute_paths,
     write_plan,
 )
@@ -192,6 +193,7 @@ def fit_data(
         context.reporter.plan([first, *reasons], plan.values())
         checkpoint = _checkpoint(plan, data, context)
         if checkpoint:
+            context.reporter.lines(threads_line(checkpoint, plan.run.device))
             model = resumed_model(checkpoint, plan)
         elif model is None:
             model = new_model(data.splits["train"], plan, weights, context.reporter)

@@ -26,12 +26,14 @@ from detseg.runtime.files import write_text
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
+from detseg.short_text import counted
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit", "coco_lines"),
 )
-"""Options that may change when a run is resumed. On a CPU all but the first keep its result bit-identical."""
+"""Options that may change when a run is resumed. On a CPU, with the same number of threads, all but the first keep its
+result bit-identical."""
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -104,6 +106,17 @@ def newest_checkpoint(
             f"start a new run with --weights {run}"
         )
     return checkpoint
+
+
+def threads_line(checkpoint: Checkpoint, device: str) -> list[str]:
+    """Return a line if a run on a CPU is resumed with another number of threads, on which its last bits depend."""
+    before, now = checkpoint.threads, torch.get_num_threads()
+    if device != "cpu" or before in (0, now):
+        return []
+    return [
+        f"note: trained with {counted(before, 'thread')}, now {now}: the last bits of the result can differ; for the "
+        f"same bytes set OMP_NUM_THREADS={before}"
+    ]
 
 
 def restored_totals(checkpoint: Checkpoint, processes: Processes) -> EpochTotals:
