@@ -147,8 +147,10 @@ class FolderLock:
         while not self._stop.wait(HEARTBEAT):
             try:
                 os.utime(self.path)
-            except OSError:
+            except FileNotFoundError:
                 return  # removed; ``check`` reports it
+            except OSError:
+                continue  # the next one may succeed
 
 
 def _in_use(folder: Path, owner: dict[str, Any]) -> str:

@@ -53,6 +53,8 @@ def report_failed_batch(
     folder: Path, model: torch.nn.Module, error: NotFinite, position: Position, seed: int, reporter: Reporter
 ) -> None:
     """Write the batch that was not finite, and report how to show its losses, or that there is no space for it."""
+    if not folder.is_dir():
+        return  # it was removed, and half a folder would be worse than none
     try:
         path = write_failed_batch(folder, model, error, position, seed)
     except OSError as problem:  # the batch is less important than the error itself

@@ -336,11 +336,13 @@ def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
 def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
     """Evaluate the test split, and write all results; images that find no space are a warning."""
     folder, model, device, splits = trainer.folder, trainer.model, trainer.device, trainer.data.splits
+    trainer.check_folder()
     if "test" in splits:
         metrics, evaluator = evaluate_table(
             model, splits["test"], device, batch_size=plan.training.batch_size, workers=plan.run.workers,
             reporter=reporter,
         )  # fmt: skip
+        trainer.check_folder()
         with locked(RunFolder(folder).evaluation("test")) as lock:
             write_evaluation(lock.path.parent, metrics, evaluator)
         text = _metrics_text("test split (not used for model selection)", metrics, plan)

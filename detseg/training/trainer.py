@@ -240,10 +240,10 @@ class Trainer:
         """Write a checkpoint in the main process: the others have the same weights, and send it their totals."""
         totals = self._gathered_totals()
         if self.processes.is_main:
-            self._check_folder()
+            self.check_folder()
             self.manager.save(self.position, totals, retry=retry)
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
         """Raise DataError if the run folder has vanished or belongs to another run by now."""
         if self.lock is not None:
             self.lock.check()
@@ -310,7 +310,7 @@ class Trainer:
 
     def _write_epoch(self, best: Metrics | None) -> OSError | None:
         """Write metrics.jsonl, and the weights and results of a best epoch; returns the error of a write."""
-        self._check_folder()
+        self.check_folder()
         run = RunFolder(self.folder)
         try:
             if best is not None:

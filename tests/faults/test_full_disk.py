@@ -31,7 +31,7 @@ WRITES = (
 )  # fmt: skip
 """Files of a run in the order in which they are written."""
 IMAGES = ("curves.png",)
-QUICK = ("best.safetensors", "curves.png")
+QUICK = ("best.safetensors",)
 
 
 def full_at(name: str, log: Path | None = None, number: int = errno.ENOSPC) -> Callable[[], None]:
@@ -90,6 +90,7 @@ def test_each_file_of_a_run(runs: Runs, tmp_path: Path, tally: Any) -> None:
     tally(NAME, len(WRITES) - len(problems), len(WRITES))
 
 
+@pytest.mark.faults
 def test_control_without_the_second_chance_best_loses_the_epoch(runs: Runs, tmp_path: Path) -> None:
     """As before: an error of best.safetensors ended the run, and the epoch before it was in no checkpoint."""
 
@@ -107,7 +108,7 @@ def test_control_without_the_second_chance_best_loses_the_epoch(runs: Runs, tmp_
     assert (checkpoint.position.epoch, checkpoint.position.micro_batches) == (0, 6), "all steps, before the evaluation"
 
 
-@pytest.mark.parametrize("share", [0.2, 0.02])
+@pytest.mark.parametrize("share", [0.2, pytest.param(0.02, marks=pytest.mark.faults)])
 def test_a_limit_of_the_kernel(share: float, runs: Runs, tmp_path: Path, tally: Any) -> None:
     """Files above a size fail with EFBIG: last.safetensors, or also best.safetensors, which is a fifth of it."""
     run, log = tmp_path / "run", tmp_path / "log"
@@ -155,7 +156,7 @@ def test_predict(runs: Runs, tmp_path: Path, monkeypatch: Any, capsys: Any, tall
         captured = capsys.readouterr()
         assert "3.png.jpg: no space left on the disk (" in captured.out + captured.err
         assert "no more images are drawn" in captured.out + captured.err
-    assert len(json.loads((output / "predictions.json").read_text())) == 16
+    assert len(json.loads((output / "predictions.json").read_text())) == 8
     assert len(list((output / "images").iterdir())) == 3
     assert main(words) == 0
     tally(NAME, 2 * int(len(list((output / "images").iterdir())) == 8), 2)
