@@ -63,29 +63,34 @@ def differences(before: Fingerprint, now: Fingerprint, splits: Mapping[str, Anno
         splits: the tables of ``now``, for the names of the images.
     """
     messages = []
+    rule = min(before.get("version", 1), VERSION + 1)
     if before["classes"] != now["classes"]:
         messages.append(f"the classes were {', '.join(before['classes'])} and are now {', '.join(now['classes'])}")
-    if before.get("keypoints", now.get("keypoints")) != now.get("keypoints"):
+    if rule == VERSION and before.get("keypoints") != now.get("keypoints"):
         messages.append("the keypoints, their order or their pairs are different")
     for name in sorted({*before["parts"], *now["parts"]}):
         old, new = before["parts"].get(name), now["parts"].get(name)
         if old is None or new is None:
             messages.append(f"there {'was no' if old is None else 'is no longer a'} split {name}")
         else:
-            messages += [f"{name}: {change}" for change in _changes(old, new, splits[name])]
+            changes = _changes(old, new, splits[name]) if rule == VERSION else _first_changes(old, new)
+            messages += [f"{name}: {change}" for change in changes]
     return messages
+
+
+def _first_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Describe what has changed in a split, by the first rule, which later versions keep."""
+    counts = [f"{split['images']} images, {split['objects']} instances" for split in (old, new)]
+    if old["sha256"] == new["sha256"]:
+        return []
+    same = "the same counts, but different names, sizes or annotations"
+    return [f"{counts[0]}, now {counts[1]}" if counts[0] != counts[1] else same]
 
 
 def _changes(old: dict[str, Any], new: dict[str, Any], table: AnnotationTable) -> list[str]:
     """Describe what has changed in a split."""
-    counts = [f"{split['images']} images, {split['objects']} instances" for split in (old, new)]
     if old["images"] != new["images"]:
-        return [f"{counts[0]}, now {counts[1]}"]
-    if "files" not in old:  # the first version
-        if old["sha256"] == new["sha256"]:
-            return []
-        same = "the same counts, but different names, sizes or annotations"
-        return [f"{counts[0]}, now {counts[1]}" if counts[0] != counts[1] else same]
+        return _first_changes(old, new)
     changes = []
     for key, what in (("files", "the file"), ("annotations", "the name or the annotations")):
         before, now = _split(old[key]), _split(new[key])

@@ -25,9 +25,18 @@ def evaluate(config: EvaluateConfig, *, reporter: Reporter | None = None) -> Met
         return _evaluate_files(config, reporter)
     if not config.run:
         raise DataError("nothing to evaluate; pass a run folder, or --predictions with --ground-truth")
+    _check_is_free(config)
     from detseg.training.run_evaluation import evaluate_run  # loads torch, which results files do not need
 
     return evaluate_run(config, reporter)
+
+
+def _check_is_free(config: EvaluateConfig) -> None:
+    """Raise DataError if another process writes into the folder of the results: now, not after the evaluation."""
+    folder = Path(config.output) if config.output else RunFolder.of(config.run).evaluation(config.split)
+    if folder.is_dir():
+        with locked(folder):
+            pass
 
 
 def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:

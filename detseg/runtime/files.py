@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -198,8 +198,9 @@ def remove_temporary(folder: Path, *, older_than: float | None = None) -> None:
         older_than: time in seconds since the epoch; files that were written later stay.
     """
     for path in folder.glob(".*.tmp"):
-        if TEMPORARY.fullmatch(path.name) and (older_than is None or path.stat().st_mtime < older_than):
-            path.unlink(missing_ok=True)
+        with suppress(OSError):  # another process has just removed it
+            if TEMPORARY.fullmatch(path.name) and (older_than is None or path.stat().st_mtime < older_than):
+                path.unlink()
 
 
 def _umask() -> int:

@@ -127,6 +127,8 @@ def test_an_old_run_keeps_its_rule(table: AnnotationTable) -> None:
     moved = with_other_keypoint(table)
     same = ["train: the same counts, but different names, sizes or annotations"]
     assert differences(old, fingerprint({"train": moved}), {"train": moved}) == same
+    newer = {**now, "version": VERSION + 1, "parts": {"train": part}}
+    assert differences(newer, fingerprint({"train": table}), {"train": table}) == [], "a later version keeps it"
 
 
 def test_what_has_no_file_is_not_read(table: AnnotationTable) -> None:

@@ -108,6 +108,24 @@ def test_control_without_the_second_chance_best_loses_the_epoch(runs: Runs, tmp_
     assert (checkpoint.position.epoch, checkpoint.position.micro_batches) == (0, 6), "all steps, before the evaluation"
 
 
+@pytest.mark.faults
+@pytest.mark.usefixtures("no_images")
+@pytest.mark.parametrize("name", ["predictions.json", "metrics.jsonl"])
+def test_a_detector(
+    name: str, parts: Path, small: tuple[str, ...], tmp_path: Path, monkeypatch: Any, capsys: Any, tally: Any
+) -> None:
+    words = ["train", str(parts), *small, "--epochs", "2", "--output"]
+    assert main([*words, str(tmp_path / "straight")]) == 0
+    with monkeypatch.context() as patch:
+        refuse(name, patch)
+        assert main([*words, str(tmp_path / "run")]) == 1
+    assert f"{name}: no space left on the disk (" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    names = ("last.safetensors", "best.safetensors", "metrics.json", "predictions.json")
+    equal = [(tmp_path / "straight" / file).read_bytes() == (tmp_path / "run" / file).read_bytes() for file in names]
+    tally(NAME, int(all(equal)), 1)
+
+
 @pytest.mark.parametrize("share", [0.2, pytest.param(0.02, marks=pytest.mark.faults)])
 def test_a_limit_of_the_kernel(share: float, runs: Runs, tmp_path: Path, tally: Any) -> None:
     """Files above a size fail with EFBIG: last.safetensors, or also best.safetensors, which is a fifth of it."""

@@ -256,6 +256,7 @@ def test_a_truncated_file_is_an_error_and_no_signal(demo: AnnotationTable, tmp_p
             store.sample(key)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
 def test_control_a_memory_map_of_a_truncated_file_ends_the_process(tmp_path: Path) -> None:
     path = tmp_path / "features"
     path.write_bytes(bytes(100_000))

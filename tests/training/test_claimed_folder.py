@@ -47,6 +47,18 @@ def test_a_folder_in_use_is_refused(
     assert main(arguments) == 0, "control: it is free again"
 
 
+def test_an_evaluation_is_refused_before_it_is_computed(
+    run: Path, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("detseg.training.run_evaluation.load", lambda path: 1 / 0)
+    words = ["evaluate", str(run), "--output", str(tmp_path)]
+    with FolderLock(tmp_path):
+        assert main(words) == 1
+        assert "is in use" in capsys.readouterr().err
+    with pytest.raises(ZeroDivisionError):
+        main(words)  # control
+
+
 def test_default_folders_of_two_runs(parts: Path, small: tuple[str, ...], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"runs/{parts.name}-{small[1]}"
