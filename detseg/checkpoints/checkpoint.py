@@ -65,6 +65,7 @@ class Checkpoint:
         totals: totals of the current epoch up to ``position.micro_batches``, one for each process.
         scaler: state of the float16 loss scaler; empty without it.
         data: fingerprint of the training data; see ``annotations/fingerprint.py``. May be empty.
+        threads: number of threads of torch that trained it, on which the last bits of sums depend; 0 if unknown.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class Checkpoint:
     totals: tuple[EpochTotals, ...] = (EpochTotals(),)
     scaler: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    threads: int = 0
 
     def __repr__(self) -> str:
         state = "with" if self.optimizer else "without"
@@ -136,6 +138,7 @@ def save_checkpoint(
         "totals": [asdict(process_totals) for process_totals in totals],
         "scaler": {} if precision is None else precision.state(),
         "data": dict(data or {}),
+        **({} if optimizer is None else {"threads": torch.get_num_threads()}),
     }
     write_tensor_file(path, header, named, before_replacing=before_replacing)
 
@@ -172,6 +175,7 @@ def _checkpoint(path: Path, header: dict[str, Any], tensors: dict[str, Tensor]) 
         totals=totals,
         scaler=header.get("scaler", {}),
         data=header.get("data", {}),
+        threads=int(header.get("threads", 0)),
     )
 
 

@@ -17,6 +17,7 @@ from detseg.engine.ema import Ema, is_finite
 from detseg.engine.precision import Precision
 from detseg.engine.train import EpochTotals
 from detseg.errors import DataError
+from detseg.runtime.files import WriteError
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 
@@ -38,7 +39,7 @@ class CheckpointInterval:
         Raises:
             DataError: anything else.
         """
-        match = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)m", text.strip())
+        match = re.fullmatch(r"([0-9]{1,9})|([0-9]{1,9}(?:\.[0-9]{1,9})?)m", text.strip())
         if not match:
             raise DataError(f"--checkpoint-every {text}: use steps such as 500, or minutes such as 10m")
         return cls(steps=int(match[1] or 0), minutes=float(match[2] or 0))
@@ -82,7 +83,7 @@ class CheckpointManager:
             names = [name for name, tensor in self.model.state_dict().items() if not bool(tensor.isfinite().all())]
             raise FloatingPointError(
                 f"step {position.step}: {names[0]} is not finite, although all losses were; nothing was saved. "
-                f"Lower --lr, and continue from the last checkpoint with --resume {self.folder}"
+                "Start a new run with a lower --lr"
             )
 
     def save(self, position: Position, totals: Sequence[EpochTotals], *, retry: bool = False) -> None:
@@ -104,10 +105,10 @@ class CheckpointManager:
                 if pause is None and retry:
                     raise
                 next_try = f"retrying in {pause:g} s" if pause else "the next one will be written when it is due"
-                self.reporter.warning(
-                    f"warning: step {position.step} was not saved ({error}); the previous checkpoint is intact, "
-                    f"{next_try}"
-                )
+                problem = error.problem if isinstance(error, WriteError) else str(error)
+                has_last = RunFolder(self.folder).last.is_file()
+                kept = "the previous checkpoint is intact" if has_last else "there is no checkpoint yet"
+                self.reporter.warning(f"warning: step {position.step} was not saved ({problem}); {kept}, {next_try}")
                 time.sleep(pause or 0)
             else:
                 self._saved_at = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -30,8 +31,16 @@ def checked(option: Option, value: Any, name: str) -> Any:
         raise DataError(f"{name}: it must be {expected(option)}{_nearest_choice(option, value)}")
     parts = alternatives(option.kind)
     if float in parts and type(value) is int:
+        return _as_float(value)
+    return [_as_float(item) for item in value] if list[float] in parts and isinstance(value, list) else value
+
+
+def _as_float(value: float) -> float:
+    """A number as float; infinite, which no range contains, if it is too large for one."""
+    try:
         return float(value)
-    return [float(item) for item in value] if list[float] in parts and isinstance(value, list) else value
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def alternatives(kind: Any) -> tuple[Any, ...]:

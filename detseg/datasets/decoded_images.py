@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import tempfile
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from detseg.annotations.table import AnnotationTable
 from detseg.preprocess import Preprocessing
+from detseg.runtime.files import FULL
 
 DEFAULT_LIMIT = 4 * 2**30
 """Bytes: about 4,500 images of 480 x 640, or 1,700 of 800 x 1066. Data that is read often should fit into memory."""
@@ -93,7 +93,7 @@ class DecodedImages:
             _write(self._file, np.ascontiguousarray(image).data.cast("B"), int(self._starts[row]))
             _write(self._file, memoryview(b"\1"), row)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             warnings.warn(
                 f"{self.folder}: no space to cache decoded images ({error}); the others are decoded in each epoch",

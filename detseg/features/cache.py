@@ -15,9 +15,10 @@ from detseg.datasets import Dataset, Views, data_loader, fixed_views
 from detseg.errors import DataError
 from detseg.features.level import deepest_level, measured_level
 from detseg.features.loader import EvaluationFeatures, FeatureLoader, fill
-from detseg.features.location import cache_location, size_text
+from detseg.features.location import cache_location
 from detseg.features.store import FeatureStore, source_checksum
 from detseg.models import Model
+from detseg.runtime.files import size_text
 from detseg.runtime.machine import free_memory
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal

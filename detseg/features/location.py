@@ -51,8 +51,3 @@ def cache_location(where: str, total: int, *, limit: int | None, folder: Path | 
 def default_folder() -> Path:
     """Return ``~/.cache/detseg/features``, or the same below ``XDG_CACHE_HOME``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detseg" / "features"
-
-
-def size_text(count: int) -> str:
-    """Return a number of bytes as text, in MB or GB."""
-    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.3g} MB"

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import Tensor, nn
 
-from detseg.checkpoints.tensor_file import CorruptFileError, read_tensor_file, write_tensor_file
+from detseg.checkpoints.tensor_file import CorruptFileError, read_again, read_tensor_file, write_tensor_file
 from detseg.datasets.packed_masks import PackedTarget
 from detseg.datasets.views import ViewKey
 from detseg.errors import DataError
 from detseg.models import Model
 from detseg.models.frozen_features import FrozenFeatures
+from detseg.runtime.files import FULL, remove_temporary
 
 Target = dict[str, Tensor]
 Sample = tuple[FrozenFeatures, Target]
+
+ABANDONED = 3600.0
+"""Seconds after which a temporary file in a folder of features belongs to nobody: writing one takes less than one."""
 
 
 class FeatureStore:
@@ -53,6 +56,8 @@ class FeatureStore:
         self.full = False
         self.reused = self.corrupt = 0
         self._used_bytes = 0 if folder is None else _folder_bytes(folder)
+        for part in [] if folder is None else folder.glob("*/"):
+            remove_temporary(part, older_than=time.time() - ABANDONED)  # other runs may write into it at this moment
         self._features: dict[ViewKey, FrozenFeatures] = {}  # without a folder
         self._paths: dict[ViewKey, Path] = {}  # in a folder
         self._targets: dict[ViewKey, PackedTarget] = {}
@@ -139,6 +144,7 @@ class FeatureStore:
 
         Raises:
             OSError: the file was removed in the meantime.
+        DataError: it was truncated in the meantime.
         """
         features = self._features[key] if self.folder is None else _read(self._paths[key])
         return features, self._targets[key].unpack()
@@ -180,21 +186,23 @@ def _write_if_space(path: Path, features: FrozenFeatures) -> bool:
     try:
         write_tensor_file(path, {"features": header}, features.tensors())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         return False
     return True
 
 
 def _read(path: Path) -> FrozenFeatures:
-    """Memory-map a file that was checked at the start of the run."""
+    """Read a file that was checked at the start of the run."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: cached features of this run were removed; continue with --resume, which computes them again"
         )
-    with safetensors.safe_open(path, framework="pt") as file:
-        header = json.loads(file.metadata()["detseg"])["features"]
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    try:
+        content, tensors = read_again(path)
+        header = content["features"]
+    except (CorruptFileError, LookupError) as error:
+        raise CorruptFileError(f"{error}; continue with --resume, which computes these features again") from error
     return FrozenFeatures.from_tensors(header["level"], tuple(header["size_hw"]), tensors)
 
 

@@ -22,7 +22,7 @@ from detseg.annotations.own_files import (
     is_run,
 )
 from detseg.errors import DataError
-from detseg.runtime.files import atomic_write
+from detseg.runtime.files import atomic_write, write_errors
 from detseg.short_text import counted
 
 LONGEST_NAME = 236
@@ -43,7 +43,8 @@ class PredictionLines:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = (folder / PREDICTION_LINES).open("wb", buffering=0)
+        self._path = folder / PREDICTION_LINES
+        self._file = self._path.open("wb", buffering=0)
         self.failures = 0
 
     def __enter__(self) -> Self:
@@ -56,7 +57,7 @@ class PredictionLines:
         """Write the results of an image. Returns False, and writes nothing, if a number is not finite.
 
         Raises:
-            OSError: the disk is full.
+            WriteError: the disk is full.
         """
         values = [{"image_id": image_id, "file_name": name, **result} for result in results]
         try:
@@ -73,12 +74,13 @@ class PredictionLines:
 
     def _write(self, line: bytes) -> None:
         left, start = memoryview(line + b"\n"), self._file.tell()
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except BaseException:
-            self._file.truncate(start)
-            raise
+        with write_errors(self._path, len(left)):
+            try:
+                while left:
+                    left = left[self._file.write(left) :]
+            except BaseException:
+                self._file.truncate(start)
+                raise
 
 
 def read_lines(folder: Path) -> Iterator[bytes]:

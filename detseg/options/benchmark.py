@@ -7,7 +7,7 @@ from typing import Literal
 
 from detseg.old_names import accepts_old_options
 from detseg.options.data import DataConfig
-from detseg.options.field import check_ranges, option
+from detseg.options.field import MAX_SEED, MAX_WORKERS, check_ranges, option
 from detseg.options.running import CacheOptions
 from detseg.options.training import FreezeLevel, OptimizerOptions, Preset, ScheduleOptions, SplitOptions
 from detseg.tasks import Task
@@ -20,19 +20,29 @@ class ComparisonOptions(CacheOptions, ScheduleOptions, OptimizerOptions, SplitOp
     """Options of comparisons of training runs; those without a value here are chosen as in ``train``."""
 
     task: Task | None = option(None, "task to train for", _AS_IN_TRAIN, common=True)
-    image_size: int | None = option(None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32, common=True)
-    rois_per_image: int | None = option(None, "RoIs per image in the head's loss", _AS_IN_TRAIN, least=1)
-    mask_rois_per_image: int | None = option(None, "maximum number of RoIs in the mask loss", _AS_IN_TRAIN, least=1)
-    detections_per_image: int | None = option(None, "maximum number of detections", _AS_IN_TRAIN, least=1)
+    image_size: int | None = option(
+        None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32, limit=16_384, common=True
+    )
+    rois_per_image: int | None = option(
+        None, "RoIs per image in the head's loss", _AS_IN_TRAIN, least=1, limit=1_000_000
+    )
+    mask_rois_per_image: int | None = option(
+        None, "maximum number of RoIs in the mask loss", _AS_IN_TRAIN, least=1, limit=1_000_000
+    )
+    detections_per_image: int | None = option(
+        None, "maximum number of detections", _AS_IN_TRAIN, least=1, limit=1_000_000
+    )
     augment: Preset | None = option(None, "augmentation preset", _AS_IN_TRAIN)
-    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1, common=True)
-    eval_epochs: int | None = option(None, "epochs between two evaluations", _AS_IN_TRAIN, least=1)
+    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1, limit=100_000, common=True)
+    eval_epochs: int | None = option(None, "epochs between two evaluations", _AS_IN_TRAIN, least=1, limit=1_000_000)
     val_loss: bool = option(True, "compute the validation loss at each evaluation")
-    seeds: list[int] | None = option(None, "one run per seed, such as [0,1]", "[0,1,2]", least=0, common=True)
+    seeds: list[int] | None = option(
+        None, "one run per seed, such as [0,1]", "[0,1,2]", least=0, limit=MAX_SEED, common=True
+    )
     output: str | None = option(None, "folder to write", "named after the comparison", value="FOLDER", common=True)
-    workers: int | None = option(None, "loader worker processes", _AS_IN_TRAIN, least=0)
+    workers: int | None = option(None, "loader worker processes", _AS_IN_TRAIN, least=0, limit=MAX_WORKERS)
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
-    seed: int = option(0, "seed of the split", least=0)
+    seed: int = option(0, "seed of the split", least=0, limit=MAX_SEED)
 
 
 @accepts_old_options
@@ -47,7 +57,7 @@ class BaselineConfig(ComparisonOptions):
         None, "file with a classification state dict of the backbone, or none", value="FILE", common=True
     )
     freeze: FreezeLevel | None = option(None, "freeze all parts up to this one", _AS_IN_TRAIN, common=True)
-    epochs: int | None = option(None, "epochs to train", _AS_IN_TRAIN, least=1, common=True)
+    epochs: int | None = option(None, "epochs to train", _AS_IN_TRAIN, least=1, limit=1_000_000, common=True)
 
 
 @accepts_old_options
@@ -56,7 +66,7 @@ class TransferConfig(ComparisonOptions):
     """Options of ``benchmark transfer``."""
 
     budgets: list[float] | None = option(
-        None, "minutes of training, each for every arm", "[3,20]", above=0, common=True
+        None, "minutes of training, each for every arm", "[3,20]", above=0, limit=1_000_000, common=True
     )
     arms: str | list[str] | None = option(
         None,

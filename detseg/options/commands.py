@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detseg.options.data import VALUE_LIMIT, DataConfig
-from detseg.options.field import check_ranges, option
+from detseg.options.field import MAX_SEED, MAX_WORKERS, check_ranges, option
 
 
 @dataclass(frozen=True)
@@ -24,20 +24,22 @@ class PretrainConfig:
     weights: str = option(
         "none", "starting weights: coco, imagenet, bundled or a file", "from scratch", value="NAME|FILE"
     )
-    epochs: int = option(24, "epochs to train", "an hour on two cores", least=1)
-    epoch_steps: int = option(200, "steps per epoch, after which a checkpoint is written", least=1)
-    eval_epochs: int = option(8, "epochs between two evaluations", least=1)
-    batch_size: int = option(16, "scenes per step, of all processes together", least=1)
-    image_size: int = option(160, "sides of a scene in pixels", least=32)
-    rois_per_image: int = option(48, "RoIs per scene in the head's loss", least=1)
+    epochs: int = option(24, "epochs to train", "an hour on two cores", least=1, limit=1_000_000)
+    epoch_steps: int = option(200, "steps per epoch, after which a checkpoint is written", least=1, limit=1_000_000)
+    eval_epochs: int = option(8, "epochs between two evaluations", least=1, limit=1_000_000)
+    batch_size: int = option(16, "scenes per step, of all processes together", least=1, limit=100_000)
+    image_size: int = option(160, "sides of a scene in pixels", least=32, limit=16_384)
+    rois_per_image: int = option(48, "RoIs per scene in the head's loss", least=1, limit=1_000_000)
     mask_rois_per_image: int | None = option(
-        None, "maximum number of these RoIs in the mask loss", "all that match an object", least=1
+        None, "maximum number of these RoIs in the mask loss", "all that match an object", least=1, limit=1_000_000
     )
-    lr: float = option(1.5e-3, "learning rate of adamw", above=0)
-    val_scenes: int = option(200, "scenes that the weights are evaluated on", least=1)
-    workers: int = option(0, "rendering processes per training process", "the training process renders", least=0)
+    lr: float = option(1.5e-3, "learning rate of adamw", above=0, limit=1_000)
+    val_scenes: int = option(200, "scenes that the weights are evaluated on", least=1, limit=1_000_000)
+    workers: int = option(
+        0, "rendering processes per training process", "the training process renders", least=0, limit=MAX_WORKERS
+    )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
-    seed: int = option(0, "seed of all scenes and random numbers", least=0)
+    seed: int = option(0, "seed of all scenes and random numbers", least=0, limit=MAX_SEED)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -67,6 +69,7 @@ class EvaluateConfig(DataConfig):
         "100 (keypoints 20) as in COCO; for a run at least the number of objects in the most crowded image",
         least=1,
         common=True,
+        limit=1_000_000,
     )
     reference: bool = option(
         False,
@@ -81,10 +84,15 @@ class EvaluateConfig(DataConfig):
         None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER", common=True
     )
     batch_size: int | None = option(
-        None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1, common=True
+        None,
+        "images per batch",
+        "that of the run, so that the metrics are equal to the run's",
+        least=1,
+        limit=100_000,
+        common=True,
     )
     workers: int | None = option(
-        None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0, common=True
+        None, "loader worker processes", "cores minus one, at most 4; 0 on CPU", least=0, limit=MAX_WORKERS, common=True
     )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
 
@@ -129,9 +137,11 @@ class InspectConfig(DataConfig):
         least=-VALUE_LIMIT,
         most=VALUE_LIMIT,
     )
-    records: int = option(16, "number of images on the sheet", least=1)
+    records: int = option(16, "number of images on the sheet", least=1, limit=10_000)
     json: bool = option(False, "print only the summary, as JSON", "a table")
-    seed: int = option(0, "seed that selects the images on the sheet", "the same ones each time", least=0)
+    seed: int = option(
+        0, "seed that selects the images on the sheet", "the same ones each time", least=0, limit=MAX_SEED
+    )
 
 
 @dataclass(frozen=True)

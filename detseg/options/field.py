@@ -9,6 +9,15 @@ from typing import Any
 
 from detseg.errors import DataError
 
+LIMIT = 1e9
+"""Largest number of an option that states no other: above it, a run could only overflow, or never end."""
+
+MAX_WORKERS = 1024
+"""Largest number of loader processes."""
+
+MAX_SEED = 2**63 - 1
+"""Largest seed."""
+
 
 @dataclass(frozen=True)
 class Default:
@@ -33,6 +42,7 @@ class Range:
         least, most: smallest and largest allowed number.
         above, below: numbers that the option must be above or below.
         example: a number in the range, for messages.
+        limit: largest number that can work where no upper bound is part of the meaning; only messages state it.
     """
 
     least: float | None = None
@@ -40,11 +50,19 @@ class Range:
     above: float | None = None
     below: float | None = None
     example: float | None = None
+    limit: float = LIMIT
 
     def contains(self, value: float) -> bool:
         """Whether ``value`` is finite and in the range."""
+        return (self.most is not None or value <= self.limit) and self._is_within_bounds(value)
+
+    def expected(self, value: float) -> str:
+        """What a number out of the range must be."""
+        return f"at most {self.limit:g}" if self._is_within_bounds(value) else str(self)
+
+    def _is_within_bounds(self, value: float) -> bool:
         return (
-            math.isfinite(value)
+            -math.inf < value < math.inf  # also for whole numbers that are too large for a float
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
@@ -111,6 +129,7 @@ def option(
     above: float | None = None,
     below: float | None = None,
     example: float | None = None,
+    limit: float = LIMIT,
 ) -> Any:
     """Return a dataclass field for an option.
 
@@ -123,10 +142,10 @@ def option(
         repeated: whether its flag may be given several times, for a list; else the last one counts.
         brief: text and default in the short help, where ``text``, ``chosen`` and ``reason`` would take many lines.
         chosen: the values that replace a default of None.
-        least, most, above, below, example: as in :class:`Range`.
+        least, most, above, below, example, limit: as in :class:`Range`.
     """
     bounds = (least, most, above, below)
-    number_range = None if bounds == (None,) * 4 else Range(*bounds, example)
+    number_range = None if bounds == (None,) * 4 else Range(*bounds, example, limit)
     metadata: dict[str, Any] = {"text": text, "reason": reason, "chosen": tuple(chosen), "range": number_range}
     metadata |= {"value": value, "common": common, "repeated": repeated, "brief": brief}
     if isinstance(default, list):
@@ -164,7 +183,7 @@ def check_ranges(options: Any) -> None:
         for number in value if isinstance(value, list) else [value]:
             is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
             if number_range is not None and is_number and not number_range.contains(number):
-                wrong.append(f"{flag(item.name)} {_shown(value)}: it must be {number_range}")
+                wrong.append(f"{flag(item.name)} {_shown(value)}: it must be {number_range.expected(number)}")
                 break
     if wrong:
         raise DataError("; ".join(wrong))

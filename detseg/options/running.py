@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from detseg.options.field import option
+from detseg.options.field import MAX_SEED, MAX_WORKERS, option
 
 CacheLocation = Literal["auto", "memory", "disk", "off"]
 
@@ -22,6 +22,7 @@ class CheckpointOptions:
         "number of recent checkpoints to keep",
         "the older one is a fallback if the newest is corrupt",
         least=1,
+        limit=10_000,
     )
 
 
@@ -35,10 +36,13 @@ class CacheOptions:
         "in memory if they fit, else on disk, where other runs can reuse them",
     )
     cached_views: int = option(
-        0, "randomly augmented views (--augment) to cache besides the original and the flipped image", least=0
+        0,
+        "randomly augmented views (--augment) to cache besides the original and the flipped image",
+        least=0,
+        limit=1_000,
     )
     cache_dtype: Literal["float16", "float32"] = option(
-        "float16", "number format of cached features", "half the memory; float32 changes no number"
+        "float16", "number format of cached features", "half the memory; float32 is exact"
     )
     cache_limit: float | None = option(
         None,
@@ -70,10 +74,11 @@ class RunOptions:
         "loader worker processes",
         "cores minus one, at most 4; 0 on CPU, which training keeps busy",
         least=0,
+        limit=MAX_WORKERS,
     )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
     coco_lines: bool = option(False, "also print the twelve COCO lines")
-    seed: int = option(0, "seed of all random numbers", least=0)
+    seed: int = option(0, "seed of all random numbers", least=0, limit=MAX_SEED)
     replay: str | None = option(
         None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"
     )

@@ -104,6 +104,7 @@ class ModelOptions:
         "the one that the weights were trained with",
         chosen=[defaults.IMAGE_SIZE_ON_CPU],
         least=32,
+        limit=16_384,
         brief="length of the shorter side in pixels. Default: that of the weights; 480 for detectors on CPU",
         common=True,
     )
@@ -120,15 +121,17 @@ class ModelOptions:
         "anchor sides in pixels of the network's input, one for each feature map, such as [16,32,64,128,256]",
         "the architecture's; fitted to the boxes when the RPN is trained from scratch",
         least=1,
+        limit=100_000,
     )
     rois_per_image: int | None = option(
-        None, "RoIs per image in the head's loss", chosen=[defaults.ROIS_PER_IMAGE], least=1
+        None, "RoIs per image in the head's loss", chosen=[defaults.ROIS_PER_IMAGE], least=1, limit=1_000_000
     )
     mask_rois_per_image: int | None = option(
         None,
         "maximum number of these RoIs, sampled at random, in the mask loss: the RoIs of one object are redundant",
         "all that match an object, as in torchvision",
         least=1,
+        limit=1_000_000,
     )
     detections_per_image: int | None = option(
         None,
@@ -136,6 +139,7 @@ class ModelOptions:
         f"{defaults.DETECTIONS_PER_IMAGE}, or {defaults.DETECTIONS_PER_OBJECT:g} times the objects of the most crowded "
         "training image",
         least=1,
+        limit=1_000_000,
     )
 
 
@@ -184,13 +188,16 @@ class TrainingOptions:
         "Default: light (small data sets overfit without)",
         common=True,
     )
-    epochs: int | None = option(None, "epochs to train", chosen=[defaults.EPOCHS], least=1, common=True)
+    epochs: int | None = option(
+        None, "epochs to train", chosen=[defaults.EPOCHS], least=1, limit=1_000_000, common=True
+    )
     minutes: float | None = option(
         None,
         "wall-clock minutes of the whole run, from its start to its last line: the number of epochs, at least 1, "
         "follows from speeds measured before training. Not together with --epochs",
         "no limit",
         above=0,
+        limit=1_000_000,
         brief="minutes of training in place of --epochs, whose number follows from measured speeds",
         common=True,
     )
@@ -205,11 +212,12 @@ class TrainingOptions:
             defaults.CLASSIFIER_BATCH_SIZE_ON_CPU,
         ],
         least=0,
+        limit=100_000,
         brief="images per step and process; 0: as many as fit in GPU memory. "
         "Default: 4 on CUDA, 2 on CPU; classifiers 32, 16",
         common=True,
     )
-    accumulate: int = option(1, "batches whose gradients are averaged for one step", least=1)
+    accumulate: int = option(1, "batches whose gradients are averaged for one step", least=1, limit=1_000_000)
     loss_weights: str | list[str] | None = option(
         None,
         "comma-separated TERM=FACTOR, such as mask=2,rpn=0.5: factors of loss terms in the total loss, by their names "
@@ -234,6 +242,7 @@ class TrainingOptions:
         "epochs between two evaluations; the last epoch is always evaluated",
         chosen=[defaults.EVAL_EPOCHS],
         least=1,
+        limit=1_000_000,
     )
     val_loss: bool = option(True, "compute the validation loss at each evaluation", "it shows overfitting")
     skip_nonfinite: int = option(
@@ -261,18 +270,24 @@ class OptimizerOptions:
             defaults.ADAMW_LR,
         ],
         above=0,
+        limit=1_000,
         brief="learning rate. Default: 0.0025 per image of a step for sgd, 0.0005 for adamw",
         common=True,
     )
     momentum: float = option(0.9, "momentum of sgd", "as in torchvision", least=0, below=1)
-    weight_decay: float | None = option(None, "weight decay", chosen=defaults.WEIGHT_DECAY.values(), least=0)
-    backbone_lr_mult: float = option(1.0, "learning-rate multiplier for the backbone", "as in torchvision", above=0)
+    weight_decay: float | None = option(
+        None, "weight decay", chosen=defaults.WEIGHT_DECAY.values(), least=0, limit=1_000
+    )
+    backbone_lr_mult: float = option(
+        1.0, "learning-rate multiplier for the backbone", "as in torchvision", above=0, limit=1_000_000
+    )
     head_lr_mult: float | None = option(
         None,
         "learning-rate multiplier for the classification, box and mask output layers, which are randomly initialized "
         "for new classes",
         chosen=[defaults.HEAD_LR_MULT],
         above=0,
+        limit=1_000_000,
     )
     beta2: float | None = option(
         None,
@@ -296,7 +311,10 @@ class ScheduleOptions:
     )
     step_epochs: int = option(3, "epochs between two changes of the step schedule", "as in the Penn-Fudan run", least=1)
     gamma: float = option(
-        0.1, "learning-rate factor of the step, multistep and exponential (there per epoch) schedules", above=0
+        0.1,
+        "learning-rate factor of the step, multistep and exponential (there per epoch) schedules",
+        above=0,
+        limit=1_000,
     )
     warmup_steps: int | None = option(
         None,
@@ -311,8 +329,9 @@ class ScheduleOptions:
         "et al. 2022)",
         "no linear probe",
         least=1,
+        limit=1_000_000,
     )
-    finetune_lr_mult: float = option(0.1, "learning-rate multiplier after the linear probe", above=0)
+    finetune_lr_mult: float = option(0.1, "learning-rate multiplier after the linear probe", above=0, limit=1_000_000)
 
 
 @accepts_old_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,15 @@ from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.from_options import describe_table, load_table
 from detseg.errors import DataError
 from detseg.options import ConvertConfig
+from detseg.runtime.complete_folder import complete_folder
+from detseg.runtime.files import copy_file
 from detseg.runtime.reporter import Reporter, terminal
 
 
 def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> WriteResult:
     """Write the data with its images in another format into a new folder, and report what the format cannot store.
+
+    If something fails, for example for lack of space, nothing is left in the folder.
 
     Raises:
         DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot
@@ -29,12 +32,11 @@ def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> Write
     reporter, table = reporter or terminal(), load_table(config)
     output = Path(config.output)
     reporter.lines(describe_table(table))
-    written = write(table, output)
-    names = zip(table, written.images, strict=True)
-    for record, name in reporter.progress(names, "copying images", total=len(table), unit="image"):
-        target = output / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record.path, target)
+    with complete_folder(output) as folder:
+        written = write(table, folder)
+        names = zip(table, written.images, strict=True)
+        for record, name in reporter.progress(names, "copying images", total=len(table), unit="image"):
+            copy_file(record.path, folder / name)
     losses = [f"  not supported by {config.to}: {line}" for line in written.notes.lines()]
     comparison = compare_tables(table, read(output, format=config.to, without_mask=config.without_mask), written)
     reporter.lines(losses)

@@ -12,7 +12,7 @@ from detseg.metrics.coco_metrics import coco_lines
 from detseg.options import EvaluateConfig
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, terminal
-from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.run_folder import RunFolder, locked
 
 if TYPE_CHECKING:
     from detseg.engine.evaluate import Metrics
@@ -25,9 +25,18 @@ def evaluate(config: EvaluateConfig, *, reporter: Reporter | None = None) -> Met
         return _evaluate_files(config, reporter)
     if not config.run:
         raise DataError("nothing to evaluate; pass a run folder, or --predictions with --ground-truth")
+    _check_is_free(config)
     from detseg.training.run_evaluation import evaluate_run  # loads torch, which results files do not need
 
     return evaluate_run(config, reporter)
+
+
+def _check_is_free(config: EvaluateConfig) -> None:
+    """Raise DataError if another process writes into the folder of the results: now, not after the evaluation."""
+    folder = Path(config.output) if config.output else RunFolder.of(config.run).evaluation(config.split)
+    if folder.is_dir():
+        with locked(folder):
+            pass
 
 
 def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
@@ -47,7 +56,8 @@ def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
         rename=config.rename,
     )
     if config.output:
-        write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
+        with locked(Path(config.output)):
+            write_json(RunFolder(Path(config.output)).metrics, metrics.to_dict())
     lines = [*metrics.lines(), *(coco_lines(metrics) if config.coco_lines else [])]
     text = json.dumps(metrics.to_dict(), allow_nan=False) if config.json else "\n".join(lines)
     reporter.metrics("", metrics.to_dict(), text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,13 +29,11 @@ from detseg.inference.results import to_results
 from detseg.options import PredictConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image
+from detseg.runtime.files import WriteError
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.short_text import as_unicode, counted, printable
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
-
-DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors that concern every file that would be written, not one image."""
 
 AnyPrediction = Prediction | ClassPrediction | FieldPredictions
 
@@ -50,17 +47,19 @@ class PredictResult:
         images: number of images.
         failures: number of images without results.
         not_drawn: number of images whose drawing could not be written.
+        no_space: why no more images were drawn: the disk is full; "" if it is not.
     """
 
     folder: Path
     images: int
     failures: int
     not_drawn: int
+    no_space: str = ""
 
     @property
     def is_complete(self) -> bool:
         """Whether every image has its results and its drawing."""
-        return not self.failures and not self.not_drawn
+        return not (self.failures or self.not_drawn or self.no_space)
 
     @property
     def results(self) -> list[dict[str, Any]]:
@@ -93,14 +92,14 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
         predictor.class_map = rename_class_map(
             predictor.class_map, predictor.label_fields, config.rename, f"the run {config.run}"
         )
-    with locked(Path(config.output)):
+    with locked(Path(config.output), images=DRAWINGS):
         return _predict(config, files, predictor, reporter)
 
 
 def _predict(
     config: PredictConfig, files: list[tuple[Path, str]], predictor: Predictor, reporter: Reporter
 ) -> PredictResult:
-    output, not_drawn, results, above = Path(config.output), RepairLog(), 0, 0
+    output, not_drawn, no_space, results, above = Path(config.output), RepairLog(), "", 0, 0
     reporter.lines([*predictor.preprocessing.lines(), *remove_earlier(output)])
     progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
     with PredictionLines(output) as lines:
@@ -115,16 +114,17 @@ def _predict(
                 continue
             results += len(values)
             above += sum(result["score"] >= config.min_score for result in values)
-            if config.draw:
+            if not no_space and config.draw:
                 try:
                     _write_drawing(path, drawing_path(output, name), prediction, predictor, config.min_score, reporter)
+                except WriteError as error:  # the predictions are worth more than the images
+                    no_space = f"{error.problem}; no more images are drawn"
+                    reporter.warning(f"warning: {no_space}")
                 except (ValueError, OSError) as error:
-                    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-                        raise
                     not_drawn.add("drawing could not be written", printable(_message(error, path, name)))
     write_predictions(output)
     write_images(output, [name for _, name in files], _categories(predictor))
-    result = PredictResult(output, len(files), lines.failures, sum(not_drawn.counts.values()))
+    result = PredictResult(output, len(files), lines.failures, sum(not_drawn.counts.values()), no_space)
     _report(result, results, above, config, reporter)
     reporter.lines([f"note: {line}" for line in not_drawn.lines()])
     return result

@@ -19,6 +19,7 @@ from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.user_command import user_command
 from detseg.synthetic.scenes import SHAPE_FAMILIES, TEXTURES
+from detseg.training.failed_write import stating_what_is_kept
 from detseg.training.finished_run import FinishedRun
 from detseg.training.fit import Run, fit, fit_data, run_context
 from detseg.training.metrics_log import read_rows
@@ -49,14 +50,16 @@ def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Pat
     start = StartingWeights.open(config.weights, config.model)
     if config.data:
         run = fit(_labelled_options(config), weights=start, reporter=reporter)
-        weights = _write_weights(config, run, start, 1)
+        with stating_what_is_kept(run.folder, _resume(run)):
+            weights = _write_weights(config, run, start, 1)
         (reporter or terminal()).done(run.folder, _done_text(weights))
         return weights
     with run_context(device, reporter) as context:
         run = _train_on_scenes(config, device, start, context)
         weights = RunFolder(run.folder).weights
         if context.processes.is_main:
-            weights = _write_weights(config, run, start, context.processes.world)
+            with stating_what_is_kept(run.folder, _resume(run)):
+                weights = _write_weights(config, run, start, context.processes.world)
             context.reporter.done(run.folder, _done_text(weights))
         context.processes.wait()
     return weights
@@ -65,6 +68,10 @@ def pretrain(config: PretrainConfig, *, reporter: Reporter | None = None) -> Pat
 def _done_text(weights: Path) -> str:
     command = user_command("train", "DATA", "--weights", weights)
     return f"wrote {weights} and card.md; start from these weights with:\n  {command}"
+
+
+def _resume(run: Run) -> str:
+    return user_command("pretrain", "--resume", run.folder)
 
 
 def _report_finished(folder: Path, finished: FinishedRun, reporter: Reporter) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.reports.fonts import plot_families, plot_text
-from detseg.runtime.files import atomic_write
+from detseg.runtime.files import write_bytes
 
 _MAX_NUMBERED = 30  # with more classes, cells have no numbers: they would not be readable
 
@@ -61,6 +61,5 @@ def plot_confusion(names: Sequence[str], matrix: npt.NDArray[np.integer], path: 
     figure.colorbar(image, ax=axes, fraction=0.045, pad=0.03, label="share of the ground-truth class")
     data = io.BytesIO()
     figure.savefig(data, format="png")
-    with atomic_write(path) as file:
-        file.write(data.getvalue())
+    write_bytes(path, data.getvalue())
     return True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detseg.reports.fonts import plot_families, plot_text
-from detseg.runtime.files import atomic_write
+from detseg.runtime.files import write_bytes
 
 _METRIC = re.compile(r"((bbox|segm|keypoints)_)?AP(50)?|(balanced_|top5_)?accuracy|accuracy_.+")
 _TRAIN_ACCURACY = re.compile(r"train_accuracy(_.+)?")
@@ -71,8 +71,7 @@ def plot_curves(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) ->
         figure.text(0.5, 0.5, "no epoch completed", ha="center", va="center")
     data = io.BytesIO()
     figure.savefig(data, format="png")
-    with atomic_write(path) as file:
-        file.write(data.getvalue())
+    write_bytes(path, data.getvalue())
     return True
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from detseg.errors import DataError
 from detseg.reports.fonts import report_missing_glyphs
 from detseg.reports.text import paste_text, text_mask
-from detseg.runtime.files import atomic_write
+from detseg.runtime.files import write_bytes
 from detseg.runtime.reporter import Reporter, terminal
 
 UInt8 = npt.NDArray[np.uint8]
@@ -83,8 +83,7 @@ def write_image(path: str | os.PathLike[str], image: UInt8) -> None:
     options = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 92]
     ok, data = cv2.imencode(suffix, np.ascontiguousarray(image[..., ::-1]), options)
     assert ok, "OpenCV always encodes uint8 RGB"
-    with atomic_write(path) as file:
-        file.write(data.tobytes())
+    write_bytes(path, data.tobytes())
 
 
 def _resized(image: UInt8, cell: int) -> UInt8:

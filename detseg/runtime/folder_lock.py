@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from detseg.errors import DataError
+from detseg.runtime.files import write_errors
 
 LOCK = ".lock"
 """Name of the lock file in the folder."""
@@ -109,11 +110,15 @@ class FolderLock:
             "process_start": _process_start(os.getpid()),
             "start": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        descriptor = os.open(path, flags, 0o666)
-        try:
-            os.write(descriptor, json.dumps(content).encode())
-        finally:
-            os.close(descriptor)
+        with write_errors(path):
+            descriptor = os.open(path, flags, 0o666)
+            try:
+                os.write(descriptor, json.dumps(content).encode())
+            except OSError:
+                path.unlink(missing_ok=True)  # a lock without content would hold up the next process
+                raise
+            finally:
+                os.close(descriptor)
 
     def _owner(self) -> dict[str, Any]:
         """The content of the lock file; empty if there is none, or if it is being written."""
@@ -142,8 +147,10 @@ class FolderLock:
         while not self._stop.wait(HEARTBEAT):
             try:
                 os.utime(self.path)
-            except OSError:
+            except FileNotFoundError:
                 return  # removed; ``check`` reports it
+            except OSError:
+                continue  # the next one may succeed
 
 
 def _in_use(folder: Path, owner: dict[str, Any]) -> str:

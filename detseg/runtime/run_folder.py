@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.errors import DataError
+from detseg.runtime.files import remove_temporary
 from detseg.runtime.folder_lock import LOCK, FolderLock
 
-LEFTOVERS = (".*.tmp", ".*.spare", f"{LOCK}.*")
-"""Temporary files of atomic writes, of the rotation and of the lock, which only a killed process leaves."""
+LEFTOVERS = (".last.safetensors.spare", f"{LOCK}.*")
+"""Temporary files of the rotation and of the lock, which only a killed process leaves."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,18 @@ def new_run_folder(output: str | None, base: Path) -> RunFolder:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[FolderLock]:
+def locked(folder: Path, images: str = "") -> Iterator[FolderLock]:
     """Create a folder if it does not exist and lock it for the block; remove it at the end if it is empty.
 
-    Temporary files of processes that were killed are removed.
+    Temporary files that killed processes left in it are removed.
+
+    Args:
+        images: name of a folder in it that contains only written images, also in folders: they are looked for there
+            too.
 
     Raises:
         DataError: another process uses it.
+        OSError: it cannot be created or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -156,6 +163,9 @@ def locked(folder: Path) -> Iterator[FolderLock]:
             for pattern in LEFTOVERS:
                 for path in folder.glob(pattern):
                     path.unlink(missing_ok=True)
+            parts = [Path(path) for path, _, _ in os.walk(folder / images)] if images else []
+            for part in {folder, *parts}:
+                remove_temporary(part)
             yield lock
     finally:
         with suppress(OSError):  # it contains files, or was removed

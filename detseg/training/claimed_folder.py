@@ -12,7 +12,7 @@ from detseg.errors import DataError
 from detseg.options.plan import Plan
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
-from detseg.runtime.run_folder import locked, new_run_folder
+from detseg.runtime.run_folder import RunFolder, locked, new_run_folder
 from detseg.training.make_plan import default_output
 
 
@@ -36,6 +36,8 @@ def claimed_folder(plan: Plan, processes: Processes) -> Iterator[tuple[Path, Fol
                 if not plan.run.resume:
                     folder = new_run_folder(plan.run.output, default_output(plan)).path
                 path, lock = os.fspath(folder), stack.enter_context(locked(folder))
+                if not plan.run.resume:
+                    RunFolder(folder).check_is_new()  # another run may have ended since it was chosen
             except (DataError, OSError) as error:
                 problem = str(error)
         path, problem = json.loads(processes.broadcast_bytes(json.dumps([path, problem]).encode()))

@@ -21,7 +21,9 @@ from detseg.models.losses_in_eval_mode import losses_in_eval_mode
 from detseg.old_names import freeze_level
 from detseg.options.plan import Plan
 from detseg.reports.table import align
+from detseg.runtime.reporter import Reporter
 from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.user_command import user_command
 
 
 def write_failed_batch(folder: Path, model: torch.nn.Module, error: NotFinite, position: Position, seed: int) -> Path:
@@ -45,6 +47,20 @@ def write_failed_batch(folder: Path, model: torch.nn.Module, error: NotFinite, p
     metrics: dict[str, Any] = {"message": str(error), "seed": seed, "batch": batch.index, "levels": levels}
     save_checkpoint(path, model, position=position, metrics=metrics, tensors=tensors)
     return path
+
+
+def report_failed_batch(
+    folder: Path, model: torch.nn.Module, error: NotFinite, position: Position, seed: int, reporter: Reporter
+) -> None:
+    """Write the batch that was not finite, and report how to show its losses, or that there is no space for it."""
+    if not folder.is_dir():
+        return  # it was removed, and half a folder would be worse than none
+    try:
+        path = write_failed_batch(folder, model, error, position, seed)
+    except OSError as problem:  # the batch is less important than the error itself
+        reporter.warning(f"warning: the batch was not saved ({problem})")
+    else:
+        reporter.line(f"show the losses of the batch with: {user_command('train', '--replay', path)}")
 
 
 def replay(path: str) -> list[str]:

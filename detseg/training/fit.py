@@ -15,6 +15,7 @@ from detseg.annotations.from_options import Splits, describe_splits, describe_ta
 from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
 from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
+from detseg.errors import DataError
 from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
 from detseg.metrics.coco_metrics import coco_lines
@@ -24,14 +25,17 @@ from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
 from detseg.reports.curves import plot_curves
+from detseg.runtime.files import WriteError
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import joined_processes
 from detseg.runtime.reporter import Reporter, silent, terminal
-from detseg.runtime.run_folder import RunFolder
+from detseg.runtime.run_folder import RunFolder, locked
 from detseg.runtime.signals import catching_signals
 from detseg.short_text import duration
 from detseg.training.claimed_folder import claimed_folder
+from detseg.training.disk_space import check_space
+from detseg.training.failed_write import images_warning, stating_what_is_kept
 from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.input_size import too_small_lines
 from detseg.training.loss_weights import parse_loss_weights
@@ -47,6 +51,7 @@ from detseg.training.resume import (
     resumed_line,
     resumed_model,
     saved_epochs,
+    threads_line,
     with_absolute_paths,
     write_plan,
 )
@@ -185,18 +190,20 @@ def fit_data(
         with run_context(device, reporter) as context:
             return fit_data(plan, data, model, weights=weights, context=context, intro=intro)
     check_world(data.train_images, plan.training.batch_size, context.processes.world)
-    with claimed_folder(plan, context.processes) as (folder, lock):
+    with claimed_folder(plan, context.processes) as (folder, lock), stating_what_is_kept(folder):
         reasons = plan.lines()
         context.reporter.lines(intro)
         first = "chosen automatically:" if reasons else "no option was chosen automatically"
         context.reporter.plan([first, *reasons], plan.values())
         checkpoint = _checkpoint(plan, data, context)
         if checkpoint:
+            context.reporter.lines(threads_line(checkpoint, plan.run.device))
             model = resumed_model(checkpoint, plan)
         elif model is None:
             model = new_model(data.splits["train"], plan, weights, context.reporter)
         if weights:
             weights.release()
+        _check_space(plan, data, model, folder, context)
         with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
             plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
             best = _finish(plan, trainer, context)
@@ -206,16 +213,34 @@ def fit_data(
 
 
 def _checkpoint(plan: Plan, data: RunData, context: RunContext) -> Checkpoint | None:
-    """Return the checkpoint to resume from; None for a new run, or if there is none yet."""
+    """Return the checkpoint to resume from; None for a new run, or if there is none yet.
+
+    The main process reads the images for the fingerprint now, before the speed of the run is measured.
+    """
     processes = context.processes
+    fingerprint = data.fingerprint if processes.is_main else None
     if plan.run.resume is None:
         return None
     if not processes.is_main:
         processes.wait()  # the main process moves corrupt checkpoints aside
-    checkpoint = newest_checkpoint(Path(plan.run.resume), data.fingerprint, context.reporter)
+    checkpoint = newest_checkpoint(Path(plan.run.resume), fingerprint, data.splits, context.reporter)
     if processes.is_main:
         processes.wait()
     return checkpoint
+
+
+def _check_space(plan: Plan, data: RunData, model: Model, folder: Path, context: RunContext) -> None:
+    """Report the disk space that the run needs; DataError in all processes if there is less."""
+    line, problem = "", ""
+    if context.processes.is_main:
+        try:
+            line = check_space(plan, model, data, folder)
+        except DataError as error:
+            problem = str(error)
+    problem = context.processes.broadcast_bytes(problem.encode()).decode()
+    if problem:
+        raise DataError(problem)
+    context.reporter.lines([line] if line else [])
 
 
 def _train(
@@ -313,23 +338,36 @@ def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
 
 
 def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
-    """Evaluate the test split, and write curves and result images."""
+    """Evaluate the test split, and write all results; images that find no space are a warning."""
     folder, model, device, splits = trainer.folder, trainer.model, trainer.device, trainer.data.splits
+    trainer.check_folder()
     if "test" in splits:
         metrics, evaluator = evaluate_table(
             model, splits["test"], device, batch_size=plan.training.batch_size, workers=plan.run.workers,
             reporter=reporter,
         )  # fmt: skip
-        write_evaluation(RunFolder(folder).evaluation("test"), metrics, evaluator)
+        trainer.check_folder()
+        with locked(RunFolder(folder).evaluation("test")) as lock:
+            write_evaluation(lock.path.parent, metrics, evaluator)
         text = _metrics_text("test split (not used for model selection)", metrics, plan)
         reporter.metrics("test", metrics.to_dict(), text)
+    try:
+        _write_images(trainer, best, reporter)
+    except WriteError as error:  # without finished.json, a resumed run draws them
+        reporter.warning(images_warning(folder, error))
+        return
+    FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
+
+
+def _write_images(trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
+    """Write curves and result images."""
+    folder, val = trainer.folder, trainer.data.splits.get("val")
     if plot_curves(trainer.rows, RunFolder(folder).curves):
         reporter.image(RunFolder(folder).curves)
     else:
         reporter.line("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    if "val" in splits:
-        write_result_images(folder, model, splits["val"], device, best, reporter)
-    FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
+    if val is not None:
+        write_result_images(folder, trainer.model, val, trainer.device, best, reporter)
 
 
 def _report_end(plan: Plan, trainer: Trainer, context: RunContext) -> None:

@@ -15,6 +15,7 @@ from detseg.features.level import MAX_NECK_RATIO
 from detseg.features.location import DISK_LIMIT, GB, default_folder
 from detseg.models import Model
 from detseg.options.plan import Phase, Plan
+from detseg.runtime.files import FULL, free_space
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
@@ -98,7 +99,15 @@ class DataModule:
         if self.folder is None or not limit:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
-        return DecodedImages(table, self.model.preprocessing, self.folder, limit=limit)
+        free = free_space(self.folder)
+        limit = limit if free is None else min(limit, free // 4)  # of each split; the rest is for checkpoints
+        try:
+            return DecodedImages(table, self.model.preprocessing, self.folder, limit=limit)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self.reporter.warning(f"warning: {self.folder}: decoded images are not cached ({error.strerror})")
+            return None
 
 
 def _settings(plan: Plan, phase: Phase) -> CacheSettings:

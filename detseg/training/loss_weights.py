@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from detseg.errors import DataError
 
 PREFIX = "loss_"
+LARGEST = 1e6
+"""Largest factor; with larger ones, gradients overflow."""
 GROUPS = {"rpn": ("objectness", "rpn_box_reg"), "box": ("classifier", "box_reg")}
 """Short name -> its terms. A term with the name of a group, such as a label field called box, takes precedence."""
 
@@ -51,6 +53,9 @@ def _factor(text: str, number: str) -> float:
         factor = float(number)
     except ValueError:
         factor = math.nan
-    if not (math.isfinite(factor) and factor >= 0):
-        raise DataError(f"--loss-weights {text}: the factor {number!r} must be a number of at least 0, such as 0.5")
+    if not 0 <= factor <= LARGEST:
+        raise DataError(
+            f"--loss-weights {text}: the factor {number!r} must be a number of at least 0 and at most {LARGEST:g}, "
+            "such as 0.5"
+        )
     return factor

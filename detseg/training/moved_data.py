@@ -86,7 +86,7 @@ def resumed_splits(options: TrainConfig, table: AnnotationTable) -> Splits:
 
 def changes(before: Mapping[str, Any], splits: Splits) -> list[str]:
     """What has changed since a fingerprint was computed; nothing is known, and nothing is said, without one."""
-    return differences(dict(before), fingerprint(splits)) if before else []
+    return differences(dict(before), fingerprint(splits), splits) if before else []
 
 
 def remedy(run: Path) -> str:

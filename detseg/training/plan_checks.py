@@ -47,6 +47,8 @@ def _check_model(plan: Plan, train: AnnotationTable, weights: StartingWeights) -
             "R-CNN"
         )
     sizes = model.anchor_sizes
+    if sizes is not None and not architecture.anchor_sizes:
+        raise DataError(f"--anchor-sizes {sizes}: those of {model.model} are fixed; omit it")
     if sizes is not None and architecture.anchor_sizes and len(sizes) != len(architecture.anchor_sizes):
         raise DataError(
             f"--anchor-sizes {sizes}: {model.model} has {len(architecture.anchor_sizes)} feature maps; give one size "

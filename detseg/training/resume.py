@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from detseg.annotations import AnnotationTable
 from detseg.annotations.fingerprint import Fingerprint, differences
 from detseg.checkpoints.checkpoint import Checkpoint, Position, described_model
 from detseg.checkpoints.rotation import latest_checkpoint
+from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models import Model
 from detseg.models.create import freeze_as
@@ -20,16 +23,18 @@ from detseg.options import TrainConfig
 from detseg.options.plan import Plan
 from detseg.options.text import flat_options
 from detseg.runtime.files import write_text
+from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
+from detseg.short_text import counted
 from detseg.training.moved_data import PLACES, new_places, remedy
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit", "coco_lines"),
 )
-"""Options that may change when a run is resumed, besides the place of its data. On a CPU all but the first keep its
-result bit-identical."""
+"""Options that may change when a run is resumed, besides the place of its data. On a CPU, with the same number of
+threads, all but the first keep its result bit-identical."""
 
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
@@ -84,8 +89,13 @@ def write_plan(plan: Plan, folder: Path) -> None:
     write_text(RunFolder(folder).config, plan.to_toml(str(folder)))
 
 
-def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = None) -> Checkpoint | None:
+def newest_checkpoint(
+    run: Path, data: Fingerprint | None, splits: Mapping[str, AnnotationTable], reporter: Reporter | None = None
+) -> Checkpoint | None:
     """Return the newest intact checkpoint of ``run``; None if there is none yet. Reports which ones are corrupt.
+
+    Args:
+        data: of ``splits``; None in a process that does not check it.
 
     Raises:
         DataError: no checkpoint can be read, or the data is not the data that the run was trained on.
@@ -93,12 +103,32 @@ def newest_checkpoint(run: Path, data: Fingerprint, reporter: Reporter | None = 
     checkpoint, warnings = latest_checkpoint(run)
     for warning in warnings:
         (reporter or terminal()).warning(warning)
-    if checkpoint is None or not checkpoint.data:
+    if checkpoint is None or not checkpoint.data or data is None:
         return checkpoint
-    changed = differences(checkpoint.data, data)
+    changed = differences(checkpoint.data, data, splits)
     if changed:
         raise DataError(f"{run} was trained on other data: {'; '.join(changed)}. Nothing was written. {remedy(run)}")
     return checkpoint
+
+
+def threads_line(checkpoint: Checkpoint, device: str) -> list[str]:
+    """Return a line if a run on a CPU is resumed with another number of threads, on which its last bits depend."""
+    before, now = checkpoint.threads, torch.get_num_threads()
+    if device != "cpu" or before in (0, now):
+        return []
+    return [
+        f"note: trained with {counted(before, 'thread')}, now {now}: the last bits of the result can differ; for the "
+        f"same bytes set OMP_NUM_THREADS={before}"
+    ]
+
+
+def restored_totals(checkpoint: Checkpoint, processes: Processes) -> EpochTotals:
+    """Return the totals of this process from a checkpoint; if the number of processes changed, the main process
+    gets all of them."""
+    totals = checkpoint.totals
+    if len(totals) == processes.world:
+        return totals[processes.rank]
+    return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
 
 
 def resumed_line(run: Path, position: Position) -> str:

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -30,14 +30,14 @@ from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import Interrupted, StopRequest
-from detseg.runtime.user_command import user_command
-from detseg.training.failed_step import out_of_memory, write_failed_batch
+from detseg.training.failed_step import out_of_memory, report_failed_batch
 from detseg.training.finished_run import resume_command
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.make_plan import with_epochs
 from detseg.training.metrics_log import line, read_rows, row, write_rows
 from detseg.training.optimizer import build_schedule, new_optimizer
 from detseg.training.remaining_work import training_part
+from detseg.training.resume import restored_totals
 from detseg.training.run_data import Loaders, RunData
 from detseg.training.time_limit import Cut, EpochSeconds
 from detseg.training.training_metrics import TrainingMetrics
@@ -100,7 +100,7 @@ class Trainer:
             within_phase = (checkpoint.position.epoch, checkpoint.position.micro_batches) > (first_epoch, 0)
             if within_phase or not first_epoch:
                 restore(checkpoint, model, self.optimizer, ema=self.ema, precision=self.precision)
-            self.position, self.totals = checkpoint.position, restored_totals(checkpoint.totals, self.processes)
+            self.position, self.totals = checkpoint.position, restored_totals(checkpoint, self.processes)
             if len(checkpoint.totals) != self.processes.world:
                 self.position = self._position_for_new_world(len(checkpoint.totals))
         epoch_steps = self._step_count(len(self.loaders.train))
@@ -118,7 +118,7 @@ class Trainer:
             keep=plan.checkpoints.keep_checkpoints,
             ema=self.ema,
             precision=self.precision,
-            data=data.fingerprint,
+            data=data.fingerprint if self.processes.is_main else None,
             reporter=self.reporter,
         )
         val = data.splits.get("val")
@@ -156,8 +156,7 @@ class Trainer:
             raise
         except NotFinite as error:
             if not all(math.isfinite(value) for value in error.values.values()):  # in this process
-                path = write_failed_batch(self.folder, self.model, error, self.position, self.plan.run.seed)
-                self.reporter.line(f"show the losses of the batch with: {user_command('train', '--replay', path)}")
+                report_failed_batch(self.folder, self.model, error, self.position, self.plan.run.seed, self.reporter)
             raise
         except torch.OutOfMemoryError as error:
             raise out_of_memory(error, self.plan, self.data.splits.get("train")) from error
@@ -241,10 +240,10 @@ class Trainer:
         """Write a checkpoint in the main process: the others have the same weights, and send it their totals."""
         totals = self._gathered_totals()
         if self.processes.is_main:
-            self._check_folder()
+            self.check_folder()
             self.manager.save(self.position, totals, retry=retry)
 
-    def _check_folder(self) -> None:
+    def check_folder(self) -> None:
         """Raise DataError if the run folder has vanished or belongs to another run by now."""
         if self.lock is not None:
             self.lock.check()
@@ -285,7 +284,7 @@ class Trainer:
             metrics = TrainingMetrics.of(epoch, stats) if stats.losses else None
         elif last or (epoch + 1) % self.plan.training.eval_epochs == 0:
             metrics, val_losses = self._evaluate(self.evaluator, stop_request)
-        previous = self.position
+        previous, totals = self.position, self.totals
         score = -1.0 if metrics is None else metrics.best()
         is_best = metrics is not None and (previous.best is None or score > previous.best or not self.has_ground_truth)
         self.position = replace(
@@ -300,17 +299,27 @@ class Trainer:
         self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - start))
         self.reporter.epoch(self.rows[-1], self.epochs, is_best, line(self.rows[-1], self.epochs, is_best))
         self.best = metrics if is_best else self.best
-        if self.processes.is_main:
-            self._check_folder()
-        if is_best and metrics is not None and self.processes.is_main:
-            best = RunFolder(self.folder).best
-            save_checkpoint(best, self.evaluated_model, position=self.position, metrics=metrics.to_dict())
-            write_evaluation(self.folder, metrics, self.evaluator)
-        if self.processes.is_main:
-            write_rows(RunFolder(self.folder).metrics_log, self.rows)
+        error = self._write_epoch(metrics if is_best else None) if self.processes.is_main else None
+        if self.processes.any([error is not None])[0]:
+            self.position, self.totals = previous, totals  # the evaluation is repeated after a resume
+            self._save()
+            raise error or OSError("stopped: the main process could not write a file")
         stopping = metrics is not None and 0 < self.plan.training.patience <= self.position.epochs_without_improvement
         self._save(retry=stopping or last)
         return stopping
+
+    def _write_epoch(self, best: Metrics | None) -> OSError | None:
+        """Write metrics.jsonl, and the weights and results of a best epoch; returns the error of a write."""
+        self.check_folder()
+        run = RunFolder(self.folder)
+        try:
+            if best is not None:
+                save_checkpoint(run.best, self.evaluated_model, position=self.position, metrics=best.to_dict())
+                write_evaluation(self.folder, best, self.evaluator)
+            write_rows(run.metrics_log, self.rows)
+        except OSError as error:
+            return error
+        return None
 
     def _cut_if_late(self, done: int) -> None:
         """Reduce the number of epochs, once, if the run would exceed its minutes, or if it did so before a resume."""
@@ -365,14 +374,6 @@ class Trainer:
         )  # fmt: skip
         self._evaluation_seconds = time.perf_counter() - began
         return metrics, val_losses
-
-
-def restored_totals(totals: Sequence[EpochTotals], processes: Processes) -> EpochTotals:
-    """Return the totals of this process from a checkpoint; if the number of processes changed, the main process
-    gets all of them."""
-    if len(totals) == processes.world:
-        return totals[processes.rank]
-    return EpochTotals.of_all(totals) if processes.is_main else EpochTotals(steps=totals[0].steps)
 
 
 def has_ground_truth(val: AnnotationTable, task: str, reporter: Reporter) -> bool:

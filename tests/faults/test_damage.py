@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from torch import nn
 from detseg.checkpoints import tensor_file as tensor_file_module
 from detseg.checkpoints.checkpoint import Position, load_checkpoint, save_checkpoint
 from detseg.checkpoints.rotation import latest_checkpoint, rotate
-from detseg.checkpoints.tensor_file import CorruptFileError
+from detseg.checkpoints.tensor_file import CorruptFileError, read_tensor_file
 from detseg.errors import DataError
 from detseg.models.weights import safetensors_file
 from detseg.runtime.run_folder import RunFolder
@@ -36,7 +38,7 @@ def write(folder: Path, steps: tuple[int, ...], keep: int = 2) -> None:
 
 
 def corruptions(content: bytes) -> list[tuple[str, bytes | None]]:
-    """153 corruptions of a file, by name; None: the file is deleted."""
+    """152 corruptions of a file, by name; None: the file is deleted."""
     rng = np.random.default_rng(0)
     corrupted: list[tuple[str, bytes | None]] = []
     for end in np.linspace(1, len(content) - 1, TRUNCATIONS).astype(int):
@@ -45,7 +47,7 @@ def corruptions(content: bytes) -> list[tuple[str, bytes | None]]:
         flipped = bytearray(content)
         flipped[bit // 8] ^= 1 << bit % 8
         corrupted.append((f"bit {bit} flipped", bytes(flipped)))
-    return [*corrupted, ("empty", b""), ("deleted", None), ("newer", with_newer_schema(content))]
+    return [*corrupted, ("empty", b""), ("deleted", None)]
 
 
 def with_newer_schema(content: bytes) -> bytes:
@@ -77,7 +79,7 @@ def survived(folder: Path, corrupted: bytes | None) -> bool:
 def test_every_corruption_is_detected_and_the_previous_checkpoint_is_used(tmp_path: Path, tally: Any) -> None:
     write(tmp_path, (1, 2))
     cases = corruptions(RunFolder(tmp_path).checkpoint(0).read_bytes())
-    assert len({corrupted for _, corrupted in cases}) == TRUNCATIONS + FLIPS + 3
+    assert len({corrupted for _, corrupted in cases}) == TRUNCATIONS + FLIPS + 2
     missed = [name for name, corrupted in cases if not survived(tmp_path, corrupted)]
     print(f"missed: {missed}")
     tally("R6 corrupt checkpoint detected, the previous one used", len(cases) - len(missed), len(cases))
@@ -91,7 +93,7 @@ def test_control_without_the_checksum_flipped_bits_are_missed(tmp_path: Path, mo
     for name, corrupted in cases:
         try:
             missed += [] if survived(tmp_path, corrupted) else [name]
-        except (TypeError, KeyError, AttributeError):  # a flipped character in a name raises one of these errors
+        except (TypeError, KeyError, AttributeError, DataError):  # a flipped character in a name raises one of these
             missed.append(name)
     assert len(missed) > FLIPS / 4
 
@@ -111,10 +113,81 @@ def test_a_run_without_checkpoints_starts_over_but_one_with_only_corrupt_checkpo
     assert latest_checkpoint(tmp_path) == (None, [])
     write(tmp_path, (1,))
     RunFolder(tmp_path).checkpoint(0).write_bytes(b"truncated")
-    with pytest.raises(DataError, match=r"no checkpoint of this run can be read \(last.safetensors.damaged\)"):
+    with pytest.raises(
+        DataError,
+        match=r"read \(last.safetensors.damaged: corrupt, or not .*\); restore a copy$",
+    ):
         latest_checkpoint(tmp_path)
     with pytest.raises(DataError, match="no checkpoint of this run can be read"):
         latest_checkpoint(tmp_path)  # also the second time
+    RunFolder(tmp_path).best.write_bytes(b"")
+    with pytest.raises(DataError, match=r"restore a copy, or start a new run with --weights .*best\.safetensors"):
+        latest_checkpoint(tmp_path)
+
+
+def renaming_everything(folder: Path) -> list[str]:
+    """The rule of before: whatever cannot be read is renamed."""
+    for path in (RunFolder(folder).checkpoint(age) for age in range(2)):
+        try:
+            load_checkpoint(path)
+        except (DataError, OSError):
+            path.replace(path.with_name(path.name + ".damaged"))
+        else:
+            break
+    return sorted(path.name for path in folder.iterdir())
+
+
+def make_unreadable(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Make the newest checkpoint unreadable, but not corrupt; returns what a message must contain."""
+    last, real = RunFolder(folder).last, Path.read_bytes
+    if kind == "newer schema":
+        last.write_bytes(with_newer_schema(last.read_bytes()))
+        return f"{last}: unknown schema 4 (this version supports up to 3); upgrade detseg"
+    if kind == "other content":
+        header, tensors = read_tensor_file(last)
+        del header["totals"]
+        tensor_file_module.write_tensor_file(last, header, tensors)
+        return f"{last}: corrupt or of an unexpected format"
+    number = {"permission denied": errno.EACCES, "I/O error": errno.EIO}[kind]
+
+    def read_bytes(path: Path) -> bytes:
+        if path == last:
+            raise OSError(number, os.strerror(number))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return f"{os.strerror(number)}: '{last}'"
+
+
+UNREADABLE = ("newer schema", "other content", "permission denied", "I/O error")
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_is_not_corrupt(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Any
+) -> None:
+    write(tmp_path, (1, 2))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    expected = make_unreadable(kind, tmp_path, monkeypatch)
+    with pytest.raises((DataError, OSError)) as caught:
+        latest_checkpoint(tmp_path)
+    assert expected in str(caught.value)
+    assert "It is not corrupt and was left as it is; no older one is used" in str(caught.value)
+    kept = sorted(path.name for path in tmp_path.iterdir()) == names
+    assert renaming_everything(tmp_path) != names, "control"
+    tally("R6 checkpoint that cannot be read, but is not corrupt: named and left alone", int(kept), 1)
+
+
+def test_every_bit_of_a_header_belongs_to_the_checksum(tmp_path: Path) -> None:
+    write(tmp_path, (1,))
+    path = RunFolder(tmp_path).last
+    content = path.read_bytes()
+    end = safetensors_file.header_end(content)
+    for bit in range(0, 8 * end, 3):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CorruptFileError):
+            safetensors_file.parse_safetensors(bytes(flipped), path)
 
 
 def test_equal_states_give_equal_files(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_control_a_writer_that_is_not_atomic_corrupts_the_file(runs: Runs, tmp_p
     """As with ``torch.save(path)``: the file is opened and truncated, and then the disk is full."""
 
     def use_direct_writer() -> None:
-        def write_half(path: Any, *, before_replacing: Any = None) -> Any:
+        def write_half(path: Any, content: bytes, *, before_replacing: Any = None) -> Any:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             Path(path).write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -109,7 +109,7 @@ def test_control_a_writer_that_is_not_atomic_corrupts_the_file(runs: Runs, tmp_p
         import detseg.checkpoints.tensor_file as tensor_file_module
 
         manager.PAUSES = ()
-        tensor_file_module.atomic_write = write_half
+        tensor_file_module.write_bytes = write_half
 
     run = tmp_path / "run"
     assert runs.start(run, *EVERY, before=use_direct_writer) == 1

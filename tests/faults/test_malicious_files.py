@@ -19,7 +19,10 @@ import torch
 from detseg.checkpoints.checkpoint import load
 from detseg.cli import main
 from detseg.errors import DataError
+from detseg.inference.predictor import Predictor
 from detseg.models import load_weights
+from detseg.models.weights import safetensors_file
+from detseg.models.weights.starting_weights import StartingWeights
 from detseg.training.failed_step import replay
 from tests.faults.conftest import Runs
 from tests.faults.malicious import (
@@ -153,6 +156,57 @@ def test_25_files_at_11_entry_points(runs: Runs, tmp_path: Path, tally: Callable
     rejected = [name for name in files if [line for line in lines if line.startswith(f"{name}: ")] == [f"{name}: done"]]
     assert touched(tmp_path) == set(), "code was executed"
     tally("S1 malicious model file rejected, no code executed", len(rejected), 25)
+
+
+READERS_OF_CHECKPOINTS = (
+    "weights", "load", "train --weights", "train --resume", "train --replay", "predict", "evaluate", "class transfer",
+    "predictor", "pretrain --weights", "starting weights", "own module",
+)  # fmt: skip
+
+
+def flipped_accepted(runs: Runs, folder: Path, content: bytes, bit: int) -> list[str]:
+    """Entry points that accept a checkpoint in which one bit is flipped, or that do not say that it is corrupt."""
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    folder.mkdir()
+    path = folder / "flipped.safetensors"
+    path.write_bytes(flipped)
+    calls = {name: call for name, (_, call) in entry_points(path, runs, folder).items()}
+    options = ("--model", ARCH, "--image-size", "40", "--output", str(folder / "new"))
+    calls["class transfer"] = lambda: run_command(
+        "train", str(runs.images), "--weights", str(path), *options, "--class-transfer", "dark=dark"
+    )
+    calls["predictor"] = lambda: Predictor(path, "cpu")
+    calls["pretrain --weights"] = lambda: run_command("pretrain", str(runs.images), "--weights", str(path), *options)
+    calls["starting weights"] = lambda: StartingWeights.open(path).classes
+    calls["own module"] = lambda: load(path, build=lambda _: model())
+    accepted = []
+    for name in READERS_OF_CHECKPOINTS:
+        try:
+            calls[name]()
+        except (ValueError, OSError) as error:
+            accepted += [] if "corrupt, its checksum does not match" in str(error) else [f"{name}: {error}"]
+        except AssertionError:  # exit code 0
+            accepted.append(name)
+        else:
+            accepted.append(name)
+    return accepted
+
+
+@pytest.mark.parametrize("where", ["a weight", "the header", "the schema"])
+def test_every_entry_point_checks_the_checksum(
+    where: str, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tally: Callable[[str, int, int], None]
+) -> None:
+    content = (runs.uninterrupted / "last.safetensors").read_bytes()
+    offset = {"a weight": len(content) - 5, "the header": content.index(b"epoch"), "the schema": content.index(b": 3,")}
+    bit = 8 * (offset[where] + (2 if where == "the schema" else 0)) + 2
+    accepted = flipped_accepted(runs, tmp_path / "flipped", content, bit)
+    print(accepted)
+    if where == "a weight":
+        monkeypatch.setattr(safetensors_file, "checksum_matches", lambda *_: True)
+        assert "load" in flipped_accepted(runs, tmp_path / "control", content, bit), "control"
+    total = len(READERS_OF_CHECKPOINTS)
+    tally("S1 checkpoint with a flipped bit rejected at every entry point", total - len(accepted), total)
 
 
 def test_control_the_code_runs(tmp_path: Path) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import itertools
+import mmap
+import os
+import signal
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -232,6 +237,48 @@ def test_a_removed_file_is_an_error(demo: AnnotationTable, tmp_path: Path) -> No
         path.unlink()
     with pytest.raises(FileNotFoundError, match=r"cached features of this run were removed; continue with --resume"):
         next(iter(FeatureLoader(store, model, views, "backbone", 2, seed=5)))
+
+
+def test_a_truncated_file_is_an_error_and_no_signal(demo: AnnotationTable, tmp_path: Path) -> None:
+    model = model_for("detect", demo, "backbone")
+    views = views_of(model, "detect", demo, augmented=0)
+    store = filled_store(model, views, "backbone", folder=tmp_path, source="s")
+    key = sorted(store.keys, key=str)[0]
+    assert store.sample(key)[0].nbytes > 0
+    for path in tmp_path.glob("*/*"):
+        os.truncate(path, path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"truncated or overwritten since the run began; continue with --resume"):
+        store.sample(key)
+    for content in (b"", b"\xff" * 100, (2**62).to_bytes(8, "little"), b"\x02" + bytes(7) + b"{}"):
+        for path in tmp_path.glob("*/*"):
+            path.write_bytes(content)
+        with pytest.raises(DataError, match="truncated or overwritten"):
+            store.sample(key)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX")
+def test_control_a_memory_map_of_a_truncated_file_ends_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "features"
+    path.write_bytes(bytes(100_000))
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view:
+            os.truncate(path, 10)
+            view[90_000]
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGBUS
+
+
+def test_what_killed_runs_left_in_the_folder_is_removed(tmp_path: Path) -> None:
+    """Only what is old: another run may write at this moment."""
+    part = tmp_path / "0123456789abcdef"
+    part.mkdir()
+    for name, age in ((".a.safetensors.abcdefgh.tmp", 2), (".b.safetensors.abcdefgh.tmp", 0), (".mine.tmp", 2)):
+        (part / name).write_bytes(b"x")
+        os.utime(part / name, (time.time() - age * feature_store.ABANDONED,) * 2)
+    FeatureStore(dtype=torch.float32, limit=1, folder=tmp_path)
+    assert {path.name for path in part.iterdir()} == {".b.safetensors.abcdefgh.tmp", ".mine.tmp"}
 
 
 def test_too_large_for_float16(demo: AnnotationTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,8 +179,34 @@ def test_the_run_of_a_checkpoint_file(tmp_path: Path) -> None:
 
 
 def test_temporary_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
-    left = [".last.safetensors.x1.tmp", ".last.safetensors.spare", f"{LOCK}.abc"]
-    for name in [*left, "last.safetensors", ".hidden"]:
+    left = [".last.safetensors.x1_bc2de.tmp", ".last.safetensors.spare", f"{LOCK}.abc"]
+    for name in [*left, "last.safetensors", ".hidden", ".mine.tmp", ".x.spare"]:
         (tmp_path / name).write_bytes(b"x")
     with locked(tmp_path):
-        assert {path.name for path in tmp_path.iterdir()} == {"last.safetensors", ".hidden", LOCK}
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "last.safetensors",
+            ".hidden",
+            ".mine.tmp",
+            ".x.spare",
+            LOCK,
+        }
+
+
+def test_temporary_files_of_killed_predictions_are_removed(tmp_path: Path) -> None:
+    """In the folder of written images, also in its folders, and in no other one."""
+    name = ".a.jpg.abcdefgh.tmp"
+    for part in ("images/deep", "images", "mine"):
+        (tmp_path / part).mkdir(parents=True, exist_ok=True)
+        (tmp_path / part / name).write_bytes(b"x")
+    with locked(tmp_path, images="images"):
+        assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.tmp")] == [f"mine/{name}"]
+
+
+def test_no_space_for_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match=r"no space left on the disk \(.* free\); free space"), locked(tmp_path / "run"):
+        pass
+    assert not (tmp_path / "run").exists()

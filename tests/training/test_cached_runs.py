@@ -55,6 +55,16 @@ def test_memory_disk_and_limited_caches_have_equal_results(
     assert not equal(train(parts, tmp_path / "exact", *FROZEN, "--cache-dtype", "float32"), cached)  # control
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("augment", "is_equal"), [("none", True), ("flip", False)])
+def test_a_float32_cache_equals_no_cache_without_augmentation_only(
+    augment: str, is_equal: bool, parts: Path, train: Train, tmp_path: Path
+) -> None:
+    options = (*FROZEN, "--augment", augment)
+    exact = train(parts, tmp_path / "exact", *options, "--cache", "memory", "--cache-dtype", "float32")
+    assert equal(exact, train(parts, tmp_path / "off", *options, "--cache", "off")) == is_equal
+
+
 def test_the_backbone_runs_once_for_each_view(
     parts: Path, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,11 @@ def parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Any] | None
             not support; :class:`CorruptFileError`: it is not a safetensors file, or its checksum does not match.
     """
     end = header_end(content)
+    has_checksum = MARK in content[:end]
+    if has_checksum and not checksum_matches(
+        content, end
+    ):  # before anything else, which the corruption may have changed
+        raise CorruptFileError(f"{path}: corrupt, its checksum does not match; use another checkpoint")
     try:
         tensors = safetensors.torch.load(content)
         metadata = json.loads(content[HEADER_LENGTH:end]).get("__metadata__") or {}
@@ -52,7 +57,7 @@ def parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Any] | None
         raise DataError(
             f"{path}: torch has no tensors of type {error}; save the file again as float32 or float16"
         ) from error
-    if KEY not in metadata and MARK in content[:end]:
+    if KEY not in metadata and has_checksum:
         raise CorruptFileError(f"{path}: corrupt, the key of its header is not {KEY!r}; use another checkpoint")
     if KEY not in metadata:
         return None, tensors
@@ -61,7 +66,7 @@ def parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Any] | None
     schema = header.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
         raise DataError(f"{path}: unknown schema {schema} (this version supports up to {SCHEMA}); upgrade detseg")
-    if (schema >= CHECKSUM_SINCE or "sha256" in header) and not checksum_matches(content, end):
+    if schema >= CHECKSUM_SINCE and not has_checksum:
         raise CorruptFileError(f"{path}: corrupt, its checksum does not match; use another checkpoint")
     return header, tensors
 

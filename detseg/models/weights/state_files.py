@@ -17,6 +17,7 @@ from torch import Tensor
 from detseg.errors import DataError
 from detseg.models.weights.bundled import BUNDLED, read_bundled
 from detseg.models.weights.safetensors_file import parse_safetensors
+from detseg.runtime.files import read_bytes
 from detseg.runtime.run_folder import RunFolder
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -79,7 +80,7 @@ def _read(path: Path) -> tuple[Path, bytes]:
         raise FileNotFoundError(
             f"weights {path}: no such file; use coco, imagenet, bundled, none, a file or a run folder"
         )
-    return path, path.read_bytes()
+    return path, read_bytes(path)
 
 
 def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
