@@ -26,7 +26,7 @@ from detseg.inference.prediction_files import PredictionLines, drawing_path, rea
 from detseg.inference.results import to_results
 from detseg.options import PredictConfig
 from detseg.recipes import predict as recipe
-from detseg.runtime.files import write_json
+from detseg.runtime.files import WriteError, write_json
 from detseg.runtime.reporter import silent
 from detseg.structures import Prediction
 from tests.annotations.one_image import ONE_IMAGE, PNG, put
@@ -166,7 +166,7 @@ def test_a_full_disk_stops_predict_and_leaves_whole_lines(tmp_path: Path) -> Non
             if not drop:  # control: without the cut, part of a line is left
                 lines._file.truncate = lambda size: size  # type: ignore[assignment,method-assign]
             assert lines.results(1, "a.png", [{"score": 1.0}])
-            with pytest.raises(OSError, match="No space"):
+            with pytest.raises(WriteError, match=r"predictions\.jsonl: no space left"):
                 lines.results(2, "b.png", [{"score": 1.0, "category": "x" * 100}])
             file.close()
         assert (tmp_path / "predictions.jsonl").read_bytes().endswith(b"\n") == drop
@@ -307,9 +307,23 @@ def test_a_drawing_that_cannot_be_written_costs_only_itself(
     assert "note: 1 x drawing could not be written: " in capsys.readouterr().out
     assert names(out / "images") == ["a.png.jpg", "deep/c.png.jpg"]
     assert len(contents(out / "predictions.json")) == 6
-    monkeypatch.setattr(recipe, "write_image", lambda path, image: refuse(path, image, 28))
-    with pytest.raises(OSError, match="No space"):  # control: a full disk is not the fault of one image
-        predict(images, output=out)
+
+
+def test_a_full_disk_stops_the_drawings(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, out = recipe.write_image, tmp_path / "out"
+
+    def refuse(path: Path, image: Any) -> None:
+        if path.name == "b.png.jpg":
+            raise WriteError(28, f"{path}: no space left on the disk")
+        write(path, image)
+
+    monkeypatch.setattr(recipe, "write_image", refuse)
+    assert main(["predict", "run", str(images), "--output", str(out)]) == 1
+    assert "b.png.jpg: no space left on the disk; no more images are drawn" in capsys.readouterr().err
+    assert names(out / "images") == ["a.png.jpg"]
+    assert len(contents(out / "predictions.json")) == 6  # of all three images
 
 
 def test_equal_names_in_different_folders(images: Path, tmp_path: Path) -> None:
