@@ -321,7 +321,7 @@ def test_a_full_disk_stops_the_drawings(
 
     monkeypatch.setattr(recipe, "write_image", refuse)
     assert main(["predict", "run", str(images), "--output", str(out)]) == 1
-    assert "b.png.jpg: no space left on the disk; no more images are drawn" in capsys.readouterr().err
+    assert "b.png.jpg: no space left on the disk; no more images are drawn" in capsys.readouterr().out
     assert names(out / "images") == ["a.png.jpg"]
     assert len(contents(out / "predictions.json")) == 6  # of all three images
 
