@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.annotations.image_lookup import ImageReference, folder_with_all, look_up_images
+from detseg.annotations.listing import is_inside
 from detseg.annotations.repair_log import RepairLog
 
 _PREFIXES = ("instances_", "person_keypoints_", "annotations_", "image_info_", "labels_", "stuff_")
@@ -48,6 +49,8 @@ def find_image_files(
         return annotations.parent, []
     likely, possible = usual_folders(annotations, None if images is None else Path(images), split)
     inside = [data_folder, annotations.parent.resolve().parent] if images is None else [Path(images)]
+    if images is None and not follow_links:
+        likely, possible = ([path for path in paths if not _leaves(path, data_folder)] for paths in (likely, possible))
     located = folder_with_all(names, likely, inside, follow_links)
     located = located or folder_with_all(names, possible, inside, follow_links, unique=True)
     if located is not None:
@@ -58,6 +61,12 @@ def find_image_files(
     return look_up_images(
         references, data_folder, images, source, notes, follow_links, missing_images, note_unannotated=False
     )
+
+
+def _leaves(folder: Path, data_folder: Path) -> bool:
+    """Whether a folder of :func:`usual_folders` in the data folder is a link, or behind one, that points outside it."""
+    real = os.path.realpath(data_folder)
+    return folder.is_relative_to(real) and not is_inside(os.path.realpath(folder), real)
 
 
 def usual_folders(annotations: Path, images: Path | None, split: str) -> tuple[list[Path], list[Path]]:
