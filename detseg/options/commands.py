@@ -68,11 +68,10 @@ class EvaluateConfig(DataConfig):
         "the same numbers, faster, but an annotation with id 0 can be matched",
     )
     loss: bool = option(False, "also compute the losses, as in training")
+    figures: bool = option(False, "write figures, too")
     coco_lines: bool = option(False, "also print the twelve COCO lines")
     json: bool = option(False, "print only the metrics, as JSON", "a table")
-    output: str | None = option(
-        None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER"
-    )
+    output: str | None = option(None, "folder of the results", "<run>/evaluate-<split>", value="FOLDER")
     batch_size: int | None = option(
         None, "images per batch", "that of the run, so that the metrics are equal to the run's", least=1
     )

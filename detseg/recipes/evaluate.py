@@ -33,6 +33,8 @@ def evaluate(config: EvaluateConfig, *, reporter: Reporter | None = None) -> Met
 def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
     if config.loss:
         raise DataError("--loss with --predictions: a results file has no losses; evaluate a run folder, or omit it")
+    if config.figures:
+        raise DataError("--figures with --predictions: they need the images; evaluate a run folder, or omit it")
     if not (config.predictions and config.ground_truth):
         raise DataError("--predictions and --ground-truth must be used together; pass both")
     metrics = evaluate_files(

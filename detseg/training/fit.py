@@ -24,6 +24,7 @@ from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
 from detseg.reports.curves import plot_curves
+from detseg.reports.tensorboard import check_installed
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import joined_processes
@@ -32,6 +33,7 @@ from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import catching_signals
 from detseg.short_text import duration
 from detseg.training.claimed_folder import claimed_folder
+from detseg.training.figure_files import write_result_figures, write_training_figures
 from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.loss_weights import parse_loss_weights
 from detseg.training.make_plan import make_plan, named_weights, with_epochs
@@ -49,6 +51,7 @@ from detseg.training.resume import (
     write_plan,
 )
 from detseg.training.run_data import RunContext, RunData, TableData
+from detseg.training.run_details import report_features, report_network, with_tensorboard
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
@@ -118,6 +121,8 @@ def fit(
         Interrupted: an exit was requested; a checkpoint was written.
     """
     device = pick_device(config.device)
+    if config.tensorboard:
+        check_installed()
     with run_context(device, reporter, started) as context:
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
@@ -193,11 +198,13 @@ def fit_data(
             model = new_model(data.splits["train"], plan, weights, context.reporter)
         if weights:
             weights.release()
-        with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
-            plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
-            best = _finish(plan, trainer, context)
-        if context.processes.is_main:
-            _report_end(plan, trainer, context)
+        first_epoch = checkpoint.position.epoch + 1 if checkpoint else 1
+        with with_tensorboard(plan, folder, first_epoch, context) as context:
+            with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
+                plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
+                best = _finish(plan, trainer, context)
+            if context.processes.is_main:
+                _report_end(plan, trainer, context)
         return Run(folder, plan, best, trainer.model)
 
 
@@ -245,6 +252,8 @@ def _train(
             plan, plan.phases[number], folder, model, loaders, data, checkpoint=None if trainer else checkpoint,
             processes=processes, previous=trainer, cut=cut, lock=lock, reporter=reporter,
         )  # fmt: skip
+        if number == done and reporter.details:
+            report_network(model, reporter)
         if number == done and plan.run.resume:
             reporter.line(resumed_line(folder, trainer.position))
         if has_more_epochs and trainer.is_stopped_early:
@@ -302,10 +311,12 @@ def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
     if evaluator is None:
         return TrainingMetrics.from_row(next(row for row in trainer.rows if row["epoch"] == best_epoch + 1))
     evaluator.reset()
-    return evaluate(
+    metrics = evaluate(
         trainer.model, trainer.loaders.val, trainer.device, evaluator=evaluator, processes=context.processes,
         reporter=context.reporter,
     )  # fmt: skip
+    trainer.best_predictions = evaluator.predictions
+    return metrics
 
 
 def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
@@ -324,7 +335,14 @@ def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Report
     else:
         reporter.line("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
     if "val" in splits:
-        write_result_images(folder, model, splits["val"], device, best, reporter)
+        write_result_images(folder, model, splits["val"], device, best, reporter, trainer.best_predictions)
+        if reporter.details:
+            report_features(trainer.position.best_epoch + 1, splits["val"], model, reporter)
+    if plan.run.figures:
+        figure_folder = RunFolder(folder).figures
+        write_training_figures(figure_folder, plan, trainer.rows, splits.get("train"), model, reporter)
+        if "val" in splits:
+            write_result_figures(figure_folder, splits["val"], trainer.best_predictions, reporter)
     FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
 
 

@@ -25,7 +25,7 @@ from detseg.runtime.run_folder import RunFolder
 
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
-    *("cache_dir", "cache_limit", "decoded_limit", "coco_lines"),
+    *("cache_dir", "cache_limit", "decoded_limit", "coco_lines", "tensorboard", "tensorboard_weights", "figures"),
 )
 """Options that may change when a run is resumed. On a CPU all but the first keep its result bit-identical."""
 

@@ -28,8 +28,9 @@ from detseg.old_names import current_options
 from detseg.options import DataConfig, EvaluateConfig, TrainConfig
 from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
-from detseg.runtime.reporter import Reporter
+from detseg.runtime.reporter import Reporter, silent
 from detseg.runtime.run_folder import RunFolder, locked
+from detseg.training.figure_files import write_result_figures
 from detseg.training.loss_weights import parse_loss_weights
 
 
@@ -58,6 +59,9 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
     with locked(output):
         write_evaluation(output, metrics, evaluator, losses)
+        if config.figures:
+            figure_reporter = silent() if config.json else reporter  # the only line is the JSON
+            write_result_figures(RunFolder(output).figures, table, evaluator.predictions, figure_reporter)
     values = metrics.to_dict() | ({} if losses is None else {"losses": losses})
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))
