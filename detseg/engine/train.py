@@ -240,9 +240,8 @@ def train_steps(
 
     A run resumed from there with ``start=step.batches`` uses the same random numbers and ends with the same weights.
 
-    Args:
+    Args: as in :func:`train_one_epoch`, and
         start: batches of this epoch that are done: not loaded, since the order is a function of (seed, epoch).
-        accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
         loss_weights: factors of loss terms in the total loss, which is optimized; terms are reported without it.
         norm_parts: part of the model -> its parameters, whose gradient norm is in each step.
         skip_nonfinite: consecutive updates that may be skipped because a number is not finite.
