@@ -35,7 +35,7 @@ MAX_BYTES = 10_000
 """Size limit of the main README; details belong into the others."""
 
 VERBS = {
-    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "benchmark")},
+    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "describe", "benchmark")},
     "inspect_data.py": "inspect",
 }
 SMALL = [
@@ -100,7 +100,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("tools/README.md", 21)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("tools/README.md", 23)])
 def test_recipes_run_in_order(name: str, count: int, work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TimeLimit, "epochs_that_fit", lambda *_: 1)  # --minutes 20 would take them
     recipes = [command for block in blocks(TEXTS[name], "recipe", "bash") for command in commands(block)]

@@ -123,3 +123,27 @@ class ConvertConfig(DataConfig):
 
     output: str = option("", "new folder to write", value="FOLDER")
     to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")
+
+
+@dataclass(frozen=True)
+class DescribeConfig:
+    """Options of ``describe``."""
+
+    model: str = option("", "run folder, checkpoint file, or model name", value="RUN|NAME")
+    depth: int = option(2, "levels of modules in the table", "JSON has all", least=1)
+    class_count: int | None = option(
+        None,
+        "number of classes, for a model name",
+        "that of the published weights: 90, 1000, or 1 with keypoints",
+        least=1,
+    )
+    image_size: int | None = option(
+        None, "length of the shorter side in pixels, for a model name", "that of the published weights", least=32
+    )
+    freeze: Literal["none", "stem", "backbone", "neck", "rpn"] | None = option(
+        None, "parts to freeze", "those of the run; of a model name none"
+    )
+    json: bool = option(False, "print only JSON", "a table")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
