@@ -103,7 +103,9 @@ class PredictConfig:
 class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
-    output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>", value="FOLDER")
+    output: str | None = option(
+        None, "folder for sheet.jpg, sheet.html and summary.json", "inspect-<data>", value="FOLDER"
+    )
     value_range: list[float] | None = option(
         None,
         "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "
@@ -113,6 +115,9 @@ class InspectConfig(DataConfig):
         most=VALUE_LIMIT,
     )
     records: int = option(16, "number of images on the sheet", least=1)
+    per_class: bool = option(
+        False, "show images of each class in each split on the sheet, the rarest first", "random images"
+    )
     json: bool = option(False, "print only the summary, as JSON", "a table")
     seed: int = option(0, "seed that selects the images on the sheet", "the same ones each time", least=0)
 
