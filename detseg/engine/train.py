@@ -100,7 +100,7 @@ class EpochTotals:
         seconds: wall time, including that before the run was resumed.
         correct_counts: name -> number of correct predictions, number of labelled images. Missing in older
             checkpoints.
-        gradient_norms: part of the model -> sum over the updates; empty unless details are reported.
+        gradient_norms: part of the model -> sum over updates, and their number; empty unless details are reported.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
@@ -108,7 +108,7 @@ class EpochTotals:
     steps: int = 0
     seconds: float = 0.0
     correct_counts: Counts = field(default_factory=dict)
-    gradient_norms: dict[str, float] = field(default_factory=dict)
+    gradient_norms: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
         if not step.updated:
@@ -118,7 +118,8 @@ class EpochTotals:
         for name, value in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value * step.images
         for name, value in step.gradient_norms.items():
-            self.gradient_norms[name] = self.gradient_norms.get(name, 0.0) + value
+            total, count = self.gradient_norms.get(name, (0.0, 0))
+            self.gradient_norms[name] = (total + value, count + 1)
         add_counts(self.correct_counts, step.correct_counts)
 
     @classmethod
@@ -139,7 +140,7 @@ class EpochTotals:
         accuracies = {
             name: correct / labelled if labelled else None for name, (correct, labelled) in self.correct_counts.items()
         }
-        norms = {name: value / self.steps for name, value in self.gradient_norms.items()} if self.steps else {}
+        norms = {name: total / count for name, (total, count) in self.gradient_norms.items()}
         return EpochStats(means, self.steps, self.images, self.seconds, accuracies, norms)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import os
@@ -41,11 +42,22 @@ def new_figure(height: float) -> Figure:
     Raises:
         DataError: matplotlib is not installed.
     """
+    return _figure_class()(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+
+@functools.cache
+def _figure_class() -> Any:
+    """Return matplotlib's class with a form for notebooks, which is shown also where pyplot is not imported."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise DataError("matplotlib is not installed; pip install 'detseg[plot]'") from None
-    return Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+
+    class NotebookFigure(Figure):
+        def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+            return figure_png(self), {"width": round(WIDTH * 100)}
+
+    return NotebookFigure
 
 
 def figure_png(figure: Figure) -> bytes:

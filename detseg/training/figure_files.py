@@ -22,18 +22,19 @@ BATCH_IMAGES = 4
 
 
 def write_result_figures(
-    folder: Path, table: AnnotationTable, predictions: Mapping[int, AnyPrediction], reporter: Reporter
+    folder: Path, table: AnnotationTable, predictions: Mapping[int, AnyPrediction], model: Any, reporter: Reporter
 ) -> None:
-    """Write pr.png, confusion.png, predictions.png and mistakes.png of the predictions for ``table``; report them.
+    """Write pr.png, confusion.png, predictions.png and mistakes.png of a model's predictions for ``table``.
 
     Raises:
         DataError: matplotlib is not installed.
     """
+    value_range = model.preprocessing.value_range
     drawn: dict[str, Callable[[], Figure]] = {
         "pr": lambda: figures.plot_pr(table, predictions),
         "confusion": lambda: figures.plot_confusion(table, predictions),
-        "predictions": lambda: figures.show_predictions(table, predictions),
-        "mistakes": lambda: figures.show_mistakes(table, predictions),
+        "predictions": lambda: figures.show_predictions(table, predictions, value_range=value_range),
+        "mistakes": lambda: figures.show_mistakes(table, predictions, value_range=value_range),
     }
     _write(folder, drawn, reporter)
 

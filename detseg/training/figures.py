@@ -20,13 +20,14 @@ from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.inference.predictor import Predictor
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
+from detseg.pixel_values import Range
 from detseg.pr_curve import PrCurve
 from detseg.reports import confusion, curves, pr_plot
 from detseg.reports.comparison import AnyPrediction, matches_of
 from detseg.reports.image_figures import compared_images, predictions_figure, samples_figure, worst_first
 from detseg.runtime.run_folder import RunFolder
 from detseg.short_text import counted
-from detseg.structures import FieldPredictions, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 from detseg.training.metrics_log import read_rows
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def plot_confusion(table: AnnotationTable, predictions: Predictions) -> Figure:
     names = table.class_map.names
     if table.label_fields:
         fields = _evaluator(table, chosen).compute().fields
-        name = next((name for name, part in fields.items() if (part.accuracy or 1.0) < 1), next(iter(fields)))
+        wrong = [name for name, part in fields.items() if part.accuracy is not None and part.accuracy < 1]
+        name = wrong[0] if wrong else next(iter(fields))
         return confusion.plot_confusion(fields[name].class_names, fields[name].confusion, name=name)
     if not any(isinstance(prediction, Prediction) for prediction in chosen.values()) and table.has_class_index:
         return confusion.plot_confusion(names, _evaluator(table, chosen).compute().confusion)
@@ -122,28 +124,45 @@ def show_batch(batch: Any, class_map: ClassMap | None = None) -> Figure:
     return samples_figure(zip(images, targets, strict=True), class_map, **options, is_batch=True, title=title)
 
 
-def show_predictions(table: AnnotationTable, predictions: Predictions, count: int = 6) -> Figure:
-    """Show ground truth and prediction of images at even distances; misses and false alarms are marked."""
-    rows = _spread(len(table), count)
-    return predictions_figure(_compared(table, rows, _predicted(table.subset(rows), predictions)))
+def show_predictions(
+    table: AnnotationTable, predictions: Predictions, count: int = 6, *, value_range: Range | None = None
+) -> Figure:
+    """Show ground truth and prediction of images at even distances; misses and false alarms are marked.
+
+    Args:
+        value_range: of images with more than 8 bits per channel; that of the predictor if there is one.
+    """
+    rows, predictions = _spread(len(table), count), _opened(predictions)
+    value_range = value_range or _value_range(predictions)
+    return predictions_figure(_compared(table, rows, _predicted(table.subset(rows), predictions), value_range))
 
 
-def show_mistakes(table: AnnotationTable, predictions: Predictions, count: int = 6) -> Figure:
-    """Show the images with the most misses and false alarms; of a classifier the wrong ones, the most certain first."""
+def show_mistakes(
+    table: AnnotationTable, predictions: Predictions, count: int = 6, *, value_range: Range | None = None
+) -> Figure:
+    """Show the images with the most misses and false alarms; of a classifier the wrong ones, the most certain first.
+
+    Args:
+        value_range: as in :func:`show_predictions`.
+    """
+    predictions = _opened(predictions)
+    value_range = value_range or _value_range(predictions)
     predicted = _predicted(table, predictions)
     ranked = worst_first(table, predicted, table.class_map, MIN_SCORE)
     detector = any(isinstance(prediction, Prediction) for prediction in predicted.values())
     total = f"{counted(len(ranked), 'image')} of {len(predicted)}"
     title = f"misses and false alarms in {total}, the worst first" if detector else f"wrong classes in {total}"
-    compared = _compared(table, [position for position, _ in ranked[:count]], predicted)
+    compared = _compared(table, [position for position, _ in ranked[:count]], predicted, value_range)
     return predictions_figure(compared, title if ranked else f"no mistake in {counted(len(predicted), 'image')}")
 
 
-def _compared(table: AnnotationTable, rows: Sequence[int], predicted: Mapping[int, AnyPrediction]) -> list[Any]:
+def _compared(
+    table: AnnotationTable, rows: Sequence[int], predicted: Mapping[int, AnyPrediction], value_range: Range | None
+) -> list[Any]:
     records = [record for record in (table[row] for row in rows) if record.image_id in predicted]
     schema = table.keypoint_schema
     return compared_images(
-        (decode_image(record.path) for record in records),
+        (decode_image(record.path, value_range=value_range) for record in records),
         records,
         (predicted[record.image_id] for record in records),
         table.class_map,
@@ -152,12 +171,19 @@ def _compared(table: AnnotationTable, rows: Sequence[int], predicted: Mapping[in
     )
 
 
+def _opened(predictions: Predictions) -> Predictor | Mapping[int, AnyPrediction]:
+    """Return the predictor of a run folder; anything else unchanged."""
+    return predictions if isinstance(predictions, (Mapping, Predictor)) else Predictor(predictions)
+
+
+def _value_range(predictions: Predictor | Mapping[int, AnyPrediction]) -> Range | None:
+    return predictions.preprocessing.value_range if isinstance(predictions, Predictor) else None
+
+
 def _predicted(table: AnnotationTable, predictions: Predictions) -> Mapping[int, AnyPrediction]:
     """Return image id -> prediction for the images of ``table``."""
-    if isinstance(predictions, Mapping):
-        return predictions
-    predictor = predictions if isinstance(predictions, Predictor) else Predictor(predictions)
-    return {record.image_id: predictor(record.path) for record in table}
+    opened = _opened(predictions)
+    return {record.image_id: opened(record.path) for record in table} if isinstance(opened, Predictor) else opened
 
 
 def _evaluator(table: AnnotationTable, predictions: Predictions) -> Any:
@@ -178,11 +204,19 @@ def _evaluator(table: AnnotationTable, predictions: Predictions) -> Any:
         evaluator = CocoEvaluator(table, iou_types=kinds)
     for record in table:
         prediction = predicted.get(record.image_id)
-        if isinstance(prediction, FieldPredictions) and list(prediction.fields) != [f.name for f in table.label_fields]:
-            continue  # of an image without a label for some field
+        if isinstance(prediction, FieldPredictions):
+            prediction = _with_all_fields(prediction, table)
         if prediction is not None:
             evaluator.update([{"image_id": record.image_id, "class_index": record.class_index}], [prediction])
     return evaluator
+
+
+def _with_all_fields(prediction: FieldPredictions, table: AnnotationTable) -> FieldPredictions:
+    """Return the predictions with any class for the fields without a label, which are not evaluated."""
+    missing = {
+        field.name: ClassPrediction(np.full(len(field), 1 / len(field), np.float32)) for field in table.label_fields
+    }
+    return FieldPredictions(missing | prediction.fields)
 
 
 def _description(dataset: Any) -> tuple[ClassMap, dict[str, Any]]:

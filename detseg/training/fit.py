@@ -342,7 +342,7 @@ def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Report
         figure_folder = RunFolder(folder).figures
         write_training_figures(figure_folder, plan, trainer.rows, splits.get("train"), model, reporter)
         if "val" in splits:
-            write_result_figures(figure_folder, splits["val"], trainer.best_predictions, reporter)
+            write_result_figures(figure_folder, splits["val"], trainer.best_predictions, model, reporter)
     FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
 
 

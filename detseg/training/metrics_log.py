@@ -36,6 +36,7 @@ def row(
         details: also the learning rate and the gradient norm of each part.
     """
     groups = {group.get("name", "").partition(",")[0]: group["lr"] for group in optimizer.param_groups}
+    norms = stats.gradient_norms if details else {}
     rates = {f"lr_{name.replace(' ', '_')}": lr for name, lr in groups.items()} if details else {}
     return {
         "epoch": epoch + 1,
@@ -47,7 +48,7 @@ def row(
         **{f"val_{name}": value for name, value in val_losses.items()},
         **(metrics.scalars() if metrics else {}),
         **rates,
-        **{f"gradient_norm_{part.replace(' ', '_')}": norm for part, norm in stats.gradient_norms.items()},
+        **{f"gradient_norm_{part.replace(' ', '_')}": norm for part, norm in norms.items()},
     }
 
 

@@ -61,7 +61,7 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
         write_evaluation(output, metrics, evaluator, losses)
         if config.figures:
             figure_reporter = silent() if config.json else reporter  # the only line is the JSON
-            write_result_figures(RunFolder(output).figures, table, evaluator.predictions, figure_reporter)
+            write_result_figures(RunFolder(output).figures, table, evaluator.predictions, model, figure_reporter)
     values = metrics.to_dict() | ({} if losses is None else {"losses": losses})
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from detseg.pr_curve import RECALLS, PrCurve
 from detseg.reports.comparison import compare
 from detseg.reports.confusion import plot_confusion
 from detseg.reports.curves import plot_history
-from detseg.reports.figure import COLOURS, figure_png, image_grid
+from detseg.reports.figure import COLOURS, _figure_class, figure_png, image_grid
 from detseg.reports.image_figures import compared_images, predictions_figure, samples_figure, worst_first
 from detseg.reports.palette import colour_of, instance_colour
 from detseg.reports.pr_plot import plot_pr
@@ -122,6 +123,12 @@ def test_two_builds_give_the_same_bytes() -> None:
     for name in ("confusion", "predictions"):
         assert figure_png(first[name]) == figure_png(second[name]), name
     assert figure_png(first["confusion"]) != figure_png(second["predictions"]), "control"
+
+
+def test_a_figure_is_shown_in_a_notebook(drawn: dict[str, Any]) -> None:
+    data, metadata = drawn["confusion"]._repr_png_()
+    assert data.startswith(b"\x89PNG")
+    assert metadata == {"width": 480}
 
 
 def test_history(drawn: dict[str, Any]) -> None:
@@ -286,8 +293,7 @@ def test_colours_of_lines_are_apart_for_colour_blind_readers(matrix: np.ndarray)
 
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import sys
-
+    _figure_class.cache_clear()
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"pip install 'detseg\[plot\]'"):
         plot_history({"a": ROWS})
