@@ -29,7 +29,7 @@ _PAGE = """<!DOCTYPE html>
  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: 1rem; color: #222; background: #fff; }}
+html {{ font: 16px/1.4 system-ui, sans-serif; padding: .5rem; color: #222; background: #fff; }}
 h1 {{ font-size: 1.3rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }}
 form {{ position: sticky; top: 0; background: #fff; padding: .5rem 0; display: flex; flex-wrap: wrap; }}
 form > * {{ margin-right: 1rem; }}
@@ -41,7 +41,6 @@ img {{ max-width: 100%; height: auto; display: block; }}
 figcaption {{ font-size: .9rem; overflow-wrap: anywhere; }}
 </style>
 </head>
-<body>
 <h1>{title}</h1>
 <p>{about}</p>
 <form>
@@ -67,7 +66,6 @@ function filter() {{
 for (const choice of choices) choice.addEventListener("change", filter);
 filter();
 </script>
-</body>
 </html>
 """
 

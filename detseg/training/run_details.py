@@ -129,7 +129,7 @@ def drawn_predictions(table: AnnotationTable, predictions: Mapping[int, AnyPredi
         skeleton=table.keypoint_schema.skeleton if table.keypoint_schema else (),
     )
     images = [image for item in compared for image in item.images]
-    captions = [" ".join(caption.split()) for item in compared for caption in item.captions]
+    captions = [caption.replace("\n", ", ") for item in compared for caption in item.captions]
     return sheet(images, captions, columns=4, reporter=silent())
 
 

@@ -63,7 +63,7 @@ GREY = np.full((100, 200, 3), 128, np.uint8)
 
 
 def figures() -> dict[str, Any]:
-    """One of each kind, drawn anew."""
+    """One of each kind, drawn again at each call."""
     record = table([[10, 10, 40, 40], [120, 20, 50, 50]], [1, 2])
     detections = prediction([[10, 10, 50, 50], [60, 60, 90, 90]], [1, 2], [0.9, 0.8])
     compared = compared_images([GREY], list(record), [detections], TWO)
