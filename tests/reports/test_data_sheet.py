@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from detseg.runtime.reporter import silent
 
 NAMES = ["common", 'ra<re> & "odd"', "never"]
 IMAGES = 120
+ODD = "0.png" if os.name == "nt" else "</figcaption><script>x.png"  # Windows has no such names
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +34,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> AnnotationTable:
     builder = TableBuilder(ClassMap.from_names(NAMES), folder, source="set <script>alert(1)</script>")
     cv2.imwrite(str(folder / "a.png"), np.full((60, 80, 3), 128, np.uint8))
     for number in range(IMAGES):
-        name = f"{number}.png" if number else "</figcaption><script>x.png"
-        (folder / name.rpartition("/")[0]).mkdir(exist_ok=True)
-        (folder / name).symlink_to(folder / "a.png")
+        name = f"{number}.png" if number else ODD
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "a.png", folder / name)
         builder.add_image(name, (60, 80), split="train" if number < 100 else "val")
         builder.add_instance([5, 5, 10 + number / 4, 10 + number / 4], 1)
         if number == 110:
@@ -126,7 +129,7 @@ def test_the_page(table: AnnotationTable, tmp_path: Path) -> None:
 
 def test_objects_are_drawn_with_their_surroundings(table: AnnotationTable) -> None:
     smallest = object_cards(table)[0]
-    assert smallest.caption == "smallest, 10 x 10 pixels, common: figcaption><script>x.png"
+    assert smallest.caption == f"smallest, 10 x 10 pixels, common: {Path(ODD).name}"
     assert max(smallest.image.shape) == 320
     assert (smallest.image == (213, 94, 0)).all(axis=-1).sum() > 200, "its box"
 
