@@ -43,6 +43,7 @@ SAMPLES: dict[str, Any] = {
     "decoded_limit": 0.0, "workers": 0, "device": "cpu", "seed": 1, "val": 0.3, "test": 0.1, "subset": 6,
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
     "value_range": [0, 4095], "follow_links": True, "coco_lines": True,
+    "tensorboard": True, "tensorboard_weights": True, "figures": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
 

@@ -79,6 +79,22 @@ def get(runs: Path) -> Get:
     return read
 
 
+def test_histograms_need_tensorboard(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(parts), "--weights", "bundled", "--output", str(tmp_path / "run"), "--epochs", "1"]
+    assert main([*arguments, "--tensorboard-weights"]) == 1
+    assert "add --tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_package_is_missing(
+    parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("detseg.reports.tensorboard.importlib.util.find_spec", lambda name: None)
+    assert main(["train", str(parts), "--output", str(tmp_path / "run"), "--tensorboard"]) == 1
+    assert "pip install 'detseg[tensorboard]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists(), "before anything is computed"
+
+
 @pytest.mark.slow
 def test_scalars(get: Get, runs: Path) -> None:
     tags = get("plugin/scalars/tags")
