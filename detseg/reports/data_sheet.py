@@ -16,8 +16,15 @@ from detseg.images import decode_image
 from detseg.pixel_values import Range
 from detseg.reports.draw import draw
 from detseg.reports.figure import fitted
-from detseg.reports.shown_images import ShownObject, extreme_objects, random_rows, rows_per_class
-from detseg.runtime.reporter import Reporter, silent
+from detseg.reports.shown_images import (
+    MOST_IMAGES,
+    ShownObject,
+    extreme_objects,
+    random_rows,
+    rows_per_class,
+    rows_with_class,
+)
+from detseg.runtime.reporter import Reporter, silent, terminal
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -74,9 +81,11 @@ def image_cards(
         reporter: as in :func:`~detseg.reports.draw.draw`.
     """
     if per_class:
-        chosen = [
-            (row, table.class_map.name_of(label)) for label, rows in rows_per_class(table, seed).items() for row in rows
-        ]
+        rows, classes = rows_per_class(table, seed), len(rows_with_class(table))
+        if len(rows) < classes:
+            line = f"the sheet shows the {len(rows)} rarest of {classes} classes: more than {MOST_IMAGES} images"
+            (reporter or terminal()).line(line)
+        chosen = [(row, table.class_map.name_of(label)) for label, own in rows.items() for row in own]
     else:
         chosen = [(row, "") for row in random_rows(table, count, seed)]
     skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()

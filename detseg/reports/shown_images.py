@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from detseg.annotations.table import AnnotationTable
 
@@ -42,15 +43,9 @@ def rows_per_class(table: AnnotationTable, seed: int, *, per_class: int = PER_CL
 
     Labels without any image are left out. Of very many classes the rarest are shown, ``MOST_IMAGES`` images in all.
     """
-    rows, labels = table.image_labels()
-    if not len(rows):
-        objects = table.instance_rows()
-        rows = np.repeat(np.arange(len(table)), table.instances_per_image())
-        labels = table.label[objects].astype(np.int64)
     order = np.random.default_rng(seed).permutation(len(table))
     result: dict[int, list[int]] = {}
-    total = 0
-    present = {int(label): np.unique(rows[labels == label]) for label in np.unique(labels)}
+    total, present = 0, rows_with_class(table)
     for label in sorted(present, key=lambda label: (len(present[label]), label)):
         chosen: list[int] = []
         for split in dict.fromkeys(table.split.tolist()):
@@ -61,6 +56,15 @@ def rows_per_class(table: AnnotationTable, seed: int, *, per_class: int = PER_CL
         if chosen:
             result[label] = chosen
     return result
+
+
+def rows_with_class(table: AnnotationTable) -> dict[int, npt.NDArray[np.int64]]:
+    """Return label -> rows of all images with this class, for the labels that there are."""
+    rows, labels = table.image_labels()
+    if not len(rows):
+        rows = np.repeat(np.arange(len(table)), table.instances_per_image())
+        labels = table.label[table.instance_rows()].astype(np.int64)
+    return {int(label): np.unique(rows[labels == label]) for label in np.unique(labels)}
 
 
 def extreme_objects(table: AnnotationTable, count: int = EXTREMES) -> list[ShownObject]:

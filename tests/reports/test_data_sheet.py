@@ -20,7 +20,7 @@ from detseg.cli import main
 from detseg.reports.data_sheet import image_cards, object_cards
 from detseg.reports.sheet_page import write_page
 from detseg.reports.shown_images import PER_CLASS, extreme_objects, random_rows, rows_per_class
-from detseg.runtime.reporter import silent
+from detseg.runtime.reporter import Event, Reporter, silent
 
 NAMES = ["common", 'ra<re> & "odd"', "never"]
 IMAGES = 120
@@ -64,6 +64,10 @@ def test_classes_of_images() -> None:
 def test_the_number_of_images_is_limited(table: AnnotationTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("detseg.reports.shown_images.MOST_IMAGES", 3)
     assert {label: len(rows) for label, rows in rows_per_class(table, seed=0).items()} == {2: 1, 1: 2}
+    monkeypatch.setattr("detseg.reports.shown_images.MOST_IMAGES", 1)
+    events: list[Event] = []
+    assert len(image_cards(table, 16, 0, per_class=True, reporter=Reporter(events.append))) == 1
+    assert "the 1 rarest of 2 classes" in events[0].text
 
 
 def test_extreme_objects(table: AnnotationTable) -> None:
