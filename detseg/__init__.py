@@ -2,7 +2,8 @@
 
 Ten names are enough for a notebook: ``read``, ``split``, ``Dataset``, ``data_loader``, ``create_model``,
 ``train_one_epoch``, ``evaluate``, ``fit``, ``Predictor``, ``draw``. They are imported on first use, so that
-``import detseg`` is fast.
+``import detseg`` is fast. ``plot_history``, ``plot_pr``, ``plot_confusion``, ``show_samples``, ``show_batch``,
+``show_predictions`` and ``show_mistakes`` return figures.
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from detseg.models.create import create_model
     from detseg.options import TrainConfig
     from detseg.reports.draw import draw
+    from detseg.training.figures import (
+        plot_confusion,
+        plot_history,
+        plot_pr,
+        show_batch,
+        show_mistakes,
+        show_predictions,
+        show_samples,
+    )
     from detseg.training.fit import fit
 
 __all__ = [
@@ -39,7 +49,14 @@ __all__ = [
     "evaluate",
     "fit",
     "load",
+    "plot_confusion",
+    "plot_history",
+    "plot_pr",
     "read",
+    "show_batch",
+    "show_mistakes",
+    "show_predictions",
+    "show_samples",
     "split",
     "train_one_epoch",
 ]
@@ -55,7 +72,14 @@ _MODULE_OF = {
     "evaluate": "detseg.engine",
     "fit": "detseg.training.fit",
     "load": "detseg.checkpoints",
+    "plot_confusion": "detseg.training.figures",
+    "plot_history": "detseg.training.figures",
+    "plot_pr": "detseg.training.figures",
     "read": "detseg.annotations",
+    "show_batch": "detseg.training.figures",
+    "show_mistakes": "detseg.training.figures",
+    "show_predictions": "detseg.training.figures",
+    "show_samples": "detseg.training.figures",
     "split": "detseg.annotations",
     "train_one_epoch": "detseg.engine",
 }

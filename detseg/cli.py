@@ -137,6 +137,10 @@ def _call(command: str, config: Any, started: float) -> int:
         from detseg.recipes.convert import convert
 
         convert(config, reporter=reporter)
+    elif command == "describe":
+        from detseg.recipes.describe import describe
+
+        describe(config, reporter=reporter)
     elif command == "benchmark":
         from detseg.benchmarks.run import run_benchmark
 

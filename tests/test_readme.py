@@ -35,7 +35,7 @@ MAX_BYTES = 10_000
 """Size limit of the main README; details belong into the others."""
 
 VERBS = {
-    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "benchmark")},
+    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "describe", "benchmark")},
     "inspect_data.py": "inspect",
 }
 SMALL = [
@@ -100,7 +100,7 @@ def work_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("tools/README.md", 21)])
+@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("tools/README.md", 23)])
 def test_recipes_run_in_order(name: str, count: int, work_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TimeLimit, "epochs_that_fit", lambda *_: 1)  # --minutes 20 would take them
     recipes = [command for block in blocks(TEXTS[name], "recipe", "bash") for command in commands(block)]
@@ -162,6 +162,18 @@ def test_one_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(model.state_dict()["network.2.weight"], names["ema"].weights["network.2.weight"])
 
 
+def test_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks(TOOLS, "tracker", "python")
+    tracker = code[code.index("class") :].partition("\n\nreporter")[0]
+    assert len(tracker.splitlines()) <= 10
+    names: dict[str, Any] = {}
+    exec(compile(code, "tools/README.md", "exec"), names)
+    names["reporter"].epoch({"epoch": 1, "train_loss": 0.5}, 9, True, "epoch 1")
+    names["reporter"].line("nothing to track")
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 1, "train_loss": 0.5}\n'
+
+
 def test_own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(TOOLS, "own module", "python")
@@ -199,7 +211,8 @@ def test_own_data_and_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_every_python_block_is_executed_by_a_test() -> None:
     marked = [blocks(TEXTS[name], marker, "python") for name, marker in (
         ("README.md", "recipe"), ("tools/README.md", "script imports"), ("tools/README.md", "own module"),
-        ("tools/README.md", "own data"), ("tools/README.md", "one epoch"))]  # fmt: skip
+        ("tools/README.md", "own data"), ("tools/README.md", "one epoch"), ("tools/README.md", "figures"),
+        ("tools/README.md", "tracker"))]  # fmt: skip
     assert all(len(found) == 1 for found in marked)
     assert sum(text.count("```python\n") for text in TEXTS.values()) == len(marked)
 

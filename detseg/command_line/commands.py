@@ -64,6 +64,7 @@ COMMANDS: dict[str, Command] = {
         Command("predict", "PredictConfig", "Run a trained model on images.", {"run": "1", "images": "+"}),
         Command("inspect", "InspectConfig", "Summarize a data set and list its errors.", {"data": "?"}),
         Command("convert", "ConvertConfig", "Write a data set in another format.", {"data": "1", "output": "1"}),
+        Command("describe", "DescribeConfig", "List the modules of a network with their sizes.", {"model": "1"}),
         Command(
             "pretrain",
             "PretrainConfig",

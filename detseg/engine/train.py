@@ -42,6 +42,8 @@ class EpochStats:
         accuracies: share of correct predictions of the labelled images, by name ("accuracy", or "accuracy_<field>"),
             of the training forward passes: while the weights changed, with augmentation and dropout. None if no image
             had a label. Empty for models that do not count (see ``CountsCorrect``).
+        gradient_norms: part of the model -> mean over the updates of the L2 norm of its gradients before clipping; of
+            a run that reports details, else empty.
     """
 
     losses: dict[str, float]
@@ -49,6 +51,7 @@ class EpochStats:
     images: int
     seconds: float
     accuracies: dict[str, float | None] = field(default_factory=dict)
+    gradient_norms: dict[str, float] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         means = values({**self.accuracies, **self.losses})
@@ -76,6 +79,7 @@ class Step:
         losses: mean over these images of the total and of each term.
         updated: False if the update was skipped because a number was not finite.
         correct_counts: correct predictions and labelled images, for models that count.
+        gradient_norms: part of the model -> L2 norm of its gradients; empty unless asked for.
     """
 
     batches: int
@@ -83,6 +87,7 @@ class Step:
     losses: dict[str, float]
     updated: bool = True
     correct_counts: Counts = field(default_factory=dict)
+    gradient_norms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -95,6 +100,7 @@ class EpochTotals:
         seconds: wall time, including that before the run was resumed.
         correct_counts: name -> number of correct predictions, number of labelled images. Missing in older
             checkpoints.
+        gradient_norms: part of the model -> sum over updates, and their number; empty unless details are reported.
     """
 
     losses: dict[str, float] = field(default_factory=dict)
@@ -102,6 +108,7 @@ class EpochTotals:
     steps: int = 0
     seconds: float = 0.0
     correct_counts: Counts = field(default_factory=dict)
+    gradient_norms: dict[str, tuple[float, int]] = field(default_factory=dict)
 
     def add(self, step: Step) -> None:
         if not step.updated:
@@ -110,12 +117,16 @@ class EpochTotals:
         self.steps += 1
         for name, value in step.losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value * step.images
+        for name, value in step.gradient_norms.items():
+            total, count = self.gradient_norms.get(name, (0.0, 0))
+            self.gradient_norms[name] = (total + value, count + 1)
         add_counts(self.correct_counts, step.correct_counts)
 
     @classmethod
     def of_all(cls, parts: Sequence[EpochTotals]) -> EpochTotals:
         """Combine the totals of several processes; the number of steps is the same in each."""
         total = cls(steps=parts[0].steps, seconds=max(part.seconds for part in parts))
+        total.gradient_norms = dict(parts[0].gradient_norms)  # of the averaged gradients: equal in all processes
         for part in parts:
             total.images += part.images
             for name, value in part.losses.items():
@@ -129,7 +140,8 @@ class EpochTotals:
         accuracies = {
             name: correct / labelled if labelled else None for name, (correct, labelled) in self.correct_counts.items()
         }
-        return EpochStats(means, self.steps, self.images, self.seconds, accuracies)
+        norms = {name: total / count for name, (total, count) in self.gradient_norms.items()}
+        return EpochStats(means, self.steps, self.images, self.seconds, accuracies, norms)
 
 
 def train_one_epoch(
@@ -217,6 +229,7 @@ def train_steps(
     precision: Precision | None = None,
     ema: Ema | None = None,
     loss_weights: Mapping[str, float] | None = None,
+    norm_parts: Mapping[str, Sequence[torch.Tensor]] | None = None,
     skip_nonfinite: int = 0,
     skipped: int = 0,
     names: dict[int, str] | None = None,
@@ -224,32 +237,30 @@ def train_steps(
     processes: Processes | None = None,
     reporter: Reporter | None = None,
 ) -> Iterator[Step]:
-    """Yield the updates of one epoch, one by one.
+    """Yield the updates of one epoch. At each yield the update is complete (weights, schedule, average).
 
-    At each yield the update is complete (weights, schedule, average), so the state can be saved there. A run resumed
-    from it with ``start=step.batches`` uses the same random numbers and ends with bit-identical weights.
+    A run resumed from there with ``start=step.batches`` uses the same random numbers and ends with the same weights.
 
-    Args:
+    Args: as in :func:`train_one_epoch`, and
         start: batches of this epoch that are done: not loaded, since the order is a function of (seed, epoch).
-        accumulate: batches whose gradients are averaged for one update; the last update of an epoch may have fewer.
         loss_weights: factors of loss terms in the total loss, which is optimized; terms are reported without it.
-        skip_nonfinite: number of consecutive updates that may be skipped because a number is not finite.
-        skipped: number of consecutive updates skipped just before ``start``.
+        norm_parts: part of the model -> its parameters, whose gradient norm is in each step.
+        skip_nonfinite: consecutive updates that may be skipped because a number is not finite.
+        skipped: consecutive updates skipped just before ``start``.
         names: image_id -> name of the image in messages.
-        stop_request: checked while waiting for data and between updates.
-        processes: processes that train this model together; ``model`` is then wrapped for data parallelism. If one of
-            them has to skip an update or stop, all of them do.
+        processes: processes that train this (wrapped) model together. If one has to skip an update or stop, all do.
         reporter: gets a warning for each skipped update; the terminal by default.
 
     Raises:
         NotFinite: a loss or gradient is not finite, in more than ``skip_nonfinite`` consecutive updates.
-        Interrupted: raised while waiting for data or between two updates. A started update is undone.
+        Interrupted: by ``stop_request``, while waiting for data or between two updates. A started update is undone.
         DataError: ``start`` with a loader whose sampler cannot start in the middle of an epoch.
     """
     device, done, total = torch.device(device), start, len(data_loader)
     precision = precision or Precision("fp32", device)
     processes, stop_request = processes or Processes(), stop_request or StopRequest()
-    update = Update(model, optimizer, device, epoch, precision, processes, stop_request, names or {}, loss_weights)
+    options = (precision, processes, stop_request, names or {}, loss_weights, norm_parts)
+    update = Update(model, optimizer, device, epoch, *options)
     _start_at(data_loader, epoch, start)
     batches = stop_request.interruptible(iter(data_loader) if start < total else iter(()), processes.world == 1)
     model.train()
@@ -277,7 +288,8 @@ def train_steps(
             raise
         else:
             update.apply(ema)
-            skipped, step = 0, Step(end, update.images, update.means(), correct_counts=update.correct_counts)
+            counts, norms = update.correct_counts, update.gradient_norms
+            skipped, step = 0, Step(end, update.images, update.means(), True, counts, norms)
         done = end
         if scheduler is not None:
             scheduler.step()

@@ -27,6 +27,7 @@ class Update:
     Attributes:
         batches: batches of the current update so far.
         correct_counts: correct predictions and labelled images in them, for models that count (see ``CountsCorrect``).
+        gradient_norms: part of the model -> L2 norm of its gradients before clipping; empty unless asked for.
     """
 
     def __init__(
@@ -40,8 +41,14 @@ class Update:
         stop_request: StopRequest,
         names: dict[int, str],
         loss_weights: Mapping[str, float] | None = None,
+        norm_parts: Mapping[str, Sequence[Tensor]] | None = None,
     ) -> None:
-        """``loss_weights``: factor of each loss term in the total, as in :func:`forward`."""
+        """Prepare an update.
+
+        Args:
+            loss_weights: factor of each loss term in the total, as in :func:`forward`.
+            norm_parts: part of the model -> its parameters, whose gradient norm is computed.
+        """
         self.model, self.optimizer, self.device, self.epoch = model, optimizer, device, epoch
         self.precision, self.processes, self.stop_request, self.names = precision, processes, stop_request, names
         self.unwrapped_model = getattr(model, "module", model) if processes.world > 1 else model
@@ -49,6 +56,8 @@ class Update:
         self.loss_weights = loss_weights
         self.batches: list[Batch] = []
         self.correct_counts: Counts = {}
+        self.gradient_norms: dict[str, float] = {}
+        self._norm_parts = norm_parts or {}
         self._loss_sums: dict[str, float] = {}
         self._statistics: list[tuple[Tensor, Tensor]] = []
 
@@ -101,6 +110,7 @@ class Update:
             NotFinite: the norm is not finite, and mixed precision does not explain it.
         """
         self.precision.unscale(self.optimizer)
+        self.gradient_norms = part_norms(self._norm_parts)
         limit = clip_norm if clip_norm is not None else math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, limit).item()
         if not math.isfinite(norm) and not self.precision.may_overflow:
@@ -124,6 +134,17 @@ class Update:
 
     def _message(self, values: dict[str, float], batches: Sequence[Batch]) -> str:
         return message(values, batches, self.names, self.optimizer, self.epoch)
+
+
+def part_norms(parts: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """Return the L2 norm of the gradients of each part; 0.0 for a part without gradients."""
+    gradients = {
+        name: [parameter.grad for parameter in parameters if parameter.grad is not None]
+        for name, parameters in parts.items()
+    }
+    norms = [torch.nn.utils.get_total_norm(tensors) for tensors in gradients.values() if tensors]
+    values = iter(torch.stack(norms).tolist() if norms else [])
+    return {name: next(values) if tensors else 0.0 for name, tensors in gradients.items()}
 
 
 def forward(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.metrics.outputs import to_numpy
+from detseg.pr_curve import PrCurve, curve_of_scores
 from detseg.short_text import counted, values
 from detseg.structures import ClassPrediction
 
@@ -125,6 +126,8 @@ class ClassificationEvaluator:
         class_map: the K classes.
 
     Attributes:
+        predictions: image id -> the prediction.
+        ground_truth: image id -> class_index.
         repeats: number of predictions that were ignored because their image was already evaluated.
     """
 
@@ -134,14 +137,26 @@ class ClassificationEvaluator:
 
     def reset(self) -> None:
         """Remove all predictions."""
-        self._confusion = np.zeros((len(self.class_map), len(self.class_map)), np.int64)
-        self._top5_hits = 0
-        self._seen: set[int] = set()
+        self.predictions: dict[int, ClassPrediction] = {}
+        self.ground_truth: dict[int, int] = {}
         self.repeats = 0
 
     @property
     def images_seen(self) -> int:
-        return len(self._seen)
+        return len(self.predictions)
+
+    @property
+    def pr_curves(self) -> list[PrCurve]:
+        """Precision and recall of each class that has images, against all others."""
+        if not self.predictions:
+            return []
+        probabilities = np.stack([output.probabilities for output in self.predictions.values()]).astype(np.float64)
+        rows = np.array(list(self.ground_truth.values()))
+        return [
+            curve_of_scores(name, probabilities[:, index], rows == index)
+            for index, name in enumerate(self.class_map.names)
+            if (rows == index).any()
+        ]
 
     def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[ClassPrediction]) -> None:
         """Add a batch.
@@ -158,19 +173,20 @@ class ClassificationEvaluator:
             raise DataError(f"{len(targets)} targets but {len(outputs)} outputs; pass one output per image")
         for target, output in zip(targets, outputs, strict=True):
             image_id, ground_truth = int(to_numpy(target["image_id"]).reshape(-1)[0]), to_numpy(target["class_index"])
-            probabilities = np.asarray(output.probabilities)
-            self._check(image_id, ground_truth, probabilities)
-            if image_id in self._seen:
+            self._check(image_id, ground_truth, np.asarray(output.probabilities))
+            if image_id in self.predictions:
                 self.repeats += 1
                 continue
-            self._seen.add(image_id)
-            row = int(ground_truth.reshape(-1)[0])
-            self._confusion[row, output.class_index] += 1
-            self._top5_hits += int(row in np.argsort(-probabilities, kind="stable")[:TOP])
+            self.predictions[image_id] = output
+            self.ground_truth[image_id] = int(ground_truth.reshape(-1)[0])
 
     def to_bytes(self) -> bytes:
         """All predictions, for the evaluator of another process; see :meth:`add_bytes`."""
-        return msgspec.msgpack.encode((self._confusion.tobytes(), self._top5_hits, sorted(self._seen), self.repeats))
+        rows = [
+            (image_id, self.ground_truth[image_id], np.asarray(output.probabilities, np.float32).tobytes())
+            for image_id, output in self.predictions.items()
+        ]
+        return msgspec.msgpack.encode((rows, self.repeats))
 
     def add_bytes(self, content: bytes) -> None:
         """Add the predictions that another process collected with an evaluator of the same classes.
@@ -178,20 +194,26 @@ class ClassificationEvaluator:
         Raises:
             DataError: both evaluators have the same image; its predictions cannot be separated afterwards.
         """
-        confusion, hits, seen, repeats = msgspec.msgpack.decode(content, type=tuple[bytes, int, list[int], int])
-        duplicates = sorted(self._seen & set(seen))
+        rows, repeats = msgspec.msgpack.decode(content, type=tuple[list[tuple[int, int, bytes]], int])
+        duplicates = sorted(self.predictions.keys() & {image_id for image_id, _, _ in rows})
         if duplicates:
             raise DataError(f"image {duplicates[0]} was evaluated by two processes; assign each image to one process")
-        self._confusion += np.frombuffer(confusion, np.int64).reshape(self._confusion.shape)
-        self._top5_hits += hits
-        self._seen |= set(seen)
+        for image_id, ground_truth, probabilities in rows:
+            self.predictions[image_id] = ClassPrediction(np.frombuffer(probabilities, np.float32))
+            self.ground_truth[image_id] = ground_truth
         self.repeats += repeats
 
     def compute(self) -> ClassificationMetrics:
         """Compute the metrics of all predictions so far."""
         notes = [f"{self.repeats} predictions ignored: repeated images"] if self.repeats else []
-        hits = self._top5_hits if len(self.class_map) > TOP else None
-        return ClassificationMetrics(self.class_map.names, self._confusion.copy(), hits, tuple(notes))
+        confusion, hits = np.zeros((len(self.class_map), len(self.class_map)), np.int64), 0
+        for image_id, output in self.predictions.items():
+            row = self.ground_truth[image_id]
+            confusion[row, output.class_index] += 1
+            hits += int(row in np.argsort(-np.asarray(output.probabilities), kind="stable")[:TOP])
+        return ClassificationMetrics(
+            self.class_map.names, confusion, hits if len(self.class_map) > TOP else None, tuple(notes)
+        )
 
     def _check(self, image_id: int, ground_truth: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> None:
         classes = len(self.class_map)

@@ -21,11 +21,13 @@ from detseg.metrics.matching import (
     limit_notes,
     match,
     per_class,
+    pr_curves,
     summarize,
 )
 from detseg.metrics.outputs import Output, as_prediction, to_numpy
 from detseg.metrics.serialization import pack_predictions, unpack_predictions
 from detseg.postprocess import to_stored_frame
+from detseg.pr_curve import PrCurve
 from detseg.preprocess import Geometry
 from detseg.structures import Prediction
 
@@ -47,6 +49,7 @@ class CocoEvaluator:
     Attributes:
         images_seen: number of different images that were added.
         repeats: number of predictions that were ignored because their image was already added.
+        pr_curves: precision and recall of each class at IoU 0.5 and 0.75, of the last ``compute``.
     """
 
     def __init__(
@@ -69,7 +72,13 @@ class CocoEvaluator:
     def reset(self) -> None:
         """Remove all predictions."""
         self._predictions: dict[int, Prediction] = {}
+        self.pr_curves: list[PrCurve] = []
         self.repeats = 0
+
+    @property
+    def predictions(self) -> Mapping[int, Prediction]:
+        """Image id -> prediction in original pixels."""
+        return self._predictions
 
     @property
     def images_seen(self) -> int:
@@ -125,8 +134,10 @@ class CocoEvaluator:
         stats: dict[str, Stats] = {}
         classes: dict[str, dict[str, Stats]] = {}
         limits: dict[str, int] = {}
+        self.pr_curves = []
         for iou_type in self.iou_types:
             evaluation = self._evaluation(iou_type)
+            self.pr_curves += pr_curves(self.ground_truth, evaluation, iou_type)
             stats[iou_type] = summarize(evaluation, iou_type)
             classes[iou_type] = per_class(self.ground_truth, evaluation)
             limits[iou_type] = self._limit(iou_type)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from detseg.classes import LabelField
 from detseg.errors import DataError
 from detseg.metrics.classification import ClassificationEvaluator, ClassificationMetrics
 from detseg.metrics.outputs import to_numpy
+from detseg.pr_curve import PrCurve
 from detseg.short_text import counted, values
 from detseg.structures import FieldPredictions
 
@@ -103,6 +104,29 @@ class FieldEvaluator:
     @property
     def images_seen(self) -> int:
         return len(self._seen)
+
+    @property
+    def predictions(self) -> dict[int, FieldPredictions]:
+        """Image id -> predictions of the fields for which the image has a label."""
+        return {
+            image_id: FieldPredictions(
+                {
+                    name: evaluator.predictions[image_id]
+                    for name, evaluator in self.evaluators.items()
+                    if image_id in evaluator.predictions
+                }
+            )
+            for image_id in sorted(self._seen)
+        }
+
+    @property
+    def pr_curves(self) -> list[PrCurve]:
+        """Precision and recall of each class of each field, which is named ``<field>=<class>``."""
+        return [
+            replace(curve, class_name=f"{name}={curve.class_name}")
+            for name, evaluator in self.evaluators.items()
+            for curve in evaluator.pr_curves
+        ]
 
     def update(self, targets: Sequence[Mapping[str, Any]], outputs: Sequence[FieldPredictions]) -> None:
         """Add a batch.

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from detseg.errors import DataError
 from detseg.metrics.ground_truth import GroundTruth
+from detseg.pr_curve import PrCurve
 
 IouType = Literal["bbox", "segm", "keypoints"]
 IOU_TYPES: tuple[IouType, ...] = ("bbox", "segm", "keypoints")
@@ -126,6 +127,20 @@ def per_class(ground_truth: GroundTruth, evaluation: Any) -> dict[str, dict[str,
         }
         for label, name in enumerate(ground_truth.class_names, 1)
     }
+
+
+def pr_curves(ground_truth: GroundTruth, evaluation: Any, iou_type: IouType) -> list[PrCurve]:
+    """Precision-recall curves at IoU 0.5 and 0.75 of each class that has objects, in the order of labels."""
+    precision, scores, objects = evaluation.eval["precision"], evaluation.eval["scores"], ground_truth.counts()
+    curves = []
+    for threshold, iou in ((0, 0.5), (5, 0.75)):
+        for label, name in enumerate(ground_truth.class_names, 1):
+            number = ground_truth.number_of_label[label] - 1
+            values = precision[threshold, :, number, 0, -1].copy()
+            if (values > -1).all():
+                least = scores[threshold, :, number, 0, -1].copy()
+                curves.append(PrCurve(iou_type, iou, name, values, least, objects[name]))
+    return curves
 
 
 def _arrays(evaluation: Any) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

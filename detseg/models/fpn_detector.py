@@ -55,6 +55,11 @@ class FpnDetector(FreezableModel):
 
         return compute_features(images, compute, alone=self.training if alone is None else alone)
 
+    @torch.no_grad()
+    def pooled_features(self, images: Sequence[Tensor]) -> Tensor:
+        """Return float32 [N, D]: the last backbone map of each image, averaged over all its pixels."""
+        return list(self._backbone(self._batch(images)).values())[-1].mean(dim=(2, 3))
+
     def _batch(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return float32 [N, 3, H', W'], normalised and padded to the largest image."""
         return stack_padded([self.normalise(tensor) for tensor in tensors])

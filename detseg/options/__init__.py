@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
-    from detseg.options.commands import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, PretrainConfig
+    from detseg.options.commands import (
+        ConvertConfig,
+        DescribeConfig,
+        EvaluateConfig,
+        InspectConfig,
+        PredictConfig,
+        PretrainConfig,
+    )
     from detseg.options.data import DataConfig, Format
     from detseg.options.training import TrainConfig
 
@@ -18,6 +25,7 @@ __all__ = [
     "BaselineConfig",
     "ConvertConfig",
     "DataConfig",
+    "DescribeConfig",
     "EvaluateConfig",
     "Format",
     "InspectConfig",
@@ -32,6 +40,7 @@ _MODULE_OF = {
     "BaselineConfig": "benchmark",
     "ConvertConfig": "commands",
     "DataConfig": "data",
+    "DescribeConfig": "commands",
     "EvaluateConfig": "commands",
     "Format": "data",
     "InspectConfig": "commands",

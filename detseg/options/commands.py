@@ -78,6 +78,7 @@ class EvaluateConfig(DataConfig):
         common=True,
     )
     loss: bool = option(False, "also compute the losses, as in training", common=True)
+    figures: bool = option(False, "write figures, too", common=True)
     coco_lines: bool = option(False, "also print the twelve COCO lines", common=True)
     json: bool = option(False, "print only the metrics, as JSON", "a table", common=True)
     output: str | None = option(
@@ -128,7 +129,9 @@ class PredictConfig:
 class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 
-    output: str | None = option(None, "folder for sheet.jpg and summary.json", "inspect-<data>", value="FOLDER")
+    output: str | None = option(
+        None, "folder for sheet.jpg, sheet.html and summary.json", "inspect-<data>", value="FOLDER"
+    )
     value_range: list[float] | None = option(
         None,
         "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "
@@ -138,6 +141,9 @@ class InspectConfig(DataConfig):
         most=VALUE_LIMIT,
     )
     records: int = option(16, "number of images on the sheet", least=1, limit=10_000)
+    per_class: bool = option(
+        False, "show images of each class in each split on the sheet, the rarest first", "random images"
+    )
     json: bool = option(False, "print only the summary, as JSON", "a table")
     seed: int = option(
         0, "seed that selects the images on the sheet", "the same ones each time", least=0, limit=MAX_SEED
@@ -150,3 +156,27 @@ class ConvertConfig(DataConfig):
 
     output: str = option("", "new folder to write", value="FOLDER")
     to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")
+
+
+@dataclass(frozen=True)
+class DescribeConfig:
+    """Options of ``describe``."""
+
+    model: str = option("", "run folder, checkpoint file, or model name", value="RUN|NAME")
+    depth: int = option(2, "levels of modules in the table", "JSON has all", least=1)
+    class_count: int | None = option(
+        None,
+        "number of classes, for a model name",
+        "that of the published weights: 90, 1000, or 1 with keypoints",
+        least=1,
+    )
+    image_size: int | None = option(
+        None, "length of the shorter side in pixels, for a model name", "that of the published weights", least=32
+    )
+    freeze: Literal["none", "stem", "backbone", "neck", "rpn"] | None = option(
+        None, "parts to freeze", "those of the run; of a model name none"
+    )
+    json: bool = option(False, "print only JSON", "a table")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)

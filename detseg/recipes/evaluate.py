@@ -45,6 +45,8 @@ def _evaluate_files(config: EvaluateConfig, reporter: Reporter) -> CocoMetrics:
     if config.classes is not None or config.class_attribute is not None:
         name = "--classes" if config.classes is not None else "--class-attribute"
         raise DataError(f"{name} with --predictions: all classes of the ground truth are evaluated; omit it")
+    if config.figures:
+        raise DataError("--figures with --predictions: they need the images; evaluate a run folder, or omit it")
     if not (config.predictions and config.ground_truth):
         raise DataError("--predictions and --ground-truth must be used together; pass both")
     metrics = evaluate_files(

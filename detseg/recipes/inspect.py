@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
-
 from detseg.annotations.from_options import load_table
 from detseg.doctor import Summary, image_values, inspect_images, summary
-from detseg.errors import DataError
-from detseg.images import decode_image
 from detseg.options import InspectConfig
-from detseg.reports.draw import draw
+from detseg.reports.data_sheet import image_cards, object_cards
 from detseg.reports.sheet import sheet, write_image
+from detseg.reports.sheet_page import write_page
 from detseg.runtime.files import write_json
 from detseg.runtime.reporter import Reporter, silent, terminal
 
 
 def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
-    """Read the data, decode every image once, report the summary, write summary.json and sheet.jpg.
+    """Read the data, decode every image once, report the summary, write summary.json, sheet.jpg and sheet.html.
 
     Data that ``train`` refuses is no exception here: it is among the ``errors`` of the summary.
     """
@@ -29,25 +26,22 @@ def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summa
     data_summary = summary(table, inspect_images(table, value_range), values)
     output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
     write_json(output / "summary.json", data_summary.to_dict())
-    count = min(config.records, len(table))
-    rows = sorted(np.random.default_rng(config.seed).permutation(len(table))[:count].tolist())
     image_reporter = silent() if config.json else reporter  # the only line is the JSON
-    images, titles = [], []
-    for record in (table[row] for row in rows):
-        try:
-            image = decode_image(record.path, value_range=value_range)
-        except (DataError, OSError):
-            continue  # already reported in the findings
-        skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
-        images.append(draw(image, record, table.class_map, skeleton=skeleton, reporter=image_reporter))
-        titles.append(record.name)
+    cards = image_cards(
+        table, config.records, config.seed, per_class=config.per_class, value_range=value_range, reporter=image_reporter
+    )
+    objects = object_cards(table, value_range=value_range)
     if config.json:
         reporter.line(json.dumps(data_summary.to_dict(), allow_nan=False))
     else:
         reporter.lines(data_summary.lines())
-    if images:
-        write_image(output / "sheet.jpg", sheet(images, titles, reporter=image_reporter))
+    if cards:
+        shown = [*cards, *objects]
+        image = sheet([card.image for card in shown], [card.caption for card in shown], reporter=image_reporter)
+        write_image(output / "sheet.jpg", image)
+        write_page(output / "sheet.html", table, shown)
         reporter.image(output / "sheet.jpg")
         if not config.json:
-            reporter.done(output, f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
+            files = ", ".join(str(output / name) for name in ("summary.json", "sheet.jpg"))
+            reporter.done(output, f"wrote {files} and {output / 'sheet.html'}")
     return data_summary

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -58,6 +58,9 @@ def draw(
     *,
     min_score: float = 0.5,
     skeleton: Sequence[tuple[int, int]] = (),
+    marks: Mapping[int, str] | None = None,
+    instances: Sequence[int] | None = None,
+    enlarge: float = 1.0,
     reporter: Reporter | None = None,
 ) -> UInt8:
     """Draw boxes, translucent masks, class names and keypoints on a copy of ``image``.
@@ -73,6 +76,10 @@ def draw(
             dict with ``boxes`` xyxy, ``labels`` and optionally ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
         min_score: predictions below it are not drawn; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
+        marks: index of an object that is drawn (of a prediction: of those with ``min_score``) -> a word that is
+            written after its name, such as "missed"; its box gets a dashed black and white outline.
+        instances: number of each object that is drawn, which gives its hue where there is one class; 0, 1, ... if None.
+        enlarge: factor of the letters and lines, for an image that will be shown much smaller.
         reporter: is told once which font to install if no installed font has the characters of the class names; the
             terminal by default. Such a name is drawn as the label and ``\\uXXXX`` for each of these characters.
 
@@ -91,10 +98,17 @@ def draw(
         _check_size(content.size_hw, (height, width), "prediction")
     else:
         drawing = _from_dict(content, class_map, min_score, (height, width))
+    marks = marks or {}
+    details = [f"{text} {marks.get(i, '')}".strip() for i, text in enumerate(drawing.details)]
+    drawing = replace(drawing, details=details)
     out = image.copy()
     one_class = len(class_map) == 1
-    colours = [instance_colour(i) if one_class else colour_of(int(label)) for i, label in enumerate(drawing.labels)]
-    line = max(1, round(float(np.sqrt(height * width)) / 450))
+    numbers = range(len(drawing.labels)) if instances is None else instances
+    colours = [
+        instance_colour(number) if one_class else colour_of(int(label))
+        for number, label in zip(numbers, drawing.labels, strict=True)
+    ]
+    line = max(1, round(float(np.sqrt(height * width)) / 450 * enlarge))
     by_size = np.argsort(-np.prod(drawing.boxes[:, 2:] - drawing.boxes[:, :2], axis=1), kind="stable")
     for i in by_size:  # large ones first, so that they do not cover small ones
         mask = drawing.mask(int(i))
@@ -103,12 +117,14 @@ def draw(
     for i in by_size:
         x1, y1, x2, y2 = np.round(drawing.boxes[i]).astype(int).tolist()
         cv2.rectangle(out, (x1, y1), (max(x2 - 1, x1), max(y2 - 1, y1)), colours[i], line)
+    for i in marks:
+        _draw_dashes(out, drawing.boxes[i], line)
     if drawing.keypoints is not None:
         for i in by_size:
             draw_keypoints(
                 out, drawing.keypoints[i], colours[i], line, skeleton=skeleton, ground_truth=drawing.visibility
             )
-    _draw_texts(out, drawing, colours)
+    _draw_texts(out, drawing, colours, round(text_size(height, width) * enlarge))
     return out
 
 
@@ -211,11 +227,24 @@ def _draw_mask(out: UInt8, mask: npt.NDArray[Any], colour: Colour, line: int) ->
     cv2.drawContours(out, outlines, -1, colour, line, offset=(x - 1, y - 1))
 
 
-def _draw_texts(out: UInt8, drawing: _Drawing, colours: Sequence[Colour]) -> None:
+def _draw_dashes(out: UInt8, box: npt.NDArray[Any], line: int) -> None:
+    """Draw black and white dashes along the edges of a box: they are seen on every colour."""
+    x1, y1, x2, y2 = np.round(box).astype(int).tolist()
+    x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)
+    width, dash = line + 1, 4 * (line + 1)
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+        cv2.line(out, start, end, (0, 0, 0), width)
+        length = max(abs(end[0] - start[0]), abs(end[1] - start[1]), 1)
+        for offset in range(0, length, 2 * dash):
+            shares = (offset / length, min(offset + dash, length) / length)
+            points = [tuple(round(a + share * (b - a)) for a, b in zip(start, end, strict=True)) for share in shares]
+            cv2.line(out, points[0], points[1], (255, 255, 255), width)
+
+
+def _draw_texts(out: UInt8, drawing: _Drawing, colours: Sequence[Colour], size: int) -> None:
     """Write the names in order (best score first), each where it hides least of other names and instances."""
     height, width = out.shape[:2]
     placed = np.zeros((0, 4))
-    size = text_size(height, width)
     for i, (name, detail) in enumerate(zip(drawing.names, drawing.details, strict=True)):
         letters = text_block(name, detail, size, max(width - 4, 1), max(height // 2, 1))
         tag_h, tag_w = min(letters.shape[0] + 2, height), min(letters.shape[1] + 4, width)

@@ -37,7 +37,12 @@ RUN_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
 
 Item = TypeVar("Item")
 
-Kind = Literal["line", "warning", "plan", "phase", "progress", "epoch", "metrics", "image", "done"]
+Kind = Literal[
+    "line", "warning", "plan", "phase", "progress", "epoch", "metrics", "image", "done",
+    "model", "evaluation", "drawing", "features", "weights",
+]  # fmt: skip
+DETAILS = ("model", "evaluation", "drawing", "features", "weights")
+"""Kinds of events that are made only for a reporter that asks for them, because they take time."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,18 @@ class Event:
             - "metrics": ``split`` ("train", "val", "test"; "" if unknown), ``metrics``, as in metrics.json.
             - "image": ``path`` of a written image.
             - "done": ``folder`` of the results.
+
+            Only with ``Reporter(..., details=True)``:
+
+            - "model": ``model``, the network traced by ``torch.jit.trace``, and ``inputs``, its tensors.
+            - "evaluation" of the validation split: ``epoch``, ``metrics``, as in metrics.json, and ``pr_curves``, a
+              list of :class:`~detseg.pr_curve.PrCurve`.
+            - "drawing": ``epoch``, ``name`` and ``image``, uint8 [H, W, 3] RGB.
+            - "features" of images or objects: ``epoch``, ``vectors`` float32 [N, D], N ``class_names``, and
+              ``thumbnails`` uint8 [N, S, S, 3].
+            - "weights": ``epoch``, and ``values``, name of a parameter -> array.
         text: exactly what a terminal shows, without the last line break; a part of the bar for "progress"; "" for an
-            image.
+            image and for details.
     """
 
     kind: Kind
@@ -113,11 +128,12 @@ class Reporter:
     """Sends events to sinks. One method for each kind of event; without sinks they do nothing.
 
     Attributes:
+        details: whether to send the events in ``DETAILS`` and the gradient norms of each epoch, too.
         run: the progress of the whole run, inside of :meth:`whole_run`.
     """
 
-    def __init__(self, *sinks: Sink) -> None:
-        self.sinks = sinks
+    def __init__(self, *sinks: Sink, details: bool = False) -> None:
+        self.sinks, self.details = sinks, details
         self.run: RunProgress | None = None
         self._description = ""
 
@@ -164,10 +180,18 @@ class Reporter:
         """Report that the results are complete, and their folder."""
         self.send(Event("done", text, {"folder": folder}))
 
+    def detail(self, kind: Kind, **values: Any) -> None:
+        """Report one of the kinds in ``DETAILS``; a terminal shows nothing."""
+        self.send(Event(kind, "", values))
+
+    def with_sink(self, sink: Sink) -> Reporter:
+        """Return a reporter to the same sinks and one more, which gets the details."""
+        return Reporter(*self.sinks, sink, details=True)
+
     def described(self, description: str) -> Reporter:
         """Return a reporter to the same sinks whose bars have this description: for measurements, which run loops that
         have a description of their own."""
-        reporter = Reporter(*self.sinks)
+        reporter = Reporter(*self.sinks, details=self.details)
         reporter.run, reporter._description = self.run, description
         return reporter
 
@@ -231,7 +255,7 @@ class TerminalSink:
         if event.kind == "progress":
             (self._show_bar if sys.stderr.isatty() else self._print_progress)(event)
             self._called = monotonic()
-        elif event.kind != "image":
+        elif event.kind != "image" and event.kind not in DETAILS:
             with tqdm.external_write_mode():  # hides the bars while the line is printed
                 _print(event.text, sys.stderr if event.values.get("stderr") else None)
             self._printed = self._called = monotonic()

@@ -106,6 +106,16 @@ class RunFolder:
         return self.path / "not-finite.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        """Folder of the event files for TensorBoard."""
+        return self.path / "tensorboard"
+
+    @property
+    def figures(self) -> Path:
+        """Folder of the figures that ``--figures`` writes."""
+        return self.path / "figures"
+
+    @property
     def weights(self) -> Path:
         """Starting weights made by ``pretrain``."""
         return self.path / "weights.safetensors"

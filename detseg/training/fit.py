@@ -16,26 +16,23 @@ from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
 from detseg.datasets.loader import check_world
 from detseg.engine.evaluate import Metrics, evaluate
 from detseg.errors import DataError
-from detseg.inference.evaluation import evaluate_table, write_evaluation
 from detseg.inference.predictor import pick_device
-from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import Model
 from detseg.models.create import freeze_as, with_backbone
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
-from detseg.reports.curves import plot_curves
-from detseg.runtime.files import WriteError
+from detseg.reports.tensorboard import check_installed
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.processes import joined_processes
 from detseg.runtime.reporter import Reporter, silent, terminal
-from detseg.runtime.run_folder import RunFolder, locked
+from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.signals import catching_signals
 from detseg.short_text import duration
 from detseg.training.claimed_folder import claimed_folder
 from detseg.training.disk_space import check_space
-from detseg.training.failed_write import images_warning, stating_what_is_kept
+from detseg.training.failed_write import stating_what_is_kept
 from detseg.training.finished_run import FinishedRun, next_lines, saved_metrics
 from detseg.training.input_size import too_small_lines
 from detseg.training.loss_weights import parse_loss_weights
@@ -44,7 +41,6 @@ from detseg.training.moved_data import check_places, resumed_splits
 from detseg.training.new_model import new_model, with_batch_size
 from detseg.training.phases import phases_of
 from detseg.training.remaining_work import remaining_work
-from detseg.training.result_images import write_result_images
 from detseg.training.resume import (
     newest_checkpoint,
     resumed_config,
@@ -56,6 +52,8 @@ from detseg.training.resume import (
     write_plan,
 )
 from detseg.training.run_data import RunContext, RunData, TableData
+from detseg.training.run_details import report_network, with_tensorboard
+from detseg.training.run_results import metrics_text, write_results
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
@@ -125,6 +123,8 @@ def fit(
         Interrupted: an exit was requested; a checkpoint was written.
     """
     device = pick_device(config.device)
+    if config.tensorboard:
+        check_installed()
     with run_context(device, reporter, started) as context:
         options = with_backbone(with_absolute_paths(config))
         if options.resume:
@@ -204,11 +204,13 @@ def fit_data(
         if weights:
             weights.release()
         _check_space(plan, data, model, folder, context)
-        with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
-            plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
-            best = _finish(plan, trainer, context)
-        if context.processes.is_main:
-            _report_end(plan, trainer, context)
+        first_epoch = checkpoint.position.epoch + 1 if checkpoint else 1
+        with with_tensorboard(plan, folder, first_epoch, context) as context:
+            with context.reporter.whole_run(may_stop_early=plan.training.patience > 0):
+                plan, trainer = _train(plan, data, model.to(device), checkpoint, folder, lock, context)
+                best = _finish(plan, trainer, context)
+            if context.processes.is_main:
+                _report_end(plan, trainer, context)
         return Run(folder, plan, best, trainer.model)
 
 
@@ -274,6 +276,8 @@ def _train(
             plan, plan.phases[number], folder, model, loaders, data, checkpoint=None if trainer else checkpoint,
             processes=processes, previous=trainer, cut=cut, lock=lock, reporter=reporter,
         )  # fmt: skip
+        if number == done and reporter.details:
+            report_network(model, reporter)
         if number == done and plan.run.resume:
             reporter.line(resumed_line(folder, trainer.position))
         if has_more_epochs and trainer.is_stopped_early:
@@ -312,17 +316,12 @@ def _finish(plan: Plan, trainer: Trainer, context: RunContext) -> Metrics:
     model.eval()
     best = trainer.best or _best_metrics(trainer, context)
     criterion = "validation split, best epoch" if data.has_val else "training split, epoch of the lowest loss"
-    text = _metrics_text(f"{criterion} {best_epoch + 1} of {len(rows)}", best, plan)
+    text = metrics_text(f"{criterion} {best_epoch + 1} of {len(rows)}", best, plan)
     reporter.metrics("val" if data.has_val else "train", best.to_dict(), text)
     if processes.is_main:
-        _write_results(plan, trainer, best, reporter)
+        write_results(plan, trainer, best, reporter)
     processes.wait()
     return best
-
-
-def _metrics_text(title: str, metrics: Metrics, plan: Plan) -> str:
-    first, *others = metrics.lines()
-    return "\n".join([f"{title}: {first}", *others, *(coco_lines(metrics) if plan.run.coco_lines else [])])
 
 
 def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
@@ -331,43 +330,12 @@ def _best_metrics(trainer: Trainer, context: RunContext) -> Metrics:
     if evaluator is None:
         return TrainingMetrics.from_row(next(row for row in trainer.rows if row["epoch"] == best_epoch + 1))
     evaluator.reset()
-    return evaluate(
+    metrics = evaluate(
         trainer.model, trainer.loaders.val, trainer.device, evaluator=evaluator, processes=context.processes,
         reporter=context.reporter,
     )  # fmt: skip
-
-
-def _write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
-    """Evaluate the test split, and write all results; images that find no space are a warning."""
-    folder, model, device, splits = trainer.folder, trainer.model, trainer.device, trainer.data.splits
-    trainer.check_folder()
-    if "test" in splits:
-        metrics, evaluator = evaluate_table(
-            model, splits["test"], device, batch_size=plan.training.batch_size, workers=plan.run.workers,
-            reporter=reporter,
-        )  # fmt: skip
-        trainer.check_folder()
-        with locked(RunFolder(folder).evaluation("test")) as lock:
-            write_evaluation(lock.path.parent, metrics, evaluator)
-        text = _metrics_text("test split (not used for model selection)", metrics, plan)
-        reporter.metrics("test", metrics.to_dict(), text)
-    try:
-        _write_images(trainer, best, reporter)
-    except WriteError as error:  # without finished.json, a resumed run draws them
-        reporter.warning(images_warning(folder, error))
-        return
-    FinishedRun(len(trainer.rows), plan.training.epochs, trainer.position.best_epoch + 1).write(folder)
-
-
-def _write_images(trainer: Trainer, best: Metrics, reporter: Reporter) -> None:
-    """Write curves and result images."""
-    folder, val = trainer.folder, trainer.data.splits.get("val")
-    if plot_curves(trainer.rows, RunFolder(folder).curves):
-        reporter.image(RunFolder(folder).curves)
-    else:
-        reporter.line("no curves.png: matplotlib is not installed (pip install 'detseg[plot]')")
-    if val is not None:
-        write_result_images(folder, trainer.model, val, trainer.device, best, reporter)
+    trainer.best_predictions = evaluator.predictions
+    return metrics
 
 
 def _report_end(plan: Plan, trainer: Trainer, context: RunContext) -> None:

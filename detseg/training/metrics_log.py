@@ -28,8 +28,16 @@ def row(
     metrics: Metrics | None,
     optimizer: torch.optim.Optimizer,
     seconds: float,
+    details: bool = False,
 ) -> Row:
-    """Return the row of one epoch (from 0) in metrics.jsonl, where it counts from 1."""
+    """Return the row of one epoch (from 0) in metrics.jsonl, where it counts from 1.
+
+    Args:
+        details: also the learning rate and the gradient norm of each part.
+    """
+    groups = {group.get("name", "").partition(",")[0]: group["lr"] for group in optimizer.param_groups}
+    norms = stats.gradient_norms if details else {}
+    rates = {f"lr_{name.replace(' ', '_')}": lr for name, lr in groups.items()} if details else {}
     return {
         "epoch": epoch + 1,
         "first_epoch": 1,
@@ -39,6 +47,8 @@ def row(
         **train_values(stats),
         **{f"val_{name}": value for name, value in val_losses.items()},
         **(metrics.scalars() if metrics else {}),
+        **rates,
+        **{f"gradient_norm_{part.replace(' ', '_')}": norm for part, norm in norms.items()},
     }
 
 

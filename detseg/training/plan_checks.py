@@ -30,6 +30,8 @@ def checked(plan: Plan, train: AnnotationTable, weights: StartingWeights | None)
     Raises:
         DataError: options that the model does not have, or that do not work in one of the phases.
     """
+    if plan.run.tensorboard_weights and not plan.run.tensorboard:
+        raise DataError("--tensorboard-weights: histograms are written for TensorBoard; add --tensorboard, or omit it")
     if weights is not None:
         _check_model(plan, train, weights)
     for phase in plan.phases:

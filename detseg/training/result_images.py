@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from detseg.images import decode_image
 from detseg.inference.predictor import Predictor
 from detseg.metrics import ClassificationMetrics, FieldMetrics
 from detseg.models import Model
-from detseg.reports.confusion import plot_confusion
-from detseg.reports.draw import draw, draw_class
+from detseg.reports.comparison import AnyPrediction, compare, wrong_classes
+from detseg.reports.confusion import write_confusion
+from detseg.reports.draw import draw_class
+from detseg.reports.image_figures import worst_first
 from detseg.reports.sheet import sheet, write_image
 from detseg.runtime.reporter import Reporter, silent
 from detseg.runtime.run_folder import RunFolder
@@ -32,8 +35,12 @@ def write_result_images(
     device: torch.device,
     metrics: Metrics,
     reporter: Reporter | None = None,
+    predictions: Mapping[int, AnyPrediction] | None = None,
 ) -> None:
     """Write predictions.jpg (ground truth left, prediction right) and, for classifiers, confusion.png to ``folder``.
+
+    The images are at even distances; of a classifier first the wrong ones of ``predictions`` (image id -> prediction of
+    these weights), the most certain first.
 
     With several label fields it writes one ``confusion-<field>.png`` for each. The written files are reported.
     """
@@ -42,31 +49,40 @@ def write_result_images(
     skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
     images: list[Any] = []
     titles: list[str] = []
-    step = max(1, len(table) // SHEET_IMAGES)
-    for record in (table[row] for row in range(0, len(table), step)[:SHEET_IMAGES]):
+    for record in (table[row] for row in _shown_rows(table, predictions or {})):
         image = decode_image(record.path, value_range=predictor.preprocessing.value_range)
         prediction = predictor(image)
         if isinstance(prediction, Prediction):
-            images += [
-                draw(image, shown, table.class_map, skeleton=skeleton, reporter=reporter)
-                for shown in (record, prediction)
-            ]
-            titles += [f"{record.name}: ground truth", "prediction"]
+            compared = compare(image, record, prediction, table.class_map, skeleton=skeleton, reporter=reporter)
+            images += compared.images
+            titles += [f"{record.name}: {compared.captions[0]}", compared.captions[1]]
         else:
+            wrong = wrong_classes(record, prediction, table.class_map)
+            classes = ", ".join(record.class_names(table.class_map))
             images.append(draw_class(image, prediction, table.class_map, reporter=reporter))
-            titles.append(f"{record.name}: {', '.join(record.class_names(table.class_map))}")
+            titles.append(f"{'wrong, is ' if wrong else ''}{classes}: {record.name}")
     if images:
         write_image(RunFolder(folder).result_images, sheet(images, titles, columns=4, reporter=reporter))
         reporter.image(RunFolder(folder).result_images)
     if isinstance(metrics, ClassificationMetrics):
         path = RunFolder(folder).confusion()
-        if plot_confusion(list(table.class_map.names), metrics.confusion, path):
+        if write_confusion(list(table.class_map.names), metrics.confusion, path):
             reporter.image(path)
     if isinstance(metrics, FieldMetrics):
         for name, part in _confusion_names(list(metrics.fields)).items():
             path = RunFolder(folder).confusion(part)
-            if plot_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, path):
+            if write_confusion(metrics.fields[name].class_names, metrics.fields[name].confusion, path):
                 reporter.image(path)
+
+
+def _shown_rows(table: AnnotationTable, predictions: Mapping[int, AnyPrediction]) -> list[int]:
+    """Return the rows of the images to draw."""
+    step = max(1, len(table) // SHEET_IMAGES)
+    spread = list(range(0, len(table), step))[:SHEET_IMAGES]
+    if not table.has_class_index or any(isinstance(prediction, Prediction) for prediction in predictions.values()):
+        return spread
+    mistakes = [row for row, _ in worst_first(table, predictions, table.class_map)]
+    return [*mistakes, *(row for row in spread if row not in mistakes)][:SHEET_IMAGES]
 
 
 def _confusion_names(names: list[str]) -> dict[str, str]:

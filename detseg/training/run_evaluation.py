@@ -28,9 +28,10 @@ from detseg.old_names import current_options
 from detseg.options import EvaluateConfig, TrainConfig
 from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
-from detseg.runtime.reporter import Reporter
+from detseg.runtime.reporter import Reporter, silent
 from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.evaluated_images import select_split
+from detseg.training.figure_files import write_result_figures
 from detseg.training.loss_weights import parse_loss_weights
 
 __all__ = ["evaluate_run", "saved_options", "select_split"]
@@ -63,6 +64,9 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     extra = {"training_images": len(selected.training_images)} if selected.training_images else {}
     with locked(output):
         write_evaluation(output, metrics, evaluator, losses, extra)
+        if config.figures:
+            figure_reporter = silent() if config.json else reporter  # the only line is the JSON
+            write_result_figures(RunFolder(output).figures, table, evaluator.predictions, model, figure_reporter)
     values = metrics.to_dict() | extra | ({} if losses is None else {"losses": losses})
     if config.json:
         reporter.metrics(config.split, values, json.dumps(values, allow_nan=False))

@@ -6,7 +6,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from detseg.errors import DataError
 from detseg.inference.evaluation import write_evaluation
 from detseg.models import Model
 from detseg.options.plan import Phase, Plan
+from detseg.reports.comparison import AnyPrediction
 from detseg.runtime.folder_lock import FolderLock
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
@@ -39,6 +40,7 @@ from detseg.training.optimizer import build_schedule, new_optimizer
 from detseg.training.remaining_work import training_part
 from detseg.training.resume import restored_totals
 from detseg.training.run_data import Loaders, RunData
+from detseg.training.run_details import gradient_parts, report_evaluation
 from detseg.training.time_limit import Cut, EpochSeconds
 from detseg.training.training_metrics import TrainingMetrics
 
@@ -51,6 +53,7 @@ class Trainer:
         totals: sums over the steps of the current epoch.
         rows: rows of metrics.jsonl, one for each finished epoch.
         best: metrics of the best epoch since this process started; None until there is one.
+        best_predictions: image id -> prediction of that epoch for the validation images.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class Trainer:
         self.has_ground_truth = val is None or has_ground_truth(val, plan.model.task, self.reporter)
         self.evaluator = data.evaluator(plan, model)
         self.best: Metrics | None = previous.best if previous else None
+        self.best_predictions: Mapping[int, AnyPrediction] = previous.best_predictions if previous else {}
         self._names: dict[int, str] = {record.image_id: record.name for record in data.splits.get("train", ())}
 
     def run(self, stop_request: StopRequest) -> None:
@@ -198,6 +202,7 @@ class Trainer:
             precision=self.precision,
             ema=self.ema,
             loss_weights=self.loss_weights,
+            norm_parts=gradient_parts(self.model) if self.reporter.details else None,
             skip_nonfinite=self.plan.training.skip_nonfinite,
             skipped=self.position.skipped,
             names=self._names,
@@ -296,9 +301,13 @@ class Trainer:
             epochs_without_improvement=0 if is_best else previous.epochs_without_improvement + 1,
         )
         self.totals = EpochTotals()
-        self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, time.perf_counter() - start))
+        seconds = time.perf_counter() - start
+        self.rows.append(row(epoch, stats, val_losses, metrics, self.optimizer, seconds, self.reporter.details))
         self.reporter.epoch(self.rows[-1], self.epochs, is_best, line(self.rows[-1], self.epochs, is_best))
+        report_evaluation(self.reporter, self.plan, self.data, epoch + 1, metrics, self.evaluator, self.evaluated_model)
         self.best = metrics if is_best else self.best
+        if is_best and self.evaluator is not None:
+            self.best_predictions = dict(self.evaluator.predictions)
         error = self._write_epoch(metrics if is_best else None) if self.processes.is_main else None
         if self.processes.any([error is not None])[0]:
             self.position, self.totals = previous, totals  # the evaluation is repeated after a resume

@@ -11,7 +11,7 @@ import pytest
 
 from detseg.classes import ClassMap
 from detseg.reports import fonts, text
-from detseg.reports.confusion import plot_confusion
+from detseg.reports.confusion import write_confusion
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.fonts import can_draw, plot_families, plot_text, report_missing_glyphs
 from detseg.reports.sheet import sheet
@@ -108,7 +108,7 @@ def test_plots(installed: Callable[..., None], tmp_path: Path) -> None:
     assert plot_text("a $m$") == r"a \$m\$"
     assert plot_families(["a", "ж", "猫"]) == ["DejaVu Sans"]
     names = ["$a$ ^ $", KOREAN, RUSSIAN]
-    assert plot_confusion(names, np.eye(3, dtype=int), tmp_path / "a.png")
+    assert write_confusion(names, np.eye(3, dtype=int), tmp_path / "a.png")
 
 
 def test_plots_use_installed_fonts(installed: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from detseg.reports.confusion import plot_confusion
+from detseg.reports.confusion import write_confusion
 from detseg.reports.curves import _panels, plot_curves
 
 DETECTION: dict[str, Any] = {
@@ -86,20 +86,20 @@ def test_panels_and_lines() -> None:
 @pytest.mark.filterwarnings("error")
 def test_confusion(names: list[str], matrix: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    assert plot_confusion(names, matrix, tmp_path / "confusion.png")
+    assert write_confusion(names, matrix, tmp_path / "confusion.png")
     assert (image(tmp_path / "confusion.png") < 128).any()
 
 
 @pytest.mark.parametrize(("names", "shape"), [([], (0, 0)), (["a", "b"], (2, 3)), (["a"], (2, 2))])
 def test_confusion_rejects_other_shapes(names: list[str], shape: tuple[int, int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not fit"):
-        plot_confusion(names, np.zeros(shape, int), tmp_path / "x.png")
+        write_confusion(names, np.zeros(shape, int), tmp_path / "x.png")
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert plot_curves([{"epoch": 0, "train_loss": 1.0}], tmp_path / "a.png") is False
-    assert plot_confusion(["a"], np.array([[1]]), tmp_path / "b.png") is False
+    assert write_confusion(["a"], np.array([[1]]), tmp_path / "b.png") is False
     assert list(tmp_path.iterdir()) == []
 
 

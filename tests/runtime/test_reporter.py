@@ -232,7 +232,7 @@ def test_two_processes_report_once(parts: Path, small: tuple[str, ...], tmp_path
         port = listener.getsockname()[1]
     shared = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     command = [sys.executable, "-m", "detseg", "train", str(parts), *small, "--batch-size", "1"]
-    command += ["--output", str(tmp_path / "run")]
+    command += ["--output", str(tmp_path / "run"), "--tensorboard"]
     processes = [
         subprocess.Popen(
             command,
@@ -248,6 +248,8 @@ def test_two_processes_report_once(parts: Path, small: tuple[str, ...], tmp_path
     assert printed[0][0].count("epoch 1/1: loss") == 1
     assert f"wrote {tmp_path / 'run'}" in printed[0][0]
     assert printed[1][0] == ""
+    files = [path.name.endswith(".results") for path in (tmp_path / "run" / "tensorboard").glob("events.*")]
+    assert sorted(files) == [False, True], "the events of one process, and its results"
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,7 @@ SAMPLES: dict[str, Any] = {
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
     "missing_images": "drop", "value_range": [0, 4095], "follow_links": True, "without_mask": "keep",
     "coco_lines": True,
+    "tensorboard": True, "tensorboard_weights": True, "figures": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
 
