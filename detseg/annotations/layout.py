@@ -47,8 +47,11 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
         name = next(iter(folders.keys() - {""}))
         root, files = root / name, folders[name]
     reason = folder_without_annotations(data, listing.files, [candidate.name for candidate in formats])
-    reason = reason or f"it contains {_folder_contents(listing.files)}{links_hint(listing.links)}; {accepted()}"
-    raise DataError(f"{data}: no {format or 'known'} data set was found; {reason}")
+    message = f"{data}: no {format or 'known'} data set was found; "
+    if reason:
+        raise DataError(f"{message}{reason}")
+    contents = f"it contains {_folder_contents(listing.files)}{links_hint(listing.links)}"
+    raise DataError(f"{message}{contents}; accepted formats:", listing=accepted())
 
 
 def accepted() -> str:
@@ -56,7 +59,6 @@ def accepted() -> str:
     width = max(len(format.name) for format in all_formats.FORMATS) + 1
     return "\n".join(
         [
-            "accepted formats:",
             *(f"  {format.name + ':':{width}} {format.help}" for format in all_formats.FORMATS),
             "pass --format to select the format, and --images if the images are in another folder",
         ]
@@ -69,7 +71,7 @@ def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     candidates = [format for format in formats if path.suffix.lower() in format.suffixes]
     if not candidates:
         name = formats[0].name if len(formats) == 1 else "known"
-        raise DataError(f"{path}: a file must be a {name} annotation file; {accepted()}")
+        raise DataError(f"{path}: a file must be a {name} annotation file; accepted formats:", listing=accepted())
     chosen = candidates[0]
     if len(candidates) > 1:
         chosen = next((format for format in candidates if format.find(path.parent, [path.name])), chosen)

@@ -27,8 +27,13 @@ MASK_FOLDERS = (
 MAX_LINKS = 1000
 """Links to folders that are followed in one data folder: links between folders can multiply without end."""
 
+MAX_DEPTH = 100
+"""Levels of folders in a data folder."""
+
 MAX_NAMES = 10_000
 """File names behind a link that are searched for a file that would be read."""
+
+_ANNOTATION_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 
 _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -59,7 +64,8 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
     the link, except those of a folder that is being listed already, so that loops end.
 
     Raises:
-        DataError: more than ``MAX_LINKS`` links to folders.
+        DataError: more than ``MAX_LINKS`` links to folders, folders nested deeper than ``MAX_DEPTH``, or an image or
+            annotation file whose name is not UTF-8.
         OSError: the folder cannot be read.
     """
     real_root = os.path.realpath(root)
@@ -70,6 +76,8 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
 
     def walk(folder: str, prefix: str, above: tuple[str, ...]) -> None:
         nonlocal followed
+        if prefix.count("/") > MAX_DEPTH:
+            raise DataError(f"{root}: folders are nested deeper than {MAX_DEPTH} ({prefix[:40]}...); pass an inner one")
         with os.scandir(folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 if entry.name.startswith(".") or entry.name in IGNORED_NAMES:
@@ -92,10 +100,23 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
                 if entry.is_dir():
                     walk(entry.path, name + "/", inner)
                 elif entry.is_file():
+                    _check_name(name, root)
                     files.append(name)
 
     walk(os.fspath(root), "", (real_root,))
     return Listing(sorted(files), links, hidden)
+
+
+def _check_name(name: str, root: str | os.PathLike[str]) -> None:
+    """Names are written to JSON, XML and text, which are UTF-8; other files with such names do not matter."""
+    if not name.isascii() and name.lower().endswith(IMAGE_SUFFIXES + _ANNOTATION_SUFFIXES):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{root}: the name {os.fsencode(name)!r} is not UTF-8 text, as in archives of other systems; rename it "
+                "(such as with convmv -f latin1 -t utf8), or unpack the archive with its encoding (unzip -O cp932)"
+            ) from None
 
 
 def list_files(

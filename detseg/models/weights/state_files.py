@@ -18,6 +18,7 @@ from detseg.errors import DataError
 from detseg.models.weights.bundled import BUNDLED, read_bundled
 from detseg.models.weights.safetensors_file import parse_safetensors
 from detseg.runtime.run_folder import RunFolder
+from detseg.short_text import one_line
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts save the state dict of the model."""
@@ -85,23 +86,32 @@ def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
         raise DataError(
             f"{path}: corrupt, or contains other objects than tensors, which are not loaded because a pickle can run "
             f"code ({reason}); "
             "save it again with torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # corrupt bytes can raise any exception
-        raise DataError(f"{path}: corrupt, or not a file written by torch.save ({error}); download it again") from error
+        reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        raise DataError(
+            f"{path}: corrupt, or not a file written by torch.save ({reason}); download it again"
+        ) from error
     if isinstance(value, dict):
         value = next((value[key] for key in WRAPPERS if isinstance(value.get(key), dict)), value)
     if not isinstance(value, dict):
         raise DataError(f"{path}: contains a {type(value).__name__}; a state dict (name -> tensor) is required")
+    unnamed = [name for name in value if not isinstance(name, str)]
+    if unnamed:
+        raise DataError(
+            f"{path}: a tensor has the key {one_line(repr(unnamed[0]), 40)}, not a name; a state dict is required, as "
+            "model.state_dict() returns it"
+        )
     others = [name for name, item in value.items() if not isinstance(item, Tensor)]
     if others:
         raise DataError(
-            f"{path}: {others[0]!r} is not a tensor; a state dict is required, at the top level or under "
-            f"{' or '.join(WRAPPERS)}"
+            f"{path}: {one_line(repr(others[0]), 80)} is not a tensor; a state dict is required, at the top level or "
+            f"under {' or '.join(WRAPPERS)}"
         )
     return dict(value)
 

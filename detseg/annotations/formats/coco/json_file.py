@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from detseg.annotations.formats.coco.outlines import Outline, Outlines, read_outlines
 from detseg.errors import DataError
+from detseg.json_text import JsonError, check_doubled_keys, problem_of
 
 Whole = int | float
 """A whole number; some exporters write 3.0."""
@@ -134,8 +135,12 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
         texts = [annotation.segmentation for annotation in file.annotations]
         texts = [texts[i] for i in order.tolist()]
         outlines = read_outlines(texts)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise _error_of(raw, source) from None
+    try:
+        check_doubled_keys(raw)
+    except JsonError as error:
+        raise DataError(f"{source}: {error}") from None
     del raw, texts
     number, listed, no_box = len(file.annotations), file.annotations, (np.nan,) * 4
     boxes = chain.from_iterable([no_box if a.bbox is None else a.bbox for a in listed])
@@ -162,10 +167,10 @@ def _error_of(raw: bytes, source: str) -> DataError:
     except msgspec.ValidationError as error:
         try:
             return DataError(_schema_error(raw, str(error), source))
-        except json.JSONDecodeError as syntax_error:  # later in the file
-            return DataError(f"{source}: {syntax_error}; export the file again")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return DataError(f"{source}: {error}{_position(raw, str(error))}; export the file again")
+        except (ValueError, RecursionError) as syntax_error:  # later in the file
+            return DataError(f"{source}: {problem_of(syntax_error)}; export the file again")
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        return DataError(f"{source}: {problem_of(error)}{_position(raw, str(error))}; export the file again")
     raise AssertionError(f"{source}: rejected in parts but accepted as a whole")
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 
 MAX_BYTES = 2**30
 """A larger file is not an annotation file."""
@@ -30,16 +29,13 @@ def load_tool_json(path: Path, name: str, schema: type[T], tool: str) -> T:
     """
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; split it into several files")
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if not raw.strip():
+    raw = path.read_bytes()
+    if not raw.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{name}: the file is empty; save it again with {tool}, or remove it")
     try:
-        return msgspec.json.decode(raw, type=schema)
-    except msgspec.ValidationError as error:
-        problem, _, path_in_file = str(error).partition(" - at ")
-        at = f", at {path_in_file.strip('`')}" if path_in_file else ""
-        raise DataError(f"{name}{at}: {problem}; not in {tool} format: correct or remove it") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise DataError(f"{name}: not JSON ({error}); save it again with {tool}") from None
+        return decode_json(raw, schema)
+    except JsonError as error:
+        at = f", at {error.at}" if error.at else ""
+        if error.is_json:
+            raise DataError(f"{name}{at}: {error}; not in {tool} format: correct or remove it") from None
+        raise DataError(f"{name}: not JSON: {error}; save it again with {tool}, as UTF-8") from None
