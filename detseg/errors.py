@@ -44,5 +44,14 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
             raise
         raise type(error)(f"{path}: {error}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        reason = one_line(reason_of(error))
         raise DataError(f"{path}: corrupt or of an unexpected format ({reason}); use another file") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception of a library says, or its type."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+    if "Exceeds the limit" in str(error):  # of Python, for the digits of a number
+        return "a number has thousands of digits"
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from detseg.errors import reason_of
 from detseg.short_text import one_line
 
 MAX_CHECKED_BYTES = 2**24
@@ -73,10 +74,8 @@ def check_doubled_keys(raw: bytes) -> None:
 
 def problem_of(error: Exception) -> str:
     """What is wrong with a text, from an exception of a decoder."""
-    if isinstance(error, UnicodeDecodeError):
-        return f"not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x})"
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON, line {error.lineno}, column {error.colno}"
     if isinstance(error, RecursionError):
         return "brackets are nested too deeply"
-    if "Exceeds the limit" in str(error):
-        return "a number has thousands of digits"
-    return str(error)
+    return reason_of(error)

@@ -15,7 +15,7 @@ import torch
 
 from detseg.checkpoints.checkpoint import load
 from detseg.classes import ClassMap, LabelField
-from detseg.errors import DataError
+from detseg.errors import DataError, reason_of
 from detseg.images import EncodedImage
 from detseg.keypoints import KeypointSchema
 from detseg.orientation import orient_image, upright_hw
@@ -123,6 +123,6 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     except Exception as error:  # torch raises many types, some when it imports the module of a device
         if str(device).isdecimal():
             raise DataError(f"device {str(device)!r} does not exist; did you mean cuda:{device}?") from error
-        reason = one_line((str(error).splitlines() or [type(error).__name__])[0], 120)
+        reason = one_line(reason_of(error), 120)
         raise DataError(f"device {str(device)!r} is not available ({reason}); use cpu or omit the option") from error
     return selected

@@ -43,7 +43,11 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
     with in_file(path):
-        saved = TrainConfig(**read_saved_options(path))
+        options = read_saved_options(path)
+        unknown = sorted(options.keys() - {item.name for item in fields(TrainConfig)})
+        if unknown:
+            raise DataError(f"{unknown[0]!r} is not an option of train; remove the line")
+        saved = TrainConfig(**options)
     default = TrainConfig()
     for item in fields(TrainConfig):
         new_value, saved_value = getattr(config, item.name), getattr(saved, item.name)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.errors import DataError
+from detseg.errors import DataError, reason_of
 from detseg.models.weights.bundled import BUNDLED, read_bundled
 from detseg.models.weights.safetensors_file import parse_safetensors
 from detseg.runtime.run_folder import RunFolder
@@ -86,14 +86,14 @@ def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
     try:
         value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        reason = one_line(reason_of(error))
         raise DataError(
             f"{path}: corrupt, or contains other objects than tensors, which are not loaded because a pickle can run "
             f"code ({reason}); "
             "save it again with torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # corrupt bytes can raise any exception
-        reason = one_line((str(error).splitlines() or [type(error).__name__])[0])
+        reason = one_line(reason_of(error))
         raise DataError(
             f"{path}: corrupt, or not a file written by torch.save ({reason}); download it again"
         ) from error
