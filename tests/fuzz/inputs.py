@@ -19,11 +19,15 @@ import detseg.recipes.inspect
 import detseg.recipes.train  # noqa: F401  (all before the processes are forked)
 from detseg.cli import main, parse
 from detseg.command_line.commands import COMMANDS
+from detseg.command_line.values import checked
 from detseg.errors import MAX_MESSAGE, DataError
 from detseg.images import EncodedImage, decode_label_colours, decode_label_png, read_header
 from detseg.inference import predictor
 from detseg.models.weights.state_files import read_weights_file
+from detseg.options import TrainConfig
+from detseg.runtime.reporter import silent
 from detseg.short_text import one_line
+from detseg.training.resume import resumed_config
 from tests.fuzz import seeds
 from tests.fuzz.mutations import NUMBERS, OUTSIDE, TEXTS, change_bytes, change_header, change_image, change_json
 from tests.fuzz.mutations import change_text as change_token
@@ -131,7 +135,14 @@ class Inputs:
         verb = rng.choice((["train", "--resume", str(folder)], ["train", "--config", str(folder / "config.toml")]))
         if verb[1] == "--config":  # with an unknown option, so that no valid file starts a run
             return self._parse("train", [*verb[1:], "--no-such-option"])
-        return self._command(verb, "config.toml", "/data", str(folder), "--")
+
+        def resume() -> None:
+            config = resumed_config(TrainConfig(resume=str(folder)), folder, silent())
+            for name, option in COMMANDS["train"].options.items():
+                checked(option, getattr(config, name), "an option of a wrong type was accepted")
+
+        wrong = self._call(resume, "config.toml", "--")
+        return wrong or self._command(verb, "config.toml", "/data", str(folder), "--")
 
     def _options(self, rng: Random) -> str:
         if rng.random() < 0.1:
