@@ -42,6 +42,7 @@ FOREIGN = re.compile(
 )
 """What messages of libraries say; inside of parentheses, behind our own words, it is allowed."""
 
+_IMAGES = ("a.png", "b.png", "c.png", "d.png")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -115,7 +116,7 @@ class Inputs:
         if rng.random() < 0.2:
             shutil.rmtree(self.root.parent / "new", ignore_errors=True)
             verb = ["convert", *verb[1:], str(self.root.parent / "new"), "--to", rng.choice(("coco", "yolo", "voc"))]
-        return self._command(verb, str(self.root), Path(file).name, *seeds.SETS[name])
+        return self._command(verb, str(self.root), Path(file).name, *seeds.SETS[name], *_IMAGES)
 
     def _weights_file(self, rng: Random) -> str:
         self._clear()
@@ -159,18 +160,18 @@ class Inputs:
 
     def _results(self, rng: Random) -> str:
         self._clear()
-        truth, results = str(seeds.SETS["coco"]["annotations.json"]), seeds.RESULTS
-        is_truth = rng.random() < 0.5
-        seeds.write(self.root / "truth.json", change_json(truth, rng) if is_truth else truth)
-        seeds.write(self.root / "results.json", results if is_truth else change_json(results, rng))
+        ground_truth, results = str(seeds.SETS["coco"]["annotations.json"]), seeds.RESULTS
+        is_ground_truth = rng.random() < 0.5
+        seeds.write(self.root / "annotations.json", change_json(ground_truth, rng) if is_ground_truth else ground_truth)
+        seeds.write(self.root / "results.json", results if is_ground_truth else change_json(results, rng))
         verb = [
             "evaluate",
             "--ground-truth",
-            str(self.root / "truth.json"),
+            str(self.root / "annotations.json"),
             "--predictions",
             str(self.root / "results.json"),
         ]
-        return self._command(verb, "truth.json", "results.json")
+        return self._command(verb, "annotations.json", "results.json")
 
     def _clear(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)

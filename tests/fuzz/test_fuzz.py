@@ -137,8 +137,15 @@ def device_meta() -> None:
 
 
 def paths_outside() -> None:
-    _patch("detseg.annotations.image_lookup.is_inside", lambda real, folder: True)
-    _patch("detseg.annotations.listing.is_inside", lambda real, folder: True)
+    """A name in an annotation file is joined to the folder, and opened if it exists."""
+    from detseg.annotations.image_lookup import ImageLookup
+
+    def find(self: ImageLookup, reference: Any) -> Any:
+        names = [name for name in (reference.name, f"images/{reference.name}") if (self.root / name).is_file()]
+        return names[:1], ""
+
+    _patch("detseg.annotations.image_lookup.ImageLookup", type("Joined", (ImageLookup,), {"find": find}))
+    ImageLookup.find = find  # type: ignore[method-assign]
 
 
 CONTROLS: tuple[tuple[Callable[[], None], str, str], ...] = (
@@ -152,6 +159,7 @@ CONTROLS: tuple[tuple[Callable[[], None], str, str], ...] = (
     (safetensors_header, "weights", ""),
     (saved_options, "run", ""),
     (device_meta, "options", ""),
+    (paths_outside, "set", "opened "),
 )
 
 
