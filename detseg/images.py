@@ -9,6 +9,7 @@ more than 8 bits are scaled by a value range, see :mod:`detseg.pixel_values`.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import warnings
@@ -104,6 +105,7 @@ _REDUCED = (  # adds only scale bits: grey is the absence of a colour bit, and I
 # Decoders print what is wrong without a file name; here each error becomes an exception with one.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # not to stderr, unless the program sets up logging
 
 
 @dataclass(frozen=True)

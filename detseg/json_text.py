@@ -68,7 +68,9 @@ def check_doubled_keys(raw: bytes) -> None:
 
     try:  # the values are not needed: numbers become their lengths
         json.loads(raw, object_pairs_hook=check, parse_int=len, parse_float=len, parse_constant=len)
-    except RecursionError as error:
+    except JsonError:
+        raise
+    except (ValueError, RecursionError) as error:  # in parts that the expected type has not
         raise JsonError(problem_of(error)) from None
 
 

@@ -143,7 +143,7 @@ class Inputs:
                 checked(option, getattr(config, name), "an option of a wrong type was accepted")
 
         wrong = self._call(resume, "config.toml", "--")
-        return wrong or self._command(verb, "config.toml", "/data", str(folder), "--")
+        return wrong or self._command(verb, "config.toml", "/data", str(folder), "--", "device '", "model '")
 
     def _options(self, rng: Random) -> str:
         if rng.random() < 0.1:

@@ -165,8 +165,8 @@ RESULTS = json.dumps(
 )  # fmt: skip
 
 CONFIG = (
-    '[data]\ndata = "/data"\nval = 0.2\n[model]\ntask = "detect"\nmodel = "ssd"\nimage_size = 320\n'
-    '[training]\nepochs = 3\nlr = 0.01\nbatch_size = 2\naugment = "light"\nnorm_eval = true\npatience = 3\n'
+    '[data]\ndata = "/data"\nval = 0.2\n[model]\ntask = "detect"\nmodel = "ssdlite320_mobilenet_v3_large"\nimage_size = 320\n'
+    '[training]\nepochs = 3\nlr = 0.01\nbatch_size = 2\naugment = "light"\nnorm_eval = true\npatience = 3\ndevice = "none"\n'
 )
 
 

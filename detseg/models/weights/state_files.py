@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,9 @@ def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
     if _is_compressed(content):
         raise DataError(f"{path}: a compressed archive, which torch.save never writes; extract it and save it again")
     try:
-        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other versions of pickle, without the name of the file
+            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = one_line(reason_of(error))
         raise DataError(

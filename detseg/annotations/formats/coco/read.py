@@ -163,7 +163,7 @@ def _is_regular(
     regular &= (frame_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
     column = listed.outlines.column
     points = np.diff(column.ring_start[column.rings])
-    regular &= 2 * listed.outlines.max_coordinate * points <= MAX_PERIMETER
+    regular &= listed.outlines.max_coordinate <= MAX_PERIMETER / 2 / np.maximum(points, 1)
     regular[list(listed.outlines.others)] = False
     if schema is not None:
         regular &= ~np.isin(listed.order, list(listed.keypoints))
@@ -182,7 +182,8 @@ def _columns(
     boxes, area = listed.bbox[order], listed.area[order]
     outlined = listed.outlines.column.present()
     outlined[list(listed.outlines.others)] = True
-    area = np.where(np.isnan(area) & ~outlined, boxes[:, 2] * boxes[:, 3], area)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite areas are found later
+        area = np.where(np.isnan(area) & ~outlined, boxes[:, 2] * boxes[:, 3], area)
     return InstanceColumns(
         image=image,
         boxes_xywh=boxes,
