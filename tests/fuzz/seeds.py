@@ -164,10 +164,23 @@ RESULTS = json.dumps(
     ]
 )  # fmt: skip
 
-CONFIG = (
-    '[data]\ndata = "/data"\nval = 0.2\n[model]\ntask = "detect"\nmodel = "ssdlite320_mobilenet_v3_large"\nimage_size = 320\n'
-    '[training]\nepochs = 3\nlr = 0.01\nbatch_size = 2\naugment = "light"\nnorm_eval = true\npatience = 3\ndevice = "none"\n'
-)
+CONFIG = """[data]
+data = "/data"
+val = 0.2
+[model]
+task = "detect"
+model = "ssdlite320_mobilenet_v3_large"
+image_size = 320
+[training]
+epochs = 3
+lr = 0.01
+batch_size = 2
+augment = "light"
+norm_eval = true
+patience = 3
+device = "none"
+"""
+"""Options of a run on a device that does not exist, so that none starts."""
 
 
 def write_set(root: Path, name: str) -> None:
