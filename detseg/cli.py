@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 from detseg.command_line import help as help_texts
 from detseg.command_line.commands import BENCHMARKS, COMMANDS, NAMES, Command
 from detseg.command_line.parser import config_file, read_options, read_toml
-from detseg.errors import DataError
+from detseg.errors import MAX_MESSAGE, WORKER_TRACEBACK, DataError
 from detseg.nearest import did_you_mean
 from detseg.old_names import GONE_IN, current_arguments, current_options
+from detseg.short_text import one_line
 from detseg.version import __version__
 
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # threads that wait for others must not keep a core busy that another program, or another of them, needs: beside
     # other work on two cores a run is several times faster; read when torch's OpenMP is loaded
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _open_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "--help-all"):
         _print(help_texts.program_help())
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if name not in NAMES:
         close = did_you_mean(name, NAMES) or f"; the commands are {', '.join(NAMES)}"
-        print(f"detseg: {name!r} is not a command{close}", file=sys.stderr)
+        print(f"detseg: {one_line(repr(name))} is not a command{close}", file=sys.stderr)
         return 2
     return _run(name, parse(name, rest), started)
 
@@ -76,6 +78,22 @@ def _comparison(words: list[str]) -> tuple[Command, list[str]]:
     raise SystemExit(0 if words else 2)
 
 
+def _open_streams() -> None:
+    """Open the standard streams that the caller has closed, so that no other file gets their number, and print names
+    that their encoding does not have."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # has the lowest free number
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _print(text: str) -> None:
     try:
         print(text, flush=True)
@@ -100,6 +118,9 @@ def _run(name: str, config: Any, started: float) -> int:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"detseg {name}: {_message(error)}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"detseg {name}: not enough memory ({one_line(str(error))}); free some, or use less", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"detseg {name}: interrupted", file=sys.stderr)
         return 130
@@ -108,9 +129,11 @@ def _run(name: str, config: Any, started: float) -> int:
 def _message(error: Exception) -> str:
     """Return the error as one line; an error of a loader worker contains the traceback of that process."""
     text = str(error)
-    if text.startswith("Caught ") and "Original Traceback" in text:
-        return text.strip().splitlines()[-1].partition(": ")[2]
-    return text
+    if text.startswith("Caught ") and WORKER_TRACEBACK in text:
+        return one_line(text.strip().splitlines()[-1].partition(": ")[2], MAX_MESSAGE)
+    if isinstance(error, UnicodeEncodeError):
+        return f"{one_line(repr(error.object))} cannot be written as text in UTF-8; rename the file or class"
+    return text if isinstance(error, DataError) else one_line(text, MAX_MESSAGE)
 
 
 def _call(command: str, config: Any, started: float) -> int:

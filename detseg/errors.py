@@ -6,12 +6,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from detseg.short_text import one_line
+
+MAX_MESSAGE = 800
+"""Most characters of a message; those about long paths need 500."""
+
+WORKER_TRACEBACK = "Original Traceback"
+"""In messages of errors that torch has brought from a loader's worker process, whose last line is the error."""
+
 
 class DataError(ValueError):
     """Invalid input; the message states what is wrong, where, the value and the remedy.
 
-    Missing files or files that cannot be opened raise ``OSError``; internal invariants are ``assert``.
+    Missing files or files that cannot be opened raise ``OSError``; internal invariants are ``assert``. Values of
+    files cannot make a message long or change a terminal: control characters are escaped, and of more than
+    ``MAX_MESSAGE`` characters the middle is left out.
+
+    Args:
+        message: one line.
+        listing: lines below it.
     """
+
+    def __init__(self, message: object = "", listing: str = "") -> None:
+        text = str(message)
+        if WORKER_TRACEBACK not in text:
+            text = one_line(text, MAX_MESSAGE)
+        super().__init__(f"{text}\n{listing}" if listing else text)
 
 
 @contextmanager
@@ -24,5 +44,14 @@ def in_file(path: str | os.PathLike[str]) -> Iterator[None]:
             raise
         raise type(error)(f"{path}: {error}") from error
     except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = one_line(reason_of(error))
         raise DataError(f"{path}: corrupt or of an unexpected format ({reason}); use another file") from error
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception of a library says, or its type."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+    if "Exceeds the limit" in str(error):  # of Python, for the digits of a number
+        return "a number has thousands of digits"
+    return (str(error).splitlines() or [type(error).__name__])[0]

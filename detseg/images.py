@@ -9,8 +9,10 @@ more than 8 bits are scaled by a value range, see :mod:`detseg.pixel_values`.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +32,7 @@ from PIL import (  # noqa: F401  (Image.open supports a format once its plugin i
 )
 
 from detseg.errors import DataError
+from detseg.image_container import check_header, check_pixels
 from detseg.orientation import exif_orientation, orient_image
 from detseg.pixel_values import (
     CONVERT,
@@ -47,6 +50,8 @@ from detseg.pixel_values import (
     unsupported_tiff,
 )
 from detseg.pixels import pillow_rgb
+from detseg.runtime.native_lines import with_native_lines
+from detseg.short_text import one_line
 
 Source = str | os.PathLike[str] | bytes
 
@@ -64,6 +69,9 @@ MAX_PIXELS = 100_000_000
 
 MAX_SIDE = 30_000
 """Longest side in pixels that is decoded; OpenCV's warps work with 16-bit coordinates up to 32767."""
+
+MAX_ANIMATED_PIXELS = 40_000_000
+"""Largest animated WebP that is decoded: the decoder keeps four frames of 4 bytes per pixel."""
 
 MAX_SHIFT = 0.25
 """Largest shift of the right or lower edge by reduced decoding, in pixels of the reduced image."""
@@ -93,11 +101,11 @@ _REDUCED = (  # adds only scale bits: grey is the absence of a colour bit, and I
     (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
     (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
 )
-# A JPEG marker that ends or interrupts entropy-coded data: not a stuffed zero, a restart marker or fill bytes.
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
 
-# OpenCV prints decoder errors to stderr without a file name; here each becomes an exception with one.
+# Decoders print what is wrong without a file name; here each error becomes an exception with one.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # not to stderr, unless the program sets up logging
 
 
 @dataclass(frozen=True)
@@ -127,10 +135,8 @@ def read_header(source: Source, *, name: str = "") -> ImageHeader:
         DataError: not an image of an allowed format, or larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`.
         OSError: the file cannot be opened.
     """
-    if isinstance(source, bytes):
-        return _header(_open(io.BytesIO(source), name or "image"))
-    with Path(source).open("rb") as file:
-        return _header(_open(file, name or str(source)))
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        return _header(_open(file, _name(source, name)))
 
 
 def decode_image(
@@ -177,14 +183,15 @@ class EncodedImage:
         header: the result of :func:`read_header`.
         is_deep: whether it has more than 8 bits per channel.
         note: after :meth:`decode`: what is wrong with the value range for this image; empty if nothing is.
+        damage: after :meth:`decode`: what the decoder said about damaged data that it has replaced; empty for none.
     """
 
     def __init__(self, source: Source, *, name: str = "") -> None:
-        self._data, self._name = _read(source, name)
-        self._image = _open(io.BytesIO(self._data), self._name)
+        self._name = _name(source, name)
+        self._data, self._image = _read(source, self._name)
         self.header = _header(self._image)
         self.is_deep = is_deep(self._image, self._data)
-        self.note = ""
+        self.note = self.damage = ""
 
     def decode(
         self, *, upright: bool = True, min_hw: tuple[int, int] | None = None, value_range: Range | None = None
@@ -196,7 +203,9 @@ class EncodedImage:
         if self.is_deep:
             pixels = self._decode_deep(value_range)
         elif _is_cv2_decodable(self._image):
-            pixels = _decode_cv2(self._data, header, min_hw, self._name)
+            pixels, lines = _decode_cv2(self._data, header, min_hw, self._name)
+            if lines:
+                self.damage = f"{self._name}: damaged {header.format} file ({one_line('; '.join(lines))}); {REPLACE}"
         else:
             pixels = pillow_rgb(self._image, self._name)
         if upright and header.orientation != 1:
@@ -249,8 +258,8 @@ def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.intege
         DataError: not a readable image, corrupt, lossy (JPEG, WEBP), or a colour image.
         OSError: the file cannot be opened.
     """
-    data, name = _read(source, name)
-    image = _open(io.BytesIO(data), name)
+    name = _name(source, name)
+    data, image = _read(source, name)
     if image.format not in _LABEL_FORMATS:
         raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
     values = load(image, name)
@@ -280,21 +289,33 @@ def decode_label_colours(source: Source, *, name: str = "") -> npt.NDArray[np.ui
     Returns:
         uint8 [H, W, 3] RGB.
     """
-    data, name = _read(source, name)
-    image = _open(io.BytesIO(data), name)
+    name = _name(source, name)
+    _, image = _read(source, name)
     if image.format not in _LABEL_FORMATS:
         raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
     return pillow_rgb(image, name)
 
 
-def _read(source: Source, name: str) -> tuple[bytes, str]:
+def _name(source: Source, name: str) -> str:
+    return name or ("image" if isinstance(source, bytes) else str(source))
+
+
+def _read(source: Source, name: str) -> tuple[bytes, Image.Image]:
+    """The content of a file, and its image, of which only the header is parsed."""
     if isinstance(source, bytes):
-        return source, name or "image"
-    return Path(source).read_bytes(), name or str(source)
+        data, image = source, _open(io.BytesIO(source), name)
+    else:
+        with Path(source).open("rb") as file:
+            check_header(file, name)
+            data = file.read()
+        image = _open(io.BytesIO(data), name)
+    check_pixels(data, name)
+    return data, image
 
 
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Parse the header, decode no pixels. DataError unless format and size are allowed."""
+    check_header(file, name)
     try:
         image = Image.open(file, formats=_PARSERS)
     except Image.DecompressionBombError as error:
@@ -321,6 +342,11 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         raise DataError(f"{name}: the image is {width} x {height} pixels and has no area; remove it")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
         raise DataError(f"{name}: the image is {width} x {height} pixels; {_too_large()}")
+    if image.format == "WEBP" and getattr(image, "is_animated", False) and width * height > MAX_ANIMATED_PIXELS:
+        raise DataError(
+            f"{name}: an animation of {width} x {height} pixels; of animated WebP, at most "
+            f"{MAX_ANIMATED_PIXELS // 1_000_000} million pixels are decoded; save one frame as an image"
+        )
     return image
 
 
@@ -334,14 +360,15 @@ def _header(image: Image.Image) -> ImageHeader:
 
 def _is_cv2_decodable(image: Image.Image) -> bool:
     """Whether it is 8-bit colour or grey in one frame: OpenCV decodes these to the same pixels as Pillow, faster."""
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    if image.mode not in _CV2_MODES.get(str(image.format), ()):
         return False
-    return image.mode in _CV2_MODES.get(str(image.format), ())
+    return image.format == "MPO" or not getattr(image, "is_animated", False)
 
 
-def _decode_cv2(data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None, name: str) -> npt.NDArray[np.uint8]:
-    if header.format in ("JPEG", "MPO"):
-        _check_jpeg_end(data, name)  # OpenCV silently fills missing pixels with grey
+def _decode_cv2(
+    data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None, name: str
+) -> tuple[npt.NDArray[np.uint8], list[str]]:
+    """Pixels uint8 [H, W, 3] RGB as stored, and the lines that the decoder writes about damaged data."""
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     size_hw = header.size_hw
     if min_hw is not None and header.format in ("JPEG", "MPO"):
@@ -354,29 +381,11 @@ def _decode_cv2(data: bytes, header: ImageHeader, min_hw: tuple[int, int] | None
                 size_hw = reduced
                 break
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels, lines = with_native_lines(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), flags))
     except cv2.error as error:
         raise DataError(f"{name}: corrupt {header.format} file ({error.err}); {REPLACE}") from error
     if pixels is None:
         raise DataError(f"{name}: corrupt or truncated {header.format} file; {REPLACE}")
     if pixels.shape != (*size_hw, 3):
         raise DataError(f"{name}: the header specifies {size_hw}, but the pixels are {pixels.shape[:2]}; {REPLACE}")
-    return np.asarray(pixels, np.uint8)
-
-
-def _check_jpeg_end(data: bytes, name: str) -> None:
-    """DataError unless an end-of-image marker follows the scans.
-
-    The segments are parsed because embedded thumbnails contain such markers, too.
-    """
-    position, scanned = 2, False
-    while match := _JPEG_MARKER.search(data, position):
-        marker = match[1][0]
-        if marker == 0xD9 and scanned:
-            return
-        if marker in (0x01, 0xD8, 0xD9):  # markers without a length
-            position = match.end()
-            continue
-        scanned = scanned or marker == 0xDA
-        position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
-    raise DataError(f"{name}: truncated JPEG file: it has no end-of-image marker; {REPLACE}")
+    return np.asarray(pixels, np.uint8), lines

@@ -28,6 +28,9 @@ MAX_PIXELS = 2**31 - 1
 
 _NO_RUNS = np.zeros(0, np.int64)
 
+MAX_PERIMETER = 5_000_000
+"""Longest ring of a polygon in pixels; pycocotools needs 80 bytes per pixel."""
+
 REACH = 4
 """Largest absolute polygon coordinate, in longer image sides; pycocotools' time and memory grow with the distance."""
 
@@ -155,7 +158,8 @@ def check_polygons(polygons: Sequence[Any], size_hw: tuple[int, int], where: str
 
     Raises:
         DataError: no ring; more pixels than ``MAX_PIXELS``; an odd number of coordinates or fewer than three points;
-            a coordinate that is not finite or whose absolute value exceeds ``REACH`` times the longer side.
+            a coordinate that is not finite or whose absolute value exceeds ``REACH`` times the longer side; a ring
+            longer than ``MAX_PERIMETER``.
     """
     if not len(polygons):
         raise DataError(f"{where}: the polygon has no ring")
@@ -175,7 +179,15 @@ def check_polygons(polygons: Sequence[Any], size_hw: tuple[int, int], where: str
                 f"{where}: ring {number} of the polygon has the coordinate {invalid:g} in an image of height "
                 f"{size_hw[0]} and width {size_hw[1]}; correct it (coordinates are in pixels)"
             )
-        rings.append(ring.reshape(-1, 2))
+        points = ring.reshape(-1, 2)
+        if len(points) * 2 * limit > MAX_PERIMETER:  # else it is shorter anyway
+            length = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1).sum()
+            if length > MAX_PERIMETER:
+                raise DataError(
+                    f"{where}: ring {number} of the polygon is {length:.0f} pixels long, more than {MAX_PERIMETER}; "
+                    "its points are not an outline: draw it again"
+                )
+        rings.append(points)
     return rings
 
 

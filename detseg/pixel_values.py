@@ -5,7 +5,7 @@ The number of bits of a file is not the range of its values: a camera of 12 bits
 
 from __future__ import annotations
 
-import re
+import io
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -15,6 +15,8 @@ import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
 from detseg.errors import DataError
+from detseg.image_container import REPLACE, pnm_numbers
+from detseg.runtime.native_lines import with_native_lines
 
 Range = tuple[float, float]
 """Lowest and highest value; they become 0 and 255."""
@@ -24,9 +26,9 @@ FEW_LEVELS = 64
 """Grey levels of 256 below which a 16-bit image is reported if no value range is known."""
 MOST_OUTSIDE = 0.5
 """Share of pixels outside the value range above which an image is reported."""
-REPLACE = "replace it with an intact copy or remove it"
 CONVERT = "convert it to PNG or JPEG"
 
+_ROWS = 256  # scaled at once
 _PNG_BITS = 24  # offset in a PNG file of the number of bits per channel
 _BITS, _LOWEST, _HIGHEST, _SAMPLE_FORMAT = 258, (340, 280), (341, 281), 339  # TIFF tags; SMin/SMax before Min/Max
 
@@ -49,9 +51,14 @@ def checked_range(value: Sequence[float] | None, name: str = "value range") -> R
 
 def load(image: Image.Image, name: str) -> npt.NDArray[np.generic]:
     """The pixels of an opened image, as Pillow decodes them. DataError if the file is corrupt or truncated."""
+    decode(image, name)
+    return np.asarray(image)
+
+
+def decode(image: Image.Image, name: str) -> None:
+    """Decode an opened image in place, without the copy of :func:`load`, which has the same errors."""
     try:
-        image.load()
-        return np.asarray(image)
+        with_native_lines(image.load)  # libtiff writes lines without a file name; what stops it is an exception, too
     except Exception as error:  # Pillow's decoders raise many types on untrusted bytes
         raise DataError(f"{name}: corrupt or truncated {image.format} file ({error}); {REPLACE}") from error
 
@@ -112,7 +119,7 @@ def read_values(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
     if data[:2] in (b"P2", b"P3"):
         data += b"\n"  # OpenCV needs a separator after the last number
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded, _ = with_native_lines(lambda: cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED))
     except cv2.error as error:
         raise DataError(f"{name}: corrupt {image.format} file ({error.err}); {REPLACE}") from error
     if decoded is None or decoded.shape[:2] != (image.height, image.width):
@@ -179,9 +186,12 @@ def outside_share(values: npt.NDArray[Any], value_range: Range) -> float:
 
 
 def _scaled(values: npt.NDArray[Any], low: float, width: float) -> npt.NDArray[np.uint8]:
-    steps = (values.astype(np.float64) - low) * 256
-    steps /= width
-    return np.clip(np.floor(steps, out=steps), 0, 255, out=steps).astype(np.uint8)
+    result = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS):  # of a large image, float64 would be gigabytes
+        steps = (values[top : top + _ROWS].astype(np.float64) - low) * 256
+        steps /= width
+        result[top : top + _ROWS] = np.clip(np.floor(steps, out=steps), 0, 255, out=steps)
+    return result
 
 
 def _tag(image: Image.Image, tag: int) -> tuple[float, ...]:
@@ -207,5 +217,5 @@ def _significant_bits(data: bytes) -> list[int]:
 
 def _pnm_maximum(data: bytes) -> int | None:
     """The maximum in the header of a PGM or PPM; None for other kinds."""
-    match = re.match(rb"P[2356](?:\s+|#[^\n]*\n)*(?:\d+(?:\s+|#[^\n]*\n)+){2}(\d{1,5})\s", data[:4096])
-    return None if match is None else int(match[1])
+    numbers = pnm_numbers(io.BytesIO(data)) if data[:2] in (b"P2", b"P3", b"P5", b"P6") else []
+    return numbers[2] if len(numbers) == 3 else None

@@ -10,7 +10,7 @@ from PIL import Image
 
 from detseg.errors import DataError
 from detseg.orientation import exif_orientation
-from detseg.pixel_values import CONVERT, FULL_16_BITS, Range, load, read_values, to_8_bits
+from detseg.pixel_values import CONVERT, FULL_16_BITS, Range, decode, load, read_values, to_8_bits
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -71,11 +71,12 @@ def pillow_rgb(image: Image.Image, name: str) -> UInt8:
     Raises:
         DataError: it is corrupt, or has a colour mode or values without a defined range (floating point, LAB).
     """
-    values = load(image, name)
+    decode(image, name)
     if image.mode == "F":
         file = f" in a {image.format} file" if image.format else ""
         raise DataError(f"{name}: floating-point values{file} cannot be converted to 8 bits; {_GIVE_RANGE}")
     if image.mode.startswith("I"):  # I;16 and its byte orders, or 32-bit integers with 16-bit values
+        values = load(image, name)
         if values.min() < 0 or values.max() > 65535:
             raise DataError(f"{name}: values {values.min()}..{values.max()} do not fit 16 bits; {_GIVE_RANGE}")
         return _repeated((values.astype(np.uint16) >> 8).astype(np.uint8))
@@ -85,7 +86,7 @@ def pillow_rgb(image: Image.Image, name: str) -> UInt8:
             f"{name}: colour mode {image.mode}{file} cannot be converted to 8 bits; {CONVERT}, or to mode RGB or L"
         )
     image.info.pop("transparency", None)  # of a palette: Pillow would warn about dropping it
-    return np.asarray(image.convert("RGB"), np.uint8)  # drops alpha, never blends
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"), np.uint8)  # drops alpha, never blends
 
 
 def _from_pillow(image: Image.Image, where: str, value_range: Range | None) -> tuple[UInt8, int]:

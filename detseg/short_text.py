@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+# Characters that move the cursor, change colours or the direction of writing, or cannot be encoded.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
 
 def counted(number: int, noun: str, plural: str = "") -> str:
     """``1 image``, ``3 images``; ``plural`` for a noun that needs more than an "s"."""
@@ -43,9 +46,9 @@ def as_unicode(name: str) -> str:
     return re.sub(r"[\ud800-\udfff]", lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", name)
 
 
-def printable(text: str) -> str:
-    r"""A text with file names for one line of any terminal: control characters are written as ``\n`` or ``\x1b``."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in as_unicode(text))
+def printable_name(name: str) -> str:
+    r"""A file name for one line of any terminal: control characters are written as ``\n`` or ``\x1b``."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], as_unicode(name))
 
 
 def values(scalars: Mapping[str, float | None], most: int = 6) -> str:
@@ -57,3 +60,21 @@ def values(scalars: Mapping[str, float | None], most: int = 6) -> str:
 def tail(text: str, width: int = 80) -> str:
     """The end of ``text``, with "..." for what is left out: of a path the end tells the most."""
     return text if len(text) <= width else "..." + text[-(width - 3) :]
+
+
+def one_line(text: str, width: int = 300) -> str:
+    """``text`` with control characters escaped; of a longer one the middle is replaced by "..."."""
+    return middle_cut(_CONTROL.sub(lambda match: repr(match[0])[1:-1], text), width)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters escaped, but for line breaks and tabs."""
+    return _CONTROL.sub(lambda match: match[0] if match[0] in "\n\t" else repr(match[0])[1:-1], text)
+
+
+def middle_cut(text: str, width: int) -> str:
+    """``text``, or its start and end with " ... " between them if it is longer than ``width``."""
+    if len(text) <= width:
+        return text
+    tail_width = (width - 5) // 3
+    return f"{text[: width - 5 - tail_width]} ... {text[-tail_width:]}"

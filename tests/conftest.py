@@ -103,9 +103,9 @@ def rows() -> Callable[[Path], list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def no_images() -> Iterator[None]:
     """Disable plots and result images, which take longer than a tiny run; other tests cover them."""
-    import detseg.training.fit as fit_module
+    import detseg.training.run_results as results_module
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_module, "plot_curves", lambda rows, path: True)
-        patch.setattr(fit_module, "write_result_images", lambda *args: None)
+        patch.setattr(results_module, "plot_curves", lambda rows, path: True)
+        patch.setattr(results_module, "write_result_images", lambda *args: None)
         yield

@@ -53,10 +53,12 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
         root, files = root / name, folders[name]
     _refuse_other_tool(data, listing.files)
     reason = folder_without_annotations(data, listing.files, [candidate.name for candidate in formats])
+    message = f"{data}: no {format or 'known'} data set was found; "
+    if reason:
+        raise DataError(f"{message}{reason}")
     own = f", and output of this program, which is not read ({first_names(listing.written)})" * bool(listing.written)
-    hint = own + links_hint(listing.links)
-    reason = reason or f"it contains {_folder_contents(listing.files)}{hint}; {accepted()}"
-    raise DataError(f"{data}: no {format or 'known'} data set was found; {reason}")
+    contents = f"it contains {_folder_contents(listing.files)}{own}{links_hint(listing.links)}"
+    raise DataError(f"{message}{contents}; accepted formats:", listing=accepted())
 
 
 def _refuse_other_tool(data: Path, files: list[str], remedy: str = "") -> None:
@@ -71,7 +73,6 @@ def accepted() -> str:
     width = max(len(format.name) for format in all_formats.FORMATS) + 1
     return "\n".join(
         [
-            "accepted formats:",
             *(f"  {format.name + ':':{width}} {format.help}" for format in all_formats.FORMATS),
             "pass --format to select the format, and --images if the images are in another folder",
         ]
@@ -88,7 +89,7 @@ def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     candidates = [format for format in formats if path.suffix.lower() in format.suffixes]
     if not candidates:
         name = formats[0].name if len(formats) == 1 else "known"
-        raise DataError(f"{path}: a file must be a {name} annotation file; {accepted()}")
+        raise DataError(f"{path}: a file must be a {name} annotation file; accepted formats:", listing=accepted())
     chosen = candidates[0]
     if len(candidates) > 1:
         chosen = next((format for format in candidates if format.find(path.parent, [path.name])), chosen)

@@ -28,8 +28,13 @@ MASK_FOLDERS = (
 MAX_LINKS = 1000
 """Links to folders that are followed in one data folder: links between folders can multiply without end."""
 
+MAX_DEPTH = 100
+"""Levels of folders in a data folder."""
+
 MAX_NAMES = 10_000
 """File names behind a link that are searched for a file that would be read."""
+
+_ANNOTATION_SUFFIXES = (".json", ".xml", ".txt", ".csv", ".yaml", ".yml")
 
 _SPLIT_OF = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
@@ -63,7 +68,8 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
     that loops end.
 
     Raises:
-        DataError: more than ``MAX_LINKS`` links to folders.
+        DataError: more than ``MAX_LINKS`` links to folders, folders nested deeper than ``MAX_DEPTH``, or an image or
+            annotation file whose name is not UTF-8.
         OSError: the folder cannot be read.
     """
     real_root = os.path.realpath(root)
@@ -75,6 +81,8 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
 
     def walk(folder: str, prefix: str, above: tuple[str, ...], in_drawings: bool = False) -> None:
         nonlocal followed
+        if prefix.count("/") > MAX_DEPTH:
+            raise DataError(f"{root}: folders are nested deeper than {MAX_DEPTH} ({prefix[:40]}...); pass an inner one")
         with os.scandir(folder) as entries:
             by_name = {entry.name: entry for entry in entries}
             own, predicted = own_files(by_name, folder), is_predicted(by_name)
@@ -105,6 +113,7 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
                 if entry.is_dir():
                     walk(entry.path, name + "/", inner, in_drawings or (predicted and entry.name == DRAWINGS))
                 elif entry.is_file():
+                    _check_name(name, root)
                     files.append(name)
 
     walk(os.fspath(root), "", (real_root,))
@@ -118,6 +127,18 @@ def _outermost(prefixes: list[str]) -> list[str]:
         if not folders or not folders[-1] or not prefix.startswith(folders[-1]):
             folders.append(prefix)
     return [folder.rstrip("/") or "." for folder in folders]
+
+
+def _check_name(name: str, root: str | os.PathLike[str]) -> None:
+    """Names are written to JSON, XML and text, which are UTF-8; other files with such names do not matter."""
+    if not name.isascii() and name.lower().endswith(IMAGE_SUFFIXES + _ANNOTATION_SUFFIXES):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"{root}: the name {os.fsencode(name)!r} is not UTF-8 text, as in archives of other systems; rename it "
+                "(such as with convmv -f latin1 -t utf8), or unpack the archive with its encoding (unzip -O cp932)"
+            ) from None
 
 
 def list_files(

@@ -11,6 +11,7 @@ from detseg.annotations.groups import file_name, first_names, with_notes
 from detseg.annotations.split import Splits
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 from detseg.runtime.files import write_json
 
 FORMAT = "detseg-split-1"
@@ -110,8 +111,8 @@ def saved_files(path: str | os.PathLike[str]) -> dict[str, list[str]]:
 def _read(path: str | os.PathLike[str]) -> _File:
     text = Path(path).read_bytes()
     try:
-        saved = msgspec.json.decode(text, type=_File)
-    except msgspec.DecodeError as error:
+        saved: _File = decode_json(text, _File)
+    except JsonError as error:
         raise DataError(f"{path}: not a split file ({error}); pass the split.json of a run") from None
     if saved.format != FORMAT:
         raise DataError(f"{path}: format {saved.format!r} is not {FORMAT}; pass the split.json of a run")

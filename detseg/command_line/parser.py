@@ -8,7 +8,7 @@ from typing import Any
 from detseg.command_line.commands import Command
 from detseg.command_line.other_tools import OURS
 from detseg.command_line.values import checked, expected, from_text, shown
-from detseg.errors import DataError
+from detseg.errors import DataError, reason_of
 from detseg.nearest import did_you_mean, nearest
 from detseg.old_names import current_options
 from detseg.options.field import Option
@@ -67,7 +67,7 @@ def read_toml(path: str) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             return flat_options(tomllib.load(file))
     except (OSError, ValueError) as error:
-        reason = str(error)
+        reason = reason_of(error)
         raise DataError(f"--config {reason}" if path in reason else f"--config {path}: {reason}") from error
 
 

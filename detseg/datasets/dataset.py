@@ -226,7 +226,7 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
 
 def _image(record: Record, geometry: Geometry, value_range: Range | None) -> tuple[npt.NDArray[np.uint8], str]:
     """uint8 [H, W, 3]: the upright image, possibly decoded at reduced size, but not below the network's input size;
-    and the note of :class:`EncodedImage`."""
+    and the note, or the damage, of :class:`EncodedImage`."""
     if record.member or record.frame >= 0:
         raise DataError(f"{record.name}: images inside archives and videos are not supported; extract them to files")
     where = str(record.path)
@@ -241,7 +241,7 @@ def _image(record: Record, geometry: Geometry, value_range: Range | None) -> tup
     min_hw = (height, width) if record.orientation < 5 else (width, height)
     # Use the table's orientation, not the file's: the annotations were rotated by it.
     pixels = encoded.decode(upright=False, min_hw=min_hw, value_range=value_range)
-    return orient_image(pixels, record.orientation), encoded.note
+    return orient_image(pixels, record.orientation), encoded.note or encoded.damage
 
 
 def _channels_first(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

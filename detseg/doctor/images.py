@@ -108,6 +108,8 @@ def _inspect(record: Record, value_range: Range | None) -> _Checked:
         return _Checked(Finding("corrupt image", name, str(error)))
     height, width = pixels.shape[:2]
     kind = _kind(pixels, outside=bool(encoded.note) and value_range is not None)
+    if encoded.damage:
+        return _Checked(Finding("damaged image", name, encoded.damage), kind)
     if (height, width) == record.stored_hw:
         return _Checked(None, kind)
     annotated = f"{record.stored_hw[1]} x {record.stored_hw[0]}"

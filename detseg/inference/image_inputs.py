@@ -12,7 +12,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 from detseg.runtime.missing_path import missing_path
-from detseg.short_text import as_unicode, printable
+from detseg.short_text import as_unicode, printable_name
 
 
 def find_images(
@@ -46,16 +46,16 @@ def find_images(
             )
             for file in listing.files:
                 if not is_image(file):
-                    notes.add("file without the suffix of an image left out", printable(prefix + file))
+                    notes.add("file without the suffix of an image left out", printable_name(prefix + file))
             for link, real in listing.links.items():
                 kind = "link to another folder not followed, pass --follow-links"
-                notes.add(kind, printable(f"{prefix}{link} to {real}"))
+                notes.add(kind, printable_name(f"{prefix}{link} to {real}"))
             for name in listing.hidden:
                 is_folder = (item / name).is_dir() and Path(name).name.lower() not in IGNORED_NAMES
                 if is_folder or is_image(name):
-                    notes.add("hidden file or folder left out", printable(prefix + name))
+                    notes.add("hidden file or folder left out", printable_name(prefix + name))
             own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})
-            written.extend(printable(f"{prefix}{folder}") for folder in own)
+            written.extend(printable_name(f"{prefix}{folder}") for folder in own)
             links |= listing.links
         elif item.is_file():
             images.append((item, item.name))
@@ -94,13 +94,14 @@ def _with_distinct_names(images: list[tuple[Path, str]], notes: RepairLog) -> li
     except ValueError:
         raise DataError(f"{name} occurs twice, on different drives; predict them in two runs") from None
     notes.add(
-        f"file name that occurs twice; names in the results are relative to {printable(str(base))}", printable(name)
+        f"file name that occurs twice; names in the results are relative to {printable_name(str(base))}",
+        printable_name(name),
     )
     path_of: dict[str, Path] = {}
     for (path, _), full in zip(images, absolute, strict=True):
         name, number = as_unicode(full.relative_to(base).as_posix()), 2
         if name in path_of and Path(os.path.abspath(path_of[name])) == full:  # noqa: PTH100
-            notes.add("file that was passed twice is predicted once", printable(name))
+            notes.add("file that was passed twice is predicted once", printable_name(name))
             continue
         while name in path_of:  # names that are equal only after the escape
             name = full.relative_to(base).with_stem(f"{as_unicode(full.stem)}~{number}").as_posix()

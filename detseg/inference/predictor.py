@@ -15,14 +15,14 @@ import torch
 
 from detseg.checkpoints.checkpoint import load
 from detseg.classes import ClassMap, LabelField
-from detseg.errors import DataError
+from detseg.errors import DataError, reason_of
 from detseg.images import EncodedImage
 from detseg.keypoints import KeypointSchema
 from detseg.orientation import orient_image, upright_hw
 from detseg.pixels import to_pixels
 from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
-from detseg.short_text import listed, with_classes
+from detseg.short_text import listed, one_line, with_classes
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
 Image = str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
@@ -104,9 +104,10 @@ class Predictor:
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
         geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
         pixels = encoded.decode(min_hw=geometry.resized_hw, value_range=value_range)
-        if encoded.note and not self._warned:
+        note = encoded.note or encoded.damage
+        if note and not self._warned:
             self._warned = True
-            warnings.warn(f"{encoded.note} (reported for the first such image only)", stacklevel=2)
+            warnings.warn(f"{note} (reported for the first such image only)", stacklevel=2)
         return self.preprocessing.apply(pixels, geometry), geometry
 
 
@@ -115,11 +116,13 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        selected = torch.device(device)
-        torch.empty(0, device=selected)
-    except (RuntimeError, AssertionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about names of devices that no longer exist
+            selected = torch.device(device)
+        torch.zeros(1, device=selected).item()  # the device "meta" has no values
+    except Exception as error:  # torch raises many types, some when it imports the module of a device
         if str(device).isdecimal():
             raise DataError(f"device {str(device)!r} does not exist; did you mean cuda:{device}?") from error
-        reason = str(error).splitlines()[0]
+        reason = one_line(reason_of(error), 120)
         raise DataError(f"device {str(device)!r} is not available ({reason}); use cpu or omit the option") from error
     return selected

@@ -19,6 +19,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 from detseg.masks import MAX_PIXELS, check_polygons, check_rle, segmentation_area
 from detseg.metrics.ground_truth import GroundTruth, GroundTruthInstance, Size, oks_sigmas, to_json
 
@@ -100,9 +101,8 @@ def _read_file(path: Path) -> tuple[_File, TextIds, RepairLog]:
     """The file, its text ids, and notes about values that are written in another type."""
     kind = "a COCO annotation file with images, annotations and categories"
     try:
-        raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        return msgspec.json.decode(raw, type=_File), TextIds(), RepairLog()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return decode_json(path.read_bytes(), _File), TextIds(), RepairLog()
+    except JsonError:
         value = read_json(path, Any, kind)
     if not isinstance(value, dict):
         read_json(path, _File, kind)  # raises
@@ -117,12 +117,11 @@ def read_json(path: Path, kind: Any, expected: str) -> Any:
         DataError: contains the file, the error and its JSON path (``$.annotations[17].bbox[2]``).
     """
     try:
-        return msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=kind)
-    except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {error}; expected {expected}") from None
-    except RecursionError:
-        raise DataError(f"{path}: brackets are nested too deeply; expected {expected}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return decode_json(path.read_bytes(), kind)
+    except JsonError as error:
+        at = f" - at `{error.at}`" if error.at else ""
+        if error.is_json:
+            raise DataError(f"{path}: {error}{at}; expected {expected}") from None
         raise DataError(f"{path} is not JSON: {error}; write it again (NaN and Infinity are not valid JSON)") from None
 
 

@@ -16,6 +16,7 @@ from detseg.annotations.instance_box import SORTED, sorted_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.class_names import Rename
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 from detseg.masks import segmentation_box, segmentation_to_rle
 from detseg.metrics.coco_metrics import CocoMetrics
 from detseg.metrics.ground_truth import GroundTruth, box_polygon, to_json
@@ -156,8 +157,8 @@ def _read_results(path: Path) -> tuple[list[_Result], list[str]]:
     expected = "a list of COCO results"
     notes = RepairLog()
     try:
-        content = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=list[_Result] | _Results)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content: list[_Result] | _Results = decode_json(path.read_bytes(), list[_Result] | _Results)
+    except JsonError:
         value = read_json(path, Any, expected)
         if not isinstance(value, list) and not (isinstance(value, dict) and "annotations" in value):
             read_json(path, list[_Result] | _Results, expected)  # raises

@@ -32,7 +32,7 @@ from detseg.reports.sheet import write_image
 from detseg.runtime.files import WriteError
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder, locked
-from detseg.short_text import as_unicode, counted, printable
+from detseg.short_text import as_unicode, counted, printable_name
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
 AnyPrediction = Prediction | ClassPrediction | FieldPredictions
@@ -121,7 +121,7 @@ def _predict(
                     no_space = f"{error.problem}; no more images are drawn"
                     reporter.warning(f"warning: {no_space}")
                 except (ValueError, OSError) as error:
-                    not_drawn.add("drawing could not be written", printable(_message(error, path, name)))
+                    not_drawn.add("drawing could not be written", printable_name(_message(error, path, name)))
     write_predictions(output)
     write_images(output, [name for _, name in files], _categories(predictor))
     result = PredictResult(output, len(files), lines.failures, sum(not_drawn.counts.values()), no_space)
@@ -165,7 +165,7 @@ def _report(result: PredictResult, results: int, above: int, config: PredictConf
         DataError: no image could be read.
     """
     output, failures = result.folder, result.failures
-    first = [printable(message) for message in islice(read_failures(output), NAMED)]
+    first = [printable_name(message) for message in islice(read_failures(output), NAMED)]
     if failures == result.images:
         raise DataError(f"none of {counted(failures, 'image')} could be read: {'; '.join(first)}")
     reporter.line(

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import tomllib
 from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
 
 from detseg.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from detseg.errors import DataError, in_file
+from detseg.command_line.saved_options import read_saved_options
+from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.options import PretrainConfig, TrainConfig
-from detseg.options.text import flat_options, to_flags, to_toml
+from detseg.options.text import to_flags, to_toml
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.user_command import user_command
@@ -105,8 +105,7 @@ def _resumed(config: PretrainConfig, folder: Path) -> PretrainConfig:
     """The options with which the run was started, with the current device and workers."""
     run = RunFolder(folder)
     path = run.scenes if run.scenes.is_file() else run.config  # of a run on labelled images, or of version 0.1
-    with in_file(path):
-        saved = flat_options(tomllib.loads(path.read_text(encoding="utf-8")))
+    saved = read_saved_options(path, "pretrain")
     names = {item.name for item in fields(PretrainConfig)}
     kept = {name: value for name, value in saved.items() if name in names}
     if kept.get("data") and config.data:

@@ -14,6 +14,7 @@ from detseg.reports.palette import colour_of
 UInt8 = npt.NDArray[np.uint8]
 
 _WHITE = (255, 255, 255)
+_FAR = 2**15
 _MIN_SCORE = 0.5  # predicted points with at least this score are drawn as visible
 
 
@@ -39,7 +40,8 @@ def draw_keypoints(
     """
     shown = points[:, 2] > 0 if ground_truth else np.ones(len(points), np.bool_)
     filled = points[:, 2] > 1 if ground_truth else points[:, 2] >= _MIN_SCORE
-    centres = [(round(float(x)), round(float(y))) for x, y in points[:, :2]]
+    near = np.clip(points[:, :2], -_FAR, _FAR)  # OpenCV counts in 32 bits, and draws a line pixel by pixel
+    centres = [(round(float(x)), round(float(y))) for x, y in near]
     for a, b in skeleton:
         if shown[a] and shown[b]:
             cv2.line(out, centres[a], centres[b], colour, line, cv2.LINE_AA)

@@ -29,7 +29,7 @@ from typing import Any, Literal, Protocol, TextIO, TypeVar
 from tqdm import tqdm
 
 from detseg.runtime.run_progress import RunProgress
-from detseg.short_text import duration
+from detseg.short_text import duration, printable
 
 LINE_SECONDS = 30
 """Without a terminal, the progress of a loop is printed at least this often."""
@@ -253,11 +253,11 @@ class TerminalSink:
 
     def __call__(self, event: Event) -> None:
         if event.kind == "progress":
-            (self._show_bar if sys.stderr.isatty() else self._print_progress)(event)
+            (self._show_bar if sys.stderr is not None and sys.stderr.isatty() else self._print_progress)(event)
             self._called = monotonic()
         elif event.kind != "image" and event.kind not in DETAILS:
             with tqdm.external_write_mode():  # hides the bars while the line is printed
-                _print(event.text, sys.stderr if event.values.get("stderr") else None)
+                _print(printable(event.text), sys.stderr if event.values.get("stderr") else None)
             self._printed = self._called = monotonic()
 
     def _show_bar(self, event: Event) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from detseg.annotations import AnnotationTable
 from detseg.annotations.fingerprint import Fingerprint, differences
 from detseg.checkpoints.checkpoint import Checkpoint, Position, described_model
 from detseg.checkpoints.rotation import latest_checkpoint
+from detseg.command_line.saved_options import read_saved_options
 from detseg.engine.train import EpochTotals
 from detseg.errors import DataError, in_file
 from detseg.models import Model
 from detseg.models.create import freeze_as
-from detseg.old_names import current_options
 from detseg.options import TrainConfig
 from detseg.options.plan import Plan
-from detseg.options.text import flat_options
 from detseg.runtime.files import write_text
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
@@ -56,7 +54,11 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; --resume expects a run folder")
     with in_file(path):
-        saved = TrainConfig(**current_options(flat_options(tomllib.loads(path.read_text(encoding="utf-8"))))[0])
+        options = read_saved_options(path)
+        unknown = sorted(options.keys() - {item.name for item in fields(TrainConfig)})
+        if unknown:
+            raise DataError(f"{unknown[0]!r} is not an option of train; remove the line")
+        saved = TrainConfig(**options)
     default = TrainConfig()
     for item in fields(TrainConfig):
         new_value, saved_value = getattr(config, item.name), getattr(saved, item.name)
@@ -80,8 +82,7 @@ def resumed_config(config: TrainConfig, run: Path, reporter: Reporter | None = N
 def saved_epochs(run: Path) -> int:
     """Return the epochs of the saved config of ``run``."""
     path = RunFolder(run).config
-    with in_file(path):
-        return int(flat_options(tomllib.loads(path.read_text(encoding="utf-8"))).get("epochs", 0))
+    return int(read_saved_options(path).get("epochs", 0))
 
 
 def write_plan(plan: Plan, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from typing import Any
 from detseg.annotations import AnnotationTable
 from detseg.annotations.from_options import describe_table
 from detseg.checkpoints.checkpoint import load
+from detseg.command_line.saved_options import read_saved_options
 from detseg.engine.evaluate import Metrics
-from detseg.errors import in_file
 from detseg.inference.evaluation import (
     check_keypoints,
     evaluate_table,
@@ -26,7 +25,6 @@ from detseg.models import ModelDescription
 from detseg.models.create import freeze_as
 from detseg.old_names import current_options
 from detseg.options import EvaluateConfig, TrainConfig
-from detseg.options.text import flat_options
 from detseg.runtime.machine import MachineFacts
 from detseg.runtime.reporter import Reporter, silent
 from detseg.runtime.run_folder import RunFolder, locked
@@ -108,5 +106,4 @@ def _loss_lines(losses: dict[str, float], images: int) -> list[str]:
 def saved_options(run: Path) -> dict[str, Any]:
     """The options that a run was trained with; empty for a checkpoint outside a run folder."""
     saved = RunFolder.of(run).config
-    with in_file(saved):
-        return flat_options(tomllib.loads(saved.read_text(encoding="utf-8"))) if saved.is_file() else {}
+    return read_saved_options(saved) if saved.is_file() else {}

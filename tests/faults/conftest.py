@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 import torch
 
-import detseg.training.fit as fit_recipe
+import detseg.training.run_results as results_module
 from detseg.cli import main
 
 OPTIONS = (
@@ -70,8 +70,8 @@ def forked(arguments: list[str], before: Callable[[], None] | None = None) -> in
             os.dup2(devnull, 1)
             os.dup2(devnull, 2)
             torch.set_num_threads(1)
-            fit_recipe.write_result_images = lambda *_: None  # type: ignore[assignment]
-            fit_recipe.plot_curves = lambda *_: True  # type: ignore[assignment]
+            results_module.write_result_images = lambda *_: None  # type: ignore[assignment]
+            results_module.plot_curves = lambda *_: True  # type: ignore[assignment]
             if before is not None:
                 before()
             code = main(arguments)

@@ -17,11 +17,12 @@ import pytest
 
 import detseg.checkpoints.manager as manager
 import detseg.runtime.files as files
-import detseg.training.fit as fit_recipe
+import detseg.training.run_results as results_module
 from detseg.checkpoints.rotation import latest_checkpoint
 from detseg.cli import main
 from detseg.runtime.files import WriteError, write_bytes
 from detseg.runtime.folder_lock import LOCK
+from detseg.training.trainer import Trainer
 from tests.faults.conftest import Runs
 
 NAME = "R5 full disk at one file: named with need and remedy, continued to the same files"
@@ -47,7 +48,7 @@ def full_at(name: str, log: Path | None = None, number: int = errno.ENOSPC) -> C
 
         manager.PAUSES = (0.01,)
         files.tempfile.mkstemp = mkstemp  # type: ignore[assignment]
-        fit_recipe.plot_curves = lambda rows, path: write_bytes(path, b"curves") or True  # type: ignore[func-returns-value]
+        results_module.plot_curves = lambda rows, path: write_bytes(path, b"curves") or True  # type: ignore[func-returns-value]
         if log is not None:
             sys.stdout = sys.stderr = log.open("w", buffering=1)
 
@@ -96,7 +97,7 @@ def test_control_without_the_second_chance_best_loses_the_epoch(runs: Runs, tmp_
 
     def before() -> None:
         full_at("best.safetensors")()
-        fit_recipe.Trainer._save = lambda self, *, retry=False: None  # type: ignore[method-assign]
+        Trainer._save = lambda self, *, retry=False: None  # type: ignore[method-assign]
 
     run = tmp_path / "run"
     assert runs.start(run, before=before) == 1

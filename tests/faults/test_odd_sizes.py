@@ -17,7 +17,7 @@ import PIL.Image
 import pytest
 import torch
 
-import detseg.training.fit as fit_recipe
+import detseg.training.run_results as results_module
 from detseg.annotations import read
 from detseg.cli import main
 from detseg.datasets import Dataset
@@ -158,8 +158,8 @@ def command(world: int, arguments: list[str], folder: Path) -> tuple[list[int], 
         return run_together(world, arguments, folder)
     text = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
-        patch.setattr(fit_recipe, "plot_curves", lambda rows, path: True)
-        patch.setattr(fit_recipe, "write_result_images", lambda *args: None)
+        patch.setattr(results_module, "plot_curves", lambda rows, path: True)
+        patch.setattr(results_module, "write_result_images", lambda *args: None)
         return [main(arguments)], text.getvalue()
 
 

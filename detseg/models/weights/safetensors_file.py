@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detseg.errors import DataError
 from detseg.runtime.checksum import MARK, checksum_matches
+from detseg.short_text import one_line
 
 SCHEMA = 3
 """1: no checksum, no epoch totals, no moving average. 2: with them. 3: current key names."""
@@ -48,8 +49,8 @@ def parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Any] | None
         tensors = safetensors.torch.load(content)
         metadata = json.loads(content[HEADER_LENGTH:end]).get("__metadata__") or {}
         header = json.loads(metadata[KEY], parse_constant=reject_constant) if KEY in metadata else None
-    except (safetensors.SafetensorError, ValueError, AttributeError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (safetensors.SafetensorError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+        reason = one_line(str(error).splitlines()[0]) if str(error) else type(error).__name__
         raise CorruptFileError(
             f"{path}: corrupt, or not a safetensors file ({reason}); use another copy, or download it again"
         ) from error
@@ -62,10 +63,15 @@ def parse_safetensors(content: bytes, path: Path) -> tuple[dict[str, Any] | None
     if KEY not in metadata:
         return None, tensors
     if not isinstance(header, dict):
-        raise DataError(f"{path}: the header of detseg is {header!r:.40} and not an object; use another file")
+        raise DataError(
+            f"{path}: the header of detseg is {one_line(repr(header), 40)} and not an object; use another file"
+        )
     schema = header.get("schema")
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-        raise DataError(f"{path}: unknown schema {schema} (this version supports up to {SCHEMA}); upgrade detseg")
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
+        raise DataError(
+            f"{path}: unknown schema {one_line(repr(schema), 40)} (this version supports up to {SCHEMA}); upgrade "
+            "detseg"
+        )
     if schema >= CHECKSUM_SINCE and not has_checksum:
         raise CorruptFileError(f"{path}: corrupt, its checksum does not match; use another checkpoint")
     return header, tensors

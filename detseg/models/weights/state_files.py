@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import warnings
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.errors import DataError
+from detseg.errors import DataError, reason_of
 from detseg.models.weights.bundled import BUNDLED, read_bundled
 from detseg.models.weights.safetensors_file import parse_safetensors
 from detseg.runtime.files import read_bytes
 from detseg.runtime.run_folder import RunFolder
+from detseg.short_text import one_line
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training scripts save the state dict of the model."""
@@ -87,25 +89,36 @@ def _parse_pickle(content: bytes, path: Path) -> dict[str, Tensor]:
     if _is_compressed(content):
         raise DataError(f"{path}: a compressed archive, which torch.save never writes; extract it and save it again")
     try:
-        value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other versions of pickle, without the name of the file
+            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        reason = one_line(reason_of(error))
         raise DataError(
             f"{path}: corrupt, or contains other objects than tensors, which are not loaded because a pickle can run "
             f"code ({reason}); "
             "save it again with torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # corrupt bytes can raise any exception
-        raise DataError(f"{path}: corrupt, or not a file written by torch.save ({error}); download it again") from error
+        reason = one_line(reason_of(error))
+        raise DataError(
+            f"{path}: corrupt, or not a file written by torch.save ({reason}); download it again"
+        ) from error
     if isinstance(value, dict):
         value = next((value[key] for key in WRAPPERS if isinstance(value.get(key), dict)), value)
     if not isinstance(value, dict):
         raise DataError(f"{path}: contains a {type(value).__name__}; a state dict (name -> tensor) is required")
+    unnamed = [name for name in value if not isinstance(name, str)]
+    if unnamed:
+        raise DataError(
+            f"{path}: a tensor has the key {one_line(repr(unnamed[0]), 40)}, not a name; a state dict is required, as "
+            "model.state_dict() returns it"
+        )
     others = [name for name, item in value.items() if not isinstance(item, Tensor)]
     if others:
         raise DataError(
-            f"{path}: {others[0]!r} is not a tensor; a state dict is required, at the top level or under "
-            f"{' or '.join(WRAPPERS)}"
+            f"{path}: {one_line(repr(others[0]), 80)} is not a tensor; a state dict is required, at the top level or "
+            f"under {' or '.join(WRAPPERS)}"
         )
     return dict(value)
 

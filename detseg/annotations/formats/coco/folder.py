@@ -102,6 +102,6 @@ def _is_coco(path: Path) -> bool:
         msgspec.json.decode(text, type=_Head)
     except msgspec.ValidationError:
         return False
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return b'"images"' in text and b'"annotations"' in text
     return True

@@ -21,6 +21,7 @@ from detseg.annotations.other_tools import other_tool
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
+from detseg.json_text import JsonError, check_doubled_keys, problem_of
 
 Whole = int | float
 """A whole number; some exporters write 3.0."""
@@ -141,11 +142,15 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
     text_ids, notes = TextIds(), RepairLog()
     try:
         file, image_id, order, outlines = _decoded(raw)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
         value = _any_json(raw, source)
         _check_object(value, raw, source)
         mended, text_ids, notes = mend_coco(value, _File, source)
         file, image_id, order, outlines = _decoded(encoded(mended, source))
+    try:
+        check_doubled_keys(raw)
+    except JsonError as error:
+        raise DataError(f"{source}: {error}") from None
     del raw
     number, listed, no_box = len(file.annotations), file.annotations, (np.nan,) * 4
     boxes = chain.from_iterable([no_box if a.bbox is None else a.bbox for a in listed])
@@ -187,8 +192,8 @@ def _any_json(raw: bytes, source: str) -> Any:
     """Any valid JSON; DataError with the position for anything else."""
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{source}: {error}{_position(raw, str(error))}; export the file again") from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise DataError(f"{source}: {problem_of(error)}{_position(raw, str(error))}; export the file again") from None
 
 
 def _check_object(value: Any, raw: bytes, source: str) -> None:

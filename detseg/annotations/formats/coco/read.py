@@ -36,7 +36,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
-from detseg.masks import MAX_PIXELS, REACH, check_polygons, check_rle
+from detseg.masks import MAX_PERIMETER, MAX_PIXELS, REACH, check_polygons, check_rle
 from detseg.orientation import upright_hw
 
 HW = tuple[int, int]
@@ -209,6 +209,9 @@ def _is_regular(
     regular = columns.regular(sizes_hw, classes) & (columns.area >= 0) & ~rotated[columns.image]
     regular &= listed.outlines.max_coordinate <= REACH * frame_hw.max(axis=1, initial=0)[columns.image]
     regular &= (frame_hw.prod(axis=1) <= MAX_PIXELS)[columns.image]
+    column = listed.outlines.column
+    points = np.diff(column.ring_start[column.rings])
+    regular &= listed.outlines.max_coordinate <= MAX_PERIMETER / 2 / np.maximum(points, 1)
     regular[list(listed.outlines.others)] = False
     if schema is not None:
         regular &= ~np.isin(listed.order, list(listed.keypoints))
@@ -229,7 +232,8 @@ def _columns(
     boxes, area = listed.bbox[order], listed.area[order]
     outlined = listed.outlines.column.present()
     outlined[list(listed.outlines.others)] = True
-    area = np.where(np.isnan(area) & ~outlined, boxes[:, 2] * boxes[:, 3], area)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite areas are found later
+        area = np.where(np.isnan(area) & ~outlined, boxes[:, 2] * boxes[:, 3], area)
     return InstanceColumns(
         image=image,
         boxes_xywh=boxes,

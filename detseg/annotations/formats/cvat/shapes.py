@@ -6,6 +6,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from detseg.annotations.formats.cvat.mask_runs import row_runs_rle
 from detseg.annotations.formats.shared.shapes import (
     UNSUPPORTED_SHAPE,
     ShapeInstance,
@@ -16,7 +17,6 @@ from detseg.annotations.instance_box import ROTATED_BOX, landmark_box, rotated_b
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.masks import MAX_PIXELS
-from detseg.postprocess import crop_rle
 from detseg.structures import RLE
 
 SHAPES = ("box", "polygon", "mask", "ellipse", "skeleton", "points", "polyline", "cuboid", "tag")
@@ -139,8 +139,7 @@ def _mask(shape: Element, where: str, size_hw: tuple[int, int] | None) -> RLE:
             f"{where}: the run lengths add up to {runs.sum()}, the box of the mask has {width} x {height} = "
             f"{width * height} pixels; export the task again"
         )
-    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    return crop_rle(pixels.reshape(height, width), top, left, size_hw)
+    return row_runs_rle(runs, top, left, (height, width), size_hw)
 
 
 def _skeleton(shape: Element, points: tuple[str, ...], where: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

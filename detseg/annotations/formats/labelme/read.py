@@ -151,7 +151,7 @@ def read_labelme(
 def _is_labelme_json(path: Path) -> bool:
     try:
         msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Head)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, OSError):
         return False
     return True
 
@@ -195,7 +195,7 @@ def _is_other_object(path: Path) -> bool:
         value = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return True
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
     return "shapes" not in value
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from detseg.annotations.formats.shared.lenient_json import lenient
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 
 MAX_BYTES = 2**30
 """A larger file is not an annotation file."""
@@ -33,17 +32,14 @@ def load_tool_json(path: Path, name: str, schema: type[T], tool: str, notes: Rep
     """
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; split it into several files")
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if not raw.strip():
+    raw = path.read_bytes()
+    if not raw.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{name}: the file is empty; save it again with {tool}, or remove it")
     try:
-        try:
-            return msgspec.json.decode(raw, type=schema)
-        except msgspec.ValidationError:
-            value, read_leniently = lenient(raw, schema, name)
-            notes.merge(read_leniently)
-            return value
-    except UnicodeDecodeError as error:
-        raise DataError(f"{name}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise DataError(f"{name}: not JSON ({error}); save it again with {tool}") from None
+        return decode_json(raw, schema)
+    except JsonError as error:
+        if not error.is_json:
+            raise DataError(f"{name}: not JSON: {error}; save it again with {tool}, as UTF-8") from None
+    value, read_leniently = lenient(raw, schema, name)
+    notes.merge(read_leniently)
+    return value

@@ -18,6 +18,7 @@ from msgspec import inspect
 
 from detseg.annotations.repair_log import NAMED, RepairLog
 from detseg.errors import DataError
+from detseg.json_text import JsonError, decode_json
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WORDS = {"true": True, "false": False, "yes": True, "no": False}
@@ -175,12 +176,14 @@ def lenient(raw: bytes, schema: Any, source: str) -> tuple[Any, RepairLog]:
     """Decode JSON that does not match ``schema`` strictly; also the notes.
 
     Raises:
-        DataError: all problems with their counts.
-        msgspec.DecodeError: not JSON.
+        DataError: not JSON, a doubled key, or all problems with their counts.
     """
     mender = Mender(source)
-    mended = mender.mend(msgspec.json.decode(raw), schema)
-    return msgspec.json.decode(encoded(mended, source), type=schema), mender.notes
+    try:
+        mended = mender.mend(decode_json(raw, Any), schema)
+        return msgspec.json.decode(encoded(mended, source), type=schema), mender.notes
+    except JsonError as error:
+        raise DataError(f"{source}: {error}") from None
 
 
 def encoded(value: Any, source: str) -> bytes:

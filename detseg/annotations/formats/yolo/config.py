@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detseg.annotations.formats.shared.text_file import read_text
+from detseg.annotations.formats.shared.yaml_text import parse_yaml
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
@@ -18,9 +17,6 @@ from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 
 MAX_YAML = 2**20
 """Bytes. A list of a thousand class names needs 20 KB."""
-
-MAX_DEPTH = 20
-"""Levels of nested lists; a data.yaml has three."""
 
 NAME_FILES = ("obj.names", "classes.txt", "labels.txt", "predefined_classes.txt", "_darknet.labels")
 """Files with one class name per line, in the order in which they are searched."""
@@ -79,11 +75,7 @@ def read_yaml(root: Path, file: str) -> YoloConfig:
         DataError: too large, not YAML, not a mapping, or values of a wrong type.
     """
     text = read_text(root / file, file, max_bytes=MAX_YAML)
-    try:
-        _check_nesting(text, file)
-        data = yaml.load(text, Loader=yaml.BaseLoader)  # creates only str, list and dict
-    except yaml.YAMLError as error:
-        raise DataError(f"{file}: not YAML ({' '.join(str(error).split())}); correct it") from None
+    data = parse_yaml(text, file)
     if not isinstance(data, dict):
         raise DataError(f"{file}: not a mapping with the keys names and train; export the data set again")
     base = _text(data.get("path", ""), "path", file)
@@ -151,17 +143,6 @@ def _looks_like_config(path: Path) -> bool:
         return False
     text = path.read_bytes()
     return bool(re.search(rb"^names\s*:", text, re.M) or re.search(rb"^(train|val)\s*:.*(images|\.txt|/)", text, re.M))
-
-
-def _check_nesting(text: str, file: str) -> None:
-    """Reject deep nesting (quadratic parsing time) and aliases (exponential size when they are printed)."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.BaseLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise DataError(f"{file}: contains a YAML alias (*{event.anchor}); replace it by its value")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise DataError(f"{file}: lists are nested deeper than {MAX_DEPTH} levels; this is not a data.yaml")
 
 
 def _names(value: Any, file: str) -> dict[int, str] | None:
