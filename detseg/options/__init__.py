@@ -10,12 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
-    from detseg.options.commands import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, PretrainConfig
+    from detseg.options.commands import (
+        ClientConfig,
+        ConvertConfig,
+        EvaluateConfig,
+        InspectConfig,
+        PredictConfig,
+        PretrainConfig,
+        ServeConfig,
+    )
     from detseg.options.data import DataConfig, Format
     from detseg.options.training import TrainConfig
 
 __all__ = [
     "BaselineConfig",
+    "ClientConfig",
     "ConvertConfig",
     "DataConfig",
     "EvaluateConfig",
@@ -23,6 +32,7 @@ __all__ = [
     "InspectConfig",
     "PredictConfig",
     "PretrainConfig",
+    "ServeConfig",
     "SpeedConfig",
     "TrainConfig",
     "TransferConfig",
@@ -30,6 +40,7 @@ __all__ = [
 
 _MODULE_OF = {
     "BaselineConfig": "benchmark",
+    "ClientConfig": "commands",
     "ConvertConfig": "commands",
     "DataConfig": "data",
     "EvaluateConfig": "commands",
@@ -37,6 +48,7 @@ _MODULE_OF = {
     "InspectConfig": "commands",
     "PredictConfig": "commands",
     "PretrainConfig": "commands",
+    "ServeConfig": "commands",
     "SpeedConfig": "benchmark",
     "TrainConfig": "training",
     "TransferConfig": "benchmark",
