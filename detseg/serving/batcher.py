@@ -53,6 +53,7 @@ class Batcher:
 
     Attributes:
         is_ready: whether it has predicted a first image, and takes more.
+        has_failed: whether it ended by an error, of the first prediction or its own.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Batcher:
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._seconds = 0.1  # per image, a moving average
-        self.is_ready = False
+        self.is_ready = self.has_failed = False
 
     def start(self, warm_up: bytes) -> None:
         """Start to predict; ``warm_up`` is an image file that is predicted first."""
@@ -136,6 +137,7 @@ class Batcher:
                     for job, result in zip(batch, results, strict=True):
                         _set(job.result, result)
         except Exception:
+            self.has_failed = True
             logger.exception("the predictor stopped")
         finally:
             self._stopping, self.is_ready = True, False

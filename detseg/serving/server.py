@@ -11,11 +11,13 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from detseg.errors import DataError
 from detseg.options import ServeConfig
 from detseg.runtime.signals import SIGNALS
+from detseg.serving.batcher import Batcher
 
 HEAD_SECONDS = 5.0
 """Seconds within which a client must have sent the head of a request, from the connection or its first byte on."""
@@ -108,15 +110,31 @@ def _reason(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-def run_server(app: Any, config: ServeConfig, listening: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """A server that also ends when its batcher has failed: whoever started it can start it again."""
+
+    def __init__(self, config: uvicorn.Config, batcher: Batcher) -> None:
+        super().__init__(config)
+        self.batcher = batcher
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self.batcher.has_failed
+
+
+def run_server(app: FastAPI, config: ServeConfig, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT; then accept nothing more, answer all requests, and return.
 
     A second SIGINT returns without waiting.
 
+    Args:
+        app: of ``create_app``.
+        config: the same.
+        listening: of :func:`listen`.
+
     Raises:
-        DataError: the application did not start.
+        DataError: the application did not start, or its model failed at its first image.
     """
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http=partial(GuardedProtocol, most=config.connections),
@@ -132,7 +150,8 @@ def run_server(app: Any, config: ServeConfig, listening: socket.socket) -> None:
             access_log=False,
             log_config=None,
             log_level="error",
-        )
+        ),
+        app.state.batcher,
     )
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -146,5 +165,5 @@ def run_server(app: Any, config: ServeConfig, listening: socket.socket) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if not server.started:
-        raise DataError("the server could not start; the lines above have the reason")
+    if not server.started or server.batcher.has_failed:
+        raise DataError("the server failed; the lines above have the reason")

@@ -59,6 +59,8 @@ def main(options: dict[str, Any]) -> None:
     from detseg.serving.server import listen, run_server
 
     model = StubModel(options.pop("delay", 0.0))
+    if options.pop("fail", False):
+        model.fail = RuntimeError("no memory")
     config = ServeConfig(port=0, **options)
     listening = listen(config)
     app = create_app(model, config)

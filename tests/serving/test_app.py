@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
-import struct
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +26,7 @@ pytest.importorskip("httpx", reason="httpx is not installed")
 from starlette.testclient import TestClient
 
 from detseg.serving.app import create_app
+from tests.serving.files import bomb, noise_jpeg
 from tests.serving.stub_server import StubModel
 
 Png = Callable[..., bytes]
@@ -113,23 +112,6 @@ def test_classes(png: Png) -> None:
     with served(model) as client:
         answer = client.post("/predict?top=1", content=png(), headers=JPEG).json()
     assert answer["classes"] == [{"class_name": "nut", "probability": 0.8}]
-
-
-def bomb(width: int, height: int) -> bytes:
-    """A PNG whose header states a size that its pixels do not have."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(bytes(1_000_000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-
-
-def noise_jpeg() -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(file, "JPEG")
-    return file.getvalue()
 
 
 REFUSED: dict[str, tuple[bytes, int, str]] = {

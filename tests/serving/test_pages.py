@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -53,6 +57,33 @@ def test_the_page_is_one_file_without_network() -> None:
     assert not any("src" in attributes for _, attributes in parsed.elements)
     assert loads_from_elsewhere('<script src="https://cdn.example/x.js">'), "control"
     assert loads_from_elsewhere("url(//fonts.example/a)"), "control"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_script_of_the_page_draws_an_answer(tmp_path: Path) -> None:
+    """With a document that only records: an image is chosen, sent, and its answer drawn above the chosen score."""
+    (script,) = re.findall(r"<script>(.*?)</script>", PAGE, flags=re.DOTALL)
+    model = {"task": "segment", "classes": ["bolt", "<b>nut</b>"], "skeleton": [[0, 1]]}
+    item = {"score": 0.9, "box": [1, 2, 30, 40], "mask": [[1, 2, 30, 2, 30, 40]], "keypoints": [[1, 2, 1], [3, 4, 1]]}
+    objects = [{"class_name": "<b>nut</b>", **item}, {"class_name": "bolt", **item, "score": 0.3}]
+    answers = {"model": model, "predict?masks=polygon&top=10": {"width": 64, "height": 48, "objects": objects}}
+    file = tmp_path / "page.js"
+    file.write_text(
+        (Path(__file__).with_name("document.js").read_text(encoding="utf-8") + script).replace(
+            "ANSWERS", json.dumps(answers)
+        )
+        + "\nafterwards();\n",
+        encoding="utf-8",
+    )
+    result = subprocess.run(["node", str(file)], capture_output=True, text=True, timeout=30)
+    assert result.returncode == 0, result.stderr
+    calls = json.loads(result.stdout)
+    assert calls["texts"] == ["<b>nut</b> 0.90"]
+    assert calls["rectangles"] == [[1, 2, 29, 38]]
+    assert calls["rows"] == 1
+    assert calls["rows at 0.2"] == 2, "control: a lower score shows more"
+    assert calls["size"] == [64, 48]
+    assert not calls["error"]
 
 
 def test_the_page_has_its_controls_with_labels() -> None:
@@ -125,6 +156,17 @@ def test_the_files_for_a_deployment_agree_with_the_defaults() -> None:
     assert f"location {path}/ {{" in nginx
     assert (ROOT.parent / service["build"]["dockerfile"]).is_file()
     assert all(port.startswith("127.0.0.1:") for port in compose["services"]["proxy"]["ports"])
+
+
+def test_the_wheel_has_the_page_and_the_files_for_a_deployment() -> None:
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["detseg"]
+    packed = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    others = {path for path in (ROOT / "serving").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert len(others) == 5
+    assert others <= packed
+    extras = project["project"]["optional-dependencies"]
+    assert set(extras["serve"]) < set(extras["dev"])
 
 
 def test_the_command_of_the_image_parses() -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from typing import Any
 import pytest
 
 from tests.serving.conftest import Start
-from tests.serving.test_app import bomb, noise_jpeg
+from tests.serving.files import bomb, noise_jpeg
+
+pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
 Png = Callable[..., bytes]
 Answer = tuple[int, dict[str, str], bytes]
@@ -132,6 +135,15 @@ def test_an_idle_server_stops_at_once_with_exit_code_0(start: Start, number: sig
     idle.close()
     assert process.stdout is not None
     assert process.stdout.read() == ""
+
+
+def test_a_model_that_fails_at_once_ends_the_server(start: Start) -> None:
+    process, _ = start(fail=True)
+    assert process.wait(20) == 1
+    assert process.stdout is not None
+    text = process.stdout.read()
+    assert "RuntimeError: no memory" in text
+    assert "DataError: the server failed" in text
 
 
 def slow_senders(port: int, number: int, head: bytes) -> list[socket.socket]:
@@ -294,6 +306,19 @@ def test_clients_that_leave_cost_no_predictions(start: Start, png: Png) -> None:
     started = time.monotonic()
     assert post(port, content)[0] == 200
     assert time.monotonic() - started < 1.0, "40 images would take two seconds"
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from detseg.cli import main
+
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "detseg.serving.app")
+    assert main(["serve", "run"]) == 1
+    assert capsys.readouterr().err == (
+        "detseg serve: serve needs packages that are not installed (fastapi): pip install 'detseg[serve]'\n"
+    )
 
 
 def test_an_address_in_use_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
