@@ -22,6 +22,9 @@ from detseg.serving.batcher import Batcher
 HEAD_SECONDS = 5.0
 """Seconds within which a client must have sent the head of a request, from the connection or its first byte on."""
 
+WRITE_SECONDS = 30.0
+"""Seconds after which a client that does not read its answer is disconnected."""
+
 HEAD_BYTES = 16 * 1024
 """Most bytes of the head of a request."""
 
@@ -40,13 +43,14 @@ _BUSY = (
 
 
 class GuardedProtocol(H11Protocol):
-    """uvicorn's HTTP protocol with a limit on connections, and on the time for the head of a request, which uvicorn
-    itself waits for without end."""
+    """uvicorn's HTTP protocol with a limit on connections, and on the times for the head of a request and for reading
+    the answer, which uvicorn itself waits for without end."""
 
-    def __init__(self, *args: Any, most: int, head_seconds: float = HEAD_SECONDS, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._most, self._head_seconds = most, head_seconds
+        self._most = most
         self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -66,7 +70,22 @@ class GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._stop_write_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stop_write_timer()
+        self._write_timer = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_write_timer()
+
+    def _stop_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
 
     @property
     def _waits_for_head(self) -> bool:
@@ -76,7 +95,7 @@ class GuardedProtocol(H11Protocol):
         if not self._waits_for_head:
             self._stop_watching()
         elif self._timer is None:
-            self._timer = self.loop.call_later(self._head_seconds, self._close_late)
+            self._timer = self.loop.call_later(HEAD_SECONDS, self._close_late)
 
     def _stop_watching(self) -> None:
         if self._timer is not None:
@@ -111,7 +130,7 @@ def _reason(error: OSError) -> str:
 
 
 class _Server(uvicorn.Server):
-    """A server that also ends when its batcher has failed: whoever started it can start it again."""
+    """A server that also ends when its batcher has failed, so that it is started again."""
 
     def __init__(self, config: uvicorn.Config, batcher: Batcher) -> None:
         super().__init__(config)

@@ -55,12 +55,14 @@ def prediction(height: int, width: int) -> Prediction:
 
 def main(options: dict[str, Any]) -> None:
     from detseg.options import ServeConfig
+    from detseg.serving import server
     from detseg.serving.app import create_app
     from detseg.serving.server import listen, run_server
 
     model = StubModel(options.pop("delay", 0.0))
     if options.pop("fail", False):
         model.fail = RuntimeError("no memory")
+    server.WRITE_SECONDS = options.pop("write_seconds", server.WRITE_SECONDS)
     config = ServeConfig(port=0, **options)
     listening = listen(config)
     app = create_app(model, config)

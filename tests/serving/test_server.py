@@ -178,6 +178,27 @@ def test_slow_senders_are_closed_and_do_not_slow_others(start: Start, png: Png) 
     assert get(port, "/livez") == 200
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("write_seconds", [1.0, 60.0])
+def test_a_client_that_does_not_read_is_disconnected(start: Start, write_seconds: float) -> None:
+    process, port = start(write_seconds=write_seconds)
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.settimeout(0.2)
+        lost = False
+        ends = time.monotonic() + 5
+        while time.monotonic() < ends and not lost:
+            try:
+                one.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+            except TimeoutError:
+                time.sleep(0.1)
+            except ConnectionError:
+                lost = True
+    assert lost == (write_seconds < 5), "control: with a longer time it is still connected"
+    assert get(port, "/livez") == 200
+    assert process.poll() is None
+
+
 def received(one: socket.socket) -> bytes:
     """All that the server sends until it closes the connection."""
     parts = []
