@@ -156,6 +156,14 @@ def _call(command: str, config: Any, started: float) -> int:
         from detseg.recipes.predict import predict
 
         return 0 if predict(config, reporter=reporter).is_complete else 1
+    elif command == "serve":
+        from detseg.recipes.serve import serve
+
+        serve(config, reporter=reporter)
+    elif command == "client":
+        from detseg.recipes.client import client
+
+        return 0 if client(config, reporter=reporter) else 1
     elif command == "convert":
         from detseg.recipes.convert import convert
 

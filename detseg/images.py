@@ -76,6 +76,11 @@ MAX_ANIMATED_PIXELS = 40_000_000
 MAX_SHIFT = 0.25
 """Largest shift of the right or lower edge by reduced decoding, in pixels of the reduced image."""
 
+
+class ImageTooLarge(DataError):
+    """An image with more pixels than are decoded."""
+
+
 _PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser detects MPO
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
 _OTHER_FORMATS = (
@@ -132,7 +137,8 @@ def read_header(source: Source, *, name: str = "") -> ImageHeader:
         name: the image's name in error messages; the path by default.
 
     Raises:
-        DataError: not an image of an allowed format, or larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`.
+        ImageTooLarge: larger than :data:`MAX_PIXELS` or :data:`MAX_SIDE`; a DataError.
+        DataError: not an image of an allowed format.
         OSError: the file cannot be opened.
     """
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
@@ -320,7 +326,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
         image = Image.open(file, formats=_PARSERS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
-        raise DataError(
+        raise ImageTooLarge(
             f"{name}: the image has {pixels[0] if pixels else 'too many'} pixels; {_too_large()}"
         ) from error
     except Exception as error:  # Pillow's parsers raise many types on untrusted bytes
@@ -341,7 +347,7 @@ def _open(file: BinaryIO, name: str) -> Image.Image:
     if width < 1 or height < 1:
         raise DataError(f"{name}: the image is {width} x {height} pixels and has no area; remove it")
     if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise DataError(f"{name}: the image is {width} x {height} pixels; {_too_large()}")
+        raise ImageTooLarge(f"{name}: the image is {width} x {height} pixels; {_too_large()}")
     if image.format == "WEBP" and getattr(image, "is_animated", False) and width * height > MAX_ANIMATED_PIXELS:
         raise DataError(
             f"{name}: an animation of {width} x {height} pixels; of animated WebP, at most "

@@ -38,6 +38,7 @@ ALLOWED = (
     ("tests/compare_trees.py", ""),  # calls both versions by the old names
     ("CHANGELOG.md", "->"),  # lists of old and new names
     ("detseg/annotations/listing.py", '"pictures"'),  # a folder name of users
+    ("detseg/serving/refusal_response.py", "body"),  # messages of ASGI
     ("detseg/runtime/processes.py", "closed by peer"),  # a message of gloo
 )
 """(path begins with, line contains): where they may stand."""

@@ -65,6 +65,8 @@ COMMANDS: dict[str, Command] = {
         Command("inspect", "InspectConfig", "Summarize a data set and list its errors.", {"data": "?"}),
         Command("convert", "ConvertConfig", "Write a data set in another format.", {"data": "1", "output": "1"}),
         Command("describe", "DescribeConfig", "List the modules of a network with their sizes.", {"model": "1"}),
+        Command("serve", "ServeConfig", "Answer HTTP requests with the predictions of a trained model.", {"run": "1"}),
+        Command("client", "ClientConfig", "Send images to a server.", {"url": "1", "images": "+"}),
         Command(
             "pretrain",
             "PretrainConfig",

@@ -79,7 +79,7 @@ def read_ground_truth(
                 lost.add(annotation.image_id)
             else:
                 instances.append(instance)
-            boxes_changed |= instance is None or list(instance.box) != annotation.bbox
+            boxes_changed |= instance is None or instance.box != annotation.bbox
     left_out = lost - {instance.image_id for instance in instances}
     for image_id in sorted(left_out):
         notes.add("image not evaluated: it lost all its objects", names[image_id])
@@ -199,7 +199,7 @@ def _instance(
     annotation: _Annotation, label: int, size: Size | None, with_masks: bool, where: str, notes: RepairLog
 ) -> GroundTruthInstance | None:
     """One object; None, noted, if there is nothing to take its box from."""
-    stated, area, size_hw = _stated_box(annotation, where), annotation.area, size or (MAX_PIXELS, MAX_PIXELS)
+    stated, area, size_hw = annotation.bbox, annotation.area, size or (MAX_PIXELS, MAX_PIXELS)
     is_sound = stated is not None and not box_problem(stated, size_hw)
     needed = with_masks or stated is None or (size is not None and (area is None or not is_sound))
     segmentation = check_segmentation(annotation.segmentation, size, where) if needed else None
@@ -216,7 +216,7 @@ def _instance(
     problem = box_problem(box, size_hw)
     if problem and not annotation.iscrowd:
         notes.add(f"object counted as missed, as in pycocotools: its box {problem}", where)
-    if area is not None and area <= 0 and list(box) != annotation.bbox:
+    if area is not None and area <= 0 and box != annotation.bbox:
         area = None
     if area is None:
         area = box[2] * box[3] if segmentation is None or size is None else segmentation_area(segmentation, size)
@@ -236,15 +236,6 @@ def _instance(
         None if keypoints is None else tuple(keypoints),
         labelled,
     )
-
-
-def _stated_box(annotation: _Annotation, where: str) -> Box | None:
-    if not annotation.bbox:
-        return None
-    if len(annotation.bbox) != 4:
-        raise DataError(f"{where}: the box is {annotation.bbox}; four numbers are needed: x, y, width, height")
-    x, y, width, height = annotation.bbox
-    return x, y, width, height
 
 
 def _size(image: _Image) -> Size | None:

@@ -11,18 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
     from detseg.options.commands import (
+        ClientConfig,
         ConvertConfig,
         DescribeConfig,
         EvaluateConfig,
         InspectConfig,
         PredictConfig,
         PretrainConfig,
+        ServeConfig,
     )
     from detseg.options.data import DataConfig, Format
     from detseg.options.training import TrainConfig
 
 __all__ = [
     "BaselineConfig",
+    "ClientConfig",
     "ConvertConfig",
     "DataConfig",
     "DescribeConfig",
@@ -31,6 +34,7 @@ __all__ = [
     "InspectConfig",
     "PredictConfig",
     "PretrainConfig",
+    "ServeConfig",
     "SpeedConfig",
     "TrainConfig",
     "TransferConfig",
@@ -38,6 +42,7 @@ __all__ = [
 
 _MODULE_OF = {
     "BaselineConfig": "benchmark",
+    "ClientConfig": "commands",
     "ConvertConfig": "commands",
     "DataConfig": "data",
     "DescribeConfig": "commands",
@@ -46,6 +51,7 @@ _MODULE_OF = {
     "InspectConfig": "commands",
     "PredictConfig": "commands",
     "PretrainConfig": "commands",
+    "ServeConfig": "commands",
     "SpeedConfig": "benchmark",
     "TrainConfig": "training",
     "TransferConfig": "benchmark",

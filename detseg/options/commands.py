@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from detseg.errors import DataError
 from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import MAX_SEED, MAX_WORKERS, check_ranges, option
 
@@ -177,6 +178,67 @@ class DescribeConfig:
         None, "parts to freeze", "those of the run; of a model name none"
     )
     json: bool = option(False, "print only JSON", "a table")
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Options of ``serve``."""
+
+    run: str = option("", "run folder or checkpoint file", value="PATH")
+    host: str = option(
+        "127.0.0.1", "address to listen on", "this machine only; 0.0.0.0 is all networks", value="ADDRESS"
+    )
+    port: int = option(8000, "port to listen on; 0 is a free one", least=0, most=65535)
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
+    token: str | None = option(
+        None,
+        "secret that requests must have as Authorization: Bearer SECRET",
+        "that of the variable DETSEG_TOKEN, which other users of the machine cannot see; without both, none is needed",
+        value="SECRET",
+    )
+    root_path: str = option("", "path at which a proxy offers the server, such as /parts", "/", value="PATH")
+    batch_size: int = option(8, "maximum number of images that are predicted together", least=1)
+    batch_window: float = option(
+        5, "milliseconds that an image waits for others to be predicted together", least=0, most=10_000
+    )
+    queue_size: int = option(64, "maximum number of images that wait; more requests are refused (503)", least=1)
+    deadline: float = option(30, "seconds from the upload to the answer, else it is an error (504)", above=0)
+    upload_seconds: float = option(30, "seconds that an upload may take (408)", above=0)
+    max_megabytes: float = option(20, "maximum size of a request in MiB (413)", "a large photo", above=0, most=1024)
+    max_megapixels: float = option(64, "maximum size of an image in millions of pixels (413)", above=0, most=100)
+    max_files: int = option(16, "maximum number of images per request", least=1)
+    connections: int = option(512, "maximum number of open connections", least=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+        if self.max_files > self.queue_size:
+            raise DataError(
+                f"--max-files {self.max_files}: a request of as many images never fits into --queue-size "
+                f"{self.queue_size}; make the queue larger"
+            )
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise DataError(f"--root-path {self.root_path!r}: it must begin with / and not end with it, such as /parts")
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable() and self.token.strip()):
+            raise DataError("--token: it must consist of visible ASCII characters, as headers do")
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """Options of ``client``."""
+
+    url: str = option("", "address of the server, such as http://127.0.0.1:8000", value="URL")
+    images: list[str] = option([], "image files or folders", value="PATH")
+    output: str | None = option(
+        None, "folder for images with drawn predictions", "print a line of JSON per image", value="FOLDER"
+    )
+    masks: Literal["rle", "polygon", "none"] = option("rle", "form of the masks in the JSON")
+    min_score: float = option(0.5, "minimum score of detections", least=0, most=1, example=0.5)
+    top: int = option(5, "number of classes of a classifier, the most probable first", least=1)
+    token: str | None = option(None, "secret of the server", "that of the variable DETSEG_TOKEN", value="SECRET")
+    timeout: float = option(60, "seconds to wait for an answer", above=0)
 
     def __post_init__(self) -> None:
         check_ranges(self)

@@ -7,7 +7,10 @@ import sys
 from os import PathLike
 from pathlib import Path
 
-SCRIPTS = {name: f"{name}.py" for name in ("train", "evaluate", "predict", "convert", "benchmark")}
+SCRIPTS = {
+    name: f"{name}.py"
+    for name in ("train", "evaluate", "predict", "convert", "describe", "serve", "client", "benchmark")
+}
 SCRIPTS["inspect"] = "inspect_data.py"
 """Command -> its script in ``tools/``."""
 
