@@ -133,6 +133,10 @@ def _call(command: str, config: Any, started: float) -> int:
         from detseg.recipes.predict import predict
 
         return 0 if predict(config, reporter=reporter).is_complete else 1
+    elif command == "export":
+        from detseg.recipes.export import export
+
+        export(config, reporter=reporter)
     elif command == "convert":
         from detseg.recipes.convert import convert
 

@@ -35,7 +35,7 @@ MAX_BYTES = 10_000
 """Size limit of the main README; details belong into the others."""
 
 VERBS = {
-    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "benchmark")},
+    **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "export", "convert", "benchmark")},
     "inspect_data.py": "inspect",
 }
 SMALL = [

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
-    from detseg.options.commands import ConvertConfig, EvaluateConfig, InspectConfig, PredictConfig, PretrainConfig
+    from detseg.options.commands import (
+        ConvertConfig,
+        EvaluateConfig,
+        ExportConfig,
+        InspectConfig,
+        PredictConfig,
+        PretrainConfig,
+    )
     from detseg.options.data import DataConfig, Format
     from detseg.options.training import TrainConfig
 
@@ -19,6 +26,7 @@ __all__ = [
     "ConvertConfig",
     "DataConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "Format",
     "InspectConfig",
     "PredictConfig",
@@ -33,6 +41,7 @@ _MODULE_OF = {
     "ConvertConfig": "commands",
     "DataConfig": "data",
     "EvaluateConfig": "commands",
+    "ExportConfig": "commands",
     "Format": "data",
     "InspectConfig": "commands",
     "PredictConfig": "commands",
