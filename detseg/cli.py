@@ -137,6 +137,10 @@ def _call(command: str, config: Any, started: float) -> int:
         from detseg.recipes.export import export
 
         export(config, reporter=reporter)
+    elif command == "selfcheck":
+        from detseg.recipes.selfcheck import selfcheck
+
+        selfcheck(config, reporter=reporter)
     elif command == "convert":
         from detseg.recipes.convert import convert
 

@@ -12,6 +12,7 @@ import safetensors.torch
 from torch import Tensor
 
 from detseg.errors import DataError
+from detseg.export.exported_file import is_exported
 from detseg.models.weights.safetensors_file import SCHEMA, CorruptFileError, header_end, parse_safetensors
 from detseg.runtime.checksum import BLANK, fill_checksum
 from detseg.runtime.files import atomic_write
@@ -51,6 +52,10 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict
         last = RunFolder.of(path).last
         other = f"{last} exists: pass that file" if last.is_file() else "pass the folder of a run, or a checkpoint file"
         raise FileNotFoundError(f"{path}: no such checkpoint; {other}")
+    if is_exported(path):
+        raise DataError(
+            f"{path}: an exported file is for predict and Predictor only; here pass the run that it was exported from"
+        )
     header, tensors = parse_safetensors(path.read_bytes(), path)
     if header is None:
         raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")

@@ -65,8 +65,12 @@ class ExportedModel:
         """The exported model of a ``ModelDescription`` and the file of its weights."""
         own = ("checkpoint", "weights_licence", "version", "format")
         shared = {item.name: getattr(description, item.name) for item in fields(cls) if item.name not in own}
-        digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-        return cls(**shared, checkpoint=digest, weights_licence=weights_licence, version=__version__)
+        return cls(**shared, checkpoint=checksum_of(checkpoint), weights_licence=weights_licence, version=__version__)
+
+
+def checksum_of(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_exported(path: object) -> bool:

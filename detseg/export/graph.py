@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
 from typing import Any
@@ -40,8 +41,11 @@ def onnx_graph(model: Any) -> bytes:
     of torchvision's detectors.
 
     Raises:
-        DataError: the network cannot be exported, or this version of torch has no such exporter.
+        DataError: the network cannot be exported, this version of torch has no such exporter, or the package onnx is
+            not installed.
     """
+    if importlib.util.find_spec("onnx") is None:
+        raise DataError("export needs the package onnx: pip install 'detseg[export]'")
     preprocessing = model.preprocessing
     fixed = bool(preprocessing.crop or preprocessing.stretch)
     side = preprocessing.crop or preprocessing.min_size
@@ -67,8 +71,6 @@ def onnx_graph(model: Any) -> bytes:
                 output_names=names,
                 dynamic_axes=dynamic,
             )
-    except ImportError as error:
-        raise DataError(f"export needs the package onnx ({error}): pip install 'detseg[export]'") from error
     except (TypeError, AttributeError, RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

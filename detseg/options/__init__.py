@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         InspectConfig,
         PredictConfig,
         PretrainConfig,
+        SelfcheckConfig,
     )
     from detseg.options.data import DataConfig, Format
     from detseg.options.training import TrainConfig
@@ -31,6 +32,7 @@ __all__ = [
     "InspectConfig",
     "PredictConfig",
     "PretrainConfig",
+    "SelfcheckConfig",
     "SpeedConfig",
     "TrainConfig",
     "TransferConfig",
@@ -46,6 +48,7 @@ _MODULE_OF = {
     "InspectConfig": "commands",
     "PredictConfig": "commands",
     "PretrainConfig": "commands",
+    "SelfcheckConfig": "commands",
     "SpeedConfig": "benchmark",
     "TrainConfig": "training",
     "TransferConfig": "benchmark",

@@ -147,7 +147,15 @@ def test_torch_still_has_the_exporter() -> None:
     assert file.getvalue()
 
 
+def test_without_the_packages_the_error_names_the_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"needs the package onnx: pip install 'detseg\[export\]'"):
+        graph.onnx_graph(load(run))
+
+
 def test_without_the_exporter_the_error_names_the_version(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx", reason="export needs the package onnx")
+
     def gone(*args: Any, dynamo: bool = True, **options: Any) -> None:
         raise TypeError("export() got an unexpected keyword argument 'dynamo'")
 

@@ -158,7 +158,12 @@ def test_pixels_bytes_and_files_give_one_result(exported: Path, image: Path) -> 
 
 
 def test_commands_that_need_a_run_name_the_remedy(
-    exported: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    exported: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["export", str(exported), "--output", str(tmp_path / "again.onnx")]) == 1
-    assert "is an exported file; pass the run folder or a checkpoint file" in capsys.readouterr().err
+    for command, message in (
+        (["export", str(exported)], "is an exported file; pass the run folder or a checkpoint file"),
+        (["evaluate", str(exported), str(parts)], "here pass the run that it was exported from"),
+        (["train", str(parts), "--weights", str(exported), "--output", str(tmp_path)], "has no weights that can be"),
+    ):
+        assert main(command) == 1
+        assert message in capsys.readouterr().err
