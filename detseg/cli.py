@@ -164,6 +164,14 @@ def _call(command: str, config: Any, started: float) -> int:
         from detseg.recipes.client import client
 
         return 0 if client(config, reporter=reporter) else 1
+    elif command == "export":
+        from detseg.recipes.export import export
+
+        export(config, reporter=reporter)
+    elif command == "selfcheck":
+        from detseg.recipes.selfcheck import selfcheck
+
+        selfcheck(config, reporter=reporter)
     elif command == "convert":
         from detseg.recipes.convert import convert
 

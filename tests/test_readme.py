@@ -36,7 +36,7 @@ MAX_BYTES = 10_000
 
 VERBS = {
     **{f"{verb}.py": verb for verb in ("train", "evaluate", "predict", "convert", "describe", "benchmark")},
-    **{f"{verb}.py": verb for verb in ("serve", "client")},
+    **{f"{verb}.py": verb for verb in ("serve", "client", "export")},
     "inspect_data.py": "inspect",
 }
 SMALL = [

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DataError
+from detseg.export.exported_file import is_exported
 from detseg.models.weights.safetensors_file import (
     HEADER_LENGTH,
     KEY,
@@ -61,6 +62,10 @@ def read_tensor_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict
         last = RunFolder.of(path).last
         other = f"{last} exists: pass that file" if last.is_file() else "pass the folder of a run, or a checkpoint file"
         raise FileNotFoundError(f"{path}: no such checkpoint; {other}")
+    if is_exported(path):
+        raise DataError(
+            f"{path}: an exported file is for predict and Predictor only; here pass the run that it was exported from"
+        )
     header, tensors = parse_safetensors(read_bytes(path), path)
     if header is None:
         raise DataError(f"{path}: a safetensors file without this project's header; pass it as --weights instead")

@@ -62,6 +62,13 @@ COMMANDS: dict[str, Command] = {
             {"run": "?", "data": "?"},
         ),
         Command("predict", "PredictConfig", "Run a trained model on images.", {"run": "1", "images": "+"}),
+        Command("export", "ExportConfig", "Export a trained model to a file that runs without torch.", {"run": "1"}),
+        Command(
+            "selfcheck",
+            "SelfcheckConfig",
+            "Check that evaluate, predict and an exported file agree.",
+            {"run": "1", "file": "?"},
+        ),
         Command("inspect", "InspectConfig", "Summarize a data set and list its errors.", {"data": "?"}),
         Command("convert", "ConvertConfig", "Write a data set in another format.", {"data": "1", "output": "1"}),
         Command("describe", "DescribeConfig", "List the modules of a network with their sizes.", {"model": "1"}),

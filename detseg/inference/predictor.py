@@ -6,17 +6,17 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import torch
 
-from detseg.checkpoints.checkpoint import load
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError, reason_of
+from detseg.export.exported_file import is_exported
 from detseg.images import EncodedImage
+from detseg.inference.backend import Backend
 from detseg.keypoints import KeypointSchema
 from detseg.orientation import orient_image, upright_hw
 from detseg.pixels import to_pixels
@@ -25,7 +25,10 @@ from detseg.preprocess import Geometry, Preprocessing
 from detseg.short_text import listed, one_line, with_classes
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
 
-Image = str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor
+if TYPE_CHECKING:  # exported files need no torch
+    import torch
+
+Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArray[Any] | torch.Tensor"
 """A file, the bytes of a file, a PIL image, or upright RGB pixels: an array [H, W, 3] or a tensor [3, H, W], uint8 or
 float in [0, 1]; if the model has a value range, values of other types, which are scaled by it, as floats then are."""
 
@@ -35,10 +38,12 @@ class Predictor:
     several label fields :class:`FieldPredictions`.
 
     Args:
-        run: run folder (its best checkpoint is loaded), checkpoint file, or a detseg model, which is set to eval mode.
+        run: run folder (its best checkpoint is loaded), checkpoint file, a file that ``detseg export`` wrote (it runs
+            without torch), or a detseg model, which is set to eval mode.
         device: "cuda", "cpu", ...; None for CUDA if available, else the CPU.
 
     Attributes:
+        device: a torch.device; of an exported file its name.
         class_map: the K classes; ``class_map.name_of(label)`` returns a class name.
         label_fields: the label fields of a classifier with several classes per image; else empty.
         task: "detect", "segment", "keypoints" or "classify".
@@ -46,19 +51,28 @@ class Predictor:
     """
 
     def __init__(self, run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None = None) -> None:
-        self.device = pick_device(device)
-        self.model = (run.eval() if isinstance(run, torch.nn.Module) else load(run)).to(self.device)
-        self.class_map: ClassMap = self.model.description.class_map  # type: ignore[union-attr,assignment]
-        self.label_fields: tuple[LabelField, ...] = self.model.description.label_fields  # type: ignore[union-attr,assignment]
-        self.task: str = self.model.description.task  # type: ignore[union-attr,assignment]
-        self.keypoints: KeypointSchema | None = self.model.description.keypoints  # type: ignore[union-attr,assignment]
+        self.backend = _open(run, device)
+        self.device = self.backend.device
+        description = self.backend.description
+        self.class_map: ClassMap = description.class_map
+        self.label_fields: tuple[LabelField, ...] = description.label_fields
+        self.task: str = description.task
+        self.keypoints: KeypointSchema | None = description.keypoints
+        self.preprocessing: Preprocessing = description.preprocessing
         self._warned = False
-        self.preprocessing: Preprocessing = self.model.description.preprocessing  # type: ignore[union-attr,assignment]
+
+    @property
+    def model(self) -> torch.nn.Module:
+        """The network of a checkpoint; DataError for an exported file, whose network is no module of torch."""
+        model: torch.nn.Module | None = getattr(self.backend, "model", None)
+        if model is None:
+            raise DataError("an exported file has no torch model; open the run that it was exported from")
+        return model
 
     def __repr__(self) -> str:
-        description = self.model.description
+        description = self.backend.description
         fields = f", label fields: {listed([field.name for field in self.label_fields], 60)}" * bool(self.label_fields)
-        model = f"{description.arch}, {self.task}"  # type: ignore[union-attr]
+        model = f"{description.arch}, {self.task}"
         return f"Predictor({model}; {with_classes(self.class_map.names)}{fields}; device {self.device})"
 
     def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
@@ -80,12 +94,7 @@ class Predictor:
         if not len(images):
             return []
         prepared = [self.prepare(image) for image in images]
-        tensors = [
-            torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1).to(self.device)
-            for pixels, _ in prepared
-        ]
-        with torch.inference_mode():
-            outputs = self.model(tensors)
+        outputs = self.backend([pixels for pixels, _ in prepared])
         return [
             finish(output, geometry) if isinstance(output, RawPrediction) else output
             for output, (_, geometry) in zip(outputs, prepared, strict=True)
@@ -111,8 +120,21 @@ class Predictor:
         return self.preprocessing.apply(pixels, geometry), geometry
 
 
+def _open(run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None) -> Backend:
+    """The network of ``run``, with what runs it."""
+    if isinstance(run, (str, os.PathLike)) and is_exported(run):
+        from detseg.inference.onnx_backend import OnnxBackend
+
+        return OnnxBackend(run, None if device is None else str(device))
+    from detseg.inference.torch_backend import TorchBackend
+
+    return TorchBackend(run, pick_device(device))
+
+
 def pick_device(device: str | torch.device | None) -> torch.device:
     """``device``; if None, CUDA if available, else the CPU. DataError if the device is not available."""
+    import torch
+
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

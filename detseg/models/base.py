@@ -104,6 +104,16 @@ class FreezableModel(nn.Module, ABC):
         """Return the names of the output layers for classes, boxes, masks and keypoints, often randomly initialized."""
 
     @abstractmethod
+    def forward_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        """Predict one image with tensor operations only, in eval mode; a trace of it accepts images of other sizes.
+
+        The outputs by name are those of ``detseg.export``: boxes, labels, scores, masks or heatmaps; or probabilities.
+
+        Args:
+            image: uint8 [3, h, w], already resized.
+        """
+
+    @abstractmethod
     def loss_names(self) -> tuple[str, ...]:
         """Return the names of the losses in training mode, with the current frozen parts."""
 

@@ -95,6 +95,13 @@ class Classifier(FreezableModel):
             for column, (name, field_logits) in enumerate(zip(self.loss_names(), by_field, strict=True))
         }
 
+    @torch.no_grad()
+    def forward_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        """As in the base class. The name is probabilities, float32 [K]: with several label fields those of one field
+        after the other, each field's with a sum of 1."""
+        logits = self.head(self._pooled(self.normalise(image)[None])).float()
+        return {"probabilities": torch.cat([field.softmax(dim=1) for field in self._by_field(logits)], dim=1)[0]}
+
     def levels(self) -> tuple[str, ...]:
         return ("pooled",) if self.is_frozen("stem", "backbone") else ()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.models.detection.image_list import ImageList
 
 from detseg.models.backbones import BackboneSpec
 from detseg.models.description import ModelDescription
@@ -15,7 +16,7 @@ from detseg.models.fpn_detector import FpnDetector
 from detseg.models.frozen_features import FrozenFeatures, Image, as_float, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.loss_names import loss_names
-from detseg.models.outputs import image_list_of, raw_prediction
+from detseg.models.outputs import image_list_of
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
@@ -158,11 +159,26 @@ class Detector(FpnDetector):
         _, head_losses = self.roi_heads(maps, proposals, list(sizes_hw), list(targets))
         return {**head_losses, **rpn_losses}
 
-    def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
-        """Compute predictions from FPN maps [N, 256, h, w] of N images of equal padded size."""
-        proposals, _ = self.rpn(image_list_of(sizes_hw), maps, None)
-        detections, _ = self.roi_heads(maps, proposals, list(sizes_hw), None)
-        return [raw_prediction(detection) for detection in detections]
+    def detections_from_neck(self, maps: FeatureMaps, images: ImageList) -> list[dict[str, Tensor]]:
+        proposals, _ = self.rpn(images, maps, None)
+        detections: list[dict[str, Tensor]] = self.roi_heads(maps, proposals, images.image_sizes, None)[0]
+        return detections
+
+    def _tensors_from_neck(self, maps: FeatureMaps, images: ImageList) -> dict[str, Tensor]:
+        """As in the base class; with a mask head also masks float32 [M, 28, 28], probabilities inside each box; with
+        a keypoint head heatmaps float32 [M, P, 56, 56], logits inside each box, which ``detseg.export`` decodes: to
+        enlarge them to the size of each box in a trace takes a loop over the boxes."""
+        if not self.num_keypoints:
+            detection = self.detections_from_neck(maps, images)[0]
+            masks = {"masks": detection["masks"][:, 0]} if self.has_masks else {}
+            return {name: detection[name] for name in ("boxes", "labels", "scores")} | masks
+        proposals, _ = self.rpn(images, maps, None)
+        heads, sizes = self.roi_heads, images.image_sizes
+        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(maps, proposals, sizes)))
+        boxes, scores, labels = heads.postprocess_detections(logits, deltas, proposals, sizes)
+        pooled = heads.keypoint_head(heads.keypoint_roi_pool(maps, boxes, sizes))
+        heatmaps = heads.keypoint_predictor(pooled)
+        return {"boxes": boxes[0], "labels": labels[0], "scores": scores[0], "heatmaps": heatmaps}
 
 
 def _with_fallback(proposals: Tensor, size_hw: SizeHW, target: Target) -> Tensor:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torchvision.models.detection.image_list import ImageList
 
-from detseg.models.base import FreezableModel
+from detseg.models.base import LAST_STRIDE, FreezableModel
 from detseg.models.frozen_features import FrozenFeatures, Image, as_float, compute_features, split_inputs
-from detseg.models.outputs import predict_by_padded_size
+from detseg.models.outputs import image_list_of, predict_by_padded_size, raw_prediction
 from detseg.models.padding import FeatureMaps, SizeHW, size_of, stack_maps, stack_padded
 from detseg.structures import RawPrediction
 
@@ -26,8 +28,27 @@ class FpnDetector(FreezableModel):
     backbone: Any  # torchvision's modules have no type annotations
 
     @abstractmethod
+    def detections_from_neck(self, maps: FeatureMaps, images: ImageList) -> list[dict[str, Tensor]]:
+        """Compute torchvision's prediction dicts from the neck's maps [N, C, h, w] of N images of equal padded size."""
+
+    @torch.no_grad()
     def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
         """Compute predictions from the neck's maps [N, C, h, w] of N images of equal padded size."""
+        return [raw_prediction(detection) for detection in self.detections_from_neck(maps, image_list_of(sizes_hw))]
+
+    @torch.no_grad()
+    def forward_tensors(self, image: Tensor) -> dict[str, Tensor]:
+        """As in the base class. The names are boxes float32 [M, 4] in pixels of the image, labels int64 [M], scores
+        float32 [M], and those of ``_tensors_from_neck``."""
+        height, width = image.shape[1], image.shape[2]  # in a trace they are tensors, so that it has no fixed size
+        padding = (0, -width % LAST_STRIDE, 0, -height % LAST_STRIDE)
+        batch = functional.pad(self.normalise(image), padding)[None]
+        return self._tensors_from_neck(self._neck(self._backbone(batch)), ImageList(batch, [(height, width)]))
+
+    def _tensors_from_neck(self, maps: FeatureMaps, images: ImageList) -> dict[str, Tensor]:
+        """Return the outputs of :meth:`forward_tensors` from the neck's maps of one image."""
+        detection = self.detections_from_neck(maps, images)[0]
+        return {name: detection[name] for name in ("boxes", "labels", "scores")}
 
     def levels(self) -> tuple[str, ...]:
         if not self.is_frozen("stem", "backbone"):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
@@ -17,7 +18,7 @@ from detseg.models.fpn_detector import FpnDetector
 from detseg.models.frozen_features import FrozenFeatures, Image, split_inputs
 from detseg.models.input_checks import Target, check_images, check_targets
 from detseg.models.loss_names import loss_names
-from detseg.models.outputs import image_list_of, raw_prediction
+from detseg.models.outputs import image_list_of
 from detseg.models.padding import FeatureMaps, SizeHW, size_of
 from detseg.structures import RawPrediction
 
@@ -143,7 +144,7 @@ class OneStageDetector(FpnDetector):
         return maps
 
     def _losses(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW], targets: Sequence[Target]) -> Losses:
-        outputs, anchors, counts = self._head(maps, sizes_hw)
+        outputs, anchors, counts = self._head(maps, image_list_of(sizes_hw))
         if self._is_ssd:
             matches = [self._ssd_matches(*image) for image in zip(anchors, targets, strict=True)]
             losses = self.network.compute_loss(list(targets), outputs, anchors, matches)
@@ -153,11 +154,11 @@ class OneStageDetector(FpnDetector):
             losses = self.network.compute_loss(list(targets), outputs, anchors)
         return {name: losses[original] for original, name in LOSS_NAMES.items() if original in losses}
 
-    def _head(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
+    def _head(self, maps: FeatureMaps, images: ImageList) -> tuple[dict[str, Tensor], list[Tensor], list[int]]:
         """Return the head's outputs [N, A, ...] for A anchors, the anchors [A, 4] of each image, and counts per map."""
         features = list(maps.values())
         outputs = self.head(features)
-        anchors = self.network.anchor_generator(image_list_of(sizes_hw), features)
+        anchors = self.network.anchor_generator(images, features)
         per_location = self.network.anchor_generator.num_anchors_per_location()
         counts = [
             feature.shape[2] * feature.shape[3] * count for feature, count in zip(features, per_location, strict=True)
@@ -170,14 +171,14 @@ class OneStageDetector(FpnDetector):
             return torch.full((len(anchors),), -1, dtype=torch.int64, device=anchors.device)
         return self.network.proposal_matcher(box_iou(target["boxes"], anchors))
 
-    @torch.no_grad()
-    def predictions_from_neck(self, maps: FeatureMaps, sizes_hw: Sequence[SizeHW]) -> list[RawPrediction]:
-        outputs, anchors, counts = self._head(maps, sizes_hw)
+    def detections_from_neck(self, maps: FeatureMaps, images: ImageList) -> list[dict[str, Tensor]]:
+        outputs, anchors, counts = self._head(maps, images)
+        detections: list[dict[str, Tensor]]
         if self._is_ssd:
-            detections = self.network.postprocess_detections(outputs, anchors, list(sizes_hw))
+            detections = self.network.postprocess_detections(outputs, anchors, images.image_sizes)
         else:
             outputs["cls_logits"][..., 0] = -torch.inf  # exclude label 0, which would replace real detections
             by_map = {name: list(output.split(counts, dim=1)) for name, output in outputs.items()}
             anchors_by_map = [list(boxes.split(counts)) for boxes in anchors]
-            detections = self.network.postprocess_detections(by_map, anchors_by_map, list(sizes_hw))
-        return [raw_prediction(detection) for detection in detections]
+            detections = self.network.postprocess_detections(by_map, anchors_by_map, images.image_sizes)
+        return detections

@@ -127,6 +127,37 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Options of ``export``."""
+
+    run: str = option("", "run folder or checkpoint file", value="PATH")
+    output: str | None = option(None, "file to write", "model.onnx in the run folder", value="FILE")
+    to: Literal["onnx"] = option("onnx", "format of the file")
+    data: str | None = option(
+        None, "data to compare the file with torch on", "the validation images of the run", value="PATH"
+    )
+    images: int = option(8, "number of images to compare on", least=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
+class SelfcheckConfig:
+    """Options of ``selfcheck``."""
+
+    run: str = option("", "run folder or checkpoint file", value="PATH")
+    file: str | None = option(
+        None, "exported file of the run", "model.onnx in the run folder, if it is there", value="FILE"
+    )
+    data: str | None = option(None, "data to predict", "the validation images of the run", value="PATH")
+    images: int = option(8, "number of images", least=1)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
 class InspectConfig(DataConfig):
     """Options of ``inspect``."""
 

@@ -9,12 +9,21 @@ import torch
 
 from detseg.checkpoints.checkpoint import load_checkpoint
 from detseg.models.weights.starting_weights import Origin
+from detseg.options.defaults import BUNDLED
 from detseg.runtime.files import write_text
 from detseg.runtime.machine import describe_machine
 from detseg.training.metrics_log import Row, minutes_of
 
 LICENCE = "Apache-2.0, as the project's code: all training images were rendered by it, without images of others"
 OWN_LICENCE = "as the licence of the training data allows; state it before you share the weights"
+
+PUBLISHED_LICENCE = "starting weights of torchvision, under their own terms"
+
+
+def starting_licence(weights: str | None) -> str:
+    """The licence of the starting weights that the option ``weights`` of a run names; empty if it is not known."""
+    known = {BUNDLED: LICENCE, "coco": PUBLISHED_LICENCE, "imagenet": PUBLISHED_LICENCE, "none": "no starting weights"}
+    return known.get(weights or "", "")
 
 
 def write_card(

@@ -58,6 +58,10 @@ def read_weights_file(path: str | os.PathLike[str]) -> WeightsFile:
     """
     path, content = read_bundled() if path == BUNDLED else _read(Path(path))
     header = None
+    if path.suffix.lower() == ".onnx":
+        raise DataError(
+            f"{path}: an ONNX file has no weights that can be trained; pass the run that it was exported from"
+        )
     if path.suffix == ".safetensors":
         header, tensors = parse_safetensors(content, path)
         prefix = "" if header is None else "model."

@@ -1,0 +1,1 @@
+"""Export trained models to files that other programs run, and read these files."""
