@@ -9,7 +9,7 @@ from pathlib import Path
 
 SCRIPTS = {
     name: f"{name}.py"
-    for name in ("train", "evaluate", "predict", "convert", "describe", "serve", "client", "benchmark")
+    for name in ("train", "evaluate", "predict", "convert", "describe", "export", "serve", "client", "benchmark")
 }
 SCRIPTS["inspect"] = "inspect_data.py"
 """Command -> its script in ``tools/``."""
