@@ -18,8 +18,8 @@ from detseg.structures import ClassPrediction, FieldPredictions, Float32, RawPre
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Device -> what ONNX Runtime calls it."""
-ERRORS_ONLY = 3
-"""Severity of ONNX Runtime's messages that are printed."""
+FATAL = 4
+"""Severity of ONNX Runtime's messages that are printed; errors are raised."""
 
 
 class OnnxBackend:
@@ -42,7 +42,7 @@ class OnnxBackend:
             raise DataError(f"{path} needs the package onnxruntime ({error}): pip install onnxruntime") from error
         self.device, providers = _provider(device, onnxruntime.get_available_providers())
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL
         options.intra_op_num_threads = available_cores()
         with in_file(path):
             try:
@@ -50,14 +50,28 @@ class OnnxBackend:
             except Exception as error:  # its classes have no common base
                 reason = str(error).splitlines()[0]
                 raise DataError(f"ONNX Runtime cannot run it ({reason}); export the run again") from error
+        self._path = path
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.description: ExportedModel = exported_model(self._session.get_modelmeta().custom_metadata_map, path)
+        needed = {"probabilities"} if self.description.task == "classify" else {"boxes", "labels", "scores"}
+        if not needed <= {*self._outputs} or len(self._session.get_inputs()) != 1:
+            raise DataError(
+                f"{path}: its outputs are {', '.join(self._outputs)}; a file of detseg has {', '.join(sorted(needed))}"
+            )
 
     def __call__(self, images: Sequence[npt.NDArray[np.uint8]]) -> list[NetworkOutput]:
         return [self._predict(image) for image in images]
 
     def _predict(self, image: npt.NDArray[np.uint8]) -> NetworkOutput:
-        values = self._session.run(None, {self._session.get_inputs()[0].name: image})
+        try:
+            values = self._session.run(None, {self._session.get_inputs()[0].name: image})
+        except Exception as error:  # as above
+            height, width = image.shape[:2]
+            reason = str(error).splitlines()[0]
+            raise DataError(
+                f"{self._path}: ONNX Runtime cannot run it on an input of {width} x {height} pixels ({reason}); export "
+                "the run again"
+            ) from error
         output: dict[str, Any] = dict(zip(self._outputs, values, strict=True))
         if "probabilities" in output:
             return self._classes(output["probabilities"])
@@ -71,7 +85,11 @@ class OnnxBackend:
         )
 
     def _classes(self, probabilities: Float32) -> ClassPrediction | FieldPredictions:
-        fields = self.description.label_fields
+        fields, classes = self.description.label_fields, self.description.class_map
+        if probabilities.shape != (len(classes),):
+            raise DataError(
+                f"{self._path}: {probabilities.size} probabilities for {len(classes)} classes; export again"
+            )
         if not fields:
             return ClassPrediction(probabilities)
         ends = np.cumsum([len(field) for field in fields])[:-1]

@@ -18,7 +18,7 @@ def run(parts: Path, train: Any, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
         patch.setattr(fit_module, "plot_curves", lambda rows, path: True)
         patch.setattr(fit_module, "write_result_images", lambda *args: None)
-        return train(parts, tmp_path_factory.mktemp("export") / "run", "--weights", "bundled", "--image-size", "160")
+        return train(parts, tmp_path_factory.mktemp("export") / "run", "--weights", "bundled", "--image-size", "128")
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,7 @@ def test_predictions_equal_those_of_torch_for_all_sizes(run: Path, exported: Pat
     assert total.boxes < 0.005
 
 
+@pytest.mark.slow
 def test_the_command_compares_and_says_so(
     run: Path,
     onnx_of_run: bytes,

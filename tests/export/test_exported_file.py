@@ -103,6 +103,9 @@ def test_other_files_and_devices_are_named(exported: Path, onnx_of_run: bytes, t
     bare.write_bytes(exported_content(b"no graph", description))
     with pytest.raises(DataError, match="ONNX Runtime cannot run it"):
         Predictor(bare)
+    bare.write_bytes(exported_content(onnx_of_run, replace(description, task="classify", keypoints=None)))
+    with pytest.raises(DataError, match="its outputs are boxes, labels, scores, masks; a file of detseg has probab"):
+        Predictor(bare)
     newer.write_bytes(exported_content(onnx_of_run, description))
     Predictor(newer)  # control
 
@@ -147,6 +150,7 @@ def test_the_command_predict_needs_no_torch(exported: Path, image: Path, tmp_pat
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == len(prediction)
 
 
+@pytest.mark.slow
 def test_pixels_bytes_and_files_give_one_result(exported: Path, image: Path) -> None:
     from detseg.images import decode_image
 

@@ -14,9 +14,11 @@ from torch import nn
 
 from detseg import Predictor
 from detseg.classes import ClassMap, LabelField, joined
+from detseg.errors import DataError
 from detseg.export.exported_file import ExportedModel, exported_content, write_exported
 from detseg.export.graph import onnx_graph
 from detseg.inference.agreement import Agreement, compare
+from detseg.inference.onnx_backend import OnnxBackend
 from detseg.keypoints import keypoint_schema
 from detseg.models import OwnClassifier, build_model, describe
 from detseg.models.create import create_model
@@ -105,7 +107,9 @@ def test_without_detections(arch: str, tmp_path: Path) -> None:
     assert prediction.boxes.shape == (0, 4)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("label_fields", [(), FIELDS], ids=["one class", "label fields"])
+@pytest.mark.parametrize(
+    "label_fields", [pytest.param((), marks=pytest.mark.slow), FIELDS], ids=["one class", "label fields"]
+)
 def test_classifiers(label_fields: tuple[LabelField, ...], tmp_path: Path) -> None:
     torch.manual_seed(0)
     classes = joined(label_fields) if label_fields else CLASSES
@@ -118,6 +122,8 @@ def test_classifiers(label_fields: tuple[LabelField, ...], tmp_path: Path) -> No
     outputs = [np.concatenate([part.probabilities for part in parts]) for parts in predicted(tmp_path)]
     assert np.ptp(outputs, axis=0).max() > 0.01, "control: the images give different results"
     assert [len(part.probabilities) for part in predicted(tmp_path)[0]] == ([2, 3] if label_fields else [3])
+    with pytest.raises(DataError, match="cannot run it on an input of 65 x 64 pixels"):
+        OnnxBackend(tmp_path / "model.onnx", "cpu")([image(0, (64, 65))])
 
 
 def predicted(folder: Path) -> list[list[Any]]:

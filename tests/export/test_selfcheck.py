@@ -28,6 +28,7 @@ def test_all_stages_agree(run: Path, exported: Path, capsys: pytest.CaptureFixtu
     assert "passed on 2 images" in printed
 
 
+@pytest.mark.slow
 def test_without_a_file_it_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["selfcheck", str(run), "--images", "1"]) == 0
     assert f"passed on 1 image; no exported file was checked (detseg export {run})" in capsys.readouterr().out
@@ -71,9 +72,12 @@ def resize_off_by_one(graph: bytes, model: ExportedModel, patch: pytest.MonkeyPa
     return exported_content(graph, replace(model, preprocessing=larger))
 
 
+CONTROLS = [(wrong_mean, "predict"), (bgr, "predict"), (resize_off_by_one, "export")]
+
+
 @pytest.mark.parametrize(
     ("change", "stage"),
-    [(wrong_mean, "predict"), (bgr, "predict"), (resize_off_by_one, "export"), (other_weights, "export")],
+    [(other_weights, "export"), *(pytest.param(*control, marks=pytest.mark.slow) for control in CONTROLS)],
 )
 def test_control_what_differs_is_named(
     change: Callable[..., bytes],
@@ -92,6 +96,7 @@ def test_control_what_differs_is_named(
         selfcheck(SelfcheckConfig(str(run), str(file)), reporter=silent())
 
 
+@pytest.mark.slow
 def test_control_the_export_of_another_run_is_refused(
     run: Path, exported: Path, onnx_of_run: bytes, tmp_path: Path
 ) -> None:

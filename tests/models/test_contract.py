@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.errors import DataError
+from detseg.export.heatmaps import decode_heatmaps
 from detseg.keypoints import keypoint_schema
 from detseg.models import LEVELS, ModelDescription, build_model, describe, freeze, losses_in_eval_mode
 from detseg.postprocess import finish
@@ -99,6 +100,26 @@ class ModelContract:
         assert torch.isfinite(total)
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
         assert all(torch.isfinite(buffer).all() for buffer in model.buffers())
+
+    def test_tensors_for_export_are_those_of_the_prediction(self, small: Any) -> None:
+        model = self.model(small).eval()
+        image = self.batch(small)[0][0]
+        (prediction,) = model([image])
+        tensors = {name: value.numpy() for name, value in model.forward_tensors(image).items()}
+        if isinstance(prediction, RawPrediction):
+            masks, heatmaps = tensors.pop("masks", None), tensors.pop("heatmaps", None)
+            keypoints = None if heatmaps is None else decode_heatmaps(heatmaps, tensors["boxes"])
+            assert (masks is None, keypoints is None) == (prediction.mask_probs is None, prediction.keypoints is None)
+            if masks is not None:
+                np.testing.assert_array_equal(masks, prediction.mask_probs)
+            if keypoints is not None:
+                np.testing.assert_allclose(keypoints, prediction.keypoints, atol=1e-3)
+            assert len(prediction.scores) > 0
+        else:
+            parts = [prediction] if isinstance(prediction, ClassPrediction) else prediction.fields.values()
+            prediction = ClassPrediction(np.concatenate([part.probabilities for part in parts]))
+        for name, value in tensors.items():
+            np.testing.assert_array_equal(value, getattr(prediction, name))
 
     def test_predictions(self, small: Any) -> None:
         model = self.model(small).eval()
