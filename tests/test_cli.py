@@ -167,8 +167,8 @@ def test_no_command_and_unknown_command(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == "detseg: 'trian' is not a command; did you mean train?\n"
     assert main(["fly"]) == 2
     assert capsys.readouterr().err == (
-        "detseg: 'fly' is not a command; the commands are train, evaluate, predict, export, selfcheck, inspect, "
-        "convert, describe, serve, client, pretrain, benchmark\n"
+        "detseg: 'fly' is not a command; the commands are inspect, convert, train, evaluate, predict, export, "
+        "selfcheck, serve, client, describe, pretrain, benchmark\n"
     )
 
 

@@ -11,7 +11,7 @@ def obstacles(table: AnnotationTable) -> dict[str, str]:
     instances, trained = len(table.instance_rows()), table.trained_rows()
     boxes = "" if len(trained) else "there are no boxes" + (f" ({table.lost.line()})" if table.lost.objects else "")
     if instances and not len(trained):
-        boxes = f"all {instances} instances are crowds or ignored, and both are excluded from training"
+        boxes = f"all {instances} instances are crowds or ignored (iscrowd or ignore is 1), and excluded from training"
     without_mask = trained[~table.segmentation.present()[trained]]
     masks = boxes
     if len(without_mask) == len(trained) > 0:

@@ -58,11 +58,13 @@ COMMANDS: dict[str, Command] = {
         Command(
             "evaluate",
             "EvaluateConfig",
-            "Evaluate a run on labelled images, or a results file against an annotation file.",
+            "Compute the metrics of a trained model, or of a file of predictions, on labelled images.",
             {"run": "?", "data": "?"},
         ),
         Command("predict", "PredictConfig", "Run a trained model on images.", {"run": "1", "images": "+"}),
-        Command("export", "ExportConfig", "Export a trained model to a file that runs without torch.", {"run": "1"}),
+        Command(
+            "export", "ExportConfig", "Export a trained model to an ONNX file that runs without torch.", {"run": "1"}
+        ),
         Command(
             "selfcheck",
             "SelfcheckConfig",
@@ -77,31 +79,47 @@ COMMANDS: dict[str, Command] = {
         Command(
             "pretrain",
             "PretrainConfig",
-            "Pretrain weights on scenes that are rendered during training.",
+            "Create starting weights from rendered scenes or a large labelled data set.",
             {"data": "?"},
         ),
     )
 }
 """Name -> command; ``benchmark`` has several, see ``BENCHMARKS``."""
 
-BENCHMARK_TEXT = "Compare with other training loops and starting weights, or speed part by part."
-SPEED_TEXT = "Speed of a part with its baseline, on generated data."
-PARTS = ("frozen", "step", "evaluate", "predict", "loader", "index", "all")
-"""Parts whose speed ``benchmark`` measures."""
+BENCHMARK_TEXT = "Compare accuracy and speed with torchvision, pycocotools and training from scratch."
+PARTS = {
+    "frozen": "of training with a frozen backbone",
+    "step": "of a training step",
+    "evaluate": "of pasting masks and computing metrics",
+    "predict": "of prediction from image files",
+    "loader": "of loading and augmenting images",
+    "index": "of reading a large annotation file",
+    "all": "of all these parts",
+}
+"""Parts whose speed ``benchmark`` measures -> what that is."""
 
 BENCHMARKS: dict[str, Command] = {
     "baseline": Command(
         "benchmark baseline",
         "BaselineConfig",
-        "AP and minutes of training, with a torchvision training loop.",
+        "AP and minutes of training, compared with a torchvision training loop.",
         {"data": "?"},
     ),
     "transfer": Command(
-        "benchmark transfer", "TransferConfig", "Starting weights at equal training times.", {"data": "?"}
+        "benchmark transfer",
+        "TransferConfig",
+        "Starting weights compared with training from scratch, for equal times.",
+        {"data": "?"},
     ),
-    **{part: Command(f"benchmark {part}", "SpeedConfig", SPEED_TEXT, {}, {"what": part}) for part in PARTS},
+    **{
+        part: Command(f"benchmark {part}", "SpeedConfig", f"Speed {text}, on generated data.", {}, {"what": part})
+        for part, text in PARTS.items()
+    },
 }
 """What ``benchmark`` compares -> the command that does."""
 
-NAMES: dict[str, str] = {name: command.text for name, command in COMMANDS.items()} | {"benchmark": BENCHMARK_TEXT}
-"""First word of a command line -> its line of help."""
+_IN_ORDER_OF_USE = ("inspect", "convert", "train", "evaluate", "predict", "export", "selfcheck", "serve", "client")
+NAMES: dict[str, str] = {name: COMMANDS[name].text for name in dict.fromkeys((*_IN_ORDER_OF_USE, *COMMANDS))} | {
+    "benchmark": BENCHMARK_TEXT
+}
+"""First word of a command line -> its line of help, in the order in which they are listed."""

@@ -20,7 +20,7 @@ UNUSED, UNUSED_SHARE = 5, 0.25
 
 
 def inspect_classes(table: AnnotationTable) -> list[Finding]:
-    """Find class names equal but for case, blanks or Unicode form, names that mean no class, and classes without
+    """Find class names that differ only in case, blanks or Unicode form, names that mean no class, and classes without
     instances (or images, for class folders and label columns).
 
     A class ``background`` of whole images is a class like others, and is not reported.
@@ -46,7 +46,7 @@ def _counts(table: AnnotationTable) -> dict[str, int]:
 
 
 def _nearly_equal(counts: dict[str, int]) -> list[list[str]]:
-    """Groups of names that are equal but for case, blanks or Unicode form."""
+    """Groups of names that differ only in case, blanks or Unicode form."""
     names_of: dict[str, list[str]] = {}
     for name in counts:
         names_of.setdefault(_folded(name), []).append(name)
@@ -59,7 +59,7 @@ def _equal_finding(table: AnnotationTable, counts: dict[str, int], names: list[s
     shown = ", ".join(f"{_visible(name)} ({_number(table, counts[name])})" for name in names)
     remedy = "correct them" if any("=" in name for name in names) else f"correct the names, or pass {renamed}"
     message = (
-        f"{shown} are equal but for case, blanks or Unicode form, yet they are {len(names)} classes: if they are one, "
+        f"{shown} differ only in case, blanks or Unicode form, yet they are {len(names)} classes: if they are one, "
         f"{remedy}"
     )
     return Finding("nearly equal class names", ", ".join(map(_visible, names)), message)

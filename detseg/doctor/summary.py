@@ -147,7 +147,8 @@ class Summary:
             lines += [
                 f"instances: {self.instances}, {self._masks()}" + (f" ({', '.join(special)})" if special else ""),
                 f"instances per image: {self.objects_per_image}",
-                f"instance size: {self.small} small, {self.medium} medium, {self.large} large (COCO: 32 x 32, 96 x 96)",
+                f"instance size: {self.small} small, {self.medium} medium, {self.large} large "
+                "(limits of COCO: 32 x 32 and 96 x 96 pixels)",
             ]
         lines += [*self._class_lines(), *self._keypoint_lines()]
         lines += [self.lost.line()] if self.lost.objects else []

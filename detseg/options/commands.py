@@ -50,6 +50,7 @@ class PretrainConfig:
 class EvaluateConfig(DataConfig):
     """Options of ``evaluate``."""
 
+    data: str = option("", "folder or annotation file of labelled images", "the data of the run", value="PATH")
     run: str = option("", "run folder or checkpoint file", value="PATH", common=True)
     split: Literal["train", "val", "test", "all"] = option(
         "val", "split to evaluate", "data other than the run's is used as a whole unless it has this split", common=True
@@ -60,8 +61,8 @@ class EvaluateConfig(DataConfig):
     ground_truth: str | None = option(None, "COCO annotation file for --predictions", value="FILE", common=True)
     iou_type: Literal["bbox", "segm", "keypoints"] | None = option(
         None,
-        "IoU type for --predictions",
-        "segm if they have masks, keypoints if they have some, else bbox",
+        "what is compared in --predictions: boxes (bbox), masks (segm) or keypoints",
+        "segm if they have masks, keypoints if they have keypoints, else bbox",
         common=True,
     )
     max_dets: int | None = option(
@@ -79,8 +80,8 @@ class EvaluateConfig(DataConfig):
         common=True,
     )
     loss: bool = option(False, "also compute the losses, as in training", common=True)
-    figures: bool = option(False, "write figures, too", common=True)
-    coco_lines: bool = option(False, "also print the twelve COCO lines", common=True)
+    figures: bool = option(False, "also write figures (curves, confusion, mistakes) to the folder figures", common=True)
+    coco_lines: bool = option(False, "also print the twelve lines of pycocotools (AP and AR)", common=True)
     json: bool = option(False, "print only the metrics, as JSON", "a table", common=True)
     output: str | None = option(
         None, "folder for metrics.json and predictions.json", "<run>/evaluate-<split>", value="FOLDER", common=True
@@ -103,7 +104,7 @@ class EvaluateConfig(DataConfig):
 class PredictConfig:
     """Options of ``predict``."""
 
-    run: str = option("", "run folder or checkpoint file", value="PATH")
+    run: str = option("", "run folder, checkpoint file or exported .onnx file", value="PATH")
     images: list[str] = option([], "image files or folders", value="PATH")
     output: str = option(
         "out",
@@ -168,14 +169,13 @@ class InspectConfig(DataConfig):
         None,
         "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "
         "and 255",
-        "the range of the training split, or of all images",
+        "that of the training split, or of all images",
+        value="LOW,HIGH",
         least=-VALUE_LIMIT,
         most=VALUE_LIMIT,
     )
-    records: int = option(16, "number of images on the sheet", least=1, limit=10_000)
-    per_class: bool = option(
-        False, "show images of each class in each split on the sheet, the rarest first", "random images"
-    )
+    records: int = option(16, "number of images on the contact sheet", least=1, limit=10_000)
+    per_class: bool = option(False, "show images of each class in each split, the rarest class first", "random images")
     json: bool = option(False, "print only the summary, as JSON", "a table")
     seed: int = option(
         0, "seed that selects the images on the sheet", "the same ones each time", least=0, limit=MAX_SEED
@@ -186,6 +186,7 @@ class InspectConfig(DataConfig):
 class ConvertConfig(DataConfig):
     """Options of ``convert``."""
 
+    data: str = option("", "folder or annotation file of labelled images", value="PATH")
     output: str = option("", "new folder to write", value="FOLDER")
     to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")
 

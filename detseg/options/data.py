@@ -30,8 +30,8 @@ class DataConfig:
     one_based: bool = option(False, "Pascal VOC pixels are counted from 1", "most tools count from 0")
     mask_values: Literal["instance", "class", "binary", "regions"] | None = option(
         None,
-        "values of masks: instance ids, class ids (255 = ignore), binary (one object per file), or regions (one per "
-        "connected region)",
+        "values of masks: instance (1, 2, ... number the objects), class (1, 2, ... number the classes; 255: ignored), "
+        "binary (one object per file) or regions (each separate region is an object)",
         "inferred and printed",
     )
     classes: str | list[str] | None = option(
@@ -49,14 +49,16 @@ class DataConfig:
     )
     class_attribute: str | None = option(
         None,
-        "attribute or column of the class",
-        "the usual one",
+        "attribute (VIA, CVAT) or column (CSV) that contains the class",
+        "one with a usual name, such as class; in CVAT the label",
         value="NAME",
     )
-    bad_instances: Literal["drop", "error"] = option("drop", "unusable boxes", "counted and listed")
+    bad_instances: Literal["drop", "error"] = option(
+        "drop", "objects without a usable box or outline", "counted and listed"
+    )
     without_mask: Literal["box", "drop", "keep"] | None = option(
         None,
-        "objects without a mask among masks: box (as mask), drop or keep",
+        "objects without a mask among others with one: box (used as mask), drop or keep",
         "box if at least half have one",
     )
     missing_images: Literal["error", "drop"] = option(

@@ -167,7 +167,7 @@ def help_text(item: Field[Any], demo: Any = None) -> str:
     if reason and (default in (None, "") or defaults):
         defaults = "; ".join(part for part in (defaults, reason) if part)
     elif reason:
-        defaults = f"{_shown(default)}: {reason}"
+        defaults = f"{_shown(default)} ({reason})"
     elif default not in (None, "") and default is not False and not defaults:
         defaults = _shown(default)
     if demo is not None:

@@ -96,7 +96,8 @@ class ModelOptions:
         None,
         "comma-separated CLASS=CLASS OF THE WEIGHTS, such as worker=person, or bolt= for none: the pretrained class "
         "whose output-layer weights a class starts from",
-        "the class of the same name or a listed synonym",
+        "the class of the same name or a known synonym",
+        value="NEW=OLD,...",
     )
     image_size: int | None = option(
         None,
@@ -113,6 +114,7 @@ class ModelOptions:
         "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 and "
         "255; the model keeps it",
         "the range of the training images",
+        value="LOW,HIGH",
         least=-VALUE_LIMIT,
         most=VALUE_LIMIT,
     )
@@ -124,7 +126,11 @@ class ModelOptions:
         limit=100_000,
     )
     rois_per_image: int | None = option(
-        None, "RoIs per image in the head's loss", chosen=[defaults.ROIS_PER_IMAGE], least=1, limit=1_000_000
+        None,
+        "region proposals (RoIs) per image in the loss of the head",
+        chosen=[defaults.ROIS_PER_IMAGE],
+        least=1,
+        limit=1_000_000,
     )
     mask_rois_per_image: int | None = option(
         None,
@@ -223,6 +229,7 @@ class TrainingOptions:
         "comma-separated TERM=FACTOR, such as mask=2,rpn=0.5: factors of loss terms in the total loss, by their names "
         "in metrics.jsonl without loss_; rpn: both terms of the RPN, box: those of the box head",
         "1 for all",
+        value="TERM=X,...",
     )
     clip_norm: float = option(10.0, "maximum norm of the gradient, 0 for no limit", "only spikes are clipped", least=0)
     precision: Literal["fp32", "bf16", "fp16"] = option(

@@ -68,7 +68,7 @@ def test_help_states_the_defaults_that_are_used() -> None:
     assert texts["eval_epochs"].endswith("Default: 1; demo: 8")
     assert "480 for detectors on CPU (a CPU needs twice the time for 800)" in texts["image_size"]
     assert "; demo: 240" in texts["image_size"]
-    assert texts["momentum"] == "momentum of sgd. Default: 0.9: as in torchvision"
+    assert texts["momentum"] == "momentum of sgd. Default: 0.9 (as in torchvision)"
     assert "sgd for detectors (usual for R-CNN); sgd for classifiers (as the published" in texts["optimizer"]
     for name, value in DEMO.items():
         assert f"demo: {value:g}" in texts[name] if isinstance(value, float) else f"demo: {value}" in texts[name]

@@ -1,5 +1,5 @@
-"""Class names that are probably mistakes: equal but for case, blanks or Unicode form; background; classes that do not
-occur."""
+"""Class names that are probably mistakes: differing in case, blanks or Unicode form only; background; classes that do
+not occur."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def mask_values(root: Path) -> None:
     sets.masks(root, {"a.png": mask, "b.png": 2 * mask})
 
 
-EQUAL = r"'Bolt' \(1 \w+\), 'bolt' \(1 \w+\) are equal but for case, blanks or Unicode form"
+EQUAL = r"'Bolt' \(1 \w+\), 'bolt' \(1 \w+\) differ only in case, blanks or Unicode form"
 
 CASES = [
     *(
@@ -72,7 +72,7 @@ CASES = [
             "class names of two Unicode forms",
             name,
             writer(name, TWO_FORMS, [CAFE, COMBINED]),
-            right(TWO_FORMS, r"'cafe\\u0301' \(1 instance\).* are equal but for .* --rename .*=café\"$"),
+            right(TWO_FORMS, r"'cafe\\u0301' \(1 instance\).* differ only in .* --rename .*=café\"$"),
         )
         for name in any_format.FORMATS
     ),
@@ -81,7 +81,7 @@ CASES = [
             "class names that differ in blanks",
             name,
             writer(name, BLANKS, ["hex bolt", "hex  bolt"]),
-            right(BLANKS, r"'hex  bolt' \(1 instance\).* are equal but for .* --rename \"hex  bolt=hex bolt\"$"),
+            right(BLANKS, r"'hex  bolt' \(1 instance\).* differ only in .* --rename \"hex  bolt=hex bolt\"$"),
         )
         for name in any_format.FORMATS
     ),

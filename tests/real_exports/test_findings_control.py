@@ -174,8 +174,8 @@ def test_a_training_split_without_objects_is_an_error(tmp_path: Path, capsys: py
 FIELD_CASES = {
     "B08d_background": "'background' (0 instances): usually no class",
     "B08e_labelme_background": "'_background_' (0 instances): usually no class",
-    "B09_case_names": "are equal but for case, blanks or Unicode form",
-    "Y24_names_case": "are equal but for case, blanks or Unicode form",
+    "B09_case_names": "differ only in case, blanks or Unicode form",
+    "Y24_names_case": "differ only in case, blanks or Unicode form",
     "B23_all_crowd": "all 2 instances are crowds or ignored",
     "B29_area_1": "area 1 in a box of 900 square pixels",
     "B30_bbox_y_flipped": "box [20, 65, 30, 25], outline in [20, 10, 30, 25]",
