@@ -9,8 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
-
 from tests.fuzz.inputs import KINDS
 from tests.fuzz.runner import Finding, groups, run_inputs
 
@@ -25,7 +23,6 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--kind", choices=KINDS, default=None)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     kinds = {options.kind: 1} if options.kind else None
     started = time.monotonic()
     stop = options.first + options.inputs

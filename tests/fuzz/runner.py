@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -16,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.inputs import Inputs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SECONDS, BYTES = 10, 2 << 30
 """Most CPU time and memory for one input."""
@@ -37,10 +41,10 @@ def run_inputs(
     before: Callable[[], None] | None = None,
     stop_at_first: bool = False,
 ) -> list[Finding]:
-    """Run inputs one after the other in a forked process, which is replaced if it dies.
+    """Run inputs one after the other in a child process, which is replaced if it dies.
 
     Args:
-        before: called in each child first, such as to put back an old fault.
+        before: function of a module that is called in each child first, such as to put back an old fault.
         stop_at_first: return after the first finding.
     """
     findings: list[Finding] = []
@@ -72,34 +76,36 @@ def _child(
     """Number of inputs that are done, their findings, and how the child ended (0: in order)."""
     report = folder / "report"
     report.touch()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    process = os.fork()
-    if process == 0:
-        code = 99
-        try:
-            _work(numbers, seed, kinds, before, stop_at_first, folder, report)
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    arguments = {
+        "numbers": list(numbers),
+        "seed": seed,
+        "kinds": kinds,
+        "before": f"{before.__module__}:{before.__name__}" if before else "",
+        "stop_at_first": stop_at_first,
+        "folder": str(folder),
+    }
+    # a new interpreter: threads of libraries do not survive a fork
+    command = [sys.executable, "-c", "from tests.fuzz.runner import work; work()"]
+    done = subprocess.run(
+        command, input=json.dumps(arguments), text=True, cwd=ROOT, stdout=subprocess.DEVNULL, check=False
+    )
+    status = done.returncode
     lines = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
     found = [Finding(numbers[index], problem) for index, problem in lines if problem]
     return len(lines), found, status
 
 
-def _work(
-    numbers: Sequence[int],
-    seed: int,
-    kinds: dict[str, int] | None,
-    before: Callable[[], None] | None,
-    stop_at_first: bool,
-    folder: Path,
-    report: Path,
-) -> None:
-    inputs = Inputs(folder / "work", seed, kinds)
-    if before is not None:
-        before()
+def work() -> None:
+    """Run the inputs that standard input describes, in this process, and write an outcome of each to ``report``."""
+    import torch
+
+    torch.set_num_threads(1)
+    arguments = json.loads(sys.stdin.read())
+    numbers, stop_at_first, folder = arguments["numbers"], arguments["stop_at_first"], Path(arguments["folder"])
+    inputs, report = Inputs(folder / "work", arguments["seed"], arguments["kinds"]), folder / "report"
+    if arguments["before"]:
+        module, _, name = arguments["before"].partition(":")
+        getattr(importlib.import_module(module), name)()
     native = os.open(folder / "native", os.O_RDWR | os.O_CREAT)
     os.dup2(native, 2)
     escapes: list[str] = []

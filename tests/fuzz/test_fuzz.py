@@ -77,18 +77,13 @@ def unlimited_messages() -> None:
 def json_faults() -> None:
     """The errors of JSON decoders that are not msgspec's: bytes, digits."""
 
-    def error_of(raw: bytes, source: str) -> DataError:
-        from detseg.annotations.formats.coco import json_file
-
+    def any_json(raw: bytes, source: str) -> Any:
         try:
-            msgspec.json.decode(raw, type=json_file._File)
-        except msgspec.ValidationError as error:
-            return DataError(json_file._schema_error(raw, str(error), source))
+            return msgspec.json.decode(raw)
         except (msgspec.DecodeError, RecursionError) as error:
-            return DataError(f"{source}: {error}")
-        raise AssertionError
+            raise DataError(f"{source}: {error}") from None
 
-    _patch("detseg.annotations.formats.coco.json_file._error_of", error_of)
+    _patch("detseg.annotations.formats.coco.json_file._any_json", any_json)
 
 
 def weights_keys() -> None:
@@ -186,10 +181,12 @@ def test_wrong_lines() -> None:
         assert wrong_lines(text, "a.json")
 
 
-def test_a_process_that_dies_is_found() -> None:
-    def die() -> None:
-        _patch("detseg.images.check_header", lambda *_: os.kill(os.getpid(), 9))
+def die() -> None:
+    _patch("detseg.images.check_header", lambda *_: os.kill(os.getpid(), 9))
 
-    findings = run_inputs(range(3), kinds={"image": 1}, before=die)
-    assert [finding.problem for finding in findings] == ["the process died: SIGKILL"] * 3
-    assert [finding.number for finding in findings] == [0, 1, 2]
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_found() -> None:
+    findings = run_inputs(range(2), kinds={"image": 1}, before=die)
+    assert [finding.problem for finding in findings] == ["the process died: SIGKILL"] * 2
+    assert [finding.number for finding in findings] == [0, 1]
