@@ -59,13 +59,13 @@ class Listing:
     written: list[str] = field(default_factory=list)
 
 
-def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Listing:
+def list_folder(root: str | os.PathLike[str], follow_links: bool = False, *, any_names: bool = False) -> Listing:
     """List all files in ``root`` and its subfolders.
 
     Hidden files, ``IGNORED_NAMES`` and the output of this program (runs, drawings) are left out. A link to a folder
     inside ``root`` is not listed: its files are listed at their real path. With ``follow_links`` files behind links
     that point outside are listed below the name of the link, except those of a folder that is being listed already, so
-    that loops end.
+    that loops end. ``any_names`` accepts names that are not UTF-8.
 
     Raises:
         DataError: more than ``MAX_LINKS`` links to folders, folders nested deeper than ``MAX_DEPTH``, or an image or
@@ -113,7 +113,8 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False) -> Lis
                 if entry.is_dir():
                     walk(entry.path, name + "/", inner, in_drawings or (predicted and entry.name == DRAWINGS))
                 elif entry.is_file():
-                    _check_name(name, root)
+                    if not any_names:
+                        _check_name(name, root)
                     files.append(name)
 
     walk(os.fspath(root), "", (real_root,))

@@ -39,7 +39,7 @@ def find_images(
     for item in map(Path, paths):
         if item.is_dir():
             prefix = "" if len(paths) == 1 else f"{item.name}/"  # with several folders, names include the folder
-            listing = list_folder(item, follow_links)
+            listing = list_folder(item, follow_links, any_names=True)
             drawings = _drawings(item, listing.files, output)
             images.extend(
                 (item / file, prefix + file) for file in listing.files if is_image(file) and file not in drawings

@@ -14,10 +14,10 @@ from detseg.cli import main
 def run(parts: Path, train: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Mask R-CNN of bundled weights, which finds parts of the demo set with different scores."""
     with pytest.MonkeyPatch.context() as patch:
-        import detseg.training.fit as fit_module
+        import detseg.training.run_results as results_module
 
-        patch.setattr(fit_module, "plot_curves", lambda rows, path: True)
-        patch.setattr(fit_module, "write_result_images", lambda *args: None)
+        patch.setattr(results_module, "plot_curves", lambda rows, path: True)
+        patch.setattr(results_module, "write_result_images", lambda *args: None)
         return train(parts, tmp_path_factory.mktemp("export") / "run", "--weights", "bundled", "--image-size", "128")
 
 

@@ -26,6 +26,7 @@ from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.annotations.formats.shared.yaml_text import parse_yaml
 from detseg.annotations.listing import MAX_DEPTH, list_folder
+from detseg.annotations.repair_log import RepairLog
 from detseg.cli import main
 from detseg.errors import MAX_MESSAGE, DataError
 from detseg.images import decode_image, decode_label_png, read_header
@@ -250,7 +251,7 @@ def test_doubled_keys(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a.json: the key 'annotations' occurs twice"):
         read_coco(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"a.json.*the key 'annotations' occurs twice"):
-        load_tool_json(tmp_path / "a.json", "a.json", dict, "VIA")
+        load_tool_json(tmp_path / "a.json", "a.json", dict, "VIA", RepairLog())
     with pytest.raises(JsonError, match="nested too deeply"):
         decode_json(b"[" * 100_000, list)
 

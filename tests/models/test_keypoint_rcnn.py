@@ -186,7 +186,7 @@ def coco_file(small: Any, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     state = {name: torch.full_like(tensor, 7) if name in PREDICTOR else tensor for name, tensor in state.items()}
     published = replace(MODELS[SLIM], coco=detection.KeypointRCNN_ResNet50_FPN_Weights.COCO_V1)
     monkeypatch.setitem(MODELS, SLIM, published)
-    monkeypatch.setattr(starting_weights, "fetch", lambda url: dict(state))
+    monkeypatch.setattr(starting_weights, "fetch", lambda *urls: dict(state))
     return dict(state)
 
 

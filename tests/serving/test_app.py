@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "bomb": (bomb(20_000, 20_000), 413, "file 1 has more than 64 million pixels"),
     "long side": (bomb(40_000, 10), 413, "file 1 has more than 64 million pixels"),
     "no pixels": (bomb(0, 10), 415, "file 1 is not a readable image"),
-    "truncated JPEG": (noise_jpeg()[:900], 400, "file 1 cannot be decoded: it is truncated, corrupt"),
+    "truncated JPEG": (noise_jpeg()[:900], 415, "file 1 is not a readable image"),
     "pixels that do not fit the header": (bomb(3000, 3000), 400, "file 1 cannot be decoded"),
 }
 
@@ -148,7 +148,7 @@ def test_headers_of_images_are_checked_before_anything_is_decoded(png: Png) -> N
         assert client.post("/predict", files=form(png(), bomb(9000, 9000))).status_code == 413
         assert client.post("/predict", files=form(png(), b"hello")).status_code == 415
         assert len(model.batches) == before
-        assert client.post("/predict", files=form(png(), noise_jpeg()[:900])).json()["error"].startswith("file 2")
+        assert client.post("/predict", files=form(png(), bomb(3000, 3000))).json()["error"].startswith("file 2")
         assert len(model.batches) > before, "control"
 
 

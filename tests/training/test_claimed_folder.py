@@ -73,7 +73,7 @@ def test_a_run_that_cannot_start_leaves_no_folder(parts: Path, small: tuple[str,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("module", "name"), [(trainer, "line"), (fit, "_metrics_text")])
+@pytest.mark.parametrize(("module", "name"), [(trainer, "line"), (fit, "metrics_text")])
 def test_a_folder_that_vanishes_ends_the_run(
     module: Any, name: str, parts: Path, small: tuple[str, ...], tmp_path: Path, monkeypatch: Any,
     capsys: pytest.CaptureFixture[str],

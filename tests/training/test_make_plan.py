@@ -44,7 +44,7 @@ SAMPLES: dict[str, Any] = {
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
     "missing_images": "drop", "value_range": [0, 4095], "follow_links": True, "without_mask": "keep",
     "coco_lines": True,
-    "tensorboard": True, "tensorboard_weights": True, "figures": True,
+    "rename": "nut=bolt", "class_attribute": "kind", "tensorboard": True, "tensorboard_weights": True, "figures": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
 
@@ -65,7 +65,7 @@ NOT_USED = {
     "val_annotations", "mask_values", "classes", "group", "split_file", "subset", "backbone", "class_transfer",
     "rois_per_image", "mask_rois_per_image", "detections_per_image", "freeze", "trainable_layers", "minutes",
     "loss_weights", "ema", "beta2", "milestones", "linear_probe_epochs", "output", "resume", "cache_limit",
-    "cache_dir", "test", "replay", "most_epochs",
+    "cache_dir", "test", "replay", "most_epochs", "rename", "class_attribute",
 }  # fmt: skip
 """None means: not used, no limit, or the default of the machine or split, as the group of the plan states."""
 

@@ -58,8 +58,8 @@ def test_a_classifier(classify: Any, tmp_path: Path, rows: Any, capsys: Any) -> 
 
 def test_the_best_epoch_is_that_of_the_lowest_loss(classify: Any, tmp_path: Path, rows: Any) -> None:
     """With a learning rate that makes the loss worse after the first epoch, the first weights are kept."""
-    options = ("--val", "0", "--epochs", "3", "--schedule", "multistep", "--milestones", "[1]", "--gamma", "1e6")
-    run = classify(tmp_path / "run", *options, "--lr", "1e-6", "--warmup-steps", "0", "--clip-norm", "0")
+    options = ("--val", "0", "--epochs", "3", "--schedule", "multistep", "--milestones", "[1]", "--gamma", "1000")
+    run = classify(tmp_path / "run", *options, "--lr", "1e-3", "--warmup-steps", "0", "--clip-norm", "0")
     losses = [row["train_loss"] for row in rows(run)]
     assert losses.index(min(losses)) < 2, "control: the last epoch is not the best"
     best, last = (load_checkpoint(run / f"{name}.safetensors") for name in ("best", "last"))
