@@ -52,6 +52,8 @@ def reason_of(error: BaseException) -> str:
     """The first line of what an exception of a library says, or its type."""
     if isinstance(error, UnicodeDecodeError):
         return f"not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}"
+    if "Integer value out of range" in str(error):  # of msgspec
+        return "a whole number is too large"
     if "Exceeds the limit" in str(error):  # of Python, for the digits of a number
         return "a number has thousands of digits"
     return (str(error).splitlines() or [type(error).__name__])[0]

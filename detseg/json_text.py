@@ -47,6 +47,7 @@ def decode_json(raw: bytes, kind: type[T] | Any, *, check_keys: bool = True) -> 
         return value
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at ")
+        problem = reason_of(error) if problem == "Integer value out of range" else problem
         raise JsonError(problem, is_json=True, at=path.strip("`")) from None
     except JsonError:
         raise

@@ -16,6 +16,8 @@ from detseg.reports.fonts import Font, font_for
 UInt8 = npt.NDArray[np.uint8]
 
 SMALLEST_TEXT = 7
+MOST_LETTERS = 1000
+"""Letters of a name that are looked at: measuring the width of a longer one takes seconds."""
 MIN_LETTERS = 3  # a name that is shortened further is written without its detail
 _PIECES = re.compile(r"\s+|[^\s_/-]+[_/-]*|[_/-]+")
 """Parts of a text that stay on one line where they fit: words, and parts of words that ``_``, ``-`` or ``/`` join."""
@@ -30,6 +32,7 @@ def text_mask(text: str, size: int, max_width: int | None = None) -> UInt8:
         size: font size in pixels, at least 6.
         max_width: wider text is truncated and ends in "..."; None: no limit.
     """
+    text = text if len(text) <= MOST_LETTERS else text[:MOST_LETTERS] + "..."
     font, text = font_for(" ".join(text.split()), size)
     if max_width is not None and font.getlength(text) > max_width:
         text = text[: _longest(text, lambda part: font.getlength(part + "...") <= max_width)] + "..."
@@ -46,6 +49,7 @@ def text_block(text: str, detail: str, size: int, max_width: int, max_height: in
         size: font size in pixels, at least 6.
         max_width, max_height: space in pixels, at least 1.
     """
+    text = text if len(text) <= MOST_LETTERS else text[:MOST_LETTERS] + "..."
     whole = " ".join(f"{text} {detail}".split())
     for smaller in range(size, min(size, SMALLEST_TEXT) - 1, -1):
         font, prepared = font_for(whole, smaller)

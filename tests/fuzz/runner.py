@@ -80,7 +80,7 @@ def _child(
         "numbers": list(numbers),
         "seed": seed,
         "kinds": kinds,
-        "before": f"{before.__module__}:{before.__name__}" if before else "",
+        "before": f"tests.{before.__module__.removeprefix('tests.')}:{before.__name__}" if before else "",
         "stop_at_first": stop_at_first,
         "folder": str(folder),
     }

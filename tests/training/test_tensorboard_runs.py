@@ -131,7 +131,8 @@ def test_drawings(get: Get, run: str, columns: int) -> None:
 @pytest.mark.parametrize(("run", "count"), [("detector", 12), ("keypoints", 4), ("classifier", 2)])
 def test_pr_curves(get: Get, runs: Path, run: str, count: int) -> None:
     """Those of the best weights, which are loaded again, are those of their epoch."""
-    table = select_split(EvaluateConfig(run=str(runs / run)), runs / run, saved_options(runs / run), silent())
+    options = saved_options(runs / run)
+    table = select_split(EvaluateConfig(run=str(runs / run)), runs / run, options, silent()).table
     best = json.loads((runs / run / "finished.json").read_text())["best_epoch"]
     curves = pr_curves(table, runs / run)
     assert len(curves) == count

@@ -183,7 +183,7 @@ def lenient(raw: bytes, schema: Any, source: str) -> tuple[Any, RepairLog]:
         mended = mender.mend(decode_json(raw, Any), schema)
         return msgspec.json.decode(encoded(mended, source), type=schema), mender.notes
     except JsonError as error:
-        raise DataError(f"{source}: {error}") from None
+        raise DataError(f"{source}: {error}; correct it in the file, or export the file again") from None
 
 
 def encoded(value: Any, source: str) -> bytes:
