@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.table import AnnotationTable
@@ -68,6 +68,12 @@ class ReadOptions:
     follow_links: bool = False
     class_attribute: str | None = None
     missing_images: str = "error"
+
+    @property
+    def of_every_reader(self) -> dict[str, Any]:
+        """The keyword arguments of :class:`Reader`, which the reader of each format with annotation files takes."""
+        names = ("images", "classes", "bad_instances", "follow_links", "missing_images")
+        return {name: getattr(self, name) for name in names}
 
 
 class Reader(Protocol):
@@ -151,14 +157,7 @@ def reads_path(reader: Reader) -> Callable[[Layout, ReadOptions], AnnotationTabl
     """``Format.read`` for a reader that needs no more than the folder or file."""
 
     def read(layout: Layout, options: ReadOptions) -> AnnotationTable:
-        return reader(
-            layout.path,
-            options.images,
-            classes=options.classes,
-            bad_instances=options.bad_instances,
-            follow_links=options.follow_links,
-            missing_images=options.missing_images,
-        )
+        return reader(layout.path, **options.of_every_reader)
 
     return read
 
@@ -167,15 +166,7 @@ def reads_attribute(reader: AttributeReader) -> Callable[[Layout, ReadOptions], 
     """``Format.read`` for a reader of a format in which the user may state what holds the class."""
 
     def read(layout: Layout, options: ReadOptions) -> AnnotationTable:
-        return reader(
-            layout.path,
-            options.images,
-            classes=options.classes,
-            class_attribute=options.class_attribute,
-            bad_instances=options.bad_instances,
-            follow_links=options.follow_links,
-            missing_images=options.missing_images,
-        )
+        return reader(layout.path, class_attribute=options.class_attribute, **options.of_every_reader)
 
     return read
 

@@ -64,16 +64,7 @@ def read_coco_files(layout: Layout, options: ReadOptions) -> AnnotationTable:
     if not layout.file:  # a link to another annotation file would be left out silently
         list_files(layout.root, options.follow_links, _is_expected)
     tables = [
-        read_coco(
-            layout.root / name,
-            options.images,
-            split=split,
-            bad_instances=options.bad_instances,
-            classes=options.classes,
-            follow_links=options.follow_links,
-            missing_images=options.missing_images,
-            data_folder=layout.root,
-        )
+        read_coco(layout.root / name, split=split, data_folder=layout.root, **options.of_every_reader)
         for name, split in layout.parts or ((layout.file, ""),)
     ]
     return tables[0] if len(tables) == 1 else concatenate(tables)

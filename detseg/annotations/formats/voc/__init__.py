@@ -9,15 +9,7 @@ from detseg.annotations.table import AnnotationTable
 
 
 def _read(layout: Layout, options: ReadOptions) -> AnnotationTable:
-    return read_voc(
-        layout.path,
-        options.images,
-        classes=options.classes,
-        bad_instances=options.bad_instances,
-        follow_links=options.follow_links,
-        missing_images=options.missing_images,
-        one_based=options.one_based,
-    )
+    return read_voc(layout.path, one_based=options.one_based, **options.of_every_reader)
 
 
 FORMAT = Format(
