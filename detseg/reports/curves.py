@@ -103,7 +103,8 @@ def _draw(axes: Any, rows: Rows, key: str, label: str, colour: str, style: str) 
             linestyle=style,
             linewidth=1.9 if style == "-" else 1.4,
             marker="o" if len(rows) <= 30 else None,
-            markersize=6 if len(rows) == 1 else 3,
+            markersize=6 if len(rows) == 1 else 4 if style != "-" else 3,
+            markerfacecolor=colour if style == "-" else "white",  # tells the two apart also where there is one point
             label=label,
         )
 

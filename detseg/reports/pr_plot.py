@@ -28,7 +28,7 @@ def plot_pr(curves: Sequence[PrCurve]) -> Figure:
         curves: as ``evaluator.pr_curves``.
     """
     titles = list(dict.fromkeys(curve.title for curve in curves))
-    names = {curve.class_name for curve in curves}
+    names = list(dict.fromkeys(curve.class_name for curve in curves))
     labels = min(len(names), MOST_CLASSES) + 2
     figure = new_figure(max(len(titles), 1) * (0.62 * WIDTH + legend_height(labels)))
     if not curves:
@@ -44,7 +44,9 @@ def plot_pr(curves: Sequence[PrCurve]) -> Figure:
         if len(panel) > 1:
             label = f"mean of {len(panel)} classes, AP {mean.mean():.2f}"
             axes.plot(RECALLS, mean, color="black", linewidth=2.6, label=label, zorder=2)
-        for index, curve in enumerate(named):
+        for position, curve in enumerate(named):
+            # All panels show a class alike; if there are too many for that, only the lines of one panel differ.
+            index = names.index(curve.class_name) if len(names) <= MOST_CLASSES else position
             colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
             label = f"{plot_text(_short(curve.class_name))}, AP {curve.ap:.2f}"
             axes.plot(RECALLS, curve.precision, color=colour, linestyle=style, linewidth=1.7, label=label, zorder=3)
