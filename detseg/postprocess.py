@@ -160,4 +160,5 @@ def to_stored_frame(prediction: Prediction, stored_hw: tuple[int, int], orientat
         prediction.scores,
         None if rles is None else [unorient_rle(rle, orientation) for rle in rles],
         keypoints,
+        prediction.object_classes,
     )

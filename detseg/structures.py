@@ -40,6 +40,25 @@ class RawPrediction:
 
 
 @dataclass(frozen=True)
+class ObjectClass:
+    """What a chained classifier says about one detection.
+
+    Attributes:
+        class_name: the most probable class.
+        probability: of this class, in [0, 1].
+        field: the label field of a classifier with several; else "".
+    """
+
+    class_name: str
+    probability: float
+    field: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.field}={self.class_name}" if self.field else self.class_name
+        return f"{name} {self.probability:.2f}"
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Detections of one image, in original (upright) pixels, highest score first.
 
@@ -50,6 +69,7 @@ class Prediction:
         scores: float32 [M] in [0, 1], descending.
         rles: M COCO RLEs of the whole image; None without a mask head.
         keypoints: float32 [M, P, 3] x, y, score; None without a keypoint head.
+        object_classes: of a chained classifier: M lists of classes, one per label field of it; None without one.
     """
 
     size_hw: tuple[int, int]
@@ -58,6 +78,7 @@ class Prediction:
     scores: Float32
     rles: list[RLE] | None = None
     keypoints: Float32 | None = None
+    object_classes: list[list[ObjectClass]] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -84,6 +105,7 @@ class Prediction:
             self.scores[keep],
             None if self.rles is None else [self.rles[i] for i in keep],
             None if self.keypoints is None else self.keypoints[keep],
+            None if self.object_classes is None else [self.object_classes[i] for i in keep],
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pycocotools import mask as coco_mask
 
-from detseg.boxes import xyxy_to_xywh
+from detseg.inference.pairs import matched_pairs
 from detseg.short_text import counted
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction
 
@@ -21,7 +20,6 @@ MASK_TOLERANCE = 0.99
 """Lowest IoU of two masks of one detection."""
 TIE = 1e-5
 """Detections whose scores differ by less can change places, and one can suppress the other, without any error."""
-MATCH_IOU = 0.5
 KEYPOINT_SHARE = 95
 """Percentile of the distances of keypoints: a few may move, where two pixels of a heatmap are equal."""
 
@@ -113,7 +111,7 @@ def _probabilities(prediction: AnyPrediction) -> list[npt.NDArray[np.float32]]:
 
 def _compare_detections(first: Prediction, second: Prediction, description: Any) -> Agreement:
     tied = [_tied(prediction.scores, description) for prediction in (first, second)]
-    pairs = _pairs(first, second)
+    pairs = matched_pairs(first, second)
     matched = [{pair[side] for pair in pairs} for side in (0, 1)]
     alone = sum(
         index not in matched[side] and not tied[side][index] for side in (0, 1) for index in range(len(tied[side]))
@@ -149,28 +147,6 @@ def _tied(scores: npt.NDArray[np.float32], description: Any) -> npt.NDArray[np.b
     if len(scores) >= description.detections_per_image:
         tied |= scores - scores[-1] < TIE
     return tied
-
-
-def _pairs(first: Prediction, second: Prediction) -> list[tuple[int, int]]:
-    """Detections of one class at one place in both, each at most once; those with the highest IoU first."""
-    if not (len(first) and len(second)):
-        return []
-    boxes = [xyxy_to_xywh(prediction.boxes.astype(np.float64)) for prediction in (first, second)]
-    for sides in boxes:
-        sides[:, 2:] = sides[:, 2:].clip(min=1)  # without an area, as at the edge of an image, boxes have no IoU
-    iou = np.asarray(coco_mask.iou(boxes[0], boxes[1], [0] * len(boxes[1])))
-    iou = np.where(first.labels[:, None] == second.labels[None], iou, 0)
-    used: Sequence[set[int]] = (set(), set())
-    pairs = []
-    for flat in np.argsort(-iou, axis=None, kind="stable"):
-        i, j = divmod(int(flat), iou.shape[1])
-        if iou[i, j] < MATCH_IOU:
-            break
-        if i not in used[0] and j not in used[1]:
-            used[0].add(i)
-            used[1].add(j)
-            pairs.append((i, j))
-    return pairs
 
 
 def _mask_iou(first: Any, second: Any) -> float:

@@ -4,41 +4,53 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from detseg.annotations.listing import IGNORED_NAMES, WRITTEN, is_image, is_inside, links_hint, list_folder
 from detseg.annotations.own_files import DRAWINGS, is_drawing
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
+from detseg.inference.input_paths import expand_inputs
 from detseg.runtime.missing_path import missing_path
-from detseg.short_text import as_unicode, printable_name
+from detseg.short_text import as_unicode, one_line, printable_name
 
 
 def find_images(
-    paths: list[str], notes: RepairLog, follow_links: bool = False, output: str | os.PathLike[str] | None = None
+    inputs: Sequence[str],
+    notes: RepairLog,
+    follow_links: bool = False,
+    output: str | os.PathLike[str] | None = None,
+    stdin: BinaryIO | None = None,
 ) -> list[tuple[Path, str]]:
-    """(path, name) of every image file in ``paths`` or in their folders, sorted; names are relative to the folder.
+    """(path, name) of every image file in ``inputs`` or in their folders, sorted; names are relative to the folder.
 
     Files of the same name in different folders are named by their paths relative to the folder that contains them all.
     In names, bytes that are not UTF-8 are escaped. Every name occurs once.
 
     Args:
-        paths: files and folders.
+        inputs: files, folders, patterns and "-", see :func:`~detseg.inference.input_paths.expand_inputs`.
         notes: files in the folders that are left out are noted.
         follow_links: follow links in the folders that point outside.
         output: folder whose drawings are left out, like all output of this program.
+        stdin: what "-" reads instead of standard input.
+
+    A file that does not exist is an error, except in a list: it is found when it is opened, and costs only itself.
 
     Raises:
         FileNotFoundError: a path does not exist.
         DataError: no image is found.
     """
+    paths = expand_inputs(inputs, stdin)
+    several = sum(item.path.is_dir() for item in paths) > 1 or len(inputs) > 1
     images: list[tuple[Path, str]] = []
     links: dict[str, str] = {}
     written: list[str] = []
-    for item in map(Path, paths):
+    for item, origin in ((given.path, given.origin) for given in paths):
         if item.is_dir():
-            prefix = "" if len(paths) == 1 else f"{item.name}/"  # with several folders, names include the folder
+            prefix = f"{item.name}/" if several else ""  # with several folders, names include the folder
             listing = list_folder(item, follow_links, any_names=True)
             drawings = _drawings(item, listing.files, output)
             images.extend(
@@ -57,7 +69,9 @@ def find_images(
             own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})
             written.extend(printable_name(f"{prefix}{folder}") for folder in own)
             links |= listing.links
-        elif item.is_file():
+        elif origin == "pattern" and not is_image(item.name):
+            notes.add("file without the suffix of an image left out", printable_name(str(item)))
+        elif item.is_file() or origin == "list":
             images.append((item, item.name))
         else:
             raise missing_path(item)
@@ -66,7 +80,7 @@ def find_images(
     if not images:
         own_hint = f"; output of this program is not read ({', '.join(written[:5])})" * bool(written)
         raise DataError(
-            f"{', '.join(paths)}: no images found; supported suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{one_line(', '.join(inputs))}: no images found; supported suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
             f"{own_hint}{links_hint(links)}"
         )
     return _with_distinct_names(images, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +17,9 @@ from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError, reason_of
 from detseg.export.exported_file import is_exported
 from detseg.images import EncodedImage
-from detseg.inference.backend import Backend
+from detseg.inference.backend import Backend, NetworkOutput
+from detseg.inference.chain import check_chain, classify_objects
+from detseg.inference.flip import merged, mirrored
 from detseg.keypoints import KeypointSchema
 from detseg.orientation import orient_image, upright_hw
 from detseg.pixels import to_pixels
@@ -33,6 +36,21 @@ Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArr
 float in [0, 1]; if the model has a value range, values of other types, which are scaled by it, as floats then are."""
 
 
+@dataclass(frozen=True)
+class LoadedImage:
+    """An image that is ready for the network.
+
+    Attributes:
+        pixels: uint8 [h, w, 3] RGB, the network's input.
+        geometry: of the input relative to the original image.
+        full: uint8 [H, W, 3] RGB, the upright original, for a chained classifier; None without one.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    geometry: Geometry
+    full: npt.NDArray[np.uint8] | None = None
+
+
 class Predictor:
     """``Predictor(run)(image)`` returns a :class:`Prediction`; for a classifier a :class:`ClassPrediction`, or with
     several label fields :class:`FieldPredictions`.
@@ -41,6 +59,12 @@ class Predictor:
         run: run folder (its best checkpoint is loaded), checkpoint file, a file that ``detseg export`` wrote (it runs
             without torch), or a detseg model, which is set to eval mode.
         device: "cuda", "cpu", ...; None for CUDA if available, else the CPU.
+        then: a classifier (a run, an exported file or a ``Predictor``) that classifies the pixels of each detection in
+            the original image: ``object_classes`` of the predictions.
+        flip: average the outputs for the image and its mirror image (:mod:`detseg.inference.flip`), in twice the time.
+
+    Raises:
+        DataError: ``then`` is no classifier, or ``run`` finds no objects; or one of them cannot be opened.
 
     Attributes:
         device: a torch.device; of an exported file its name.
@@ -48,9 +72,18 @@ class Predictor:
         label_fields: the label fields of a classifier with several classes per image; else empty.
         task: "detect", "segment", "keypoints" or "classify".
         keypoints: the keypoint schema of the model; None without keypoints.
+        then: the ``Predictor`` of the chained classifier; None without one.
+        flip: as the argument.
     """
 
-    def __init__(self, run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None = None) -> None:
+    def __init__(
+        self,
+        run: str | os.PathLike[str] | torch.nn.Module,
+        device: str | torch.device | None = None,
+        *,
+        then: str | os.PathLike[str] | torch.nn.Module | Predictor | None = None,
+        flip: bool = False,
+    ) -> None:
         self.backend = _open(run, device)
         self.device = self.backend.device
         description = self.backend.description
@@ -59,6 +92,10 @@ class Predictor:
         self.task: str = description.task
         self.keypoints: KeypointSchema | None = description.keypoints
         self.preprocessing: Preprocessing = description.preprocessing
+        self.flip = flip
+        self.then = then if then is None or isinstance(then, Predictor) else Predictor(then, device)
+        if self.then is not None:
+            check_chain(self.task, self.then)
         self._warned = False
 
     @property
@@ -73,13 +110,15 @@ class Predictor:
         description = self.backend.description
         fields = f", label fields: {listed([field.name for field in self.label_fields], 60)}" * bool(self.label_fields)
         model = f"{description.arch}, {self.task}"
-        return f"Predictor({model}; {with_classes(self.class_map.names)}{fields}; device {self.device})"
+        chained = "" if self.then is None else f"; then {self.then!r}"
+        return f"Predictor({model}; {with_classes(self.class_map.names)}{fields}; device {self.device}{chained})"
 
     def __call__(self, image: Image) -> Prediction | ClassPrediction | FieldPredictions:
         """Predict one image, in pixels of the upright original image.
 
         All kinds of images give the same prediction, with one exception: a JPEG file that is much larger than the
-        network input is decoded at a reduced size, which is faster and differs slightly from its full pixels. A PIL
+        network input is decoded at a reduced size (not with a chained classifier, which needs all its pixels), which
+        is faster and differs slightly from its full pixels. A PIL
         image is rotated upright by its EXIF orientation, as a file is.
 
         Raises:
@@ -91,33 +130,60 @@ class Predictor:
 
     def many(self, images: Sequence[Image]) -> list[Prediction | ClassPrediction | FieldPredictions]:
         """Predict several images as one batch. The result of an image does not depend on the other images."""
-        if not len(images):
+        return self.run([self.load(image) for image in images])
+
+    def run(self, images: Sequence[LoadedImage]) -> list[Prediction | ClassPrediction | FieldPredictions]:
+        """Predict images of :meth:`load` as one batch, as :meth:`many` does."""
+        if not images:
             return []
-        prepared = [self.prepare(image) for image in images]
-        outputs = self.backend([pixels for pixels, _ in prepared])
-        return [
-            finish(output, geometry) if isinstance(output, RawPrediction) else output
-            for output, (_, geometry) in zip(outputs, prepared, strict=True)
-        ]
+        outputs = self.backend([image.pixels for image in images])
+        if self.flip:
+            others = self.backend([mirrored(image.pixels) for image in images])
+            outputs = [
+                merged(output, other, image.pixels.shape[1], self.backend.description)
+                for output, other, image in zip(outputs, others, images, strict=True)
+            ]
+        return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
+
+    def _finish(self, output: NetworkOutput, image: LoadedImage) -> Prediction | ClassPrediction | FieldPredictions:
+        if not isinstance(output, RawPrediction):
+            return output
+        prediction = finish(output, image.geometry)
+        if self.then is None:
+            return prediction
+        assert image.full is not None, "images are loaded by this predictor"
+        return classify_objects(prediction, image.full, self.then)
 
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
         """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
+        loaded = self.load(image)
+        return loaded.pixels, loaded.geometry
+
+    def load(self, image: Image) -> LoadedImage:
+        """Decode and resize one image for :meth:`run`; several threads may do so at once. Errors of a call."""
         value_range = self.preprocessing.value_range
+        full = None
         if not isinstance(image, (str, os.PathLike, bytes)):
             pixels, orientation = to_pixels(image, "image", value_range)
             pixels = orient_image(pixels, orientation)
             geometry = self.preprocessing.geometry((pixels.shape[0], pixels.shape[1]), orientation)
-            return self.preprocessing.apply(pixels, geometry), geometry
+            if self.then is not None:
+                other = self.then.preprocessing.value_range
+                full = pixels if other == value_range else orient_image(*to_pixels(image, "image", other))
+            return LoadedImage(self.preprocessing.apply(pixels, geometry), geometry, full)
         name = "image" if isinstance(image, bytes) else Path(image).name
         encoded = EncodedImage(image, name=name)
         size_hw = upright_hw(encoded.header.size_hw, encoded.header.orientation)
         geometry = self.preprocessing.geometry(size_hw, encoded.header.orientation)
-        pixels = encoded.decode(min_hw=geometry.resized_hw, value_range=value_range)
+        pixels = encoded.decode(min_hw=None if self.then else geometry.resized_hw, value_range=value_range)
         note = encoded.note or encoded.damage
+        if self.then is not None:
+            other = self.then.preprocessing.value_range
+            full = pixels if other == value_range or not encoded.is_deep else encoded.decode(value_range=other)
         if note and not self._warned:
             self._warned = True
             warnings.warn(f"{note} (reported for the first such image only)", stacklevel=2)
-        return self.preprocessing.apply(pixels, geometry), geometry
+        return LoadedImage(self.preprocessing.apply(pixels, geometry), geometry, full)
 
 
 def _open(run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.device | None) -> Backend:

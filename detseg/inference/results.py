@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pycocotools import mask as coco_mask
 
 from detseg.boxes import xyxy_to_xywh
 from detseg.classes import ClassMap
-from detseg.structures import ClassPrediction, FieldPredictions, Prediction
+from detseg.structures import ClassPrediction, FieldPredictions, ObjectClass, Prediction
 
 
 def to_results(
     prediction: Prediction | ClassPrediction | FieldPredictions, class_map: ClassMap
 ) -> list[dict[str, Any]]:
     """One dict per detection in COCO results format, without the image id, in upright pixels. For a classifier, one
-    dict per image, or one per label field."""
+    dict per image, or one per label field. What a chained classifier says about a detection is its
+    ``classification``, see :func:`classification_json`."""
     if isinstance(prediction, FieldPredictions):
         return [
             {
@@ -52,5 +54,33 @@ def to_results(
             result["area"] = float(coco_mask.area(rle))
         if prediction.keypoints is not None:
             result["keypoints"] = [float(value) for value in prediction.keypoints[i].ravel()]
+        if prediction.object_classes is not None:
+            result["classification"] = classification_json(prediction.object_classes[i])
         results.append(result)
     return results
+
+
+def classification_json(classes: Sequence[ObjectClass], decimals: int | None = None) -> dict[str, Any]:
+    """``{"class_name": "M8", "probability": 0.97}``; of a classifier with label fields ``{"fields": {NAME: ...}}``.
+
+    Args:
+        decimals: of the probabilities; None for all.
+    """
+    parts = {
+        item.field: {
+            "class_name": item.class_name,
+            "probability": item.probability if decimals is None else round(item.probability, decimals),
+        }
+        for item in classes
+    }
+    return parts.get("", {"fields": parts})
+
+
+def classification_of(value: Mapping[str, Any]) -> list[ObjectClass]:
+    """The classes that :func:`classification_json` has written.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    parts = value["fields"].items() if "fields" in value else [("", value)]
+    return [ObjectClass(str(part["class_name"]), float(part["probability"]), str(name)) for name, part in parts]
