@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from detseg.annotations.own_files import DRAWINGS, is_drawing, is_predicted, own_files
+from detseg.annotations.own_files import DRAWINGS, OUTPUT_FOLDERS, is_drawing, is_predicted, own_files
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 
@@ -97,6 +97,9 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False, *, any
                         written.append(prefix)
                     continue
                 name, inner = prefix + entry.name, above
+                if predicted and entry.name in OUTPUT_FOLDERS:
+                    written.append(f"{name}/")
+                    continue
                 if entry.is_symlink():
                     real = os.path.realpath(entry.path)
                     if not is_inside(real, real_root):

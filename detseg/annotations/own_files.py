@@ -19,6 +19,9 @@ PREDICTIONS, PREDICTION_LINES, PREDICTED_IMAGES = _RUN.predictions.name, "predic
 DRAWINGS = "images"
 """Folder of ``predict`` for the images with drawn predictions."""
 
+OUTPUT_FOLDERS = tuple(f"predicted-{kind}" for kind in ("crops", "masks", "class-masks", "labelme", "yolo", "cvat"))
+"""Folders of ``predict`` for its other outputs; their names are such that no data set has them."""
+
 DRAWING_SUFFIX = ".jpg"
 """Added to the name of an image, suffix included, to name its drawing: ``a.png.jpg``."""
 
@@ -34,7 +37,7 @@ _WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((_RUN.metrics.name, PREDICTIONS), (_RUN.metrics.name, PREDICTIONS)),
     (("summary.json", "sheet.jpg"), ("summary.json", "sheet.jpg")),
     ((PREDICTIONS, PREDICTED_IMAGES), (PREDICTIONS, PREDICTION_LINES)),
-    ((PREDICTION_LINES,), (PREDICTION_LINES,)),
+    ((PREDICTION_LINES,), (PREDICTION_LINES, "predictions.csv")),
 )
 """Files that a command writes together, and the patterns of the names of all files that it writes."""
 
@@ -55,7 +58,11 @@ def own_files(names: Collection[str], folder: str | os.PathLike[str]) -> set[str
     """
     known = [patterns for together, patterns in _WRITTEN if all(name in names for name in together)]
     own = {name for name in names for patterns in known if any(fnmatchcase(name, pattern) for pattern in patterns)}
-    if PREDICTIONS in own and PREDICTED_IMAGES in names and is_image_list(Path(folder, PREDICTED_IMAGES)):
+    if (
+        own & {PREDICTIONS, PREDICTION_LINES}
+        and PREDICTED_IMAGES in names
+        and is_image_list(Path(folder, PREDICTED_IMAGES))
+    ):
         own.add(PREDICTED_IMAGES)  # annotations may have this name, too
     return own
 

@@ -55,6 +55,13 @@ def choices(kind: Any) -> list[str]:
     return [str(word) for part in alternatives(kind) if get_origin(part) is Literal for word in get_args(part)]
 
 
+def listed_choices(kind: Any) -> list[str]:
+    """The words of which a value of this type may be a list; empty if they are free."""
+    return [
+        word for part in alternatives(kind) if get_origin(part) is list for word in choices(get_args(part)[0])
+    ]  # fmt: skip
+
+
 def expected(option: Option) -> str:
     """What the values of an option are, in words: for messages."""
     parts = alternatives(option.kind)
@@ -69,6 +76,8 @@ def expected(option: Option) -> str:
         return f"a list of {what}, such as [3,20]"
     if words:
         return either(words)
+    if listed := listed_choices(option.kind):
+        return f"{either(listed)}, or several with commas"
     if dict[str, str] in parts:
         return "OLD=NEW, a list of such texts, or a table of texts"
     return "a list of texts, or a text with commas" if list[str] in parts else "text in quotes"
@@ -106,7 +115,9 @@ def _example(option: Option) -> str:
 
 
 def _nearest_choice(option: Option, value: Any) -> str:
-    return did_you_mean(value, choices(option.kind)) if isinstance(value, str) else ""
+    words = choices(option.kind) or listed_choices(option.kind)
+    wrong = [item for item in (value if isinstance(value, list) else [value]) if item not in words]
+    return did_you_mean(wrong[0], words) if wrong and isinstance(wrong[0], str) else ""
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -146,7 +157,7 @@ def _list(text: str, kind: type) -> Any:
         return json.loads(f"[{inner}]")
     except ValueError:
         items = [item.strip() for item in inner.split(",")]
-    return items if kind is str else [_number(item) for item in items]
+    return items if kind is str or get_origin(kind) is Literal else [_number(item) for item in items]
 
 
 def _number(text: str) -> Any:

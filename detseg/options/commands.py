@@ -100,21 +100,56 @@ class EvaluateConfig(DataConfig):
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
 
 
+PredictOutput = Literal[
+    "coco", "jsonl", "csv", "images", "crops", "masks", "class-masks", "labelme", "yolo", "cvat"
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class PredictConfig:
     """Options of ``predict``."""
 
     run: str = option("", "run folder, checkpoint file or exported .onnx file", value="PATH")
-    images: list[str] = option([], "image files or folders", value="PATH")
+    images: list[str] = option(
+        [], "image files, folders, patterns such as 'photos/**/*.jpg', or - for a list on standard input", value="PATH"
+    )
     output: str = option(
         "out",
         "folder for predictions.jsonl, predictions.json and images; of an earlier predict, they are replaced",
         value="FOLDER",
     )
-    min_score: float = option(
-        0.5, "minimum score of drawn predictions", "predictions.json contains all", least=0, most=1, example=0.5
+    outputs: list[PredictOutput] = option(
+        ["coco", "images"],
+        "what is written: results as coco, jsonl or csv; drawn images; crops of the objects; PNG masks (of objects) or "
+        "class-masks; labelme, yolo or cvat files to correct. Default: coco,images; jsonl is always written",
+        value="NAME,NAME,...",
     )
-    draw: bool = option(True, "write images with drawn predictions")
+    min_score: float = option(
+        0.5,
+        "minimum score of predictions that are drawn, cut out, or written as masks or labelme, yolo, cvat",
+        "coco, jsonl and csv contain all",
+        least=0,
+        most=1,
+        example=0.5,
+    )
+    draw: bool = option(True, "write images with drawn predictions; --no-draw is the same as --outputs without images")
+    then: str | None = option(
+        None,
+        "classifier (run folder, checkpoint or exported file) that classifies the pixels of each detection",
+        "detections keep the class of the detector only",
+        value="RUN",
+    )
+    flip: bool = option(False, "average the outputs for each image and its mirror image", "half as fast")
+    batch_size: int | None = option(
+        None, "images that the network gets together", "1; on CUDA 8", least=1, limit=100_000
+    )
+    workers: int | None = option(
+        None,
+        "threads that decode the next images while the network runs; 0 for none",
+        "one per core, at most 8",
+        least=0,
+        limit=MAX_WORKERS,
+    )
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE")
     rename: str | list[str] | dict[str, str] | None = option(
         None, "new class names, such as object=bolt", "the names in the run", value="OLD=NEW", repeated=True
@@ -219,7 +254,13 @@ class DescribeConfig:
 class ServeConfig:
     """Options of ``serve``."""
 
-    run: str = option("", "run folder or checkpoint file", value="PATH")
+    run: str = option("", "run folder, checkpoint file or exported .onnx file", value="PATH")
+    then: str | None = option(
+        None,
+        "classifier (run folder, checkpoint or exported file) that classifies the pixels of each detection",
+        "detections keep the class of the detector only",
+        value="RUN",
+    )
     host: str = option(
         "127.0.0.1", "address to listen on", "this machine only; 0.0.0.0 is all networks", value="ADDRESS"
     )

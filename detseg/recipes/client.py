@@ -10,8 +10,9 @@ from typing import Any
 from detseg.annotations.repair_log import RepairLog
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.images import decode_image
+from detseg.inference.earlier_outputs import check_output
 from detseg.inference.image_inputs import find_images
-from detseg.inference.prediction_files import check_output, drawing_path
+from detseg.inference.output_paths import drawing_path
 from detseg.options import ClientConfig
 from detseg.reports.draw import draw, draw_class
 from detseg.reports.sheet import write_image

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from detseg.annotations.own_files import DRAWINGS, PREDICTED_IMAGES
+from detseg.annotations.own_files import DRAWINGS, PREDICTED_IMAGES, PREDICTION_LINES
 from detseg.annotations.rename import rename_class_map
 from detseg.annotations.repair_log import NAMED, RepairLog
 from detseg.errors import DataError
-from detseg.images import decode_image
+from detseg.inference.earlier_outputs import check_output, remove_earlier
 from detseg.inference.image_inputs import find_images
+from detseg.inference.image_outputs import ImageOutputs
+from detseg.inference.output_paths import OutputPaths
+from detseg.inference.predicting_processes import PredictingProcesses, predicting_processes, threads_per_process
 from detseg.inference.prediction_files import (
     PredictionLines,
-    check_output,
-    drawing_path,
+    join_parts,
     read_failures,
-    remove_earlier,
-    write_images,
-    write_predictions,
+    read_results,
 )
+from detseg.inference.prediction_run import WrittenCounts, check_outputs, image_kinds, write_outputs, write_stream
+from detseg.inference.prediction_stream import ImageFile, Share, default_threads, predicted_images
 from detseg.inference.predictor import Predictor
-from detseg.inference.results import to_results
 from detseg.options import PredictConfig
-from detseg.reports.draw import draw, draw_class
-from detseg.reports.sheet import write_image
-from detseg.runtime.files import WriteError
-from detseg.runtime.reporter import Reporter, terminal
+from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder, locked
-from detseg.short_text import as_unicode, counted, printable_name
-from detseg.structures import ClassPrediction, FieldPredictions, Prediction
+from detseg.short_text import counted, printable_name
 
-AnyPrediction = Prediction | ClassPrediction | FieldPredictions
+BATCH_ON_CUDA = 8
+"""Default of ``--batch-size`` on a GPU; a CPU computes one image at a time as fast."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class PredictResult:
         folder: of predictions.jsonl, predictions.json, images.json and the drawings.
         images: number of images.
         failures: number of images without results.
-        not_drawn: number of images whose drawing could not be written.
+        not_drawn: number of drawings and other files of single images that could not be written.
         no_space: why no more images were drawn: the disk is full; "" if it is not.
     """
 
@@ -58,15 +55,14 @@ class PredictResult:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every image has its results and its drawing."""
+        """Whether every image has its results and its other outputs."""
         return not (self.failures or self.not_drawn or self.no_space)
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """COCO results format with file names, one dict per detection (for classifiers, per image or label field); read
-        from predictions.json."""
-        results: list[dict[str, Any]] = json.loads(RunFolder(self.folder).predictions.read_bytes())
-        return results
+        from predictions.jsonl."""
+        return [result for line in read_results(self.folder) for result in line["results"]]
 
     @property
     def failed(self) -> list[str]:
@@ -77,88 +73,87 @@ class PredictResult:
 def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> PredictResult:
     """Predict all of ``config.images``; a file that cannot be used is reported and costs that file only.
 
-    Results are written as they come, so that memory does not depend on their number.
+    Results are written as they come, so that memory does not depend on their number. Under ``torchrun`` each process
+    predicts a part of the images, and the main process joins the results: the same as those of one process.
 
     Raises:
         DataError: there are no images, or none can be read; or the output would replace other files.
         OSError: the output cannot be written.
     """
-    reporter, notes = reporter or terminal(), RepairLog()
-    check_output(Path(config.output))
-    files = find_images(config.images, notes, config.follow_links, config.output)
+    with predicting_processes(config.device) as processes, ExitStack() as stack:
+        reporter = (reporter or terminal()) if processes.is_main else silent()
+        files = _find_files(config, processes, reporter)
+        predictor = Predictor(config.run, processes.device, then=config.then, flip=config.flip)
+        outputs = {str(kind) for kind in config.outputs if config.draw or kind != "images"}
+        check_outputs(outputs, predictor)
+        if config.rename is not None:
+            predictor.class_map = rename_class_map(
+                predictor.class_map, predictor.label_fields, config.rename, f"the run {config.run}"
+            )
+        output = Path(config.output)
+
+        def start() -> list[str]:
+            stack.enter_context(locked(output, images=DRAWINGS))
+            return [*predictor.preprocessing.lines(), *remove_earlier(output)]
+
+        reporter.lines(processes.from_main(start))
+        return _predict(config, files, predictor, outputs, processes, reporter)
+
+
+def _find_files(config: PredictConfig, processes: PredictingProcesses, reporter: Reporter) -> list[ImageFile]:
+    """The images, which the main process looks for: it has the standard input."""
+    notes = RepairLog()
+
+    def find() -> list[tuple[str, str]]:
+        check_output(Path(config.output))
+        files = find_images(config.images, notes, config.follow_links, config.output)
+        return [(str(path), name) for path, name in files]
+
+    files = processes.from_main(find)
     reporter.lines([f"note: {line}" for line in notes.lines()])
-    predictor = Predictor(config.run, config.device)
-    if config.rename is not None:
-        predictor.class_map = rename_class_map(
-            predictor.class_map, predictor.label_fields, config.rename, f"the run {config.run}"
-        )
-    with locked(Path(config.output), images=DRAWINGS):
-        return _predict(config, files, predictor, reporter)
+    return [ImageFile(image_id, Path(path), name) for image_id, (path, name) in enumerate(files, start=1)]
 
 
 def _predict(
-    config: PredictConfig, files: list[tuple[Path, str]], predictor: Predictor, reporter: Reporter
+    config: PredictConfig,
+    files: list[ImageFile],
+    predictor: Predictor,
+    outputs: set[str],
+    processes: PredictingProcesses,
+    reporter: Reporter,
 ) -> PredictResult:
-    output, not_drawn, no_space, results, above = Path(config.output), RepairLog(), "", 0, 0
-    reporter.lines([*predictor.preprocessing.lines(), *remove_earlier(output)])
-    progress = reporter.progress(files, "predict", total=len(files), unit="image", leave=True)
-    with PredictionLines(output) as lines:
-        for image_id, (path, name, prediction) in enumerate(_predictions(progress, predictor), start=1):
-            if isinstance(prediction, Exception) or not lines.results(
-                image_id, name, values := to_results(prediction, predictor.class_map)
-            ):
-                reason = (
-                    prediction if isinstance(prediction, Exception) else "the results have numbers that are not finite"
-                )
-                lines.failure(image_id, name, _message(reason, path, name))
-                continue
-            results += len(values)
-            above += sum(result["score"] >= config.min_score for result in values)
-            if not no_space and config.draw:
-                try:
-                    _write_drawing(path, drawing_path(output, name), prediction, predictor, config.min_score, reporter)
-                except WriteError as error:  # the predictions are worth more than the images
-                    no_space = f"{error.problem}; no more images are drawn"
-                    reporter.warning(f"warning: {no_space}")
-                except (ValueError, OSError) as error:
-                    not_drawn.add("drawing could not be written", printable_name(_message(error, path, name)))
-    write_predictions(output)
-    write_images(output, [name for _, name in files], _categories(predictor))
-    result = PredictResult(output, len(files), lines.failures, sum(not_drawn.counts.values()), no_space)
-    _report(result, results, above, config, reporter)
-    reporter.lines([f"note: {line}" for line in not_drawn.lines()])
-    return result
+    output, world = Path(config.output), processes.world
+    paths = OutputPaths(output, (file.name for file in files))
+    batch_size = config.batch_size or (BATCH_ON_CUDA if str(predictor.device).startswith("cuda") else 1)
+    threads = threads_per_process(default_threads()) if config.workers is None else config.workers
+    share = Share(processes.rank, world)
+    stream = predicted_images(files, predictor, batch_size=batch_size, threads=threads, share=share)
+    progress = reporter.progress(stream, "predict", total=len(files) // world, unit="image", leave=True)
+    images = ImageOutputs(paths, image_kinds(outputs), predictor, config.min_score, reporter)
+    with PredictionLines(output, None if world == 1 else processes.rank) as lines:
+        written = write_stream(progress, lines, images, predictor, config.min_score)
+    parts = processes.gather(written.to_dict())
+
+    def finish() -> list[Any]:
+        total = WrittenCounts.of_all(parts)
+        if world > 1:
+            join_parts(output, world, batch_size)
+        sources = {file.name: file.path for file in files} if "labelme" in outputs else {}
+        notes, not_written = write_outputs(paths, outputs, predictor, sources, config.min_score)
+        total.not_written.merge(not_written)
+        result = PredictResult(
+            output, len(files), total.failures, sum(total.not_written.counts.values()), total.no_space
+        )
+        _report(result, total, outputs, config, reporter)
+        reporter.lines([f"note: {line}" for log in (notes, total.not_written) for line in log.lines()])
+        return [result.failures, result.not_drawn, result.no_space]
+
+    return PredictResult(output, len(files), *processes.from_main(finish))
 
 
-def _predictions(
-    files: Iterable[tuple[Path, str]], predictor: Predictor
-) -> Iterator[tuple[Path, str, AnyPrediction | Exception]]:
-    """The prediction of each image in order; for an image that cannot be used, the reason."""
-    for path, name in files:
-        try:
-            yield path, name, predictor(path)
-        except (ValueError, OSError, MemoryError) as error:
-            yield path, name, error
-
-
-def _message(reason: Exception | str, path: Path, name: str) -> str:
-    """``file: reason``, as valid Unicode."""
-    text = as_unicode(str(reason) or type(reason).__name__)
-    return text if as_unicode(path.name) in text else f"{name}: {text}"
-
-
-def _categories(predictor: Predictor) -> list[dict[str, Any]]:
-    points: dict[str, Any] = {}
-    if predictor.keypoints:
-        skeleton = [(a + 1, b + 1) for a, b in predictor.keypoints.skeleton]
-        points = {"keypoints": predictor.keypoints.names, "skeleton": skeleton}
-    return [
-        {"id": predictor.class_map.category_id_of(label), "name": name, **points}
-        for label, name in enumerate(predictor.class_map.names, start=1)
-    ]
-
-
-def _report(result: PredictResult, results: int, above: int, config: PredictConfig, reporter: Reporter) -> None:
+def _report(
+    result: PredictResult, written: WrittenCounts, outputs: set[str], config: PredictConfig, reporter: Reporter
+) -> None:
     """Report the counts, the files and the first images that failed.
 
     Raises:
@@ -169,29 +164,15 @@ def _report(result: PredictResult, results: int, above: int, config: PredictConf
     if failures == result.images:
         raise DataError(f"none of {counted(failures, 'image')} could be read: {'; '.join(first)}")
     reporter.line(
-        f"{result.images - failures} images, {results} results, {above} of them with a score >= {config.min_score}"
-        + (f"; {failures} of {result.images} images could not be read" if failures else "")
+        f"{result.images - failures} images, {written.results} results, {written.above} of them with a score >= "
+        f"{config.min_score}" + (f"; {failures} of {result.images} images could not be read" if failures else "")
     )
-    drawn = f" and {output / DRAWINGS}" if config.draw else ""
-    reporter.done(output, f"wrote {RunFolder(output).predictions}{drawn}")
+    main = RunFolder(output).predictions if "coco" in outputs else output / PREDICTION_LINES
+    more = sorted(f"predicted-{kind}" for kind in outputs - {"coco", "jsonl", "csv", "images"})
+    more += ["predictions.csv"] * ("csv" in outputs)
+    names = [str(output / name) for name in [*([DRAWINGS] * ("images" in outputs)), *more]]
+    reporter.done(output, " and ".join([f"wrote {main}", *names]))
     for message in first:
         reporter.warning(f"could not be read: {message}")
     if failures > len(first):
         reporter.warning(f"and {failures - len(first)} more, which {output / PREDICTED_IMAGES} lists")
-
-
-def _write_drawing(
-    path: Path,
-    drawing: Path,
-    prediction: AnyPrediction,
-    predictor: Predictor,
-    min_score: float,
-    reporter: Reporter,
-) -> None:
-    image = decode_image(path, value_range=predictor.preprocessing.value_range)
-    if not isinstance(prediction, Prediction):
-        drawn = draw_class(image, prediction, predictor.class_map, reporter=reporter)
-    else:
-        skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
-        drawn = draw(image, prediction, predictor.class_map, min_score=min_score, skeleton=skeleton, reporter=reporter)
-    write_image(drawing, drawn)

@@ -106,11 +106,14 @@ class Processes:
 
 
 @contextmanager
-def joined_processes(device: torch.device, timeout: float = STEP_TIMEOUT) -> Iterator[Processes]:
+def joined_processes(
+    device: torch.device, timeout: float = STEP_TIMEOUT, remedy: str = "continue with --resume"
+) -> Iterator[Processes]:
     """Initialize the process group of ``torchrun``, and destroy it at the end. Without ``torchrun``: a single process.
 
     Args:
         timeout: timeout in seconds of the collectives of a step.
+        remedy: what to do after an error.
 
     Raises:
         ConnectionError: another process died, or did not answer in time.
@@ -130,7 +133,7 @@ def joined_processes(device: torch.device, timeout: float = STEP_TIMEOUT) -> Ite
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         raise ConnectionError(
             f"process {rank} of {world} lost the connection to the others: one died, or did not answer for "
-            f"{timeout:g} s. See its own message above; continue with --resume ({str(error).splitlines()[0][:200]})"
+            f"{timeout:g} s. See its own message above; {remedy} ({str(error).splitlines()[0][:200]})"
         ) from error
     finally:
         torch.distributed.destroy_process_group()

@@ -21,10 +21,13 @@ from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.errors import DataError
 from detseg.images import EncodedImage
-from detseg.inference import prediction_files
-from detseg.inference.prediction_files import PredictionLines, drawing_path, read_lines
+from detseg.inference import earlier_outputs, image_outputs
+from detseg.inference.output_paths import drawing_path
+from detseg.inference.prediction_files import PredictionLines, read_lines
+from detseg.inference.predictor import LoadedImage
 from detseg.inference.results import to_results
 from detseg.options import PredictConfig
+from detseg.preprocess import Geometry
 from detseg.recipes import predict as recipe
 from detseg.runtime.files import WriteError, write_json
 from detseg.runtime.reporter import silent
@@ -43,11 +46,18 @@ def prediction(count: int = 2) -> Prediction:
 class Model:
     """What ``predict`` needs of a predictor: it decodes the image, and finds the same in all."""
 
-    class_map, keypoints = CLASSES, None
+    class_map, keypoints, label_fields, then, device = CLASSES, None, (), None, "cpu"
+    task = "detect"
     preprocessing = SimpleNamespace(value_range=None, lines=list)
 
-    def __init__(self, run: object = None, device: object = None) -> None:
+    def __init__(self, run: object = None, device: object = None, **options: object) -> None:
         pass
+
+    def load(self, path: Path) -> LoadedImage:
+        return LoadedImage(path, Geometry((20, 30), (20, 30)))  # type: ignore[arg-type]
+
+    def run(self, images: list[LoadedImage]) -> list[Prediction]:
+        return [self(image.pixels) for image in images]  # type: ignore[arg-type]
 
     def __call__(self, path: Path) -> Prediction:
         EncodedImage(path, name=path.name).decode()
@@ -294,7 +304,7 @@ def test_exit_codes(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_drawing_that_cannot_be_written_costs_only_itself(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write = recipe.write_image
+    write = image_outputs.write_image
 
     def refuse(path: Path, image: Any, code: int) -> None:
         if path.name == "b.png.jpg":
@@ -302,7 +312,7 @@ def test_a_drawing_that_cannot_be_written_costs_only_itself(
         write(path, image)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(recipe, "write_image", lambda path, image: refuse(path, image, 36))
+    monkeypatch.setattr(image_outputs, "write_image", lambda path, image: refuse(path, image, 36))
     assert main(["predict", "run", str(images), "--output", str(out)]) == 1
     assert "note: 1 x drawing could not be written: " in capsys.readouterr().out
     assert names(out / "images") == ["a.png.jpg", "deep/c.png.jpg"]
@@ -312,14 +322,14 @@ def test_a_drawing_that_cannot_be_written_costs_only_itself(
 def test_a_full_disk_stops_the_drawings(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write, out = recipe.write_image, tmp_path / "out"
+    write, out = image_outputs.write_image, tmp_path / "out"
 
     def refuse(path: Path, image: Any) -> None:
         if path.name == "b.png.jpg":
             raise WriteError(28, f"{path}: no space left on the disk")
         write(path, image)
 
-    monkeypatch.setattr(recipe, "write_image", refuse)
+    monkeypatch.setattr(image_outputs, "write_image", refuse)
     assert main(["predict", "run", str(images), "--output", str(out)]) == 1
     assert "b.png.jpg: no space left on the disk; no more images are drawn" in capsys.readouterr().out
     assert names(out / "images") == ["a.png.jpg"]
@@ -394,7 +404,7 @@ def test_a_changed_list_removes_nothing_outside(images: Path, tmp_path: Path) ->
     evil = ["../../secret.png", str(tmp_path / "secret.png"), "a.png"]
     lines = [json.dumps({"image_id": 1, "file_name": name, "results": []}) for name in evil]
     (out / "predictions.jsonl").write_text("\n".join(lines) + "\n")
-    assert prediction_files.remove_earlier(out) == [f"removed 1 drawing of an earlier predict from {out / 'images'}"]
+    assert earlier_outputs.remove_earlier(out) == [f"removed 1 drawing of an earlier predict from {out / 'images'}"]
     assert outside.exists()
     assert drawing_path(out, evil[0]).resolve() == outside  # control: the name leads there
 

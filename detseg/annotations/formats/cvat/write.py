@@ -22,12 +22,15 @@ from detseg.annotations.formats.shared.writing import (
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
+from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.masks import rle_to_mask, segmentation_box, segmentation_to_rle
 from detseg.runtime.files import write_text
 
 IMAGES = "images"
 FILE = "annotations.xml"
+TAIL = "</annotations>\n"
+"""The end of the file."""
 
 _SUBSETS = {"train": "Train", "val": "Validation", "test": "Test"}
 
@@ -43,26 +46,46 @@ def write_cvat(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteR
         DataError: ``folder`` is not empty, or the table cannot be written (see ``image_names``).
     """
     names = image_names(table, "CVAT")
-    for text in (*names, *table.class_map.names):
-        if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
-            raise DataError(f"{table.source}: {text!r} contains a character that XML does not allow; rename it")
+    for text in names:
+        check_xml(text, table.source)
+    head = cvat_head(table.class_map, table.source)
     root = new_folder(folder)
     notes = RepairLog()
     note_images(table, notes, ("splits",))
-    labels = [f"<label><name>{escape(name)}</name><attributes></attributes></label>" for name in table.class_map.names]
-    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
-    lines += ["<meta><task><labels>", *labels, "</labels></task></meta>"]
+    lines = [head]
     for number, (name, record) in enumerate(zip(names, table, strict=True)):
-        height, width = record.size_hw
-        subset = {"subset": _SUBSETS.get(record.split, record.split)} if record.split else {}
-        lines.append(f"<image{_attributes(id=number, name=name, **subset, width=width, height=height)}>")
-        for row, segmentation in written_instances(record, notes, ("masks",)):
-            label = table.class_map.name_of(int(record.labels[row]))
-            lines.append(_shape(record, row, segmentation, label, notes))
-        lines.append("</image>")
-    lines.append("</annotations>")
-    write_text(root / FILE, "\n".join(lines) + "\n")
+        lines.append(cvat_image(number, name, record, table.class_map, notes))
+    write_text(root / FILE, "".join([*lines, TAIL]))
     return WriteResult([f"{IMAGES}/{name}" for name in names], notes)
+
+
+def cvat_head(class_map: ClassMap, source: str) -> str:
+    """The beginning of the file: the classes as labels. DataError if XML does not allow a name.
+
+    Args:
+        source: of the classes, for messages.
+    """
+    for text in class_map.names:
+        check_xml(text, source)
+    labels = [f"<label><name>{escape(name)}</name><attributes></attributes></label>" for name in class_map.names]
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "<version>1.1</version>"]
+    return "\n".join([*lines, "<meta><task><labels>", *labels, "</labels></task></meta>\n"])
+
+
+def cvat_image(number: int, name: str, record: Record, class_map: ClassMap, notes: RepairLog) -> str:
+    """The element of one image; what the format cannot store is added to ``notes``."""
+    height, width = record.size_hw
+    subset = {"subset": _SUBSETS.get(record.split, record.split)} if record.split else {}
+    lines = [f"<image{_attributes(id=number, name=name, **subset, width=width, height=height)}>"]
+    for row, segmentation in written_instances(record, notes, ("masks",)):
+        lines.append(_shape(record, row, segmentation, class_map.name_of(int(record.labels[row])), notes))
+    return "\n".join([*lines, "</image>\n"])
+
+
+def check_xml(text: str, source: str) -> None:
+    """DataError if a name has a character that XML does not allow."""
+    if re.search(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", text):
+        raise DataError(f"{source}: {text!r} contains a character that XML does not allow; rename it")
 
 
 def _attributes(**values: Any) -> str:

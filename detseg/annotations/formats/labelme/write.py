@@ -24,6 +24,7 @@ from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable, Record
+from detseg.classes import ClassMap
 from detseg.masks import rle_to_mask, segmentation_box
 from detseg.runtime.files import write_json
 
@@ -52,25 +53,34 @@ def write_labelme(table: AnnotationTable, folder: str | os.PathLike[str]) -> Wri
     notes = RepairLog()
     note_images(table, notes, ("splits",) if by_split else ())
     for name, record in zip(names, table, strict=True):
-        height, width = record.size_hw
-        shapes: list[dict[str, Any]] = []
-        for row, segmentation in written_instances(record, notes, ("masks", "difficult")):
-            label = table.class_map.name_of(int(record.labels[row]))
-            for shape in _shapes(record, row, segmentation, notes):
-                difficult = {"difficult": True} if record.difficult[row] else {}
-                shapes.append({"label": label, "flags": {}, **shape, **difficult})
         path = PurePosixPath(name)
-        value: dict[str, Any] = {
-            "version": VERSION,
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": path.name,
-            "imageData": None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        write_json(root / path.with_suffix(".json"), value)
+        write_json(root / path.with_suffix(".json"), labelme_file(record, table.class_map, path.name, notes))
     return WriteResult(names, notes)
+
+
+def labelme_file(record: Record, class_map: ClassMap, image_path: str, notes: RepairLog) -> dict[str, Any]:
+    """The content of the file of one image.
+
+    Args:
+        image_path: of the image, relative to the folder of the file.
+        notes: what the format cannot store is added.
+    """
+    height, width = record.size_hw
+    shapes: list[dict[str, Any]] = []
+    for row, segmentation in written_instances(record, notes, ("masks", "difficult")):
+        label = class_map.name_of(int(record.labels[row]))
+        for shape in _shapes(record, row, segmentation, notes):
+            difficult = {"difficult": True} if record.difficult[row] else {}
+            shapes.append({"label": label, "flags": {}, **shape, **difficult})
+    return {
+        "version": VERSION,
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": image_path,
+        "imageData": None,
+        "imageHeight": height,
+        "imageWidth": width,
+    }
 
 
 def _in_split_folder(name: str, split: str) -> str:

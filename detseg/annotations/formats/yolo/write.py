@@ -14,8 +14,9 @@ from detseg.annotations.formats.shared.output_paths import image_names, new_fold
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
+from detseg.classes import ClassMap
 from detseg.errors import DataError
-from detseg.keypoints import keypoint_schema, unnamed
+from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
 from detseg.runtime.files import write_text
 
 NO_SPLIT_FOLDER = "rest"
@@ -49,7 +50,7 @@ def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteR
         for split, name in zip(table.split.tolist(), names, strict=True)
     ]  # fmt: skip
     for record, image_path in zip(table, image_paths, strict=True):
-        lines = _lines(table, record, image_path, notes)
+        lines = yolo_lines(record, image_path, notes)
         write_text(
             root / "labels" / PurePosixPath(image_path).with_suffix(".txt"), "".join(f"{line}\n" for line in lines)
         )
@@ -57,24 +58,36 @@ def write_yolo(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteR
             notes.add("group of an image not written", image_path)
         if has_splits and not record.split:
             notes.add(f"image without a split in {NO_SPLIT_FOLDER}/, which data.yaml does not list", image_path)
-    config = yaml.safe_dump(_config(table, has_splits, notes), allow_unicode=True, sort_keys=False, width=10**6)
-    write_text(root / "data.yaml", config)
+    config = _config(table.class_map, table.keypoint_schema, table.source, notes)
+    write_text(root / "data.yaml", yaml_text(_places(table, has_splits, notes) | config))
     return WriteResult([f"images/{image_path}" for image_path in image_paths], notes)
 
 
-def _config(table: AnnotationTable, has_splits: bool, notes: RepairLog) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    if has_splits:
-        present = set(table.split.tolist())
-        config |= {split: f"images/{split}" for split in ("train", "val", "test") if split in present}
-        if not {"train", "val"} <= present:
-            notes.add("data.yaml without train or val, which YOLO training requires", ", ".join(sorted(present)))
-    else:
-        config |= {"train": "images", "val": "images"}
+def yolo_config(class_map: ClassMap, schema: KeypointSchema | None, notes: RepairLog) -> str:
+    """The text of data.yaml for images without splits."""
+    return yaml_text({"train": "images", "val": "images"} | _config(class_map, schema, "", notes))
+
+
+def yaml_text(config: dict[str, Any]) -> str:
+    """``config`` as YAML, in order."""
+    return str(yaml.safe_dump(config, allow_unicode=True, sort_keys=False, width=10**6))
+
+
+def _places(table: AnnotationTable, has_splits: bool, notes: RepairLog) -> dict[str, Any]:
+    """Where the images of the splits are."""
+    if not has_splits:
         if len(table):
             notes.add("no split: data.yaml lists the same images for train and val", table.source or "table")
-    config["names"] = dict(enumerate(table.class_map.names))
-    schema = table.keypoint_schema
+        return {"train": "images", "val": "images"}
+    present = set(table.split.tolist())
+    if not {"train", "val"} <= present:
+        notes.add("data.yaml without train or val, which YOLO training requires", ", ".join(sorted(present)))
+    return {split: f"images/{split}" for split in ("train", "val", "test") if split in present}
+
+
+def _config(class_map: ClassMap, schema: KeypointSchema | None, source: str, notes: RepairLog) -> dict[str, Any]:
+    """The classes and keypoints."""
+    config: dict[str, Any] = {"names": dict(enumerate(class_map.names))}
     if schema is not None:
         config["kpt_shape"] = [len(schema.names), 3]
         flips = list(range(len(schema.names)))
@@ -82,15 +95,15 @@ def _config(table: AnnotationTable, has_splits: bool, notes: RepairLog) -> dict[
             flips[a], flips[b] = b, a
         config["flip_idx"] = flips
         if schema.names != unnamed(len(schema.names)):
-            config["kpt_names"] = {index: list(schema.names) for index in range(len(table.class_map))}
+            config["kpt_names"] = {index: list(schema.names) for index in range(len(class_map))}
         if schema.skeleton:
-            notes.add("skeleton of the keypoints not written", table.source or "table")
+            notes.add("skeleton of the keypoints not written", source or "table")
         if schema.sigmas and schema.sigmas != keypoint_schema(schema.names).sigmas:
-            notes.add("OKS falloffs of the keypoints not written", table.source or "table")
+            notes.add("OKS falloffs of the keypoints not written", source or "table")
     return config
 
 
-def _lines(table: AnnotationTable, record: Record, image_path: str, notes: RepairLog) -> list[str]:
+def yolo_lines(record: Record, image_path: str, notes: RepairLog) -> list[str]:
     """The lines of the label file of one image; fields that YOLO cannot store are noted."""
     height, width = record.size_hw
     rows = []
