@@ -83,4 +83,7 @@ def classification_of(value: Mapping[str, Any]) -> list[ObjectClass]:
         KeyError, TypeError, ValueError: it is something else.
     """
     parts = value["fields"].items() if "fields" in value else [("", value)]
-    return [ObjectClass(str(part["class_name"]), float(part["probability"]), str(name)) for name, part in parts]
+    classes = [ObjectClass(str(part["class_name"]), float(part["probability"]), str(name)) for name, part in parts]
+    if not all(0 <= item.probability <= 1 for item in classes):
+        raise ValueError("a probability is not in [0, 1]")
+    return classes

@@ -33,11 +33,12 @@ def serve(config: ServeConfig, *, reporter: Reporter | None = None) -> None:
     with listen(config) as listening:  # before the network is loaded, which takes longer
         from detseg.inference.predictor import Predictor
 
-        app = create_app(Predictor(config.run, config.device), config)
+        app = create_app(Predictor(config.run, config.device, then=config.then), config)
         host = f"[{config.host}]" if ":" in config.host else config.host
         url = f"http://{host}:{listening.getsockname()[1]}"
         if config.host not in LOOPBACK and config.token is None:
             reporter.warning(f"everyone who can reach {config.host} can use this server; --token demands a secret")
-        reporter.line(f"serving {config.run} at {url} (Ctrl-C ends it); try it on {url}/, API: {url}/docs")
+        served = f"{config.run}, then {config.then}," if config.then else config.run
+        reporter.line(f"serving {served} at {url} (Ctrl-C ends it); try it on {url}/, API: {url}/docs")
         run_server(app, config, listening)
     reporter.line("stopped; all requests were answered")

@@ -72,7 +72,7 @@ def draw(
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
-        content: a Prediction; a record of a table (scaled to the image if that was resized); or a target or output
+        content: a Prediction (what a chained classifier says is written after the score); a record of a table (scaled to the image if that was resized); or a target or output
             dict with ``boxes`` xyxy, ``labels`` and optionally ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
         min_score: predictions below it are not drawn; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
@@ -94,6 +94,9 @@ def draw(
             return _with_lines(image, [(_name(class_map, label), "") for label in labels], labels[0])
         drawing = _from_record(content, class_map, (height, width))
     elif isinstance(content, Prediction):
+        report_missing_glyphs(
+            {item.class_name for classes in content.object_classes or () for item in classes}, reporter or terminal()
+        )
         drawing = _from_prediction(content, class_map, min_score)
         _check_size(content.size_hw, (height, width), "prediction")
     else:
@@ -176,6 +179,10 @@ def _from_record(record: Record, class_map: ClassMap, size_hw: tuple[int, int]) 
 def _from_prediction(prediction: Prediction, class_map: ClassMap, min_score: float) -> _Drawing:
     shown = prediction.above(min_score)
     names, details = [_name(class_map, int(label)) for label in shown.labels], [f"{x:.2f}" for x in shown.scores]
+    if shown.object_classes is not None:
+        details = [
+            " ".join([text, *map(str, second)]) for text, second in zip(details, shown.object_classes, strict=True)
+        ]
     rles = shown.rles
     mask = (lambda i: None) if rles is None else (lambda i: rle_to_mask(rles[i]))
     return _Drawing(shown.boxes.reshape(-1, 4), shown.labels, names, details, mask, shown.keypoints, False)

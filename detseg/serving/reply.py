@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError
+from detseg.inference.results import classification_json, classification_of
 from detseg.keypoints import KeypointSchema
 from detseg.masks import check_rle, rle_crop
 from detseg.structures import RLE, ClassPrediction, FieldPredictions, Prediction
@@ -61,14 +62,18 @@ class ReplyOptions:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """The model as JSON: its task and the names of its classes, label fields and keypoints."""
+    """The model as JSON: its task and the names of its classes, label fields and keypoints; with a chained classifier
+    the same of that under ``"then"``."""
     points = model.keypoints
+    then: Model | None = getattr(model, "then", None)
+    chained = {} if then is None else {"then": describe(then)}
     return {
         "task": model.task,
         "classes": list(model.class_map.names),
         "label_fields": {field.name: list(field.class_map.names) for field in model.label_fields},
         "keypoints": list(points.names) if points else [],
         "skeleton": [list(pair) for pair in points.skeleton] if points else [],
+        **chained,
     }
 
 
@@ -106,7 +111,7 @@ def from_reply(reply: Mapping[str, Any], model: Mapping[str, Any]) -> Prediction
             return FieldPredictions({name: _class_prediction(reply["fields"][name], names) for name, names in fields})
         if model["task"] == "classify":
             return _class_prediction(reply["classes"], model["classes"])
-        return _prediction(reply, list(model["classes"]), len(model["keypoints"]))
+        return _prediction(reply, list(model["classes"]), len(model["keypoints"]), chained="then" in model)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise DataError(f"the answer of the server is not a prediction ({reason}); is it a detseg server?") from error
@@ -129,6 +134,8 @@ def _objects(prediction: Prediction, class_map: ClassMap, masks: Masks) -> list[
             item["mask"] = _polygons(rle) if masks == "polygon" else _rle(rle)
         if points is not None:
             item["keypoints"] = points[i]
+        if prediction.object_classes is not None:
+            item["classification"] = classification_json(prediction.object_classes[i], 4)
         objects.append(item)
     return objects
 
@@ -167,7 +174,7 @@ def _class_prediction(classes: Sequence[Mapping[str, Any]], names: Sequence[str]
     return ClassPrediction(probabilities)
 
 
-def _prediction(reply: Mapping[str, Any], names: list[str], points: int) -> Prediction:
+def _prediction(reply: Mapping[str, Any], names: list[str], points: int, *, chained: bool) -> Prediction:
     size_hw, objects = (int(reply["height"]), int(reply["width"])), reply["objects"]
     rles = [check_rle(item["mask"], size_hw, "the server's mask") for item in objects if "mask" in item]
     keypoints = [item["keypoints"] for item in objects] if points else None
@@ -178,6 +185,7 @@ def _prediction(reply: Mapping[str, Any], names: list[str], points: int) -> Pred
         _finite([item["score"] for item in objects]),
         rles if objects and len(rles) == len(objects) else None,
         None if keypoints is None else _finite(keypoints).reshape(len(objects), points, 3),
+        [classification_of(item["classification"]) for item in objects] if chained else None,
     )
 
 
