@@ -86,16 +86,15 @@ def _rows(raw: RawPrediction, rows: npt.NDArray[np.int64]) -> RawPrediction:
 
 def _average(first: RawPrediction, second: RawPrediction) -> RawPrediction:
     """The mean of detections that belong together, row by row, weighted by their scores."""
-    total = np.maximum(first.scores + second.scores, np.finfo(np.float32).tiny)
+    weights = [raw.scores.astype(np.float64) for raw in (first, second)]
+    share = weights[0] / np.maximum(weights[0] + weights[1], np.finfo(np.float64).tiny)
 
     def mean(name: str) -> Any:
         a, b = getattr(first, name), getattr(second, name)
         if a is None:
             return None
-        shape = (-1, *(1,) * (a.ndim - 1))
-        return ((a * first.scores.reshape(shape) + b * second.scores.reshape(shape)) / total.reshape(shape)).astype(
-            np.float32
-        )
+        factor = share.reshape(-1, *(1,) * (a.ndim - 1))
+        return (b + (a.astype(np.float64) - b) * factor).astype(np.float32)  # exactly a where both are equal
 
     scores = (first.scores + second.scores) / np.float32(2)
     return RawPrediction(mean("boxes"), first.labels, scores, mean("mask_probs"), mean("keypoints"))

@@ -72,8 +72,9 @@ def draw(
 
     Args:
         image: uint8 [H, W, 3] RGB, upright.
-        content: a Prediction (what a chained classifier says is written after the score); a record of a table (scaled to the image if that was resized); or a target or output
-            dict with ``boxes`` xyxy, ``labels`` and optionally ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
+        content: a Prediction (what a chained classifier says is written after the score); a record of a table (scaled
+            to the image if that was resized); or a target or output dict with ``boxes`` xyxy, ``labels`` and optionally
+            ``scores``, ``masks``, ``keypoints`` (numpy or tensors).
         min_score: predictions below it are not drawn; ground truth has no scores and is always drawn.
         skeleton: pairs of keypoints to draw lines between, as ``KeypointSchema.skeleton``.
         marks: index of an object that is drawn (of a prediction: of those with ``min_score``) -> a word that is

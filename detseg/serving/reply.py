@@ -11,7 +11,9 @@ The answer for an image has the size of the upright image in pixels, and one of 
 ``objects``: detections, the highest score first. ``box`` is x1, y1, x2, y2 in pixels from the left and upper edge.
 ``mask`` (models with masks) is COCO's compressed RLE of the whole image, which is exact; or with ``masks=polygon`` a
 list of outlines ``[x, y, x, y, ...]`` through the centres of the outermost pixels, without holes. ``keypoints`` (models
-with keypoints) has x, y and score of each point. ``classes`` and ``fields`` (classifiers with one or several label
+with keypoints) has x, y and score of each point. With a chained classifier each of ``objects`` also has a
+``classification``, ``{"class_name": "M8", "probability": 0.9712}``, or with label fields ``{"fields": {"thread":
+{"class_name": "M8", "probability": 0.9712}, ...}}``. ``classes`` and ``fields`` (classifiers with one or several label
 fields): the most probable classes. Coordinates have two decimals, scores and probabilities four.
 """
 
