@@ -110,14 +110,14 @@ def mask_rings(rle: RLE, tolerance: float = TOLERANCE) -> tuple[list[npt.NDArray
     crop, top, left = rle_crop(rle)
     if not crop.size:
         return [], 0
-    # OpenCV's outlines go through the centres of pixels; at twice the size these are near the edges of the mask.
+    # OpenCV's outlines go through the centres of pixels. At twice the size, pixels of an outline that are at a left or
+    # upper edge of the mask have even coordinates, those at a right or lower edge odd ones: both tell where the edge is.
     large = np.repeat(np.repeat(crop, 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    outer = [contour for contour, links in zip(contours, hierarchy[0], strict=True) if links[3] < 0]
+    outer = [(contour + 1) // 2 for contour, links in zip(contours, hierarchy[0], strict=True) if links[3] < 0]
     outer.sort(key=len, reverse=True)
     rings = []
     for contour in outer:
-        simple = cv2.approxPolyDP(contour, 2 * tolerance, closed=True)
-        points = (simple if len(simple) > 2 else contour)[:, 0].astype(np.float64)
-        rings.append((points + 0.5) / 2 + np.array([left, top]))
+        simple = cv2.approxPolyDP(contour, tolerance, closed=True)
+        rings.append((simple if len(simple) > 2 else contour)[:, 0].astype(np.float64) + np.array([left, top]))
     return rings, len(contours) - len(outer)
