@@ -34,7 +34,8 @@ def expand_inputs(inputs: Sequence[str], stdin: BinaryIO | None = None) -> list[
     """The paths that ``inputs`` name, in order; those that a pattern matches are sorted.
 
     A path that exists is never a pattern. In a pattern ``*``, ``?`` and ``[...]`` match names that do not begin with a
-    dot, and ``**`` any folders. ``-`` reads a list from standard input: a path per line, or, if there is a zero byte
+    dot, and ``**`` any folders; folders that match are read as those that are passed, except with ``**``, which matches
+    the files in them itself. ``-`` reads a list from standard input: a path per line, or, if there is a zero byte
     (``find -print0``), between zero bytes.
 
     Args:
@@ -51,6 +52,8 @@ def expand_inputs(inputs: Sequence[str], stdin: BinaryIO | None = None) -> list[
             paths += [InputPath(path, "list") for path in _listed(sys.stdin.buffer if stdin is None else stdin)]
         elif has_magic(text) and not os.path.lexists(text):
             matches = sorted(glob(text, recursive=True))  # noqa: PTH207  (pathlib's patterns cannot be absolute)
+            if "**" in text:
+                matches = [match for match in matches if not Path(match).is_dir()]
             if not matches:
                 raise DataError(f"{one_line(text)}: no file matches this pattern; ** matches folders of any depth")
             paths += [InputPath(Path(match), "pattern") for match in matches]

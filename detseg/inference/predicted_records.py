@@ -18,7 +18,7 @@ from detseg.keypoints import KeypointSchema
 from detseg.masks import rle_crop, segmentation_area, segmentation_box
 from detseg.structures import RLE
 
-TOLERANCE = 0.5
+TOLERANCE = 0.75
 """Pixels that an outline may be simplified by, so that it has few enough points to be corrected by hand."""
 
 VISIBLE = 2.0
@@ -110,8 +110,8 @@ def mask_rings(rle: RLE, tolerance: float = TOLERANCE) -> tuple[list[npt.NDArray
     crop, top, left = rle_crop(rle)
     if not crop.size:
         return [], 0
-    # OpenCV's outlines go through the centres of pixels. At twice the size, pixels of an outline that are at a left or
-    # upper edge of the mask have even coordinates, those at a right or lower edge odd ones: both tell where the edge is.
+    # OpenCV's outlines go through the centres of pixels. At twice the size, pixels at a left or upper edge of the mask
+    # have even coordinates, those at a right or lower edge odd ones: both tell where the edge is.
     large = np.repeat(np.repeat(crop, 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     outer = [(contour + 1) // 2 for contour, links in zip(contours, hierarchy[0], strict=True) if links[3] < 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -90,3 +91,35 @@ def test_a_folder_of_links_only(folders: Path) -> None:
     with pytest.raises(DataError, match=r"no images found; .*\(b to .*pass --follow-links"):
         find_images([str(folders / "c")], RepairLog())
     assert len(find_images([str(folders / "c")], RepairLog(), follow_links=True)) == 1
+
+
+def test_patterns_that_the_shell_did_not_expand(folders: Path) -> None:
+    notes = RepairLog()
+    found = [name for _, name in find_images([str(folders / "a/**/*")], notes)]
+    assert found == ["y.PNG", "x.jpg"]
+    assert [line.partition(":")[0] for line in notes.lines()] == ["1 x file without the suffix of an image left out"]
+    assert [name for _, name in find_images([str(folders / "a/*")], notes)] == ["y.PNG", "x.jpg"]  # of a/deep, a folder
+    assert [name for _, name in find_images([str(folders / "[ab]/x.j?g")], notes)] == ["a/x.jpg", "b/x.jpg"]
+    with pytest.raises(DataError, match=r"nothing\*\.jpg: no file matches this pattern"):
+        find_images([str(folders / "nothing*.jpg")], notes)
+    (folders / "a[1].jpg").touch()
+    assert [name for _, name in find_images([str(folders / "a[1].jpg")], notes)] == ["a[1].jpg"], "a file, no pattern"
+
+
+@pytest.mark.parametrize("separator", [b"\n", b"\r\n", b"\0"])
+def test_a_list_on_standard_input(separator: bytes, folders: Path) -> None:
+    paths = [folders / "b/x.jpg", folders / "gone.jpg", folders / "a"]
+    content = separator.join([*(os.fsencode(path) for path in paths), b""])
+    found = find_images(["-"], RepairLog(), stdin=io.BytesIO(content))
+    assert [path.name for path, _ in found] == ["x.jpg", "gone.jpg", "y.PNG", "x.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"gone\.jpg"):  # control: an argument must exist
+        find_images([str(folders / "gone.jpg")], RepairLog())
+    with pytest.raises(DataError, match="no paths on standard input"):
+        find_images(["-"], RepairLog(), stdin=io.BytesIO(separator * 2))
+    with pytest.raises(DataError, match="- is given twice"):
+        find_images(["-", "-"], RepairLog(), stdin=io.BytesIO(content))
+
+
+def test_names_in_a_list_need_not_be_utf8(folders: Path) -> None:
+    found = find_images(["-"], RepairLog(), stdin=io.BytesIO(os.fsencode(folders) + b"/caf\xe9.jpg\n"))
+    assert [name for _, name in found] == ["caf\\xe9.jpg"]
