@@ -28,7 +28,7 @@ DRAWING_SUFFIX = ".jpg"
 _IN_A_RUN = (
     *(path.name for path in (_RUN.config, _RUN.scenes, _RUN.split, _RUN.cut, _RUN.finished, _RUN.metrics)),
     *(path.name for path in (_RUN.metrics_log, _RUN.predictions, _RUN.result_images, _RUN.curves, _RUN.confusion())),
-    *(_RUN.confusion("*").name, "card.md", "*.safetensors"),
+    *(_RUN.confusion("*").name, _RUN.card.name, "*.safetensors"),
 )
 _WRITTEN: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     ((_RUN.config.name, _RUN.metrics_log.name), _IN_A_RUN),

@@ -42,6 +42,7 @@ class ExportedModel:
             detections_per_image: as in ``ModelDescription``; thresholds and limits are part of the graph.
         checkpoint: sha256 of the checkpoint file that was exported.
         weights_licence: licence of the starting weights; empty if it is not known.
+        card: the model card of the run, in Markdown; empty if it had none.
         version: of this program, which wrote the file.
         format: version of the format of the file.
     """
@@ -57,15 +58,17 @@ class ExportedModel:
     label_fields: tuple[LabelField, ...] = ()
     checkpoint: str = ""
     weights_licence: str = ""
+    card: str = ""
     version: str = ""
     format: int = FORMAT
 
     @classmethod
-    def of(cls, description: Any, *, checkpoint: Path, weights_licence: str) -> ExportedModel:
+    def of(cls, description: Any, *, checkpoint: Path, weights_licence: str, card: str = "") -> ExportedModel:
         """The exported model of a ``ModelDescription`` and the file of its weights."""
-        own = ("checkpoint", "weights_licence", "version", "format")
+        own = ("checkpoint", "weights_licence", "card", "version", "format")
         shared = {item.name: getattr(description, item.name) for item in fields(cls) if item.name not in own}
-        return cls(**shared, checkpoint=checksum_of(checkpoint), weights_licence=weights_licence, version=__version__)
+        checksum = checksum_of(checkpoint)
+        return cls(**shared, checkpoint=checksum, weights_licence=weights_licence, card=card, version=__version__)
 
 
 def checksum_of(path: Path) -> str:

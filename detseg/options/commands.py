@@ -230,7 +230,7 @@ class ConvertConfig(DataConfig):
 class DescribeConfig:
     """Options of ``describe``."""
 
-    model: str = option("", "run folder, checkpoint file, or model name", value="RUN|NAME")
+    model: str = option("", "run folder, checkpoint file, exported .onnx file, or model name", value="RUN|NAME")
     depth: int = option(2, "levels of modules in the table", "JSON has all", least=1)
     class_count: int | None = option(
         None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.export.exported_file import is_exported
 from detseg.keypoints import COCO_NAMES, keypoint_schema
 from detseg.options import DescribeConfig
 from detseg.reports.table import align
@@ -30,7 +31,8 @@ class Described:
         arch, task: of its description.
         classes: K.
         size_hw: of the network's input.
-        modules: the whole network first, then all modules in order.
+        modules: the whole network first, then all modules in order; empty for an exported file.
+        card: the model card, in Markdown; "" if there is none.
     """
 
     arch: str
@@ -38,26 +40,34 @@ class Described:
     classes: int
     size_hw: tuple[int, int]
     modules: list[ModuleSize]
+    card: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as a JSON-able dict."""
         modules = [asdict(module) | {"state": module.state} for module in self.modules]
-        whole = {name: value for name, value in modules[0].items() if name not in ("name", "kind", "shapes")}
+        first = modules[0] if modules else {}
+        whole = {name: value for name, value in first.items() if name not in ("name", "kind", "shapes")}
         head = {"arch": self.arch, "task": self.task, "classes": self.classes, "input": [3, *self.size_hw]}
-        return {**head, **whole, "modules": modules[1:]}
+        return {**head, **whole, "card": self.card, "modules": modules[1:]}
 
     def lines(self, depth: int) -> list[str]:
         """Return a table of the modules down to ``depth``, and the totals."""
+        height, width = self.size_hw
+        title = (
+            f"{self.arch}, {self.task}, {self.classes} class{'es' if self.classes != 1 else ''}, "
+            f"input 3 x {height} x {width}"
+        )
+        card = ["", *self.card.rstrip("\n").split("\n")] if self.card else []
+        if not self.modules:
+            return [title, *card]
         whole, rows = self.modules[0], []
         for module in self.modules[1:]:
             level = module.name.count(".")
             if level < depth and (module.parameters or module.multiply_adds):
                 rows.append(_row(module, level))
         header = ["module", "kind", "output", "parameters", "", "MB", "million multiply-adds"]
-        height, width = self.size_hw
         return [
-            f"{self.arch}, {self.task}, {self.classes} class{'es' if self.classes != 1 else ''}, "
-            f"input 3 x {height} x {width}",
+            title,
             "",
             *align(rows, header),
             "",
@@ -65,6 +75,7 @@ class Described:
             f"weights         {whole.weight_bytes / 1e6:.1f} MB",
             f"layer outputs   {whole.activation_bytes / 1e6:.1f} MB per image",
             f"multiply-adds   {whole.multiply_adds / 1e9:.2f} billion per image",
+            *card,
         ]
 
 
@@ -84,20 +95,38 @@ def _shapes_text(module: ModuleSize) -> str:
 
 
 def describe(config: DescribeConfig, *, reporter: Reporter | None = None) -> Described:
-    """Report the modules of a run's network, or of an architecture with its own number of classes."""
-    from detseg.models.measure import measure  # loads torch, which --help does not need
-
+    """Report the modules of a run's network, or of an architecture with its own number of classes, and the model card
+    of a run; of an exported file, which has no modules, the card."""
     reporter = reporter or terminal()
-    model = _model(config)
-    description = model.description
-    size_hw = description.preprocessing.geometry(TYPICAL_HW, 1).network_hw
-    modules = measure(model, size_hw)
-    described = Described(description.arch, description.task, len(description.class_map), size_hw, modules)
+    described = _exported(config) if is_exported(config.model) else _of_modules(config)
     if config.json:
         reporter.line(json.dumps(described.to_dict()))
     else:
         reporter.lines(described.lines(config.depth))
     return described
+
+
+def _exported(config: DescribeConfig) -> Described:
+    from detseg.inference.onnx_backend import OnnxBackend
+
+    if config.class_count is not None or config.image_size is not None or config.freeze is not None:
+        raise DataError("--class-count, --image-size and --freeze are for networks of torch; omit them")
+    description = OnnxBackend(config.model, "cpu").description
+    size_hw = description.preprocessing.geometry(TYPICAL_HW, 1).network_hw
+    return Described(description.arch, description.task, len(description.class_map), size_hw, [], description.card)
+
+
+def _of_modules(config: DescribeConfig) -> Described:
+    from detseg.models.measure import measure  # loads torch, which --help does not need
+    from detseg.training.model_card import read_card
+
+    model = _model(config)
+    description = model.description
+    size_hw = description.preprocessing.geometry(TYPICAL_HW, 1).network_hw
+    modules = measure(model, size_hw)
+    path = Path(config.model)
+    card = read_card(path) if path.exists() else ""
+    return Described(description.arch, description.task, len(description.class_map), size_hw, modules, card)
 
 
 def _model(config: DescribeConfig) -> Model:

@@ -22,6 +22,7 @@ from detseg.options import ExportConfig
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.training.compared_images import compare_with_torch
+from detseg.training.model_card import read_card
 from detseg.training.run_evaluation import saved_options
 from detseg.training.weights_card import starting_licence
 
@@ -55,6 +56,7 @@ def export(config: ExportConfig, *, reporter: Reporter | None = None) -> ExportR
         model.description,
         checkpoint=RunFolder(run).best if run.is_dir() else run,
         weights_licence=starting_licence(saved_options(run).get("weights")),
+        card=read_card(run),
     )
     content = exported_content(onnx_graph(model), described)
     with tempfile.TemporaryDirectory() as folder:

@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / (f"confusion-{name}.png" if name else "confusion.png")
 
     @property
+    def card(self) -> Path:
+        """The model card, in Markdown."""
+        return self.path / "card.md"
+
+    @property
     def finished(self) -> Path:
         """Number of epochs of a run whose results are complete."""
         return self.path / "finished.json"

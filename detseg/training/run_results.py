@@ -13,6 +13,7 @@ from detseg.runtime.run_folder import RunFolder, locked
 from detseg.training.failed_write import images_warning
 from detseg.training.figure_files import write_result_figures, write_training_figures
 from detseg.training.finished_run import FinishedRun
+from detseg.training.model_card import write_model_card
 from detseg.training.result_images import write_result_images
 from detseg.training.run_details import report_features
 from detseg.training.trainer import Trainer
@@ -28,6 +29,7 @@ def write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporte
     """Evaluate the test split, and write all results; images that find no space are a warning."""
     folder, model, device, splits = trainer.folder, trainer.model, trainer.device, trainer.data.splits
     trainer.check_folder()
+    test_metrics = None
     if "test" in splits:
         metrics, evaluator = evaluate_table(
             model, splits["test"], device, batch_size=plan.training.batch_size, workers=plan.run.workers,
@@ -36,9 +38,12 @@ def write_results(plan: Plan, trainer: Trainer, best: Metrics, reporter: Reporte
         trainer.check_folder()
         with locked(RunFolder(folder).evaluation("test")) as lock:
             write_evaluation(lock.path.parent, metrics, evaluator)
+        test_metrics = metrics
         text = metrics_text("test split (not used for model selection)", metrics, plan)
         reporter.metrics("test", metrics.to_dict(), text)
     try:
+        if "train" in splits:  # else the images are rendered, and the card is that of the weights
+            write_model_card(plan, trainer, best, test_metrics)
         _write_images(plan, trainer, best, reporter)
     except WriteError as error:  # without finished.json, a resumed run draws them
         reporter.warning(images_warning(folder, error))
