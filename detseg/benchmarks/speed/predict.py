@@ -23,6 +23,7 @@ from torchvision.transforms import functional
 
 from detseg.benchmarks.speed.evaluate import check_masks
 from detseg.benchmarks.speed.interleaved_timing import Comparison, one_core, time_interleaved
+from detseg.benchmarks.speed.predict_folder import predicting_folders
 from detseg.benchmarks.speed.scenes_set import write_image
 from detseg.classes import ClassMap
 from detseg.errors import DataError
@@ -41,12 +42,15 @@ MAX_BOX_DIFFERENCE = 0.02
 
 
 def compare(device: torch.device) -> list[Comparison]:
-    """Compare on a photograph, and on an image of the network's size, where the network takes nearly all the time."""
-    with one_core(), TemporaryDirectory() as folder:
-        return [
-            predicting(Path(folder), device, (1200, 1600), target=2),
-            predicting(Path(folder), device, (480, 640)),
-        ]
+    """Compare on a photograph, and on an image of the network's size, where the network takes nearly all the time; and
+    on a folder of large photographs."""
+    with TemporaryDirectory() as folder:
+        with one_core():
+            images = [
+                predicting(Path(folder), device, (1200, 1600), target=2),
+                predicting(Path(folder), device, (480, 640)),
+            ]
+        return [*images, *predicting_folders(Path(folder), device)]
 
 
 def predicting(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detseg.benchmarks.speed.predict import Baseline, Ours, check_results, predicting
+from detseg.benchmarks.speed.predict_folder import check_equal, predicting_folders
 from detseg.benchmarks.speed.scenes_set import write_image
 from detseg.errors import DataError
 
@@ -39,3 +40,12 @@ def test_results_that_differ_are_an_error(tmp_path: Path) -> None:
         check_results(results, [result | {"category_id": result["category_id"] + 1} for result in same])
     with pytest.raises(DataError, match="of their pixels"):
         check_results(results, [result | {"segmentation": same[0]["segmentation"]} for result in same])
+
+
+def test_predicting_folders(tmp_path: Path) -> None:
+    comparisons = predicting_folders(tmp_path, CPU, (150, 200), images=3, turns=1)
+    assert [len(comparison.ours) for comparison in comparisons] == [1, 1]
+    with pytest.raises(DataError, match="image 1: the results differ"):
+        check_equal([[], [{"category_id": 1, "score": 0.5}]], [[], [{"category_id": 1, "score": 0.6}]])
+    with pytest.raises(DataError, match="results of 1 and 2 images"):
+        check_equal([[]], [[], []])
