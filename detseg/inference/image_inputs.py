@@ -48,7 +48,7 @@ def find_images(
     images: list[tuple[Path, str]] = []
     links: dict[str, str] = {}
     written: list[str] = []
-    for item, origin in ((given.path, given.origin) for given in paths):
+    for item, origin in ((entry.path, entry.origin) for entry in paths):
         if item.is_dir():
             prefix = f"{item.name}/" if several else ""  # with several folders, names include the folder
             listing = list_folder(item, follow_links, any_names=True)

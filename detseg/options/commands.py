@@ -121,7 +121,8 @@ class PredictConfig:
     outputs: list[PredictOutput] = option(
         ["coco", "images"],
         "what is written: results as coco, jsonl or csv; drawn images; crops of the objects; PNG masks (of objects) or "
-        "class-masks; labelme, yolo or cvat files to correct. Default: coco,images; jsonl is always written",
+        "class-masks; labelme, yolo or cvat files to correct",
+        "coco,images; jsonl is always written",
         value="NAME,NAME,...",
     )
     min_score: float = option(
