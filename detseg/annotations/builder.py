@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.box_mending import mended_boxes, mended_format
 from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instance_box import box_problem, choose_box, format_box
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.lost_objects import LostObjects
-from detseg.annotations.plausibility import check_plausible
+from detseg.annotations.plausibility import ImplausibleBoxes, check_plausible
 from detseg.annotations.repair_log import RepairLog
+from detseg.annotations.rotated_coordinates import rotated_coordinates
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
@@ -37,14 +39,15 @@ class TableBuilder:
     The only place that applies the policy for bad instances: corners in any order are sorted; a box that is empty,
     outside the image or missing is replaced by that of the outline or of the keypoints (``instance_box.py``), and
     without these the instance is dropped; a box that overlaps the image border is clipped. All are counted in
-    ``notes``. With ``bad_instances="error"`` an instance that would be dropped is an error. Numbers that are not
+    ``notes``. With ``bad_instances="error"`` an instance that would be dropped is an error; with "mend" boxes that are
+    all corners, centres or normalised, or of another rotation of their image, are converted. Numbers that are not
     finite, unknown labels and repeated image ids are always errors. An image that lost all its objects is left out.
 
     Args:
         class_map: the classes; labels are checked against it.
         root: folder that ``media`` is relative to.
         source: name of the data set in messages (usually the name of the annotation file).
-        bad_instances: "drop" or "error".
+        bad_instances: "drop", "error" or "mend".
         keypoint_schema: the keypoints of each instance; None for a data set without keypoints.
         label_fields: the T fields of ``class_index`` [I, T] if images have several labels; ``class_map`` is then
             ``joined(label_fields)``.
@@ -63,14 +66,14 @@ class TableBuilder:
         keypoint_schema: KeypointSchema | None = None,
         label_fields: Sequence[LabelField] = (),
     ) -> None:
-        if bad_instances not in ("drop", "error"):
-            raise DataError(f"bad_instances is {bad_instances!r}; choose drop or error")
+        if bad_instances not in ("drop", "error", "mend"):
+            raise DataError(f"bad_instances is {bad_instances!r}; choose drop, error or mend")
         assert not label_fields or class_map == joined(label_fields), "class_map is not joined(label_fields)"
         self.class_map = class_map
         self.root = Path(root)
         self.source = source
         self.notes = RepairLog()
-        self._strict = bad_instances == "error"
+        self._strict, self._mend = bad_instances == "error", bad_instances == "mend"
         self._schema = keypoint_schema
         self._num_labels = len(class_map)
         self._label_fields = tuple(label_fields)
@@ -316,8 +319,15 @@ class TableBuilder:
                 (``annotations/plausibility.py``), or all images lost all their objects.
         """
         boxes, image = self._instances.source_boxes()
-        check_plausible(boxes, self.sizes_hw[image], self.source)
         instances, number = self._instances.in_order(), len(self._names)
+        try:
+            check_plausible(boxes, self.sizes_hw[image], self.source)
+        except ImplausibleBoxes as error:
+            if not self._mend:
+                raise
+            sizes = self.sizes_hw[instances.image]
+            instances = mended_format(instances, boxes, sizes, error, self.source, self.notes)
+        instances = self._checked_rotations(instances, boxes, image)
         per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
         stop = np.cumsum(per_image)
         stored = np.array(self._stored, np.int32).reshape(-1, 2)
@@ -353,6 +363,24 @@ class TableBuilder:
             notes=self.notes,
         )
         return self._without_emptied(table, keep_all_images)
+
+    def _checked_rotations(
+        self, instances: InstanceColumns, boxes: npt.NDArray[np.float64], image: npt.NDArray[np.int64]
+    ) -> InstanceColumns:
+        """The instances, with a note of each image whose boxes are of another rotation; mended if that was asked for.
+
+        Args:
+            boxes, image: float64 [M, 4] and int64 [M], before clipping.
+        """
+        rotated = rotated_coordinates(boxes, image, self._stored, self._orientation, self._stored_frame)
+        for row, (kind, upright) in rotated.items():
+            rows = np.flatnonzero(instances.image == row)
+            mended = None
+            if self._mend and len(rows) == len(upright):
+                mended = mended_boxes(instances, rows, upright, self._upright[row])
+            self.notes.add(f"rotated, as its {kind}" if mended else kind, self._names[row])
+            instances = mended or instances
+        return instances
 
     def _without_emptied(self, table: AnnotationTable, keep_all_images: bool) -> AnnotationTable:
         """``table`` without the images that lost all their objects, and with ``lost``."""

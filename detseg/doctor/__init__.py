@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from detseg.doctor.findings import Finding
 from detseg.doctor.images import image_values, inspect_images
+from detseg.doctor.mend import Change, mended, reader_changes
 from detseg.doctor.summary import ClassCount, KeypointCount, Spread, Summary, summary
-from detseg.doctor.table import inspect_table
+from detseg.doctor.table import inspect_table, quick_findings
 
 __all__ = [
+    "Change",
     "ClassCount",
     "Finding",
     "KeypointCount",
@@ -16,5 +18,8 @@ __all__ = [
     "image_values",
     "inspect_images",
     "inspect_table",
+    "mended",
+    "quick_findings",
+    "reader_changes",
     "summary",
 ]

@@ -1,0 +1,70 @@
+"""Convert the boxes of a whole data set, or of rotated images, that are in another format than its annotations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.annotations.columns import InstanceColumns
+from detseg.annotations.plausibility import ImplausibleBoxes, converted
+from detseg.annotations.repair_log import RepairLog
+from detseg.masks import segmentation_box
+
+Float64 = npt.NDArray[np.float64]
+
+
+def mended_format(
+    instances: InstanceColumns,
+    source_boxes: Float64,
+    sizes_hw: npt.NDArray[np.int64],
+    error: ImplausibleBoxes,
+    source: str,
+    notes: RepairLog,
+) -> InstanceColumns:
+    """The instances with boxes that are converted from what ``error`` says that they are.
+
+    Where there is an outline, the box is that of the outline. Areas without one are computed.
+
+    Args:
+        instances: N instances with the boxes as they were read.
+        source_boxes: float64 [M, 4], the boxes before clipping.
+        sizes_hw: int64 [N, 2], upright height and width of the image of each.
+        error: of ``check_plausible``.
+        source: name of the data set in the note.
+        notes: for the number of boxes that are converted.
+
+    Raises:
+        ImplausibleBoxes: ``error``, if the format is not known, or instances were lost.
+    """
+    if not error.meaning or len(instances) != len(source_boxes):
+        raise error
+    boxes = converted(source_boxes, sizes_hw, error.meaning)
+    outlined = instances.segmentation.present()
+    for row in np.flatnonzero(outlined).tolist():
+        x, y, width, height = segmentation_box(instances.segmentation[row] or [np.zeros((1, 2))])
+        low, high = np.clip([[x, y], [x + width, y + height]], 0, sizes_hw[row, ::-1])
+        boxes[row] = [*low, *(high - low)]
+    if (boxes[:, 2:] <= 0).any():
+        raise error
+    notes.add(f"boxes converted from {error.meaning}", f"{source}: all {len(boxes)}")
+    area = np.where(outlined, instances.area, boxes[:, 2] * boxes[:, 3])
+    return replace(instances, boxes_xywh=boxes, area=area)
+
+
+def mended_boxes(
+    instances: InstanceColumns, rows: npt.NDArray[np.int64], boxes: Float64, size_hw: tuple[int, int]
+) -> InstanceColumns | None:
+    """The instances with other boxes in ``rows``, clipped to their image; None if that cannot be all that is wrong:
+    there are outlines or keypoints, or an empty box."""
+    if instances.segmentation.present()[rows].any() or (instances.keypoints[rows] != 0).any():
+        return None
+    low = np.clip(boxes[:, :2], 0, size_hw[::-1])
+    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size_hw[::-1])
+    if (high <= low).any():
+        return None
+    all_boxes, area = instances.boxes_xywh.copy(), instances.area.copy()
+    all_boxes[rows] = np.concatenate([low, high - low], axis=1)
+    area[rows] = (high - low).prod(axis=1)
+    return replace(instances, boxes_xywh=all_boxes, area=area)
