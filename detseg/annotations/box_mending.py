@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.columns import InstanceColumns
-from detseg.annotations.plausibility import ImplausibleBoxes, converted
+from detseg.annotations.plausibility import ImplausibleBoxes, check_plausible, converted
 from detseg.annotations.repair_log import RepairLog
+from detseg.annotations.rotated_coordinates import rotated_coordinates
 from detseg.masks import segmentation_box
+from detseg.orientation import upright_hw
 
 Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ImageFrames:
+    """Size, EXIF orientation, frame of the coordinates, and name of each image; see ``TableBuilder.add_image``."""
+
+    stored_hw: Sequence[tuple[int, int]]
+    orientation: Sequence[int]
+    stored_frame: Sequence[bool]
+    names: Sequence[str]
+
+    def upright_hw(self, row: int) -> tuple[int, int]:
+        """Height and width of the upright image."""
+        return upright_hw(self.stored_hw[row], self.orientation[row])
+
+
+def checked_boxes(
+    instances: InstanceColumns,
+    source_boxes: Float64,
+    image: npt.NDArray[np.int64],
+    frames: ImageFrames,
+    source: str,
+    notes: RepairLog,
+    *,
+    mend: bool,
+) -> InstanceColumns:
+    """The instances, if their boxes can be x, y, width, height in pixels; with a note of each image whose boxes are of
+    another rotation.
+
+    Args:
+        instances: with the boxes as they were read.
+        source_boxes, image: float64 [M, 4] and int64 [M], the boxes before clipping, and their images.
+        frames: of the images.
+        source: name of the data set in messages.
+        notes: for what is found.
+        mend: convert boxes of another format or rotation, where nothing else can be wrong.
+
+    Raises:
+        ImplausibleBoxes: boxes of another format; with ``mend`` only if they cannot be converted.
+    """
+    sizes = np.array([frames.upright_hw(row) for row in range(len(frames.names))], np.int64).reshape(-1, 2)
+    try:
+        check_plausible(source_boxes, sizes[image], source)
+    except ImplausibleBoxes as error:
+        if not mend:
+            raise
+        return mended_format(instances, source_boxes, sizes[instances.image], error, source, notes)
+    rotated = rotated_coordinates(source_boxes, image, frames.stored_hw, frames.orientation, frames.stored_frame)
+    for row, (kind, upright) in rotated.items():
+        rows = np.flatnonzero(instances.image == row)
+        mended = None
+        if mend and len(rows) == len(upright):
+            mended = mended_boxes(instances, rows, upright, frames.upright_hw(row))
+        notes.add(f"rotated, as its {kind}" if mended else kind, frames.names[row])
+        instances = mended or instances
+    return instances
 
 
 def mended_format(

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.annotations.box_mending import mended_boxes, mended_format
+from detseg.annotations.box_mending import ImageFrames, checked_boxes
 from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instance_box import box_problem, choose_box, format_box
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.lost_objects import LostObjects
-from detseg.annotations.plausibility import ImplausibleBoxes, check_plausible
 from detseg.annotations.repair_log import RepairLog
-from detseg.annotations.rotated_coordinates import rotated_coordinates
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap, LabelField, joined
@@ -320,14 +318,8 @@ class TableBuilder:
         """
         boxes, image = self._instances.source_boxes()
         instances, number = self._instances.in_order(), len(self._names)
-        try:
-            check_plausible(boxes, self.sizes_hw[image], self.source)
-        except ImplausibleBoxes as error:
-            if not self._mend:
-                raise
-            sizes = self.sizes_hw[instances.image]
-            instances = mended_format(instances, boxes, sizes, error, self.source, self.notes)
-        instances = self._checked_rotations(instances, boxes, image)
+        frames = ImageFrames(self._stored, self._orientation, self._stored_frame, self._names)
+        instances = checked_boxes(instances, boxes, image, frames, self.source, self.notes, mend=self._mend)
         per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
         stop = np.cumsum(per_image)
         stored = np.array(self._stored, np.int32).reshape(-1, 2)
@@ -363,24 +355,6 @@ class TableBuilder:
             notes=self.notes,
         )
         return self._without_emptied(table, keep_all_images)
-
-    def _checked_rotations(
-        self, instances: InstanceColumns, boxes: npt.NDArray[np.float64], image: npt.NDArray[np.int64]
-    ) -> InstanceColumns:
-        """The instances, with a note of each image whose boxes are of another rotation; mended if that was asked for.
-
-        Args:
-            boxes, image: float64 [M, 4] and int64 [M], before clipping.
-        """
-        rotated = rotated_coordinates(boxes, image, self._stored, self._orientation, self._stored_frame)
-        for row, (kind, upright) in rotated.items():
-            rows = np.flatnonzero(instances.image == row)
-            mended = None
-            if self._mend and len(rows) == len(upright):
-                mended = mended_boxes(instances, rows, upright, self._upright[row])
-            self.notes.add(f"rotated, as its {kind}" if mended else kind, self._names[row])
-            instances = mended or instances
-        return instances
 
     def _without_emptied(self, table: AnnotationTable, keep_all_images: bool) -> AnnotationTable:
         """``table`` without the images that lost all their objects, and with ``lost``."""

@@ -33,6 +33,9 @@ EXPLAINED = 0.9
 NEARLY = 0.95
 """IoU from which two boxes of one class are one object that is labelled twice; objects behind each other have less."""
 
+EQUAL = 0.005
+"""Pixels by which the numbers of equal boxes may differ, for what programs round."""
+
 NEIGHBOURS = 5
 """Boxes of a class and image are sorted by their left side, and compared with so many that follow."""
 
@@ -235,43 +238,40 @@ def box_iou(boxes: Float64, others: Float64) -> Float64:
 
 
 def _repeated(objects: _Objects) -> list[Finding]:
-    labels = objects.table.label[objects.rows].astype(np.int64)
-    keys = np.column_stack([objects.images, labels, np.rint(objects.boxes * 100)]).astype(np.int64)
-    _, first, number_of = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    original = first[number_of.ravel()]
+    labels, boxes = objects.table.label[objects.rows], objects.boxes
+    order = np.lexsort((boxes[:, 1], boxes[:, 0], labels, objects.images))
+    exact: dict[int, int] = {}
+    nearly: dict[int, int] = {}
+    for distance in range(1, NEIGHBOURS + 1):
+        one, other = order[:-distance], order[distance:]
+        same = (objects.images[one] == objects.images[other]) & (labels[one] == labels[other])
+        same &= boxes[other, 0] - boxes[one, 0] <= (1 - NEARLY) * boxes[one, 2] + EQUAL
+        one, other = one[same], other[same]
+        is_equal = (np.abs(boxes[one] - boxes[other]) <= EQUAL).all(axis=1)
+        is_near = is_equal | (box_iou(boxes[one], boxes[other]) >= NEARLY)
+        for first, second, equal in zip(one[is_near].tolist(), other[is_near].tolist(), is_equal[is_near], strict=True):
+            (exact if equal else nearly).setdefault(max(first, second), min(first, second))
     findings = [
         objects.finding(
             copy,
             "repeated object",
-            f"the class and the box of {objects.name(int(original[copy]))} ({_class_name(objects, copy)})",
+            f"the class and the box of {objects.name(original)} ({_class_name(objects, copy)})",
             "remove one: a network learns to find two objects where there is one",
             REMOVE_OBJECT,
         )
-        for copy in np.flatnonzero(original != np.arange(len(original))).tolist()
+        for copy, original in sorted(exact.items())
     ]
-    return [*findings, *_nearly_repeated(objects, labels, np.unique(first))]
-
-
-def _nearly_repeated(objects: _Objects, labels: Rows, different: Rows) -> list[Finding]:
-    """``different``: indices of the objects without exact copies."""
-    order = different[np.lexsort((objects.boxes[different, 0], labels[different], objects.images[different]))]
-    copies: dict[int, int] = {}
-    for distance in range(1, NEIGHBOURS + 1):
-        one, other = order[:-distance], order[distance:]
-        same = (objects.images[one] == objects.images[other]) & (labels[one] == labels[other])
-        one, other = one[same], other[same]
-        near = box_iou(objects.boxes[one], objects.boxes[other]) >= NEARLY
-        for first, copy in zip(one[near].tolist(), other[near].tolist(), strict=True):
-            copies.setdefault(max(first, copy), min(first, copy))
-    return [
+    findings += [
         objects.finding(
             copy,
             "nearly repeated object",
             f"nearly the box of {objects.name(original)}, of the same class ({_class_name(objects, copy)})",
             "remove one, if they are one object",
         )
-        for copy, original in sorted(copies.items())
+        for copy, original in sorted(nearly.items())
+        if copy not in exact and original not in exact
     ]
+    return findings
 
 
 def _class_name(objects: _Objects, index: int) -> str:

@@ -41,7 +41,8 @@ def inspect_split(table: AnnotationTable, image_size: int | None = None) -> list
     size = image_size or int(IMAGE_SIZE_ON_CPU.value)
     whose = "" if image_size else "the default on a CPU"
     line = too_small_line(input_sides(train, Preprocessing(size, longer_side(size))), size, whose)
-    return [Finding.of_text("warning", "small objects", table.source, line)] if line else []
+    value, _, remedy = line.rpartition(": ")
+    return [Finding("warning", "small objects", table.source, value, remedy)] if line else []
 
 
 def images_in_two_splits(table: AnnotationTable) -> list[Finding]:

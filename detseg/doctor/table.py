@@ -7,11 +7,14 @@ from detseg.annotations.obstacles import nothing_to_learn
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.class_balance import inspect_balance
 from detseg.doctor.class_names import inspect_classes
-from detseg.doctor.findings import JOIN_RECORDS, Finding
+from detseg.doctor.findings import JOIN_RECORDS, Finding, kind_lines
 from detseg.doctor.objects import inspect_masks, inspect_objects
 from detseg.doctor.reader_notes import inspect_notes
 from detseg.doctor.rounding import inspect_rounding
 from detseg.doctor.splits import inspect_split
+
+MOST_LINES = 5
+"""Kinds of findings that ``train`` prints at its start."""
 
 
 def inspect_table(table: AnnotationTable, image_size: int | None = None) -> list[Finding]:
@@ -45,6 +48,16 @@ def quick_findings(table: AnnotationTable) -> list[Finding]:
         *inspect_balance(table),
         *inspect_rounding(table),
     ]
+
+
+def check_lines(table: AnnotationTable) -> list[str]:
+    """A few lines for the start of a training: the first kinds of ``quick_findings``, and where all are listed."""
+    lines = [f"  {line}" for line in kind_lines(quick_findings(table))]
+    if not lines:
+        return []
+    more = f"  {len(lines) - MOST_LINES} more kinds" if len(lines) > MOST_LINES else ""
+    hint = "  detseg inspect checks the images, too, and lists all; --no-check omits these lines"
+    return [*lines[:MOST_LINES], *filter(None, [more]), hint]
 
 
 def _nothing_to_learn(table: AnnotationTable) -> list[Finding]:
