@@ -66,7 +66,7 @@ class DataConfig:
     )
     missing_images: Literal["error", "drop"] = option(
         "error",
-        "images without a file: stop, or leave out up to half",
+        "images without a file, or with one that is no image: stop, or leave out up to half",
         "the folder may be wrong",
     )
     follow_links: bool = option(False, "follow links in the data folder that point outside it")

@@ -256,8 +256,12 @@ IMAGE_FAULTS = [
     Fault(
         "damaged JPEG", as_jpeg(lambda data: data[:2000] + b"\xff\xd9" + data[2002:]), "damaged image", "00.jpg", True
     ),
-    Fault("empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png"),
-    Fault("web page as image", of_file("00.png", lambda data: b"<html>"), UNREADABLE, "00.png"),
+    Fault("empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png", True),
+    Fault("web page as image", of_file("00.png", lambda data: b"<html>"), UNREADABLE, "00.png", True),
+    Fault("VOC: empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png", True, "voc"),
+    Fault("YOLO: empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png", True, "yolo"),
+    Fault("CSV: empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png", True, "csv"),
+    Fault("VIA: empty file", of_file("00.png", lambda data: b""), UNREADABLE, "00.png", True, "via"),
     Fault("constant image", with_pixels(lambda p: p * 0 + 200), "constant image", "00.png"),
     Fault("black image", with_pixels(lambda p: p // 60), "nearly black image", "00.png"),
     Fault("grey image", with_pixels(lambda p: p[..., :1].repeat(3, 2)), "grey image among colour images", "00.png"),

@@ -35,6 +35,7 @@ from detseg.annotations.formats.yolo.lines import (
 )
 from detseg.annotations.formats.yolo.splits import PathIndex, read_configured_splits, split_lists, splits_from_folders
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import readable_lookup
 from detseg.annotations.listing import is_image, list_files
 from detseg.annotations.plausibility import CORNERS, ImplausibleBoxes, check_centres
 from detseg.annotations.repair_log import RepairLog
@@ -115,6 +116,8 @@ def read_yolo(
     names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
     lookup = image_folder(labels, root, images, follow_links)
+    if missing_images == "drop":
+        lookup = readable_lookup(lookup, notes)
     image_files = lookup.files
     labels = _label_files(root, labels, image_files)
     if not labels:
