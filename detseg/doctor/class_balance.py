@@ -18,6 +18,9 @@ MANY = 0.25
 """Share of images without objects, or without keypoints, from which they are probably not annotated: deliberate
 negatives are usually fewer. With keypoints it is the reverse: below it they were probably forgotten."""
 
+SEVERAL = 3
+"""Images without objects that are reported at least: one of two says nothing about the others."""
+
 Coverage = dict[str, list[str]]
 """Kind of image -> names of the images."""
 
@@ -54,7 +57,7 @@ def _unlabelled(table: AnnotationTable) -> list[Finding]:
     elif table.has_boxes:
         without = np.flatnonzero(table.instances_per_image() == 0)
         share = len(without) / len(table)
-        if share <= MANY:
+        if share <= MANY or len(without) < SEVERAL:
             return []
         value = f"no objects, as {len(without)} of {len(table)} images ({share:.0%})"
         remedy = "annotate it, unless there is really nothing on it: it is learned as background"

@@ -122,7 +122,7 @@ def write_page(
 
 def _card(card: Card, names: dict[int, str]) -> str:
     classes = ", ".join(names[label] for label in card.labels) or "no objects"
-    name = "" if card.detail.startswith(card.name) else card.name
+    name = "" if card.problem else card.name  # the text of a problem begins with it
     lines = [name, card.detail or classes, f"split: {card.split}" if card.split else ""]
     if card.title:
         lines.insert(0, f"{card.title} object" if card.title in KINDS else card.title)
