@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from detseg.annotations.box_mending import ImageFrames, checked_boxes
 from detseg.annotations.columns import ROUNDING, InstanceColumns
 from detseg.annotations.instance_box import box_problem, choose_box, format_box
 from detseg.annotations.instances import Instances
 from detseg.annotations.keypoints import check_keypoints
 from detseg.annotations.lost_objects import LostObjects
-from detseg.annotations.plausibility import check_plausible
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
 from detseg.annotations.table import AnnotationTable
@@ -37,14 +37,15 @@ class TableBuilder:
     The only place that applies the policy for bad instances: corners in any order are sorted; a box that is empty,
     outside the image or missing is replaced by that of the outline or of the keypoints (``instance_box.py``), and
     without these the instance is dropped; a box that overlaps the image border is clipped. All are counted in
-    ``notes``. With ``bad_instances="error"`` an instance that would be dropped is an error. Numbers that are not
+    ``notes``. With ``bad_instances="error"`` an instance that would be dropped is an error; with "mend" boxes that are
+    all corners, centres or normalised, or of another rotation of their image, are converted. Numbers that are not
     finite, unknown labels and repeated image ids are always errors. An image that lost all its objects is left out.
 
     Args:
         class_map: the classes; labels are checked against it.
         root: folder that ``media`` is relative to.
         source: name of the data set in messages (usually the name of the annotation file).
-        bad_instances: "drop" or "error".
+        bad_instances: "drop", "error" or "mend".
         keypoint_schema: the keypoints of each instance; None for a data set without keypoints.
         label_fields: the T fields of ``class_index`` [I, T] if images have several labels; ``class_map`` is then
             ``joined(label_fields)``.
@@ -63,14 +64,14 @@ class TableBuilder:
         keypoint_schema: KeypointSchema | None = None,
         label_fields: Sequence[LabelField] = (),
     ) -> None:
-        if bad_instances not in ("drop", "error"):
-            raise DataError(f"bad_instances is {bad_instances!r}; choose drop or error")
+        if bad_instances not in ("drop", "error", "mend"):
+            raise DataError(f"bad_instances is {bad_instances!r}; choose drop, error or mend")
         assert not label_fields or class_map == joined(label_fields), "class_map is not joined(label_fields)"
         self.class_map = class_map
         self.root = Path(root)
         self.source = source
         self.notes = RepairLog()
-        self._strict = bad_instances == "error"
+        self._strict, self._mend = bad_instances == "error", bad_instances == "mend"
         self._schema = keypoint_schema
         self._num_labels = len(class_map)
         self._label_fields = tuple(label_fields)
@@ -316,8 +317,9 @@ class TableBuilder:
                 (``annotations/plausibility.py``), or all images lost all their objects.
         """
         boxes, image = self._instances.source_boxes()
-        check_plausible(boxes, self.sizes_hw[image], self.source)
         instances, number = self._instances.in_order(), len(self._names)
+        frames = ImageFrames(self._stored, self._orientation, self._stored_frame, self._names)
+        instances = checked_boxes(instances, boxes, image, frames, self.source, self.notes, mend=self._mend)
         per_image = np.bincount(instances.image, minlength=number).astype(np.int64)
         stop = np.cumsum(per_image)
         stored = np.array(self._stored, np.int32).reshape(-1, 2)

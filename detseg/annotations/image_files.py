@@ -24,14 +24,7 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
         DataError: files that cannot be read as images (lists their number and the first five).
     """
 
-    def read(name: str) -> ImageHeader | str:
-        try:
-            return read_header(root / name)
-        except (DataError, OSError) as error:
-            return str(error)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        results = list(progress(pool.map(read, names), f"{source}: image sizes", total=len(names)))
+    results = _headers_or_errors(root, names, f"{source}: image sizes")
     broken = [f"{name} ({header})" for name, header in zip(names, results, strict=True) if isinstance(header, str)]
     if broken:
         raise DataError(
@@ -39,6 +32,23 @@ def read_headers(root: Path, names: Sequence[str], source: str) -> list[ImageHea
             "remove the entries"
         )
     return [header for header in results if isinstance(header, ImageHeader)]
+
+
+def unreadable(root: Path, names: Sequence[str]) -> dict[str, str]:
+    """Name -> error of the files that are not images."""
+    results = zip(names, _headers_or_errors(root, names, "image files"), strict=True)
+    return {name: result for name, result in results if isinstance(result, str)}
+
+
+def _headers_or_errors(root: Path, names: Sequence[str], description: str) -> list[ImageHeader | str]:
+    def read(name: str) -> ImageHeader | str:
+        try:
+            return read_header(root / name)
+        except (DataError, OSError) as error:
+            return str(error)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(progress(pool.map(read, names), description, total=len(names)))
 
 
 def first_few(items: Sequence[str]) -> str:

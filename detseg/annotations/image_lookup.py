@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from detseg.annotations.image_files import first_few
+from detseg.annotations.image_files import first_few, unreadable
 from detseg.annotations.image_names import MOVED, SPELLING, folded, is_below, normalized, path_parts, spellings
 from detseg.annotations.listing import IMAGE_FOLDERS, Listing, is_image, is_inside, links_hint, list_folder, split_of
 from detseg.annotations.repair_log import RepairLog
@@ -162,6 +162,8 @@ def look_up_images(
     if images is not None and not Path(images).is_dir():
         raise missing_path(images, "image folder")
     lookup, links = _select_lookup(references, base, None if images is None else Path(images), follow_links, source)
+    if missing_images == "drop":
+        lookup = readable_lookup(lookup, notes)
     files, missing, ambiguous = [], [], []
     for reference in references:
         matches, reason = lookup.find(reference)
@@ -187,6 +189,16 @@ def look_up_images(
     if note_unannotated:
         _note_unannotated(lookup, [file for file, _ in files if file], notes)
     return lookup.root, [file for file, _ in files]
+
+
+def readable_lookup(lookup: ImageLookup, notes: RepairLog) -> ImageLookup:
+    """``lookup`` without files that are not images, each with a note: they are missing, too."""
+    errors = unreadable(lookup.root, lookup.files)
+    if not errors:
+        return lookup
+    for error in errors.values():
+        notes.add("file that is not an image left out", error)
+    return ImageLookup(lookup.root, lookup.follow_links, [file for file in lookup.files if file not in errors])
 
 
 def check_missing(

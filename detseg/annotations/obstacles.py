@@ -40,7 +40,8 @@ def nothing_to_learn(table: AnnotationTable) -> str:
     if not all(reasons.values()):
         return ""
     details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return f"{table.source}: the data cannot be used for any task ({details})"
+    remedy = "annotate objects, or give each image a class"
+    return f"{table.source}: the data cannot be used for any task ({details}); {remedy}"
 
 
 def no_training_instances(train: AnnotationTable, table: AnnotationTable) -> str:

@@ -23,6 +23,25 @@ EXPLAINED = 0.98
 """Share of all boxes that must be inside the image under another box format for it to be suggested."""
 
 
+CORNERS, CENTRES, TOP_LEFT, NORMALISED = "corners", "centres", "top-left corners", "normalised"
+_SUGGESTIONS = {
+    CORNERS: "they look like corners x1, y1, x2, y2; write them as x, y, width, height (width = x2 - x1)",
+    CENTRES: "they look like centre x, centre y, width, height; write the top-left corner (x - width / 2) instead",
+}
+
+
+class ImplausibleBoxes(DataError):
+    """The boxes of a data set are not in the format of its annotations.
+
+    Attributes:
+        meaning: "corners", "centres", "top-left corners" or "normalised", what all of them are; "" if unknown.
+    """
+
+    def __init__(self, meaning: str, message: str) -> None:
+        super().__init__(message)
+        self.meaning = meaning
+
+
 def check_plausible(boxes: Boxes, sizes_hw: Sizes, source: str) -> None:
     """Reject boxes that are not x, y, width, height in pixels.
 
@@ -36,12 +55,13 @@ def check_plausible(boxes: Boxes, sizes_hw: Sizes, source: str) -> None:
         source: name of the data set in the message.
 
     Raises:
-        DataError: with an example, the probable format and the remedy.
+        ImplausibleBoxes: with an example, the probable format and the remedy.
     """
     if looks_normalised(boxes, sizes_hw):
-        raise DataError(
+        raise ImplausibleBoxes(
+            NORMALISED if _nearly_all_inside(from_normalised(boxes, sizes_hw), sizes_hw) else "",
             f"{source}: all {len(boxes)} boxes have numbers of at most {boxes.max():.4g}, in images of up to "
-            f"{sizes_hw.max()} px: they look normalised to 0..1; multiply them by the width and height of the image"
+            f"{sizes_hw.max()} px: they look normalised to 0..1; multiply them by the width and height of the image",
         )
     beyond = pixels_outside(boxes, sizes_hw) > BEYOND
     if beyond.sum() < NUMBER or beyond.mean() <= SHARE:
@@ -57,9 +77,10 @@ def check_plausible(boxes: Boxes, sizes_hw: Sizes, source: str) -> None:
         "they do not belong to these images, or the images were resized after they were annotated; scale the "
         "boxes, or use the images that were annotated"
     )
-    raise DataError(
+    raise ImplausibleBoxes(
+        next((meaning for meaning, text in _SUGGESTIONS.items() if text == suggestion), ""),
         f"{source}: {beyond.sum()} of {len(boxes)} boxes extend beyond the image by more than {BEYOND:g} px, such as "
-        f"[{example}] in an image of {width} x {height} (width x height): {remedy}"
+        f"[{example}] in an image of {width} x {height} (width x height): {remedy}",
     )
 
 
@@ -100,25 +121,26 @@ def check_centres(boxes: Boxes, sizes_hw: Sizes, places: Sequence[str], source: 
         source: name of the data set in the message.
 
     Raises:
-        DataError: many boxes extend beyond the image, and nearly all are inside under another box format.
+        ImplausibleBoxes: many boxes extend beyond the image, and nearly all are inside under another box format.
     """
-    top_left = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    beyond = pixels_outside(top_left, sizes_hw) > BEYOND
+    beyond = pixels_outside(from_centres(boxes), sizes_hw) > BEYOND
     if beyond.sum() < NUMBER or beyond.mean() <= SHARE:
         return
-    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    if _nearly_all_inside(corners, sizes_hw):
+    meaning = CORNERS
+    if _nearly_all_inside(from_corners(boxes), sizes_hw):
         suggestion = (
             "they look like corners x1, y1, x2, y2; write centre x, centre y, width, height: (x1 + x2) / 2, "
             "(y1 + y2) / 2, x2 - x1, y2 - y1"
         )
     elif _nearly_all_inside(boxes, sizes_hw):
+        meaning = TOP_LEFT
         suggestion = "they look like the top-left corner and the size; write the centre instead (x + width / 2)"
     else:
         return
-    raise DataError(
+    raise ImplausibleBoxes(
+        meaning,
         f"{source}: {beyond.sum()} of {len(boxes)} boxes extend beyond the image by more than {BEYOND:g} px, such as "
-        f"{places[int(np.flatnonzero(beyond)[0])]}: {suggestion}"
+        f"{places[int(np.flatnonzero(beyond)[0])]}: {suggestion}",
     )
 
 
@@ -143,15 +165,39 @@ def is_outside(boxes: Boxes, sizes_hw: Sizes) -> npt.NDArray[np.bool_]:
 
 def suggest_format(boxes: Boxes, sizes_hw: Sizes) -> str:
     """The box format under which nearly all boxes are inside the image, with the remedy; "" if there is none."""
-    corners = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    if _nearly_all_inside(corners, sizes_hw):
-        return "they look like corners x1, y1, x2, y2; write them as x, y, width, height (width = x2 - x1)"
+    if _nearly_all_inside(from_corners(boxes), sizes_hw):
+        return _SUGGESTIONS[CORNERS]
     if _nearly_all_inside(boxes, sizes_hw[:, ::-1]):
         return "they fit when width and height are exchanged; correct the width and height of the images"
-    centres = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
-    if _nearly_all_inside(centres, sizes_hw):
-        return "they look like centre x, centre y, width, height; write the top-left corner (x - width / 2) instead"
+    if _nearly_all_inside(from_centres(boxes), sizes_hw):
+        return _SUGGESTIONS[CENTRES]
     return ""
+
+
+def converted(boxes: Boxes, sizes_hw: Sizes, meaning: str) -> Boxes:
+    """float64 [N, 4] x, y, width, height within the images, of boxes that are "corners", "centres" or "normalised"."""
+    if meaning == NORMALISED:
+        boxes = from_normalised(boxes, sizes_hw)
+    else:
+        boxes = from_corners(boxes) if meaning == CORNERS else from_centres(boxes)
+    low = np.clip(boxes[:, :2], 0, sizes_hw[:, ::-1])
+    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, sizes_hw[:, ::-1])
+    return np.concatenate([low, high - low], axis=1)
+
+
+def from_corners(boxes: Boxes) -> Boxes:
+    """float64 [N, 4] x, y, width, height of corners x1, y1, x2, y2."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def from_centres(boxes: Boxes) -> Boxes:
+    """float64 [N, 4] x, y, width, height of centre x, centre y, width, height."""
+    return np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]], axis=1)
+
+
+def from_normalised(boxes: Boxes, sizes_hw: Sizes) -> Boxes:
+    """float64 [N, 4] in pixels, of x, y, width, height as shares of the image."""
+    return boxes * np.tile(sizes_hw[:, ::-1], 2)
 
 
 def _nearly_all_inside(boxes: Boxes, sizes_hw: Sizes) -> bool:

@@ -94,6 +94,7 @@ PARTS = {
     "predict": "of prediction from image files",
     "loader": "of loading and augmenting images",
     "index": "of reading a large annotation file",
+    "inspect": "of checking images, compared with decoding them",
     "all": "of all these parts",
 }
 """Parts whose speed ``benchmark`` measures -> what that is."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
-from detseg.doctor.findings import Finding
-from detseg.short_text import counted, listed
+from detseg.doctor.findings import MERGE_CLASSES, REMOVE_CLASS, Finding
+from detseg.short_text import counted
 
 NO_CLASS = frozenset(("background", "ignore", "ignored", "void", "unlabeled", "unlabelled"))
 """Names, without underscores and hyphens, of what is not an object: tools write them as the first class of a list."""
@@ -31,8 +31,8 @@ def inspect_classes(table: AnnotationTable) -> list[Finding]:
     unused = [name for name, count in counts.items() if not count and name not in reported]
     return [
         *(_equal_finding(table, counts, names) for names in equal),
-        *_no_class_finding(table, counts, no_class),
-        *_unused_finding(table, counts, unused),
+        *(_no_class_finding(table, counts, name) for name in no_class),
+        *_unused_findings(table, counts, unused),
     ]
 
 
@@ -58,11 +58,15 @@ def _equal_finding(table: AnnotationTable, counts: dict[str, int], names: list[s
     renamed = " ".join(f'--rename "{name}={best}"' for name in names if name != best)
     shown = ", ".join(f"{_visible(name)} ({_number(table, counts[name])})" for name in names)
     remedy = "correct them" if any("=" in name for name in names) else f"correct the names, or pass {renamed}"
-    message = (
-        f"{shown} differ only in case, blanks or Unicode form, yet they are {len(names)} classes: if they are one, "
-        f"{remedy}"
+    return Finding(
+        "warning",
+        "nearly equal class names",
+        table.source,
+        f"{shown} differ only in case, blanks or Unicode form, yet they are {len(names)} classes",
+        f"if they are one, {remedy}",
+        fix="" if table.label_fields or len(_folded(best)) == 1 else MERGE_CLASSES,  # letters: a and A may be two
+        names=(best, *(name for name in names if name != best)),
     )
-    return Finding("nearly equal class names", ", ".join(map(_visible, names)), message)
 
 
 def _folded(name: str) -> str:
@@ -87,15 +91,18 @@ def _visible(name: str) -> str:
     return repr(name) if _is_plain(name.strip()) else ascii(name)
 
 
-def _no_class_finding(table: AnnotationTable, counts: dict[str, int], names: list[str]) -> list[Finding]:
-    if not names:
-        return []
-    shown = ", ".join(f"{_visible(name)} ({_number(table, counts[name])})" for name in names)
-    message = (
-        f"{shown}: usually no class, since all that is not annotated is background, and it takes a place among the "
-        f"classes of the network: {_select(table, [name for name in counts if name not in names])}"
+def _no_class_finding(table: AnnotationTable, counts: dict[str, int], name: str) -> Finding:
+    others = [other for other in counts if not _is_no_class(other, table)]
+    return Finding(
+        "warning",
+        "background as a class",
+        table.source,
+        f"{_visible(name)} ({_number(table, counts[name])}): usually no class, since all that is not annotated is "
+        "background, and it takes a place among the classes of the network",
+        _select(table, others),
+        fix="" if counts[name] or table.label_fields or not others else REMOVE_CLASS,
+        names=(name,),
     )
-    return [Finding("background as a class", ", ".join(map(_visible, names)), message)]
 
 
 def _is_no_class(name: str, table: AnnotationTable) -> bool:
@@ -103,16 +110,24 @@ def _is_no_class(name: str, table: AnnotationTable) -> bool:
     return plain in NO_CLASS and not (table.has_class_index and plain == "background")
 
 
-def _unused_finding(table: AnnotationTable, counts: dict[str, int], unused: list[str]) -> list[Finding]:
+def _unused_findings(table: AnnotationTable, counts: dict[str, int], unused: list[str]) -> list[Finding]:
     if not unused or not any(counts.values()) or len(unused) > max(UNUSED, UNUSED_SHARE * len(counts)):
         return []
     noun = "images" if table.has_class_index else "instances"
-    message = (
-        f"{len(unused)} of {counted(len(counts), 'class', 'classes')} without {noun}, which cannot be learned: "
-        f"{listed([_visible(name) for name in unused])}; annotate some, or "
-        f"{_select(table, [name for name in counts if name not in unused])}"
-    )
-    return [Finding(f"class without {noun}", ", ".join(map(_visible, unused)), message)]
+    used = [name for name in counts if name not in unused]
+    return [
+        Finding(
+            "warning",
+            f"class without {noun}",
+            table.source,
+            f"class {_visible(name)} has no {noun}, which cannot be learned "
+            f"({len(unused)} of {counted(len(counts), 'class', 'classes')})",
+            f"annotate some, or {_select(table, used)}",
+            fix="" if table.label_fields else REMOVE_CLASS,
+            names=(name,),
+        )
+        for name in unused
+    ]
 
 
 def _number(table: AnnotationTable, count: int) -> str:

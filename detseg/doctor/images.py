@@ -1,47 +1,24 @@
-"""Decode every image once, and report those that cannot be used, or that show nothing."""
+"""Report images that cannot be used, that show nothing, and that differ from the others."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from detseg.annotations.image_files import first_few
-from detseg.annotations.table import AnnotationTable, Record
-from detseg.doctor.findings import Finding
+from detseg.annotations.groups import file_name
+from detseg.annotations.table import AnnotationTable
+from detseg.doctor.findings import LEAVE_OUT_IMAGE, Finding, Severity
+from detseg.doctor.image_facts import ImageFacts, equal_files, image_facts
 from detseg.doctor.splits import images_in_two_splits
 from detseg.errors import DataError
-from detseg.images import EncodedImage
 from detseg.pixel_values import Range, checked_range
-from detseg.runtime.reporter import progress
 from detseg.value_range import ValueRange, find_value_range
 
-BLACK = 8
-"""Value of 255 up to which a pixel counts as black."""
-BLACK_SHARE = 0.999
-"""Share of black pixels from which an image is nearly black; the others may be noise or dead pixels."""
-
-CONSTANT, NEARLY_BLACK, OUTSIDE = "constant image", "nearly black image", "outside the value range"
-_KINDS = {
-    OUTSIDE: "have most of their values outside the value range, so they become black or white; correct --value-range",
-    CONSTANT: "have the same value in all pixels; restore them, or remove them with their annotations",
-    NEARLY_BLACK: "are nearly black (99.9 % of the pixels at most 8 of 255); restore them, or check --value-range if "
-    "they have more than 8 bits",
-}
-
-THREADS = 4
-"""Decoders release the GIL; each thread holds one full image in memory."""
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """Result of one file: what is wrong with it, and the first of the ``_KINDS`` that its pixels are; "" for none."""
-
-    finding: Finding | None
-    kind: str = ""
+FEW = 0.1
+"""Grey images among colour ones, or colour ones among grey ones, are reported below this share: another camera."""
+ENOUGH = 10
+"""Images from which a share of them means something."""
 
 
 def image_values(table: AnnotationTable, override: Sequence[float] | None = None) -> ValueRange | None:
@@ -63,69 +40,98 @@ def image_values(table: AnnotationTable, override: Sequence[float] | None = None
 
 
 def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> list[Finding]:
-    """Decode all images in full, with a progress bar on a terminal.
+    """Decode all images in full, with a progress bar on a terminal, and report the problems, in the order of the table.
 
-    Returns corrupt images and images whose size differs from the table, in the order of the table; then one finding for
-    all images that are constant, nearly black, or mostly outside the value range; then images that are in two splits of
-    the source, or of those that ``train`` makes. Never raises for a bad image. Images that are not separate files
-    (members of archives, frames of videos, images of a dataset object) are not checked. A file of several records is
-    decoded once.
+    Never raises for a bad image. Images that are not separate files (members of archives, frames of videos, images of a
+    dataset object) are not checked. A file of several records is decoded once.
 
     Args:
         value_range: of :func:`image_values`.
     """
-    records = {record.path: record for record in reversed(list(_file_records(table)))}
-    ordered = list(reversed(records.values()))
-    with ThreadPoolExecutor(THREADS) as pool:
-        checked = pool.map(lambda record: _inspect(record, value_range), ordered)
-        results = list(progress(checked, "decoding images", total=len(ordered)))
-    findings = [result.finding for result in results if result.finding is not None]
-    for kind, message in _KINDS.items():
-        names = [str(record.path) for record, result in zip(ordered, results, strict=True) if result.kind == kind]
-        if names:
-            text = f"{len(names)} of {len(ordered)} images {message}: {first_few(names)}"
-            findings.append(Finding(kind, ", ".join(names), text))
-    return [*findings, *images_in_two_splits(table)]
-
-
-def _file_records(table: AnnotationTable) -> list[Record]:
-    rows = [
-        row
-        for row in range(len(table))
-        if str(table.media[row]) and not str(table.member[row]) and int(table.frame[row]) < 0
+    facts = image_facts(table, value_range)
+    return [
+        *(finding for each in facts for finding in _of_file(table, each)),
+        *_other_channels(table, facts),
+        *_equal_files(table, facts),
+        *images_in_two_splits(table),
     ]
-    return [table[row] for row in rows]
 
 
-def _inspect(record: Record, value_range: Range | None) -> _Checked:
-    name = str(record.path)
-    try:
-        encoded = EncodedImage(record.path)
-        pixels = encoded.decode(upright=False, value_range=value_range)
-    except FileNotFoundError:
-        return _Checked(Finding("missing image", name, f"{name}: no such file; restore it, or remove its annotations"))
-    except (DataError, OSError) as error:
-        return _Checked(Finding("corrupt image", name, str(error)))
-    height, width = pixels.shape[:2]
-    kind = _kind(pixels, outside=bool(encoded.note) and value_range is not None)
-    if encoded.damage:
-        return _Checked(Finding("damaged image", name, encoded.damage), kind)
-    if (height, width) == record.stored_hw:
-        return _Checked(None, kind)
-    annotated = f"{record.stored_hw[1]} x {record.stored_hw[0]}"
-    finding = Finding(
-        "wrong size",
-        name,
-        f"{name}: the file is {width} x {height} pixels (width x height), its annotations specify {annotated}; "
-        "correct them, or restore the image that was annotated",
-    )
-    return _Checked(finding, kind)
+def _of_file(table: AnnotationTable, facts: ImageFacts) -> list[Finding]:
+    name = file_name(table, facts.image)
+
+    def finding(severity: Severity, kind: str, value: str, remedy: str, fix: str = "") -> Finding:
+        return Finding(severity, kind, name, value, remedy, fix=fix, image=facts.image)
+
+    if facts.is_missing:
+        return [
+            finding("error", "missing image", facts.error, "restore it, or remove its annotations", LEAVE_OUT_IMAGE)
+        ]
+    if facts.error:
+        text = Finding.of_text("error", "corrupt image", name, facts.error)
+        remedy = text.remedy or "replace the file, or remove its annotations"
+        return [finding("error", text.kind, text.value.removeprefix(f"{name}: "), remedy, LEAVE_OUT_IMAGE)]
+    findings = []
+    if facts.damage:
+        text = Finding.of_text("warning", "damaged image", name, facts.damage)
+        findings.append(
+            finding("warning", text.kind, text.value.removeprefix(f"{name}: "), text.remedy, LEAVE_OUT_IMAGE)
+        )
+    stored_hw = int(table.height[facts.image]), int(table.width[facts.image])
+    if facts.size_hw != stored_hw and not facts.damage:
+        value = (
+            f"the file is {facts.size_hw[1]} x {facts.size_hw[0]} pixels (width x height), its annotations specify "
+            f"{stored_hw[1]} x {stored_hw[0]}"
+        )
+        findings.append(
+            finding("warning", "wrong size", value, "correct them, or restore the image that was annotated")
+        )
+    if facts.is_outside:
+        value = "most of its values are outside the value range, so they become black or white"
+        findings.append(finding("warning", "outside the value range", value, "correct --value-range"))
+    elif facts.is_constant:
+        remedy = "restore it, or remove it with its annotations"
+        findings.append(finding("warning", "constant image", "all pixels have the same value", remedy))
+    elif facts.is_black:
+        value = "nearly black (99.9 % of the pixels are at most 8 of 255)"
+        remedy = "restore it, or check --value-range if it has more than 8 bits"
+        findings.append(finding("warning", "nearly black image", value, remedy))
+    return findings
 
 
-def _kind(pixels: npt.NDArray[np.uint8], *, outside: bool) -> str:
-    if outside:
-        return OUTSIDE
-    if (pixels == pixels[0, 0]).all():
-        return CONSTANT
-    brightest = pixels.max(axis=2)
-    return NEARLY_BLACK if (brightest <= BLACK).mean() >= BLACK_SHARE else ""
+def _other_channels(table: AnnotationTable, facts: Sequence[ImageFacts]) -> list[Finding]:
+    """Grey images among colour ones, or the reverse: taken by another camera, or converted by mistake. Among photos of
+    many sizes, and so of many cameras, that is usual, and only noted."""
+    decoded = [each for each in facts if not each.error and not each.is_constant and not each.is_black]
+    grey = [each for each in decoded if each.is_grey]
+    if len(decoded) < ENOUGH:
+        return []
+    one_camera = len({frozenset(each.size_hw) for each in decoded}) == 1
+    for few, kind, others in (
+        (grey, "grey image among colour images", "colour"),
+        ([each for each in decoded if not each.is_grey], "colour image among grey images", "grey"),
+    ):
+        if 0 < len(few) < FEW * len(decoded):
+            value = f"{len(decoded) - len(few)} of {len(decoded)} images are {others}, this one is not"
+            remedy = "check that it belongs to them, and that it is not a converted copy"
+            severity: Severity = "warning" if one_camera else "note"
+            return [
+                Finding(severity, kind, file_name(table, each.image), value, remedy, image=each.image) for each in few
+            ]
+    return []
+
+
+def _equal_files(table: AnnotationTable, facts: Sequence[ImageFacts]) -> list[Finding]:
+    """Files with the same bytes in one split; those in two splits are found by ``images_in_two_splits``."""
+    findings = []
+    for group in equal_files(facts):
+        first_of: dict[str, ImageFacts] = {}
+        for each in group:
+            first = first_of.setdefault(str(table.split[each.image]), each)
+            if first is not each:
+                value = f"the same file as {file_name(table, first.image)}"
+                remedy = "remove one of them: it counts twice in training"
+                findings.append(
+                    Finding("warning", "repeated image", file_name(table, each.image), value, remedy, image=each.image)
+                )
+    return findings

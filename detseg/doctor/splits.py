@@ -25,27 +25,35 @@ def default_splits(table: AnnotationTable) -> Splits:
         return {}
 
 
-def inspect_split(table: AnnotationTable) -> list[Finding]:
-    """Find why ``train`` cannot split the table, or learn from its split, and training objects that are too small."""
+def inspect_split(table: AnnotationTable, image_size: int | None = None) -> list[Finding]:
+    """Find why ``train`` cannot split the table, or learn from its split, and training objects that are too small.
+
+    Args:
+        image_size: the shorter side of the input in pixels; None for the default of a CPU.
+    """
     try:
         train = split(table)["train"]
     except DataError as error:
-        return [Finding("no split", table.source, str(error), "error")]
+        return [Finding.of_text("error", "no split", table.source, str(error))]
     message = no_training_instances(train, table)
     if message:
-        return [Finding("nothing to learn", table.source, message, "error")]
-    size = int(IMAGE_SIZE_ON_CPU.value)
-    line = too_small_line(input_sides(train, Preprocessing(size, longer_side(size))), size, "the default on a CPU")
-    return [Finding("small objects", table.source, line)] if line else []
+        return [Finding.of_text("error", "nothing to learn", table.source, message)]
+    size = image_size or int(IMAGE_SIZE_ON_CPU.value)
+    whose = "" if image_size else "the default on a CPU"
+    line = too_small_line(input_sides(train, Preprocessing(size, longer_side(size))), size, whose)
+    value, _, remedy = line.rpartition(": ")
+    return [Finding("warning", "small objects", table.source, value, remedy)] if line else []
 
 
 def images_in_two_splits(table: AnnotationTable) -> list[Finding]:
     """Find files with equal content in two splits of the source, or of those that ``train`` makes by default."""
     return [
         Finding(
+            "warning",
             "same image in two splits",
             first,
-            f"{first} = {second}: an image used for training is also evaluated, so scores are too high: {remedy}",
+            f"{first} = {second}: an image used for training is also evaluated, so scores are too high",
+            remedy,
         )
         for first, second, remedy in _shared(table)
     ]

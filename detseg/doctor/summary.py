@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,12 @@ import numpy.typing as npt
 from detseg.annotations.lost_objects import LostObjects
 from detseg.annotations.split import class_presence
 from detseg.annotations.table import AnnotationTable
-from detseg.doctor.findings import Finding
+from detseg.doctor.class_balance import Coverage, coverage
+from detseg.doctor.findings import SEVERITIES, Finding, counts_by_kind, counts_line, kind_lines
+from detseg.doctor.memory import MemoryNeed, inspect_memory
 from detseg.doctor.table import inspect_table
+from detseg.options.defaults import IMAGE_SIZE_ON_CPU
+from detseg.preprocess import longer_side
 from detseg.short_text import counted
 from detseg.value_range import ValueRange
 
@@ -21,7 +25,7 @@ SMALL, MEDIUM = 32**2, 96**2
 """COCO's area limits in square pixels of the original image: small is below the first, large above the second."""
 
 SHOWN = 50
-"""Maximum number of findings that are printed; all are in ``to_dict``."""
+"""Maximum number of lines about findings that are printed, each of one kind; all findings are in ``to_dict``."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +89,15 @@ class Summary:
         objects_per_image: instances per image, crowds included.
         small, medium, large: instances by COCO's area limits of 32 x 32 and 96 x 96 pixels.
         notes: what the reader repaired or skipped, one line per kind.
-        findings: problems and suspicious values.
+        findings: problems and suspicious values, the worst first.
         values: the value range of the images with more than 8 bits per channel; None without such images.
         lost: objects that could not be used, and the images left out because they lost all of theirs.
         keypoints: in the order of the source; empty for data without keypoints.
         with_keypoints: number of training instances with a labelled keypoint.
         keypoint_pairs: names of the keypoints that a horizontal flip swaps.
+        coverage: names of the images with boxes and keypoints, boxes only, keypoints only, neither; empty for data
+            without keypoints.
+        memory: what loading the images needs; None without images.
     """
 
     source: str
@@ -117,15 +124,23 @@ class Summary:
     keypoints: tuple[KeypointCount, ...] = ()
     with_keypoints: int = 0
     keypoint_pairs: tuple[tuple[str, str], ...] = ()
+    coverage: Coverage = field(default_factory=dict)
+    memory: MemoryNeed | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings for which ``train`` refuses the data."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
 
+    @property
+    def problems(self) -> tuple[Finding, ...]:
+        """The errors and warnings."""
+        return tuple(finding for finding in self.findings if finding.severity != "note")
+
     def to_dict(self) -> dict[str, Any]:
         """The summary as JSON-serializable values."""
-        return asdict(self)
+        findings = [finding.to_dict() for finding in self.findings]
+        return {**asdict(self), "findings": findings, "kinds": counts_by_kind(self.findings)}
 
     def lines(self) -> list[str]:
         """The summary for a terminal."""
@@ -153,13 +168,12 @@ class Summary:
         lines += [*self._class_lines(), *self._keypoint_lines()]
         lines += [self.lost.line()] if self.lost.objects else []
         lines += [f"note: {line}" for line in self.notes]
-        lines += [
-            f"{'error' if finding.severity == 'error' else 'problem'}: {finding.line()}"
-            for finding in self.findings[:SHOWN]
-        ]
-        if len(self.findings) > SHOWN:
-            lines.append(f"problem: {len(self.findings) - SHOWN} more, all are listed in summary.json")
-        return lines if self.findings else [*lines, "problems: none found"]
+        lines += [self.memory.line()] if self.memory else []
+        kinds = kind_lines(self.findings)
+        lines += [f"problems: {counts_line(self.findings) if self.problems else 'none found'}", *kinds[:SHOWN]]
+        if len(kinds) > SHOWN:
+            lines.append(f"{len(kinds) - SHOWN} more kinds, all findings are listed in summary.json")
+        return lines
 
     def _masks(self) -> str:
         if self.has_masks or not self.outlined:
@@ -191,17 +205,28 @@ class Summary:
             f"  swapped by a horizontal flip: {pairs or 'none (name pairs left_x and right_x)'}",
             f"  {'keypoint':{width}}{'labelled':>10}{'visible':>10}",
             *(f"  {count.name:{width}}{count.labelled:>10}{count.visible:>10}" for count in self.keypoints),
+            "images: " + ", ".join(f"{len(names)} with {kind}" for kind, names in self.coverage.items() if names),
         ]
 
 
-def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: ValueRange | None = None) -> Summary:
+def summary(
+    table: AnnotationTable,
+    findings: Sequence[Finding] = (),
+    values: ValueRange | None = None,
+    *,
+    image_size: int | None = None,
+) -> Summary:
     """Summarize ``table``.
 
     Args:
         table: any table.
         findings: of checks that read files (``inspect_images``); those of ``inspect_table`` are added here.
         values: of ``image_values``.
+        image_size: input size for what is too small at it, and for the memory; None for the default of a CPU.
     """
+    size = image_size or int(IMAGE_SIZE_ON_CPU.value)
+    need = MemoryNeed.of(table, (size, longer_side(size)))
+    all_findings = [*findings, *inspect_table(table, image_size), *inspect_memory(need)]
     rows = table.instance_rows()
     labels, areas = table.label[rows], table.area[rows]
     presence = class_presence(table)
@@ -235,7 +260,7 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         medium=int(((areas >= SMALL) & (areas <= MEDIUM)).sum()),
         large=int((areas > MEDIUM).sum()),
         notes=tuple(table.notes.lines()),
-        findings=(*findings, *inspect_table(table)),
+        findings=tuple(sorted(all_findings, key=lambda finding: SEVERITIES.index(finding.severity))),
         values=values,
         lost=table.lost,
         keypoints=tuple(
@@ -244,6 +269,8 @@ def summary(table: AnnotationTable, findings: Sequence[Finding] = (), values: Va
         ),
         with_keypoints=int((visibility > 0).any(axis=1).sum()),
         keypoint_pairs=() if schema is None else tuple((names[a], names[b]) for a, b in schema.swaps),
+        coverage=coverage(table),
+        memory=need,
     )
 
 

@@ -201,6 +201,23 @@ class InspectConfig(DataConfig):
     output: str | None = option(
         None, "folder for sheet.jpg, sheet.html and summary.json", "inspect-<data>", value="FOLDER"
     )
+    fix: str | None = option(
+        None,
+        "new folder for a repaired copy of the data; every change is listed in changes.json",
+        "the data is only reported on",
+        value="FOLDER",
+        common=True,
+    )
+    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] | None = option(
+        None, "format of the repaired copy (with --fix)", "that of the data, or coco if it cannot be written"
+    )
+    image_size: int | None = option(
+        None,
+        "input size, the shorter side in pixels, at which objects may be too small",
+        "the default of train on a CPU",
+        least=32,
+        limit=10_000,
+    )
     value_range: list[float] | None = option(
         None,
         "lowest and highest value of images with more than 8 bits per channel, such as [0,4095], which become 0 "

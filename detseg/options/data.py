@@ -53,8 +53,11 @@ class DataConfig:
         "one with a usual name, such as class; in CVAT the label",
         value="NAME",
     )
-    bad_instances: Literal["drop", "error"] = option(
-        "drop", "objects without a usable box or outline", "counted and listed"
+    bad_instances: Literal["drop", "error", "mend"] = option(
+        "drop",
+        "objects without a usable box or outline: drop, error, or mend (as drop, but boxes that are all corners, "
+        "centres or shares of the image are converted)",
+        "counted and listed",
     )
     without_mask: Literal["box", "drop", "keep"] | None = option(
         None,
@@ -63,7 +66,7 @@ class DataConfig:
     )
     missing_images: Literal["error", "drop"] = option(
         "error",
-        "images without a file: stop, or leave out up to half",
+        "images without a file, or with one that is no image: stop, or leave out up to half",
         "the folder may be wrong",
     )
     follow_links: bool = option(False, "follow links in the data folder that point outside it")

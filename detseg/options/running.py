@@ -81,6 +81,7 @@ class RunOptions:
     tensorboard: bool = option(False, "write losses, metrics, PR curves, drawings and features for TensorBoard")
     tensorboard_weights: bool = option(False, "also write histograms of the weights (with --tensorboard)")
     figures: bool = option(False, "write figures of the data, the training and the results to <run>/figures")
+    check: bool = option(True, "check the annotations at the start, as inspect does, and print what is suspicious")
     seed: int = option(0, "seed of all random numbers", least=0, limit=MAX_SEED)
     replay: str | None = option(
         None, "file of a saved batch whose loss was not finite: print its losses image by image and exit", value="FILE"

@@ -7,13 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations import AnnotationTable, read
-from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.from_options import describe_table, load_table
-from detseg.errors import DataError
+from detseg.annotations.write_set import check_writable, write_set
 from detseg.options import ConvertConfig
-from detseg.runtime.complete_folder import complete_folder
-from detseg.runtime.files import copy_file
 from detseg.runtime.reporter import Reporter, terminal
 
 
@@ -26,17 +23,11 @@ def convert(config: ConvertConfig, *, reporter: Reporter | None = None) -> Write
         DataError: data that cannot be used, an output folder that is not empty, or a table that the format cannot
             represent.
     """
-    write = format_named(config.to).write
-    if write is None:
-        raise DataError(f"--to {config.to}: this format can be read, but not written")
+    check_writable(config.to)
     reporter, table = reporter or terminal(), load_table(config)
     output = Path(config.output)
     reporter.lines(describe_table(table))
-    with complete_folder(output) as folder:
-        written = write(table, folder)
-        names = zip(table, written.images, strict=True)
-        for record, name in reporter.progress(names, "copying images", total=len(table), unit="image"):
-            copy_file(record.path, folder / name)
+    written = write_set(table, output, config.to, reporter)
     losses = [f"  not supported by {config.to}: {line}" for line in written.notes.lines()]
     comparison = compare_tables(table, read(output, format=config.to, without_mask=config.without_mask), written)
     reporter.lines(losses)

@@ -19,7 +19,9 @@ from detseg.reports.figure import fitted
 from detseg.reports.shown_images import (
     MOST_IMAGES,
     ShownObject,
+    ShownProblem,
     extreme_objects,
+    first_of_each_kind,
     random_rows,
     rows_per_class,
     rows_with_class,
@@ -33,6 +35,8 @@ CROP = 320
 CONTEXT = 1.0
 """What is shown around an object on each side, as a share of its longer side."""
 LEAST_CROP = 32
+NOTHING = 224
+"""Grey level in place of an image that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Card:
         labels: of its objects, or of the image.
         split: "train", "val", "test" or "".
         detail: one more line, such as the size of an object.
+        problem: kind of the problem that it shows; "" for none. ``severity``: of the problem.
     """
 
     image: UInt8
@@ -54,6 +59,8 @@ class Card:
     labels: tuple[int, ...] = field(default=())
     split: str = ""
     detail: str = ""
+    problem: str = ""
+    severity: str = ""
 
     @property
     def caption(self) -> str:
@@ -114,6 +121,31 @@ def _object_cards(table: AnnotationTable, objects: Sequence[ShownObject], value_
         detail = f"{width:.3g} x {height:.3g} pixels, {table.class_map.name_of(label)}"
         drawn = _cut_out(image, record, shown.index, table)
         yield Card(drawn, record.name, shown.kind, (label,), record.split, detail)
+
+
+def problem_cards(
+    table: AnnotationTable, problems: Sequence[ShownProblem], *, value_range: Range | None = None
+) -> list[Card]:
+    """Draw the images and objects with problems, the first ones of each kind.
+
+    An object is cut out, unless it has an outline, which may be elsewhere. An image that cannot be decoded is a grey
+    area.
+    """
+    skeleton = table.keypoint_schema.skeleton if table.keypoint_schema else ()
+    cards = []
+    for problem in first_of_each_kind(problems):
+        record = table[problem.row]
+        image = _decoded(record, value_range)
+        index = problem.instance - int(table.start[problem.row])
+        if image is None or image.shape[:2] != record.size_hw:
+            drawn = np.full((CROP * 3 // 4, CROP, 3), NOTHING, np.uint8)
+        elif 0 <= index < len(record) and record.segmentations[index] is None:
+            drawn = _cut_out(image, record, index, table)
+        else:
+            drawn = draw(image, record, table.class_map, skeleton=skeleton, reporter=silent())
+        labels = _labels(table, problem.row)
+        cards.append(Card(drawn, record.name, "", labels, record.split, problem.text, problem.kind, problem.severity))
+    return cards
 
 
 def _cut_out(image: UInt8, record: Record, index: int, table: AnnotationTable) -> UInt8:

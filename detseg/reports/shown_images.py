@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +15,8 @@ PER_CLASS = 4
 """Images of each class in each split."""
 MOST_IMAGES = 400
 """On one page: more make it slow to open."""
+PER_KIND = 12
+"""Problems of one kind."""
 EXTREMES = 8
 """Smallest objects, and largest ones."""
 
@@ -30,6 +34,36 @@ class ShownObject:
     row: int
     index: int
     kind: str
+
+
+@dataclass(frozen=True)
+class ShownProblem:
+    """A problem of an image or an object, to show.
+
+    Attributes:
+        severity: "error", "warning" or "note".
+        kind: of the problem.
+        row: of its image in the table; -1 for a problem of no single image.
+        instance: row of its object in the instance columns; -1 for a problem of the image.
+        text: what is wrong, and the remedy.
+    """
+
+    severity: str
+    kind: str
+    row: int
+    instance: int
+    text: str
+
+
+def first_of_each_kind(problems: Sequence[ShownProblem], per_kind: int = PER_KIND) -> list[ShownProblem]:
+    """Return the first problems of each kind that are about an image, at most ``MOST_IMAGES``, in their order."""
+    counts: Counter[str] = Counter()
+    chosen = []
+    for problem in problems:
+        if problem.row >= 0 and counts[problem.kind] < per_kind:
+            counts[problem.kind] += 1
+            chosen.append(problem)
+    return chosen[:MOST_IMAGES]
 
 
 def random_rows(table: AnnotationTable, count: int, seed: int) -> list[int]:

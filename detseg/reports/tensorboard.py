@@ -24,8 +24,8 @@ RESULTS = ".results"
 _SPEED = ("seconds", "images_per_second")
 _NO_SCALARS = ("epoch", "first_epoch")
 _NO_HYPERPARAMETERS = (
-    *("output", "resume", "replay", "tensorboard", "tensorboard_weights", "figures", "coco_lines", "decoded_limit"),
-    *("cache_dir", "cache_limit", "checkpoint_every", "keep_checkpoints"),
+    *("output", "resume", "replay", "tensorboard", "tensorboard_weights", "figures", "check", "coco_lines"),
+    *("decoded_limit", "cache_dir", "cache_limit", "checkpoint_every", "keep_checkpoints"),
 )
 """Options that change nothing that is learned."""
 

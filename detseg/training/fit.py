@@ -14,6 +14,7 @@ import torch
 from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
 from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
 from detseg.datasets.loader import check_world
+from detseg.doctor import check_lines
 from detseg.engine.evaluate import Metrics, evaluate
 from detseg.errors import DataError
 from detseg.inference.predictor import pick_device
@@ -142,7 +143,8 @@ def fit(
         machine, world = MachineFacts.of(device), context.processes.world
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
         small = [] if options.resume else too_small_lines(plan, splits["train"], weights)
-        intro = [*describe_table(table), *describe_splits(splits, table, options), *small]
+        problems = [] if options.resume or not options.check else check_lines(table)
+        intro = [*describe_table(table), *describe_splits(splits, table, options), *small, *problems]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
 
 

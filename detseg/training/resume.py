@@ -30,6 +30,7 @@ from detseg.training.moved_data import PLACES, new_places, remedy
 MAY_CHANGE = (
     *("epochs", "resume", "device", "workers", "checkpoint_every", "keep_checkpoints"),
     *("cache_dir", "cache_limit", "decoded_limit", "coco_lines", "tensorboard", "tensorboard_weights", "figures"),
+    "check",
 )
 """Options that may change when a run is resumed, besides the place of its data. On a CPU, with the same number of
 threads, all but the first keep its result bit-identical."""

@@ -129,7 +129,7 @@ def test_strict_rejects_what_would_be_dropped_and_clips_the_rest() -> None:
         table_builder.add_instance([12, 8, 0, 30], 1, annotation_id=17)
     with pytest.raises(DataError, match="is outside the image"):
         table_builder.add_instance([40, 8, 1, 1], 1)
-    with pytest.raises(DataError, match="choose drop or error"):
+    with pytest.raises(DataError, match="choose drop, error or mend"):
         builder(bad_instances="ignore")
 
 

@@ -165,4 +165,4 @@ def test_clean_sets_keep_their_default(shared_data: Path) -> None:
     for name in ("coco_open", "bccd", "oxford_pet_26", "padilla_metrics", "shapes", str(demo_folder())):
         sides = input_sides(read(shared_data / name), preprocessing(int(IMAGE_SIZE_ON_CPU.value)))
         assert share_too_small(sides) < 0.2, name
-    assert not [finding for finding in inspect_table(read(demo_folder())) if finding.check == "small objects"]
+    assert not [finding for finding in inspect_table(read(demo_folder())) if finding.kind == "small objects"]

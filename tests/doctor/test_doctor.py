@@ -13,6 +13,7 @@ from detseg.annotations import AnnotationTable, read
 from detseg.annotations.builder import TableBuilder
 from detseg.classes import ClassMap, LabelField, joined
 from detseg.doctor import image_values, inspect_images, inspect_table, summary
+from detseg.doctor.findings import kind_lines
 from detseg.errors import DataError
 
 BOX = [1.0, 2.0, 30.0, 20.0]
@@ -53,7 +54,7 @@ def test_every_corrupt_image_is_reported_and_none_raises(tmp_path: Path) -> None
     (tmp_path / "missing.jpg").unlink()
     (tmp_path / "small.png").write_bytes(cv2.imencode(".png", noise_image(20, 30))[1].tobytes())
     findings = inspect_images(make_table(tmp_path, names))
-    assert [(Path(finding.place).name, finding.check) for finding in findings] == [
+    assert [(Path(finding.place).name, finding.kind) for finding in findings] == [
         ("truncated.jpg", "corrupt image"),
         ("truncated.png", "corrupt image"),
         ("text.jpg", "corrupt image"),
@@ -74,7 +75,7 @@ def test_a_truncated_image_is_found_although_readers_check_only_headers(tmp_path
     table = read(tmp_path)
     assert len(table) == 3
     finding, *others = inspect_images(table)
-    assert [other.check for other in others] == ["same image in two splits"]
+    assert [other.kind for other in others] == ["repeated image", "same image in two splits"]
     assert "b/2.jpg" in finding.line()
     assert "truncated" in finding.line()
 
@@ -83,12 +84,10 @@ def test_malformed_files_never_raise(shared_data: Path) -> None:
     folder = shared_data / "pillow_images"
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     findings = inspect_images(make_table(folder, names))
-    of_files = [finding for finding in findings if finding.check in ("corrupt image", "wrong size")]
+    of_files = [finding for finding in findings if finding.kind in ("corrupt image", "wrong size")]
     assert 20 < len(of_files) <= len(names)
-    others = [finding.check for finding in findings if finding not in of_files]
-    assert set(others) <= {"constant image", "nearly black image", "damaged image"}
-    of_all = [check for check in others if check != "damaged image"]
-    assert len(of_all) == len(set(of_all)), "one finding for each kind"
+    others = [finding.kind for finding in findings if finding not in of_files]
+    assert set(others) <= {"constant image", "nearly black image", "damaged image", "repeated image"}
 
 
 def test_images_that_are_not_files_are_skipped() -> None:
@@ -105,7 +104,7 @@ def test_repeated_files_and_areas() -> None:
         builder.add_image(name, (40, 60))
         builder.add_instance(BOX, 1, area=650.0 if name == "b.jpg" else 600.0, annotation_id=7)
     repeated, area = inspect_table(builder.build())
-    assert repeated.check == "repeated file"
+    assert repeated.kind == "repeated file"
     assert "as image ids 1, 3" in repeated.message
     assert area.place == "b.jpg, annotation 7"
     assert "area 650 in a box of 600" in area.message
@@ -132,7 +131,7 @@ def test_instances_without_a_mask_among_others(
     for number, (masked, iscrowd) in enumerate(zip(has_mask, crowd, strict=True), start=1):
         builder.add_instance(BOX, 1, segmentation=RING if masked else None, iscrowd=iscrowd, annotation_id=number)
     table = builder.build()
-    findings = [finding for finding in inspect_table(table) if finding.check == "instance without a mask"]
+    findings = [finding for finding in inspect_table(table) if finding.kind == "instance without a mask"]
     assert [finding.place for finding in findings] == [f"a.jpg, {place}" for place in places]
     assert line is None or any(line in text for text in summary(table).lines() if text.startswith("instances:"))
 
@@ -169,7 +168,8 @@ def test_summary_of_real_data(shared_data: Path) -> None:
     assert result.splits == {"train": 33, "val": 13}
     assert result.small + result.medium + result.large == 339
     assert sum(count.instances for count in result.classes) == 339
-    assert result.findings == ()
+    assert result.problems == ()
+    assert {finding.kind for finding in result.findings} == {"grey image among colour images"}
     text = "\n".join(result.lines())
     assert "COCO: instances_train.json (train), instances_val.json (val)" in text
     assert "problems: none found" in text
@@ -189,7 +189,13 @@ def test_many_findings_are_shortened_only_on_the_terminal(tmp_path: Path) -> Non
     table = make_table(tmp_path, names)
     result = summary(table, inspect_images(table))
     assert len(result.findings) == len(result.to_dict()["findings"]) == 61  # a class is unused
-    assert result.lines()[-1] == "problem: 11 more, all are listed in summary.json"
+    assert result.to_dict()["kinds"] == {"missing image": 60, "class without instances": 1}
+    lines = result.lines()
+    assert "problems: 60 errors, 1 warning" in lines
+    assert lines[-2] == (
+        "error: missing image (60): 0.jpg: no such file; 1.jpg: no such file; 2.jpg: no such file; and 57 more; "
+        "restore it, or remove its annotations"
+    )
 
 
 def test_summary_of_several_label_fields() -> None:
@@ -221,13 +227,17 @@ def test_images_that_show_nothing_are_one_finding_per_kind(tmp_path: Path) -> No
     images["dim.png"] //= 8
     for name, image in images.items():
         cv2.imwrite(str(tmp_path / name), image)
-    constant, black = inspect_images(make_table(tmp_path, names))
-    assert constant.check == "constant image"
-    assert "3 of 7 images have the same value in all pixels" in constant.message
-    assert [Path(name).name for name in constant.place.split(", ")] == ["white.png", "grey.png", "black.png"]
-    assert black.check == "nearly black image"
-    assert [Path(name).name for name in black.place.split(", ")] == ["dark.png", "dead_pixel.png"]
-    assert "dim.png" not in black.line()
+    findings = inspect_images(make_table(tmp_path, names))
+    assert [(finding.kind, finding.file) for finding in findings] == [
+        ("constant image", "white.png"),
+        ("constant image", "grey.png"),
+        ("constant image", "black.png"),
+        ("nearly black image", "dark.png"),
+        ("nearly black image", "dead_pixel.png"),
+    ]
+    lines = kind_lines(findings)
+    assert len(lines) == 2, "one line for each kind"
+    assert lines[0].startswith("warning: constant image (3): white.png: all pixels have the same value; grey.png: ")
 
 
 def test_12_bits_are_scaled_by_their_range_and_a_wrong_range_is_a_finding(tmp_path: Path) -> None:
@@ -240,9 +250,8 @@ def test_12_bits_are_scaled_by_their_range_and_a_wrong_range_is_a_finding(tmp_pa
     assert values_of is not None
     assert values_of.range == (0, 4095)
     assert inspect_images(table, values_of.range) == []
-    (wrong,) = inspect_images(table, (30000, 65535))
-    assert wrong.check == "outside the value range"
-    assert "3 of 3 images have most of their values outside" in wrong.message
+    wrong = inspect_images(table, (30000, 65535))
+    assert [(finding.kind, finding.file) for finding in wrong] == [("outside the value range", name) for name in names]
     report = summary(table, values=values_of)
     assert any(line.startswith("pixel values: values 0..4095 of 16-bit images") for line in report.lines())
     assert json.loads(json.dumps(report.to_dict()))["values"]["high"] == 4095

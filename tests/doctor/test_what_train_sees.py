@@ -83,7 +83,7 @@ def copies(root: Path, format: str) -> AnnotationTable:
 def test_images_in_two_of_the_splits_that_train_makes(format: str, tmp_path: Path) -> None:
     table = copies(tmp_path, format)
     assert len(set(table.split.tolist())) == 1, "control: the split of the source alone has no such image"
-    findings = [finding for finding in inspect_images(table) if finding.check == "same image in two splits"]
+    findings = [finding for finding in inspect_images(table) if finding.kind == "same image in two splits"]
     pairs = shared_content(load_splits(TrainConfig(data="x"), table))
     assert len(findings) == len(pairs) == 2
     assert findings[0].message.startswith(
@@ -128,7 +128,7 @@ def test_a_table_that_cannot_be_split_is_an_error() -> None:
         builder.add_image(f"{number}.jpg", (40, 60), group="one")
         builder.add_instance([1, 2, 30, 20], 1)
     (finding,) = inspect_table(builder.build())
-    assert (finding.check, finding.severity) == ("no split", "error")
+    assert (finding.kind, finding.severity) == ("no split", "error")
     assert "1 groups cannot be split into train, val" in finding.message
 
 
@@ -144,7 +144,7 @@ def test_instances_without_a_mask_are_named_by_file(has_ids: bool) -> None:
             builder.add_instance([1, 2, 30, 20], 1, segmentation=outline, annotation_id=number_in_file)
     table = builder.build()
     expected = "b.jpg, annotation 11" if has_ids else "b.jpg, instance 2"
-    places = [finding.place for finding in inspect_table(table) if finding.check == "instance without a mask"]
+    places = [finding.place for finding in inspect_table(table) if finding.kind == "instance without a mask"]
     assert places == [expected]
     assert f"the first without is {expected} (" in obstacles(table)["segment"]
     assert "-1" not in "".join(finding.message for finding in inspect_table(table))

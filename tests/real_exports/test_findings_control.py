@@ -33,7 +33,7 @@ def table_of(names: list[str], counts: list[int]) -> AnnotationTable:
 
 
 def checks(table: AnnotationTable) -> list[str]:
-    return [finding.check for finding in inspect_table(table)]
+    return [finding.kind for finding in inspect_table(table)]
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def checks(table: AnnotationTable) -> list[str]:
 )
 def test_nearly_equal_names(names: tuple[str, str]) -> None:
     (finding,) = inspect_classes(table_of(list(names), [1, 2]))
-    assert finding.check == "nearly equal class names"
+    assert finding.kind == "nearly equal class names"
     assert len({name.strip() for name in names}) == 2, "control: blanks at the ends alone do not find it"
 
 
@@ -57,7 +57,7 @@ def test_other_names_are_not_nearly_equal(names: tuple[str, str]) -> None:
 @pytest.mark.parametrize("count", [0, 2])
 def test_names_that_are_usually_no_class(name: str, count: int) -> None:
     (finding,) = inspect_classes(table_of([name, "bolt"], [count, 1]))
-    assert finding.check == "background as a class"
+    assert finding.kind == "background as a class"
     assert finding.message.endswith("pass --classes bolt")
     assert inspect_classes(table_of(["avoid", "bolt"], [count or 1, 1])) == []
 
@@ -65,7 +65,7 @@ def test_names_that_are_usually_no_class(name: str, count: int) -> None:
 def test_background_of_whole_images_is_a_class(tmp_path: Path) -> None:
     for name in ("background/a.jpg", "bolt/b.jpg", "void/c.jpg"):
         sets.image(tmp_path / name)
-    assert [finding.place for finding in inspect_classes(read(tmp_path))] == ["'void'"]
+    assert [finding.names for finding in inspect_classes(read(tmp_path))] == [("void",)]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_background_of_whole_images_is_a_class(tmp_path: Path) -> None:
 def test_unused_classes_are_a_finding_unless_the_list_is_of_more_data(used: int, unused: int, is_finding: bool) -> None:
     names = [f"class {number}" for number in range(used + unused)]
     findings = inspect_classes(table_of(names, [1] * used + [0] * unused))
-    assert [finding.check for finding in findings] == ["class without instances"] * is_finding
+    assert [finding.kind for finding in findings] == ["class without instances"] * unused * is_finding
 
 
 def test_selected_classes_remove_the_finding(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_selected_classes_remove_the_finding(tmp_path: Path) -> None:
 def test_a_number_that_is_removed_is_computed(key: str, tmp_path: Path) -> None:
     (tiny_areas if key == "area" else flipped_boxes)(tmp_path)
     wrong = "area far smaller than the box" if key == "area" else "box and outline disagree"
-    assert checks(read(tmp_path)) == [wrong, "class without instances"]
+    assert checks(read(tmp_path)) == [wrong, wrong, "class without instances"]
     file = tmp_path / "annotations.json"
     value = json.loads(file.read_text(encoding="utf-8"))
     for annotation in value["annotations"]:
@@ -141,7 +141,7 @@ def test_nothing_to_learn_is_an_error_with_the_message_of_train(
     assert str(refused.value) == nothing_to_learn(table)
     assert printed.err == f"detseg inspect: {refused.value}\n"
     summary = json.loads(printed.out)
-    assert [finding["check"] for finding in summary["findings"] if finding["severity"] == "error"] == [
+    assert [finding["kind"] for finding in summary["findings"] if finding["severity"] == "error"] == [
         "nothing to learn"
     ]
 
@@ -149,7 +149,7 @@ def test_nothing_to_learn_is_an_error_with_the_message_of_train(
 def test_other_findings_are_no_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     any_format.voc(tmp_path / "data", TWO_CASES, [])
     assert main(["inspect", str(tmp_path / "data"), "--output", str(tmp_path / "out")]) == 0
-    assert "problem: nearly equal class names" in capsys.readouterr().out
+    assert "warning: nearly equal class names" in capsys.readouterr().out
 
 
 def test_a_training_split_without_objects_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,8 +178,8 @@ FIELD_CASES = {
     "Y24_names_case": "differ only in case, blanks or Unicode form",
     "B23_all_crowd": "all 2 instances are crowds or ignored",
     "B29_area_1": "area 1 in a box of 900 square pixels",
-    "B30_bbox_y_flipped": "box [20, 65, 30, 25], outline in [20, 10, 30, 25]",
-    "B33_duplicate_box": "1.jpg, annotation 9 = annotation 1 (bolt)",
+    "B30_bbox_y_flipped": "outline in [20, 10, 30, 25]; correct the box (y is counted from the bottom)",
+    "B33_duplicate_box": "1.jpg, annotation 9: the class and the box of annotation 1 (bolt)",
 }
 
 

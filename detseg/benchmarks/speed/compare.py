@@ -1,4 +1,4 @@
-"""Run ``benchmark frozen|step|evaluate|predict|loader|index|all``: speed against the baseline, on generated data."""
+"""Run ``benchmark frozen|step|evaluate|predict|loader|index|inspect|all``: speed against a baseline, generated data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.reporter import Reporter, terminal
 
-TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index")
+TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index", "inspect")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 

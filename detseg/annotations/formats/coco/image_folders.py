@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from detseg.annotations.image_files import unreadable
 from detseg.annotations.image_lookup import ImageReference, folder_with_all, look_up_images
 from detseg.annotations.listing import is_inside
 from detseg.annotations.repair_log import RepairLog
@@ -53,7 +54,7 @@ def find_image_files(
         likely, possible = ([path for path in paths if not _leaves(path, data_folder)] for paths in (likely, possible))
     located = folder_with_all(names, likely, inside, follow_links)
     located = located or folder_with_all(names, possible, inside, follow_links, unique=True)
-    if located is not None:
+    if located is not None and not (missing_images == "drop" and unreadable(*located)):
         return located
     is_below = annotations.parent.is_relative_to(data_folder)
     folder = annotations.parent.relative_to(data_folder).as_posix() if is_below else ""

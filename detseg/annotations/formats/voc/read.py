@@ -17,7 +17,7 @@ from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
 from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.image_lookup import annotated_images
+from detseg.annotations.image_lookup import annotated_images, readable_lookup
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.plausibility import check_corner_order
 from detseg.annotations.repair_log import RepairLog
@@ -94,6 +94,8 @@ def read_voc(
     notes = RepairLog()
     class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
     lookup = image_folder(annotation_files, root, images, follow_links)
+    if missing_images == "drop":
+        lookup = readable_lookup(lookup, notes)
     filenames = [annotation.filename for annotation in annotations]
     media = pair_files(annotation_files, lookup, images, source, notes, filenames, missing_images)
     present = [index for index, name in enumerate(media) if name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,9 @@ from detseg.annotations.formats.yolo.lines import (
 )
 from detseg.annotations.formats.yolo.splits import PathIndex, read_configured_splits, split_lists, splits_from_folders
 from detseg.annotations.image_files import first_few, read_headers
+from detseg.annotations.image_lookup import readable_lookup
 from detseg.annotations.listing import is_image, list_files
-from detseg.annotations.plausibility import check_centres
+from detseg.annotations.plausibility import CORNERS, ImplausibleBoxes, check_centres
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
@@ -114,6 +116,8 @@ def read_yolo(
     names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
     lookup = image_folder(labels, root, images, follow_links)
+    if missing_images == "drop":
+        lookup = readable_lookup(lookup, notes)
     image_files = lookup.files
     labels = _label_files(root, labels, image_files)
     if not labels:
@@ -140,7 +144,7 @@ def read_yolo(
     names_source = names_file or (config.file if config else "")
     class_map, name_of = _class_map(objects_of, names, names_source, classes, source, notes)
     headers = read_headers(lookup.root, media, source)
-    _check_centres(objects_of, headers, source)
+    objects_of = _with_centres(objects_of, headers, source, notes, mend=bad_instances == "mend")
     builder = TableBuilder(class_map, lookup.root, source=source, bad_instances=bad_instances, keypoint_schema=schema)
     builder.notes.merge(notes)
     for name, header, objects in zip(media, headers, objects_of, strict=True):
@@ -159,7 +163,15 @@ def read_yolo(
     return builder.build()
 
 
-def _check_centres(objects_of: Sequence[Sequence[YoloObject]], headers: Sequence[ImageHeader], source: str) -> None:
+def _with_centres(
+    objects_of: list[list[YoloObject]],
+    headers: Sequence[ImageHeader],
+    source: str,
+    notes: RepairLog,
+    *,
+    mend: bool,
+) -> list[list[YoloObject]]:
+    """The objects of each image; see ``check_centres``. With ``mend`` boxes that are something else are converted."""
     boxes: list[tuple[float, ...]] = []
     sizes: list[tuple[int, int]] = []
     places: list[str] = []
@@ -171,7 +183,22 @@ def _check_centres(objects_of: Sequence[Sequence[YoloObject]], headers: Sequence
                 boxes.append((a * width, b * height, c * width, d * height))
                 sizes.append((height, width))
                 places.append(f"{a:g} {b:g} {c:g} {d:g} ({item.where})")
-    check_centres(np.array(boxes).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2), places, source)
+    try:
+        check_centres(np.array(boxes).reshape(-1, 4), np.array(sizes, np.int64).reshape(-1, 2), places, source)
+    except ImplausibleBoxes as error:
+        if not mend:
+            raise
+        notes.add(f"boxes converted from {error.meaning}", f"{source}: all {len(boxes)}")
+        return [[_as_centre(item, error.meaning) for item in objects] for objects in objects_of]
+    return objects_of
+
+
+def _as_centre(item: YoloObject, meaning: str) -> YoloObject:
+    if item.box is None:
+        return item
+    a, b, c, d = item.box
+    width, height = (c - a, d - b) if meaning == CORNERS else (c, d)
+    return replace(item, box=(a + width / 2, b + height / 2, width, height))
 
 
 def _add(builder: TableBuilder, instance: YoloObject, label: int, size_hw: tuple[int, int]) -> None:
