@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.annotations import AnnotationTable, read, read_split, shared_content, split, subset
+from detseg.annotations.folds import folds, parse_fold
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.options import DataConfig, TrainConfig
@@ -16,6 +17,9 @@ SHOWN_CLASSES = 12
 """Class names listed in one line; the others are only counted."""
 
 Splits = dict[str, AnnotationTable]
+
+GROUP_WORDS = (None, "auto", "none")
+"""Values of --group that are not a CSV file or a regular expression."""
 
 
 def load_table(config: DataConfig) -> AnnotationTable:
@@ -78,23 +82,47 @@ def load_splits(config: TrainConfig, table: AnnotationTable) -> Splits:
     """Split ``table`` into "train", "val" and optionally "test", as ``config`` specifies."""
     if config.val == 0 and config.val_annotations:
         raise DataError(f"--val 0 with --val-annotations {config.val_annotations}: omit one of them")
+    groups = None if config.group in GROUP_WORDS else config.group
     if config.split_file:
+        _check_split_file(config)
         splits = read_split(table, Path(config.split_file))
         if config.val == 0 and "val" in splits:
             raise DataError(
                 f"--val 0 with --split-file {config.split_file}, which has a validation split of {len(splits['val'])} "
                 "images; omit one of them"
             )
+    elif config.fold:
+        _check_fold(config)
+        number, k = parse_fold(config.fold)
+        splits = folds(table, k, seed=config.seed, groups=groups)[number - 1]
     else:
-        splits = split(table, seed=config.seed, val=config.val, test=config.test, by=config.split, groups=config.group)
+        splits = split(table, seed=config.seed, val=config.val, test=config.test, by=config.split, groups=groups)
     if config.subset is not None:
         splits["train"] = subset(splits["train"], config.subset, config.seed)
     return splits
 
 
+def _check_split_file(config: TrainConfig) -> None:
+    if config.fold:
+        raise DataError(f"--fold {config.fold} with --split-file {config.split_file}: give only one of them")
+
+
+def _check_fold(config: TrainConfig) -> None:
+    """Raise DataError for other options that say how the data is split."""
+    for name, value, default in (
+        ("val", config.val, TrainConfig.val),
+        ("test", config.test, None),
+        ("val-annotations", config.val_annotations, None),
+    ):
+        if value != default:
+            raise DataError(f"--fold {config.fold} with --{name} {value}: the folds say how the data is split; omit it")
+    if config.split == "source":
+        raise DataError(f"--fold {config.fold} with --split source: omit one of them")
+
+
 def describe_splits(splits: Splits, table: AnnotationTable, config: TrainConfig) -> list[str]:
     """Lines for the terminal: images in each split, instances per class, and warnings about the split."""
-    method = config.split_file or config.split
+    method = config.split_file or (f"fold {config.fold}" if config.fold else config.split)
     lines = [f"split ({method}): " + ", ".join(f"{len(images)} {name}" for name, images in splits.items())]
     if "val" not in splits:
         lines.append(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations import AnnotationTable, write_split
-from detseg.annotations.from_options import load_splits, load_table
+from detseg.annotations.from_options import load_table
 from detseg.benchmarks.training_options import training_options
 from detseg.class_names import class_names
 from detseg.errors import DataError
@@ -30,6 +30,7 @@ from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.user_command import user_command
 from detseg.training.fit import fit
 from detseg.training.metrics_log import minutes_of, read_rows
+from detseg.training.run_splits import run_splits
 from detseg.training.task_choice import pick_task
 
 BUDGETS = (3.0, 20.0)
@@ -101,7 +102,8 @@ def transfer(config: TransferConfig, *, reporter: Reporter | None = None) -> dic
     finished: list[dict[str, Any]] = saved["rows"]
     split_file = RunFolder(output).split
     if not split_file.exists():
-        splits = load_splits(TrainConfig(**common), table)
+        splits, lines = run_splits(TrainConfig(**common), table)
+        reporter.lines(lines)
         write_split(splits, split_file, seed=config.seed, how=config.split_file or config.split)
     keys = [
         Key(arm, budget, seed)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cv2
 import torch
 import torch.utils.data
 
-from detseg.datasets.sampler import Shard, sampler_class
+from detseg.datasets.balance import Weights
+from detseg.datasets.contracts import takes_sample_keys
+from detseg.datasets.sampler import OwnSampler, Shard, sampler_class
 from detseg.errors import DataError
 from detseg.runtime.signals import SIGNALS
 
@@ -34,6 +36,10 @@ def data_loader(
     rank: int = 0,
     world: int = 1,
     pin: bool = False,
+    weights: Weights | None = None,
+    drop_last: bool = False,
+    sampler: Iterable[int] | None = None,
+    collate: Callable[[Sequence[Any]], Any] | None = None,
 ) -> Loader:
     """A DataLoader whose batches depend only on (dataset, batch size, seed, epoch).
 
@@ -49,7 +55,19 @@ def data_loader(
             (training) all get the same number of full batches, else every image is in exactly one process.
         pin: copy batches to page-locked memory, so that transfers to a GPU overlap with computation; only with a GPU.
         context: start method of workers ("fork", "spawn", "forkserver"); None for the platform's default.
+        weights: float64 [images], how often each image is drawn relative to the others; of
+            :func:`~detseg.datasets.balance.repeat_factors`, for example. An epoch has as many samples as images.
+        drop_last: leave out the last batch of an epoch if it is smaller than the others.
+        sampler: your own order: yields rows, has a length, and optionally ``set_epoch(epoch)``, which is called before
+            each epoch; in place of ``shuffle`` and ``weights``, and in one process.
+        collate: your own function from a list of samples to a batch; training takes ``(images, targets)``. It is
+            pickled if workers are spawned.
+
+    Raises:
+        DataError: arguments that contradict each other, or fewer images than the processes need.
     """
+    if sampler is not None and (shuffle or weights is not None or world > 1):
+        raise DataError("data_loader: a sampler decides on the order; omit shuffle, weights and world, or the sampler")
     shard = Shard(rank, world, batch_size, even=shuffle) if world > 1 else None
     images = len(dataset)  # type: ignore[arg-type]
     if shuffle:
@@ -57,8 +75,11 @@ def data_loader(
     return Loader(
         dataset,
         batch_size,
-        sampler=sampler_class(dataset)(images, seed=seed, shuffle=shuffle, shard=shard),
-        collate_fn=collate_fn,
+        sampler=OwnSampler(sampler, as_keys=takes_sample_keys(dataset))
+        if sampler is not None
+        else sampler_class(dataset)(images, seed=seed, shuffle=shuffle, shard=shard, weights=weights),
+        collate_fn=collate or collate_fn,
+        drop_last=drop_last,
         num_workers=workers,
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,

@@ -12,6 +12,7 @@ import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.datasets import Dataset, Views, data_loader, fixed_views
+from detseg.datasets.balance import Weights
 from detseg.errors import DataError
 from detseg.features.level import deepest_level, measured_level
 from detseg.features.loader import EvaluationFeatures, FeatureLoader, fill
@@ -151,12 +152,18 @@ class FeatureCache:
             )
 
     def train_loader(
-        self, table: AnnotationTable, batch_size: int, processes: Processes | None = None
+        self,
+        table: AnnotationTable,
+        batch_size: int,
+        processes: Processes | None = None,
+        *,
+        weights: Weights | None = None,
     ) -> FeatureLoader:
         """Return shuffled batches of views of ``table``, a subset of the images that the cache was filled with.
 
         Args:
             processes: that share the batches; by default they are not divided.
+            weights: as in ``data_loader``.
 
         Raises:
             DataError: the cache is not filled.
@@ -165,7 +172,7 @@ class FeatureCache:
         processes = processes or Processes()
         return FeatureLoader(
             store, self.model, self._views(table), level, batch_size,
-            seed=self.seed, workers=self.workers, rank=processes.rank, world=processes.world,
+            seed=self.seed, workers=self.workers, rank=processes.rank, world=processes.world, weights=weights,
         )  # fmt: skip
 
     def val_loader(

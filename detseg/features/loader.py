@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detseg.datasets.balance import Weights
 from detseg.datasets.dataset import Sample as ImageSample
 from detseg.datasets.loader import collate_fn, data_loader
 from detseg.datasets.packed_masks import PackedTarget
@@ -97,6 +98,7 @@ class FeatureLoader:
         workers: int = 0,
         rank: int = 0,
         world: int = 1,
+        weights: Weights | None = None,
     ) -> None:
         """Create a loader shuffled by (seed, epoch); the other arguments are those of ``data_loader``."""
         self.store, self.dataset, self.batch_size = store, views, batch_size
@@ -105,7 +107,7 @@ class FeatureLoader:
         complete = len(store) == len(views) * len(views.views)
         self._loader = data_loader(
             self._uncached, batch_size, shuffle=True, seed=seed, workers=0 if complete else workers, rank=rank,
-            world=world,
+            world=world, weights=weights,
         )  # fmt: skip
         self.sampler = self._loader.sampler
 

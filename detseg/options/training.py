@@ -43,9 +43,18 @@ class SplitOptions:
     )
     group: str | None = option(
         None,
-        "keep images that belong together (frames of one video) in one split: a CSV file of file,group, or a regular "
-        "expression for the file name whose first capture group is the group",
-        value="FILE|REGEX",
+        "keep images that belong together (frames of one video) in one split: a CSV file of file,group; a regular "
+        "expression for the file name whose first capture group is the group; auto: near-duplicates, numbered frames, "
+        "and augmented copies by their names; or none",
+        "auto if near-duplicates would otherwise be in two splits",
+        value="FILE|REGEX|auto|none",
+    )
+    fold: str | None = option(
+        None,
+        "validate on fold I of K equal parts of the data with the same share of each class, and train on the others: "
+        "1/5 to 5/5 are a cross-validation",
+        "no folds",
+        value="I/K",
     )
     split_file: str | None = option(
         None, "split.json of an earlier run, to split the data in the same way", value="FILE"
@@ -222,6 +231,19 @@ class TrainingOptions:
         brief="images per step and process; 0: as many as fit in GPU memory. "
         "Default: 4 on CUDA, 2 on CPU; classifiers 32, 16",
         common=True,
+    )
+    balance: Literal["none", "repeat", "class"] = option(
+        "none",
+        "draw images with rare classes more often: repeat (repeat-factor sampling of LVIS, by the square root of the "
+        "share of images) or class (every class equally often). An epoch has as many samples as before",
+    )
+    repeat_threshold: float | None = option(
+        None,
+        "share of the images below which --balance repeat considers a class rare",
+        "the share of the most common class",
+        above=0,
+        most=1,
+        example=0.1,
     )
     accumulate: int = option(1, "batches whose gradients are averaged for one step", least=1, limit=1_000_000)
     loss_weights: str | list[str] | None = option(

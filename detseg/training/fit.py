@@ -11,7 +11,7 @@ from time import monotonic
 
 import torch
 
-from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_splits, load_table
+from detseg.annotations.from_options import Splits, describe_splits, describe_table, load_table
 from detseg.checkpoints.checkpoint import Checkpoint, load, load_checkpoint
 from detseg.datasets.loader import check_world
 from detseg.doctor import check_lines
@@ -55,6 +55,7 @@ from detseg.training.resume import (
 from detseg.training.run_data import RunContext, RunData, TableData
 from detseg.training.run_details import report_network, with_tensorboard
 from detseg.training.run_results import metrics_text, write_results
+from detseg.training.run_splits import run_splits
 from detseg.training.step_time import seconds_per_step
 from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
@@ -137,14 +138,14 @@ def fit(
                 return _finished(folder, replace(options, device=str(device)), finished, context)
             check_places(options, folder, requested)
         table = load_table(options)
-        splits = resumed_splits(options, table) if options.resume else load_splits(options, table)
+        splits, leaks = resumed_splits(options, table) if options.resume else run_splits(options, table)
         weights = weights or named_weights(options)
         options = with_batch_size(options, table, splits["train"], device, context, weights)
         machine, world = MachineFacts.of(device), context.processes.world
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
         small = [] if options.resume else too_small_lines(plan, splits["train"], weights)
         problems = [] if options.resume or not options.check else check_lines(table)
-        intro = [*describe_table(table), *describe_splits(splits, table, options), *small, *problems]
+        intro = [*describe_table(table), *describe_splits(splits, table, options), *leaks, *small, *problems]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
 
 

@@ -9,6 +9,7 @@ import torch
 
 from detseg.annotations import AnnotationTable
 from detseg.datasets import Dataset, data_loader, preset
+from detseg.datasets.balance import Weights, class_balanced_weights, repeat_factors
 from detseg.datasets.decoded_images import DecodedImages
 from detseg.features import CacheSettings, FeatureCache
 from detseg.features.level import MAX_NECK_RATIO
@@ -68,14 +69,14 @@ class DataModule:
         """Return shuffled batches of ``table``, prepared before; ``single_process``: not divided among processes."""
         processes = Processes() if single_process else self.processes
         if self.cache.is_filled:
-            return self.cache.train_loader(table, self.batch_size, processes)
+            return self.cache.train_loader(table, self.batch_size, processes, weights=self._weights(table))
         dataset = Dataset(
             table, self.model.preprocessing, task=self.task, augment=preset(self.augment, self.task),
             seed=self.seed, decoded=self._decoded(table),
         )  # fmt: skip
         return data_loader(
             dataset, self.batch_size, shuffle=True, seed=self.seed, workers=self.workers, pin=self._on_gpu,
-            rank=processes.rank, world=processes.world,
+            rank=processes.rank, world=processes.world, weights=self._weights(table),
         )  # fmt: skip
 
     def val_loader(self, table: AnnotationTable, *, single_process: bool = False) -> Any:
@@ -92,6 +93,13 @@ class DataModule:
     @property
     def _on_gpu(self) -> bool:
         return next(self.model.parameters()).device.type == "cuda"
+
+    def _weights(self, table: AnnotationTable) -> Weights | None:
+        """Return how often each image of ``table`` is drawn; None for equally often."""
+        training = self.plan.training
+        if training.balance == "repeat":
+            return repeat_factors(table, training.repeat_threshold)
+        return class_balanced_weights(table) if training.balance == "class" else None
 
     def _decoded(self, table: AnnotationTable) -> DecodedImages | None:
         """Return a store for the decoded images of ``table``; None if they are not cached."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from detseg.annotations.fingerprint import differences, fingerprint
-from detseg.annotations.from_options import Splits, load_splits
+from detseg.annotations.from_options import Splits
 from detseg.annotations.split_file import read_split
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
@@ -17,6 +17,7 @@ from detseg.options import DataConfig, TrainConfig
 from detseg.runtime.missing_path import missing_path
 from detseg.runtime.run_folder import RunFolder
 from detseg.runtime.user_command import user_command
+from detseg.training.run_splits import run_splits
 
 PLACES = ("data", "images", "val_annotations")
 """Options that say where the data is."""
@@ -69,17 +70,17 @@ def _with_place(command: str, arguments: list[Any], name: str) -> str:
     return user_command(command, *arguments, f"--{name.replace('_', '-')}", "NEW")
 
 
-def resumed_splits(options: TrainConfig, table: AnnotationTable) -> Splits:
-    """The splits of the run that ``options.resume`` names, by the file names in its split.json.
+def resumed_splits(options: TrainConfig, table: AnnotationTable) -> tuple[Splits, list[str]]:
+    """The splits of the run that ``options.resume`` names, by the file names in its split.json, and lines about them.
 
     Raises:
         DataError: images of the run are missing in ``table``.
     """
     run = RunFolder(Path(options.resume or ""))
     if not run.split.is_file():
-        return load_splits(options, table)
+        return run_splits(options, table)
     try:
-        return read_split(table, run.split)
+        return read_split(table, run.split), []
     except DataError as error:
         raise DataError(f"{error}. Nothing was written. {remedy(run.path)}") from None
 

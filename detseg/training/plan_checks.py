@@ -32,6 +32,11 @@ def checked(plan: Plan, train: AnnotationTable, weights: StartingWeights | None)
     """
     if plan.run.tensorboard_weights and not plan.run.tensorboard:
         raise DataError("--tensorboard-weights: histograms are written for TensorBoard; add --tensorboard, or omit it")
+    if plan.training.repeat_threshold is not None and plan.training.balance != "repeat":
+        raise DataError(
+            f"--repeat-threshold {plan.training.repeat_threshold:g} without --balance repeat has no effect; add it, or "
+            "omit the threshold"
+        )
     if weights is not None:
         _check_model(plan, train, weights)
     for phase in plan.phases:
