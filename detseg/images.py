@@ -31,6 +31,7 @@ from PIL import (  # noqa: F401  (Image.open supports a format once its plugin i
     WebPImagePlugin,
 )
 
+from detseg.array_images import MAGIC, ArrayImage
 from detseg.errors import DataError
 from detseg.image_container import check_header, check_pixels
 from detseg.orientation import exif_orientation, orient_image
@@ -55,12 +56,13 @@ from detseg.short_text import one_line
 
 Source = str | os.PathLike[str] | bytes
 
-ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-"""Supported formats (Pillow's names); of files with several frames (MPO, TIFF, animations) the first one is read."""
+ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM", "NPY")
+"""Supported formats (Pillow's names, and NPY for arrays, see :mod:`detseg.array_images`); of files with several frames
+(MPO, TIFF, animations) the first one is read."""
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".npy",
 )  # fmt: skip
 """File suffixes that count as images when a folder is searched, in lower case."""
 
@@ -81,7 +83,7 @@ class ImageTooLarge(DataError):
     """An image with more pixels than are decoded."""
 
 
-_PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser detects MPO
+_PARSERS = tuple(name for name in ALLOWED_FORMATS if name not in ("MPO", "NPY"))  # Pillow's JPEG parser detects MPO
 _LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
 _OTHER_FORMATS = (
     (re.compile(rb"GIF8"), "a GIF"),
@@ -302,6 +304,16 @@ def decode_label_colours(source: Source, *, name: str = "") -> npt.NDArray[np.ui
     return pillow_rgb(image, name)
 
 
+def decode_alpha(source: Source, *, name: str = "") -> npt.NDArray[np.uint8] | None:
+    """Decode the alpha channel of an image: uint8 [H, W], contiguous; None if it has none, or a transparent colour.
+
+    Arguments and errors are those of :func:`decode_label_png`.
+    """
+    name = _name(source, name)
+    _, image = _read(source, name)
+    return np.ascontiguousarray(load(image, name)[..., -1], np.uint8) if image.mode in ("RGBA", "LA") else None
+
+
 def _name(source: Source, name: str) -> str:
     return name or ("image" if isinstance(source, bytes) else str(source))
 
@@ -322,13 +334,17 @@ def _read(source: Source, name: str) -> tuple[bytes, Image.Image]:
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Parse the header, decode no pixels. DataError unless format and size are allowed."""
     check_header(file, name)
+    is_array = file.read(len(MAGIC)) == MAGIC
+    file.seek(0)
     try:
-        image = Image.open(file, formats=_PARSERS)
+        image = ArrayImage(file, name) if is_array else Image.open(file, formats=_PARSERS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise ImageTooLarge(
             f"{name}: the image has {pixels[0] if pixels else 'too many'} pixels; {_too_large()}"
         ) from error
+    except DataError:
+        raise
     except Exception as error:  # Pillow's parsers raise many types on untrusted bytes
         file.seek(0)
         head = file.read(64)
