@@ -118,6 +118,12 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
         return header.values(file.read())
 
 
+def read_array_shape(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of the array in a file. Errors are those of :func:`read_array_header`."""
+    with path.open("rb") as file:
+        return read_array_header(file, name).shape
+
+
 class ArrayImage(Image.Image):
     """The image in a ``.npy`` file, of which only the header is parsed; ``load`` is not supported, use its methods.
 

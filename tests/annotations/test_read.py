@@ -161,6 +161,10 @@ def test_images_without_a_folder_are_not_class_folders(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+ABSENT = [format.name for format in FORMATS if format.name not in ("coco", "masks", "folders")]
+"""Formats that class folders are not in, whatever they look like."""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -170,10 +174,7 @@ def test_images_without_a_folder_are_not_class_folders(tmp_path: Path) -> None:
         ({"mask_values": "class"}, "no masks data set"),
         ({"classes": []}, "classes is an empty list"),
         ({"one_based": True}, "only Pascal VOC may be one-based"),
-        *(
-            ({"format": name}, f"no {name} data set")
-            for name in (format.name for format in FORMATS if format.name not in ("coco", "masks", "folders"))
-        ),
+        *(({"format": name}, f"no {name} data set") for name in ABSENT),
         ({"images": "."}, "omit --images"),
     ],
 )

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from detseg.annotations.formats.shared.label_rows import ONLY_COLUMN
 from detseg.annotations.formats.shared.shapes import ONLY_CLASS, ShapeAnnotation, ShapeInstance
+from detseg.annotations.instance_box import landmark_box
 from detseg.annotations.repair_log import RepairLog
-from detseg.array_images import read_array
+from detseg.array_images import read_array, read_array_shape
 from detseg.errors import DataError
 from detseg.postprocess import mask_to_box_rle
 
@@ -39,8 +40,10 @@ class Targets:
 
     def landmark_count(self) -> int:
         """P, of landmarks [N, P, 2 or 3] or [P, 2 or 3]; 0 for none."""
-        landmarks = self._landmarks()
-        return 0 if landmarks is None else landmarks.shape[1]
+        if "landmarks" not in self.files:
+            return 0
+        shape = read_array_shape(self._root / self.files["landmarks"], self.files["landmarks"])
+        return shape[-2] if len(shape) in (2, 3) and 0 not in shape else 0
 
     def add_objects(self, annotation: ShapeAnnotation, points: int, has_labels: bool) -> None:
         """Add the objects: as many as there are boxes, masks or landmarks; none if these files are missing or empty.
@@ -72,6 +75,8 @@ class Targets:
                 instance.mask = mask_to_box_rle(np.asarray(masks[row] != 0))
             if landmarks is not None and landmarks.shape[1] == points:
                 instance.keypoints = _keypoints(landmarks[row])
+                if boxes is None and masks is None and (instance.keypoints[:, 2] > 0).any():
+                    instance.box_xywh = landmark_box(instance.keypoints, instance.where, self._notes)
             annotation.instances.append(instance)
 
     def class_labels(self, annotation: ShapeAnnotation) -> None:
