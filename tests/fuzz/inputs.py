@@ -238,7 +238,7 @@ def wrong_lines(text: str, *names: str) -> str:
 
 def _changed(file: str, content: str | bytes, rng: Random) -> bytes:
     if isinstance(content, bytes):
-        return change_image(content, rng)
+        return change_bytes(content, rng) if file.endswith(".npy") else change_image(content, rng)
     if rng.random() < 0.02:
         return rng.choice((b"", b"\0" * 100, b" \n", b"[]", b"{}", b"null"))
     if rng.random() < 0.03:

@@ -77,9 +77,9 @@ def read_arrays(
             else:
                 of_image[key].class_labels(annotation)
         annotations.append(annotation)
-    problems.raise_all(root.name)
+    problems.raise_all(str(root))
     return shapes_table(
-        annotations, root, None, source=root.name, notes=notes,
+        annotations, root, None, source=str(root), notes=notes,
         class_list=ClassList(tuple(dict.fromkeys(names))) if names and kinds & {"label", "labels"} else None,
         classes=classes, bad_instances=bad_instances,
         schema=keypoint_schema(unnamed(points)) if points else None, follow_links=follow_links,

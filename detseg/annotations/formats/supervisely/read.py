@@ -101,7 +101,7 @@ def read_supervisely(
     for file, content in contents:
         with problems.collect():
             annotations.append(_annotation(file, content, meta, names, notes, problems))
-    source = data.name if data.is_file() else base.name
+    source = data.name if data.is_file() else str(base)
     problems.raise_all(source)
     _set_splits(annotations, split, notes)
     return shapes_table(
