@@ -21,8 +21,9 @@ from detseg.cli import main, parse
 from detseg.command_line.commands import COMMANDS
 from detseg.command_line.values import checked
 from detseg.errors import MAX_MESSAGE, DataError
-from detseg.images import EncodedImage, decode_label_colours, decode_label_png, read_header
+from detseg.images import EncodedImage, read_header
 from detseg.inference import predictor
+from detseg.label_images import decode_label_colours, decode_label_png
 from detseg.models.weights.state_files import read_weights_file
 from detseg.options import TrainConfig
 from detseg.runtime.reporter import silent

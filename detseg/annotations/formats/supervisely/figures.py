@@ -16,7 +16,8 @@ from detseg.annotations.formats.supervisely.meta import Meta
 from detseg.annotations.instance_box import ROTATED_BOX, extent_xywh, landmark_box, rotated_box
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
-from detseg.images import decode_alpha, decode_label_png, read_header
+from detseg.images import read_header
+from detseg.label_images import decode_alpha, decode_label_png
 from detseg.masks import check_polygons, rle_to_mask, segmentation_to_rle
 from detseg.postprocess import crop_rle
 from detseg.structures import RLE

@@ -97,7 +97,26 @@ def read_via(
     attribute = choose_attribute(attributes, definitions, class_attribute, source, notes) if attributes else None
     if attribute is None and attributes:
         note_only_class(attributes, source, notes)
-    annotations, problems = [], Problems()
+    annotations = _annotations(entries, attribute, source, notes)
+    return shapes_table(
+        annotations,
+        base,
+        images,
+        source=source,
+        notes=notes,
+        classes=classes,
+        bad_instances=bad_instances,
+        follow_links=follow_links,
+        missing_images=missing_images,
+    )
+
+
+def _annotations(
+    entries: Sequence[tuple[str, str, Entry]], attribute: str | None, source: str, notes: RepairLog
+) -> list[ShapeAnnotation]:
+    """The shapes of all images; ``entries`` are file, split and image, ``attribute`` holds the class."""
+    annotations: list[ShapeAnnotation] = []
+    problems = Problems()
     for file, file_split, entry in entries:
         annotation = ShapeAnnotation(
             ImageReference(entry.filename, file.rpartition("/")[0]),
@@ -117,17 +136,7 @@ def read_via(
                     annotation.lost.append(class_name)
         annotations.append(annotation)
     problems.raise_all(source)
-    return shapes_table(
-        annotations,
-        base,
-        images,
-        source=source,
-        notes=notes,
-        classes=classes,
-        bad_instances=bad_instances,
-        follow_links=follow_links,
-        missing_images=missing_images,
-    )
+    return annotations
 
 
 def _is_via(path: Path) -> bool:
