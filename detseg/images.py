@@ -31,6 +31,7 @@ from PIL import (  # noqa: F401  (Image.open supports a format once its plugin i
     WebPImagePlugin,
 )
 
+from detseg.array_images import MAGIC, ArrayImage
 from detseg.errors import DataError
 from detseg.image_container import check_header, check_pixels
 from detseg.orientation import exif_orientation, orient_image
@@ -42,7 +43,6 @@ from detseg.pixel_values import (
     REPLACE,
     Range,
     is_deep,
-    load,
     outside_share,
     read_values,
     stated_range,
@@ -55,12 +55,13 @@ from detseg.short_text import one_line
 
 Source = str | os.PathLike[str] | bytes
 
-ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM")
-"""Supported formats (Pillow's names); of files with several frames (MPO, TIFF, animations) the first one is read."""
+ALLOWED_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM", "NPY")
+"""Supported formats (Pillow's names, and NPY for arrays, see :mod:`detseg.array_images`); of files with several frames
+(MPO, TIFF, animations) the first one is read."""
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".npy",
 )  # fmt: skip
 """File suffixes that count as images when a folder is searched, in lower case."""
 
@@ -81,8 +82,7 @@ class ImageTooLarge(DataError):
     """An image with more pixels than are decoded."""
 
 
-_PARSERS = tuple(name for name in ALLOWED_FORMATS if name != "MPO")  # Pillow's JPEG parser detects MPO
-_LABEL_FORMATS = ("PNG", "BMP", "TIFF", "PPM")  # lossless ones: JPEG changes label values
+_PARSERS = tuple(name for name in ALLOWED_FORMATS if name not in ("MPO", "NPY"))  # Pillow's JPEG parser detects MPO
 _OTHER_FORMATS = (
     (re.compile(rb"GIF8"), "a GIF"),
     (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF"),
@@ -100,7 +100,6 @@ _CV2_MODES = {
     "WEBP": ("RGB", "RGBA"),
     "BMP": ("RGB",),
 }
-_PNG_BITS = 24  # offset in a PNG file of the number of bits per channel
 _REDUCED = (  # adds only scale bits: grey is the absence of a colour bit, and IMREAD_COLOR_RGB is a colour bit
     (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
     (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
@@ -188,15 +187,16 @@ class EncodedImage:
     Attributes:
         header: the result of :func:`read_header`.
         is_deep: whether it has more than 8 bits per channel.
+        name, data, image: its name in messages, its content, and the opened image, of which only the header is parsed.
         note: after :meth:`decode`: what is wrong with the value range for this image; empty if nothing is.
         damage: after :meth:`decode`: what the decoder said about damaged data that it has replaced; empty for none.
     """
 
     def __init__(self, source: Source, *, name: str = "") -> None:
-        self._name = _name(source, name)
-        self._data, self._image = _read(source, self._name)
-        self.header = _header(self._image)
-        self.is_deep = is_deep(self._image, self._data)
+        self.name = _name(source, name)
+        self.data, self.image = _read(source, self.name)
+        self.header = _header(self.image)
+        self.is_deep = is_deep(self.image, self.data)
         self.note = self.damage = ""
 
     def decode(
@@ -208,32 +208,32 @@ class EncodedImage:
             min_hw = (min_hw[1], min_hw[0])
         if self.is_deep:
             pixels = self._decode_deep(value_range)
-        elif _is_cv2_decodable(self._image):
-            pixels, lines = _decode_cv2(self._data, header, min_hw, self._name)
+        elif _is_cv2_decodable(self.image):
+            pixels, lines = _decode_cv2(self.data, header, min_hw, self.name)
             if lines:
-                self.damage = f"{self._name}: damaged {header.format} file ({one_line('; '.join(lines))}); {REPLACE}"
+                self.damage = f"{self.name}: damaged {header.format} file ({one_line('; '.join(lines))}); {REPLACE}"
         else:
-            pixels = pillow_rgb(self._image, self._name)
+            pixels = pillow_rgb(self.image, self.name)
         if upright and header.orientation != 1:
             pixels = orient_image(pixels, header.orientation)
         return np.ascontiguousarray(pixels)
 
     def values(self) -> npt.NDArray[Any]:
         """The stored values of an image with more than 8 bits per channel; see ``pixel_values.read_values``."""
-        return read_values(self._image, self._data, self._name)
+        return read_values(self.image, self.data, self.name)
 
     def stated_range(self) -> Range | None:
         """The range of values that the file states; see ``pixel_values.stated_range``."""
-        return stated_range(self._image, self._data)
+        return stated_range(self.image, self.data)
 
     def _decode_deep(self, value_range: Range | None) -> npt.NDArray[np.uint8]:
-        is_grey = self._image.mode == "F" or self._image.mode.startswith("I")
+        is_grey = self.image.mode == "F" or self.image.mode.startswith("I")
         if value_range is None or (value_range == FULL_16_BITS and not is_grey):
-            pixels = pillow_rgb(self._image, self._name)
+            pixels = pillow_rgb(self.image, self.name)
             levels = int(pixels.max()) - int(pixels.min()) + 1
             if value_range is None and levels < FEW_LEVELS:
                 self.note = (
-                    f"{self._name}: more than 8 bits per channel, but without a value range it has {levels} of 256 "
+                    f"{self.name}: more than 8 bits per channel, but without a value range it has {levels} of 256 "
                     "grey levels; train with --value-range [LOW,HIGH], or create_model(..., value_range=(LOW, HIGH))"
                 )
             return pixels
@@ -241,65 +241,11 @@ class EncodedImage:
         share = outside_share(values, value_range)
         if share > MOST_OUTSIDE:
             self.note = (
-                f"{self._name}: {share:.0%} of its values are outside the value range {value_range[0]:g}.."
+                f"{self.name}: {share:.0%} of its values are outside the value range {value_range[0]:g}.."
                 f"{value_range[1]:g} and become 0 or 255; its values are {values.min():g}..{values.max():g}"
             )
-        pixels = to_8_bits(values, value_range, self._name)
+        pixels = to_8_bits(values, value_range, self.name)
         return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def decode_label_png(source: Source, *, name: str = "") -> npt.NDArray[np.integer]:
-    """Decode a label image (mask PNG): palette indices, grey levels, 16-bit or 1-bit values as they are stored.
-
-    A colour image is accepted if its channels are equal (grey saved as RGB); its alpha and any EXIF data are ignored.
-
-    Args:
-        source: path, or the content, of a PNG (or BMP, TIFF, PPM).
-        name: the image's name in error messages; the path by default.
-
-    Returns:
-        uint8, uint16 or int32 [H, W], contiguous.
-
-    Raises:
-        DataError: not a readable image, corrupt, lossy (JPEG, WEBP), or a colour image.
-        OSError: the file cannot be opened.
-    """
-    name = _name(source, name)
-    data, image = _read(source, name)
-    if image.format not in _LABEL_FORMATS:
-        raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
-    values = load(image, name)
-    if image.mode in ("1", "P", "L", "I", "I;16", "I;16B", "I;16L"):
-        if image.mode == "L" and image.format == "PNG":
-            values = values // {2: 85, 4: 17}.get(data[_PNG_BITS], 1)  # Pillow scales 2 and 4 bits to 0..255
-        return np.ascontiguousarray(values.astype({"1": np.uint8, "I": np.int32}.get(image.mode, values.dtype)))
-    if image.format == "PNG" and data[_PNG_BITS] == 16:  # Pillow returns the high bytes only
-        raise DataError(
-            f"{name}: a 16-bit label image must be grey, but this one is {image.mode}; save it without colours"
-        )
-    if image.mode in ("LA", "PA"):
-        return np.ascontiguousarray(values[..., 0])
-    if image.mode in ("RGB", "RGBA") and (values[..., :1] == values[..., 1:3]).all():
-        return np.ascontiguousarray(values[..., 0])
-    raise DataError(
-        f"{name}: a label image must have one number per pixel, but this one has colours (mode {image.mode}); "
-        "save palette indices or grey levels"
-    )
-
-
-def decode_label_colours(source: Source, *, name: str = "") -> npt.NDArray[np.uint8]:
-    """Decode a label image (mask PNG) to its stored colours: a palette is applied, grey is repeated, alpha is dropped.
-
-    Arguments and errors are those of :func:`decode_label_png`.
-
-    Returns:
-        uint8 [H, W, 3] RGB.
-    """
-    name = _name(source, name)
-    _, image = _read(source, name)
-    if image.format not in _LABEL_FORMATS:
-        raise DataError(f"{name}: a {image.format} cannot store labels, its compression changes values; save it as PNG")
-    return pillow_rgb(image, name)
 
 
 def _name(source: Source, name: str) -> str:
@@ -322,13 +268,17 @@ def _read(source: Source, name: str) -> tuple[bytes, Image.Image]:
 def _open(file: BinaryIO, name: str) -> Image.Image:
     """Parse the header, decode no pixels. DataError unless format and size are allowed."""
     check_header(file, name)
+    is_array = file.read(len(MAGIC)) == MAGIC
+    file.seek(0)
     try:
-        image = Image.open(file, formats=_PARSERS)
+        image = ArrayImage(file, name) if is_array else Image.open(file, formats=_PARSERS)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         raise ImageTooLarge(
             f"{name}: the image has {pixels[0] if pixels else 'too many'} pixels; {_too_large()}"
         ) from error
+    except DataError:
+        raise
     except Exception as error:  # Pillow's parsers raise many types on untrusted bytes
         file.seek(0)
         head = file.read(64)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, TiffImagePlugin
 
+from detseg.array_images import ArrayImage
 from detseg.errors import DataError
 from detseg.image_container import REPLACE, pnm_numbers
 from detseg.runtime.native_lines import with_native_lines
@@ -65,6 +66,8 @@ def decode(image: Image.Image, name: str) -> None:
 
 def is_deep(image: Image.Image, data: bytes) -> bool:
     """Whether a file has more than 8 bits per channel: integers of 10 to 32 bits, or floating-point values."""
+    if isinstance(image, ArrayImage):
+        return image.is_deep
     if image.mode == "F" or image.mode.startswith("I"):
         return True
     if image.mode not in ("RGB", "RGBA", "LA"):
@@ -105,11 +108,13 @@ def read_values(image: Image.Image, data: bytes, name: str) -> npt.NDArray[Any]:
     """Decode a file of more than 8 bits per channel without conversion.
 
     Returns:
-        [H, W] grey or [H, W, 3] RGB: uint16, int32, uint32 or float32. Alpha is dropped.
+        [H, W] grey or [H, W, 3] RGB: uint16, int32, uint32 or float32; of an array, its own type. Alpha is dropped.
 
     Raises:
         DataError: corrupt or truncated.
     """
+    if isinstance(image, ArrayImage):
+        return image.values()
     if image.mode == "F" or (image.mode.startswith("I") and image.format != "PPM"):
         values = load(image, name)
         if values.dtype == np.int32 and _is_unsigned(image):

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from detseg.array_images import ArrayImage
 from detseg.errors import DataError
 from detseg.orientation import exif_orientation
 from detseg.pixel_values import CONVERT, FULL_16_BITS, Range, decode, load, read_values, to_8_bits
@@ -71,6 +72,8 @@ def pillow_rgb(image: Image.Image, name: str) -> UInt8:
     Raises:
         DataError: it is corrupt, or has a colour mode or values without a defined range (floating point, LAB).
     """
+    if isinstance(image, ArrayImage):
+        return image.rgb()
     decode(image, name)
     if image.mode == "F":
         file = f" in a {image.format} file" if image.format else ""

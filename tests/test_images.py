@@ -16,7 +16,8 @@ from PIL import Image, ImageOps
 
 from detseg import images
 from detseg.errors import DataError
-from detseg.images import EncodedImage, decode_image, decode_label_png, read_header
+from detseg.images import EncodedImage, decode_image, read_header
+from detseg.label_images import decode_label_png
 
 
 def image(size_hw: tuple[int, int] = (48, 64), seed: int = 0) -> np.ndarray:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from detseg.annotations.own_files import DRAWINGS, OUTPUT_FOLDERS, is_drawing, is_predicted, own_files
+from detseg.array_images import is_target
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 
@@ -198,8 +199,8 @@ def links_hint(links: Mapping[str, str]) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file is an image, by its suffix."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
+    """Whether a file is an image, by its suffix; ``x.boxes.npy`` is an annotation."""
+    return name.lower().endswith(IMAGE_SUFFIXES) and not is_target(name)
 
 
 def split_of(name: str) -> str:

@@ -32,56 +32,11 @@ def _key(*names: str) -> str:
 
 _TOOLS = (
     _Tool(
-        "Label Studio JSON",
-        "[{",
-        (_key("result", "completions"), _key("from_name", "original_width", "rectanglelabels", "polygonlabels")),
-        'in Label Studio, export "COCO", "YOLO" or "Pascal VOC XML"',
-    ),
-    _Tool(
-        "Label Studio JSON",
-        "[{",
-        (_key("annotations", "completions"), _key("result"), _key("data")),
-        'in Label Studio, export "COCO", "YOLO" or "Pascal VOC XML"',
-    ),
-    _Tool(
-        "Label Studio JSON-MIN",
-        "[{",
-        (
-            _key("original_width"),
-            _key("rectanglelabels", "polygonlabels", "brushlabels", "keypointlabels", "ellipselabels"),
-        ),
-        'in Label Studio, export "COCO", "YOLO" or "Pascal VOC XML"',
-    ),
-    _Tool(
-        "Label Studio JSON-MIN",
-        "[{",
-        (_key("annotator"), _key("annotation_id"), _key("lead_time")),
-        'in Label Studio, export "COCO", "YOLO" or "Pascal VOC XML"',
-    ),
-    _Tool(
-        "CreateML JSON",
-        "[",
-        (_key("image", "imagefilename"), _key("annotations", "annotation"), _key("coordinates")),
-        "export COCO, YOLO or Pascal VOC from the tool that wrote it (Roboflow, RectLabel, CVAT)",
-    ),
-    _Tool(
         "Datumaro JSON",
         "{",
         (_key("categories"), _key("items"), _key("info", "dm_format_version", "infos")),
         'in CVAT or Datumaro, export "COCO 1.0", "CVAT for images 1.1", "YOLO" or "Pascal VOC" '
         "(datum convert -i . -f coco_instances)",
-    ),
-    _Tool(
-        "Supervisely JSON",
-        "{",
-        (_key("objects"), _key("size"), _key("classTitle", "geometryType", "tags")),
-        'in Supervisely, run the app "Export to COCO", "Export to YOLO" or "Export to Pascal VOC"',
-    ),
-    _Tool(
-        "Supervisely JSON (meta.json)",
-        "{",
-        (_key("classes"), _key("title"), _key("shape"), _key("tags", "color")),
-        'in Supervisely, run the app "Export to COCO", "Export to YOLO" or "Export to Pascal VOC"',
     ),
     _Tool(
         "Labelbox JSON",

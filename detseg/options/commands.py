@@ -241,7 +241,7 @@ class ConvertConfig(DataConfig):
 
     data: str = option("", "folder or annotation file of labelled images", value="PATH")
     output: str = option("", "new folder to write", value="FOLDER")
-    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via"] = option("coco", "output format")
+    to: Literal["coco", "voc", "yolo", "csv", "labelme", "cvat", "via", "createml"] = option("coco", "output format")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,21 @@ from detseg.options.field import check_ranges, option
 VALUE_LIMIT = 3.4e38
 """Largest pixel value of a float32 image."""
 
-Format = Literal["coco", "voc", "yolo", "cvat", "labelme", "via", "csv", "masks", "folders"]
+Format = Literal[
+    "coco",
+    "voc",
+    "arrays",
+    "yolo",
+    "cvat",
+    "labelme",
+    "via",
+    "labelstudio",
+    "createml",
+    "supervisely",
+    "csv",
+    "masks",
+    "folders",
+]
 
 
 @dataclass(frozen=True)

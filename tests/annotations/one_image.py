@@ -70,6 +70,38 @@ def csv_labels(root: Path, stated: str, stored: str) -> None:
     put(root / "labels.csv", f'filename,class\n"{stated}",bolt\n')
 
 
+def via_3(root: Path, stated: str, stored: str) -> None:
+    file = {"fid": 1, "fname": stated, "type": 2, "loc": 1, "src": ""}
+    attribute = {"aname": "class", "anchor_id": "FILE1_Z0_XY1", "type": 1, "options": {}}
+    value = {
+        "project": {"pid": "__VIA_PROJECT_ID__", "vid_list": ["1"]},
+        "config": {},
+        "attribute": {"1": attribute},
+        "file": {"1": file},
+        "view": {"1": {"fid_list": [1]}},
+        "metadata": {"1_a": {"vid": "1", "z": [], "xy": [2, 1, 2, 3, 4], "av": {"1": "bolt"}}},
+    }
+    put(root / "via.json", json.dumps(value))
+
+
+def label_studio(root: Path, stated: str, stored: str) -> None:
+    box = {"x": 100 / 30, "y": 10, "width": 10, "height": 20, "rotation": 0, "rectanglelabels": ["bolt"]}
+    result = {"type": "rectanglelabels", "value": box, "original_width": 30, "original_height": 20}
+    put(root / "project.json", json.dumps([{"data": {"image": stated}, "annotations": [{"result": [result]}]}]))
+
+
+def label_studio_min(root: Path, stated: str, stored: str) -> None:
+    box = {"x": 100 / 30, "y": 10, "width": 10, "height": 20, "rotation": 0, "rectanglelabels": ["bolt"]}
+    regions = [{**box, "original_width": 30, "original_height": 20}]
+    row = {"image": stated, "id": 1, "label": regions, "annotator": 1, "annotation_id": 1, "lead_time": 2.5}
+    put(root / "project.json", json.dumps([row]))
+
+
+def createml(root: Path, stated: str, stored: str) -> None:
+    box = {"label": "bolt", "coordinates": {"x": 2.5, "y": 4, "width": 3, "height": 4}}
+    put(root / "createml.json", json.dumps([{"image": stated, "annotations": [box]}]))
+
+
 ONE_IMAGE: dict[str, Callable[[Path, str, str], None]] = {
     "coco": coco,
     "voc": voc,
@@ -77,9 +109,14 @@ ONE_IMAGE: dict[str, Callable[[Path, str, str], None]] = {
     "cvat": cvat,
     "labelme": labelme,
     "via": via,
+    "via 3": via_3,
+    "labelstudio": label_studio,
+    "labelstudio min": label_studio_min,
+    "createml": createml,
     "csv boxes": csv_boxes,
     "csv landmarks": csv_landmarks,
     "csv labels": csv_labels,
 }
 """Format -> function that writes the annotations of an image; the image is called ``stated`` in them, and ``stored`` is
-where it is. Formats without image names in the annotations (masks, folders) are missing."""
+where it is. Formats without image names in the annotations (masks, folders, arrays,
+Supervisely) are missing."""

@@ -15,13 +15,16 @@ from detseg import options
 from detseg.annotations import find_format, read
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats import all_formats
+from detseg.annotations.formats.createml.read import read_createml
 from detseg.annotations.formats.csv.boxes import read_csv_boxes
 from detseg.annotations.formats.csv.labels import read_csv_labels
 from detseg.annotations.formats.csv.landmarks import read_csv_landmarks
 from detseg.annotations.formats.cvat.read import read_cvat
 from detseg.annotations.formats.format import Detected, Format, Layout, Reader, ReadOptions
 from detseg.annotations.formats.labelme.read import read_labelme
+from detseg.annotations.formats.labelstudio.read import read_labelstudio
 from detseg.annotations.formats.shared.write_result import WriteResult
+from detseg.annotations.formats.supervisely.read import read_supervisely
 from detseg.annotations.formats.via.read import read_via
 from detseg.annotations.formats.voc.read import read_voc
 from detseg.annotations.formats.yolo.read import read_yolo
@@ -35,8 +38,11 @@ READERS = (
     read_csv_boxes,
     read_csv_labels,
     read_csv_landmarks,
+    read_createml,
     read_cvat,
     read_labelme,
+    read_labelstudio,
+    read_supervisely,
     read_via,
     read_voc,
     read_yolo,
@@ -86,7 +92,7 @@ def test_a_format_is_added_by_one_line(toy_set: Path, tmp_path: Path, monkeypatc
     to: Any = "toy"
     convert(options.ConvertConfig(data=str(tmp_path / "as coco"), output=str(tmp_path / "back"), to=to))
     assert read(tmp_path / "back", format="toy").boxes_xywh.tolist() == [[1, 2, 3, 4]]
-    with pytest.raises(DataError, match=r"  toy:     a file boxes\.toy"):
+    with pytest.raises(DataError, match=r"  toy:         a file boxes\.toy"):
         read(tmp_path / "back", format="voc")
 
 
@@ -112,5 +118,5 @@ def test_a_format_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_unknown_format() -> None:
-    with pytest.raises(DataError, match="choose coco, voc, yolo"):
+    with pytest.raises(DataError, match="choose coco, voc, arrays, yolo"):
         all_formats.format_named("word")

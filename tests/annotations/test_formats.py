@@ -19,7 +19,7 @@ from detseg.classes import ClassMap
 from detseg.cli import main
 from detseg.metrics import evaluate_files
 
-BOX_FORMATS = ("coco", "voc", "yolo", "csv", "labelme", "cvat", "via")
+BOX_FORMATS = ("coco", "voc", "yolo", "csv", "labelme", "cvat", "via", "createml")
 MASK_FORMATS = ("coco", "yolo", "labelme", "cvat", "via")
 STATS = (
     "AP",

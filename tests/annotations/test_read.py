@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from detseg.annotations import find_format, read, split
+from detseg.annotations.formats.all_formats import FORMATS
 from detseg.errors import DataError
 
 IMAGE = cv2.imencode(".png", np.zeros((6, 9, 3), np.uint8))[1].tobytes()
@@ -160,16 +161,20 @@ def test_images_without_a_folder_are_not_class_folders(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+ABSENT = [format.name for format in FORMATS if format.name not in ("coco", "masks", "folders")]
+"""Formats that class folders are not in, whatever they look like."""
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "pascal"}, "choose coco, voc, yolo, cvat, labelme, via, csv, masks, folders"),
+        ({"format": "pascal"}, f"choose {', '.join(format.name for format in FORMATS)}"),
         ({"format": "coco"}, "no coco data set"),
         ({"format": "folders", "mask_values": "class"}, "pass only one of the two"),
         ({"mask_values": "class"}, "no masks data set"),
         ({"classes": []}, "classes is an empty list"),
         ({"one_based": True}, "only Pascal VOC may be one-based"),
-        *(({"format": name}, f"no {name} data set") for name in ("voc", "yolo", "cvat", "labelme", "via", "csv")),
+        *(({"format": name}, f"no {name} data set") for name in ABSENT),
         ({"images": "."}, "omit --images"),
     ],
 )

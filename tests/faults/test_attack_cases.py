@@ -29,9 +29,10 @@ from detseg.annotations.listing import MAX_DEPTH, list_folder
 from detseg.annotations.repair_log import RepairLog
 from detseg.cli import main
 from detseg.errors import MAX_MESSAGE, DataError
-from detseg.images import decode_image, decode_label_png, read_header
+from detseg.images import decode_image, read_header
 from detseg.inference.predictor import pick_device
 from detseg.json_text import JsonError, decode_json
+from detseg.label_images import decode_label_png
 from detseg.masks import check_polygons
 from detseg.models.weights.state_files import read_weights_file
 from detseg.postprocess import crop_rle

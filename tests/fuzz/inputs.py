@@ -21,8 +21,9 @@ from detseg.cli import main, parse
 from detseg.command_line.commands import COMMANDS
 from detseg.command_line.values import checked
 from detseg.errors import MAX_MESSAGE, DataError
-from detseg.images import EncodedImage, decode_label_colours, decode_label_png, read_header
+from detseg.images import EncodedImage, read_header
 from detseg.inference import predictor
+from detseg.label_images import decode_label_colours, decode_label_png
 from detseg.models.weights.state_files import read_weights_file
 from detseg.options import TrainConfig
 from detseg.runtime.reporter import silent
@@ -238,7 +239,7 @@ def wrong_lines(text: str, *names: str) -> str:
 
 def _changed(file: str, content: str | bytes, rng: Random) -> bytes:
     if isinstance(content, bytes):
-        return change_image(content, rng)
+        return change_bytes(content, rng) if file.endswith(".npy") else change_image(content, rng)
     if rng.random() < 0.02:
         return rng.choice((b"", b"\0" * 100, b" \n", b"[]", b"{}", b"null"))
     if rng.random() < 0.03:

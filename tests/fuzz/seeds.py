@@ -6,6 +6,7 @@ import base64
 import functools
 import io
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,9 @@ def images() -> dict[str, bytes]:
         "tiff 16": encoded("I;16", "TIFF", compression="tiff_adobe_deflate"),
         "ppm": encoded("RGB", "PPM"),
         "pbm": encoded("1", "PPM"),
+        "array": array(np.arange(480, dtype=np.uint8).reshape(20, 24)),
+        "array planes": array(np.ones((3, 20, 24), np.uint16)),
+        "array of floats": array(np.asfortranarray(np.ones((20, 24, 4), np.float16))),
         "plain pgm": b"P2\n# comment\n4 2\n300\n1 2 3 4\n5 6 7 300\n",
         "plain ppm": b"P3 2 1 255 1 2 3 4 5 6\n",
         "bmp runs": b"BM" + bytes(8) + (118).to_bytes(4, "little") + (40).to_bytes(4, "little")
@@ -130,6 +134,73 @@ _WEB_TOOL = (
     "<ymax>6</ymax></box></segm></object><imagesize><nrows>20</nrows><ncols>24</ncols></imagesize></annotation>"
 )
 
+_SIZES = {"original_width": SIZE[0], "original_height": SIZE[1], "image_rotation": 0}
+_BRUSH = "00000780392737fe000010077c4fe0402f80"
+_LABEL_STUDIO = [
+    {"id": 1, "data": {"image": "/data/upload/1/a.png"}, "predictions": [], "annotations": [
+        {"id": 1, "was_cancelled": False, "ground_truth": False, "updated_at": "2024-01-01", "result": [
+            {**_SIZES, "id": "a", "type": "rectanglelabels", "value": {"x": 10, "y": 20, "width": 30, "height": 40,
+             "rotation": 20, "rectanglelabels": ["bolt"]}},
+            {**_SIZES, "id": "b", "type": "polygonlabels", "value": {"points": [[1, 1], [50, 1], [50, 50]],
+             "polygonlabels": ["nut"]}},
+            {**_SIZES, "id": "c", "type": "keypointlabels", "parentID": "a", "value": {"x": 20, "y": 30, "width": 1,
+             "keypointlabels": ["tip"]}},
+            {**_SIZES, "id": "d", "type": "brushlabels", "value": {"format": "rle", "rle": list(bytes.fromhex(_BRUSH)),
+             "brushlabels": ["nut"]}},
+            {**_SIZES, "id": "e", "type": "ellipselabels", "value": {"x": 50, "y": 50, "radiusX": 9, "radiusY": 8,
+             "rotation": 0, "ellipselabels": ["nut"]}},
+        ]},
+    ]},
+    {"id": 2, "data": {"image": "b.png"}, "annotations": [{"result": [
+        {"type": "choices", "from_name": "state", "value": {"choices": ["good"]}}]}]},
+]  # fmt: skip
+_LABEL_STUDIO_MIN = [
+    {"image": "a.png", "id": 1, "choice": "good", "annotator": 1, "annotation_id": 1, "lead_time": 2.5, "label": [
+        {**_SIZES, "x": 10, "y": 20, "width": 30, "height": 40, "rotation": 0, "rectanglelabels": ["bolt"]}]},
+    {"image": "b.png", "id": 2, "choice": {"choices": ["good", "new"]}, "annotator": 1, "annotation_id": 2,
+     "lead_time": 1, "label": []},
+]  # fmt: skip
+_CREATEML = [
+    {"image": "a.png", "annotations": [{"label": "bolt", "coordinates": {"x": 9, "y": 9, "width": 6, "height": 7}}]},
+    {"image": "b.png", "annotations": []},
+]
+_VIA_3 = {
+    "project": {"pid": "__VIA_PROJECT_ID__", "vid_list": ["1", "2"]}, "config": {},
+    "attribute": {"1": {"aname": "class", "type": 4, "options": {"0": "bolt", "1": "nut"}, "default_option_id": ""}},
+    "file": {"1": {"fid": 1, "fname": "a.png", "type": 2, "loc": 1, "src": ""},
+             "2": {"fid": 2, "fname": "b.mp4", "type": 4, "loc": 1, "src": ""}},
+    "view": {"1": {"fid_list": [1]}, "2": {"fid_list": [2]}},
+    "metadata": {"1_a": {"vid": "1", "z": [], "xy": [2, 1, 2, 8, 9], "av": {"1": "0"}},
+                 "1_b": {"vid": "1", "z": [], "xy": [9, 2, 9, 9, 2, 16, 9], "av": {"1": "1"}},
+                 "2_a": {"vid": "2", "z": [1, 2], "xy": [], "av": {"1": "1"}}},
+}  # fmt: skip
+_SUPERVISELY = {
+    "description": "", "tags": [{"name": "day", "value": "sunny"}], "size": {"height": SIZE[1], "width": SIZE[0]},
+    "objects": [
+        {"classTitle": "bolt", "geometryType": "rectangle", "points": {"exterior": [[1, 2], [8, 9]], "interior": []}},
+        {"classTitle": "nut", "geometryType": "polygon", "points": {"exterior": [[1, 1], [15, 1], [15, 15]],
+         "interior": [[[9, 3], [12, 3], [12, 6]]]}},
+        {"classTitle": "nut", "geometryType": "bitmap", "bitmap": {"origin": [0, 0],
+         "data": base64.b64encode(zlib.compress(encoded("P", "PNG"))).decode()}},
+        {"classTitle": "man", "geometryType": "graph", "nodes": {"u1": {"loc": [3, 4], "disabled": False}}},
+    ],
+}  # fmt: skip
+_META = {
+    "classes": [
+        {"title": "bolt", "shape": "rectangle", "id": 1}, {"title": "nut", "shape": "any"},
+        {"title": "man", "shape": "graph", "geometry_config": {"nodes": {"u1": {"label": "tip"}}, "edges": []}},
+    ],
+    "tags": [],
+}  # fmt: skip
+
+
+def array(values: object) -> bytes:
+    """The content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, np.asarray(values))
+    return file.getvalue()
+
+
 SETS: dict[str, dict[str, str | bytes]] = {
     "coco": {"annotations.json": json.dumps(_COCO)},
     "yolo": {
@@ -148,6 +219,18 @@ SETS: dict[str, dict[str, str | bytes]] = {
     "labelme": {"images/a.json": json.dumps(_LABELME)},
     "web tool": {"images/a.xml": _WEB_TOOL, "Masks/m.png": encoded("L", "PNG")},
     "via": {"via.json": json.dumps(_VIA)},
+    "label studio": {"project.json": json.dumps(_LABEL_STUDIO)},
+    "label studio min": {"project.json": json.dumps(_LABEL_STUDIO_MIN)},
+    "create ml": {"annotations.json": json.dumps(_CREATEML)},
+    "via 3": {"via.json": json.dumps(_VIA_3)},
+    "supervisely": {"meta.json": json.dumps(_META), "ds/ann/a.png.json": json.dumps(_SUPERVISELY)},
+    "arrays": {
+        "images/a.boxes.npy": array([[1, 2, 9, 12.5]]),
+        "images/a.label.npy": array([1]),
+        "images/a.landmarks.npy": array(np.ones((1, 2, 3), np.float16)),
+        "images/a.masks.npy": array(np.ones((1, 20, 24), bool)),
+        "classes.txt": "nut\nbolt\n",
+    },
     "csv boxes": {"boxes.csv": "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,24,20,bolt,1,2,9,12\n"},
     "csv labels": {"labels.csv": "filename,label\na.png,bolt\nb.png,nut\n"},
     "csv landmarks": {"points.csv": "image,eye_x,eye_y,nose_x,nose_y\na.png,1,2,3,4\n"},

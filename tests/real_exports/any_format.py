@@ -77,6 +77,34 @@ def csv(root: Path, images: Objects, classes: Sequence[str]) -> None:
     sets.csv(root, "filename,class,xmin,ymin,xmax,ymax", rows)
 
 
+def labelstudio(root: Path, images: Objects, classes: Sequence[str]) -> None:
+    sets.labelstudio(
+        root, {name: [sets.rectangle(label, *box) for label, box in items] for name, items in images.items()}
+    )
+
+
+def createml(root: Path, images: Objects, classes: Sequence[str]) -> None:
+    items = {
+        name: [
+            {
+                "label": label,
+                "coordinates": {"x": (x1 + x2) / 2, "y": (y1 + y2) / 2, "width": x2 - x1, "height": y2 - y1},
+            }
+            for label, (x1, y1, x2, y2) in objects
+        ]
+        for name, objects in images.items()
+    }
+    sets.createml(root, items)
+
+
+def supervisely(root: Path, images: Objects, classes: Sequence[str]) -> None:
+    items = {
+        name: [sets.figure(label, "rectangle", (x1, y1), (x2 - 1, y2 - 1)) for label, (x1, y1, x2, y2) in objects]
+        for name, objects in images.items()
+    }
+    sets.supervisely(root, items, [{"title": name, "shape": "rectangle"} for name in classes])
+
+
 FORMATS: dict[str, Callable[[Path, Objects, Sequence[str]], None]] = {
     "coco": coco,
     "voc": voc,
@@ -85,9 +113,12 @@ FORMATS: dict[str, Callable[[Path, Objects, Sequence[str]], None]] = {
     "labelme": labelme,
     "via": via,
     "csv": csv,
+    "labelstudio": labelstudio,
+    "createml": createml,
+    "supervisely": supervisely,
 }
 
-WITH_CLASS_LIST = ("coco", "yolo")
+WITH_CLASS_LIST = ("coco", "yolo", "supervisely")
 """Formats whose files list classes that do not occur (CVAT does so in an optional block)."""
 
 

@@ -9,6 +9,7 @@ from tests.annotations.one_image import ONE_IMAGE, put
 from tests.real_exports.case import Case, Refused, Right
 
 FORMATS = {"coco": "coco", "voc": "voc", "yolo": "yolo", "cvat": "cvat", "labelme": "labelme", "via": "via"}
+FORMATS |= {name: name for name in ("labelstudio", "labelstudio min", "createml", "via 3")}
 FORMATS["csv"] = "csv boxes"
 LINES = {"yolo": (11.25, 7.5, 18.75, 12.5)}
 """Boxes other than the usual one."""

@@ -10,34 +10,7 @@ from typing import Any
 from tests.real_exports import sets
 from tests.real_exports.case import Case, Refused, Right
 
-RESULT = {"original_width": 96, "value": {"x": 20, "rectanglelabels": ["bolt"]}, "type": "rectanglelabels"}
-RLABEL = {"x": 20, "y": 20, "width": 30, "height": 30}
 FILES: dict[str, tuple[str, Any, str]] = {
-    "Label Studio": (
-        "project-1.json",
-        [{"id": 1, "data": {"image": "/data/upload/1/ab-1.jpg"}, "annotations": [{"id": 1, "result": [RESULT]}]}],
-        'Label Studio JSON.*export "COCO", "YOLO" or "Pascal VOC XML"',
-    ),
-    "Label Studio without objects": (
-        "project-1.json",
-        [{"id": 1, "data": {"image": "1.jpg"}, "annotations": [{"id": 1, "result": []}], "predictions": []}],
-        "Label Studio JSON",
-    ),
-    "Label Studio 0.9": (
-        "completions.json",
-        [{"id": 1, "data": {"image": "1.jpg"}, "completions": [{"id": 1, "result": [RESULT]}]}],
-        "Label Studio JSON",
-    ),
-    "Label Studio JSON-MIN": (
-        "project-1.json",
-        [{"image": "1.jpg", "id": 1, "label": [{**RLABEL, "rectanglelabels": ["bolt"], "original_width": 96}]}],
-        "Label Studio JSON-MIN",
-    ),
-    "CreateML": (
-        "_annotations.createml.json",
-        [{"image": "1.jpg", "annotations": [{"label": "bolt", "coordinates": RLABEL}]}],
-        "CreateML JSON.*export COCO, YOLO or Pascal VOC",
-    ),
     "Datumaro": (
         "annotations/default.json",
         {
@@ -46,16 +19,6 @@ FILES: dict[str, tuple[str, Any, str]] = {
             "items": [{"id": "1", "annotations": []}],
         },
         'Datumaro JSON.*"COCO 1.0"',
-    ),
-    "Supervisely": (
-        "ds0/ann/1.jpg.json",
-        {"description": "", "tags": [], "size": {"height": 72, "width": 96}, "objects": [{"classTitle": "bolt"}]},
-        "Supervisely JSON.*Export to COCO",
-    ),
-    "Supervisely meta.json": (
-        "meta.json",
-        {"classes": [{"title": "bolt", "shape": "rectangle", "color": "#FF0000"}], "tags": []},
-        "Supervisely JSON.*Export to COCO",
     ),
     "Labelbox": ("export.ndjson", {"data_row": {"external_id": "1.jpg"}, "projects": {}}, "Labelbox JSON.*COCO"),
     "Labelbox 2021": (

@@ -100,3 +100,80 @@ def masks(root: Path, images: dict[str, np.ndarray[Any, Any]]) -> None:
     for name, mask in images.items():
         image(root / "images" / name, mask.shape[1], mask.shape[0])
         put(root / "masks" / f"{Path(name).stem}.png", cv2.imencode(".png", mask)[1].tobytes())
+
+
+def labelstudio(root: Path, images: dict[str, Sequence[dict[str, Any]]], **more: Any) -> None:
+    """Label Studio: the results of each image, to which the size is added; ``more`` are keys of each annotation."""
+    size = {"original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    tasks = []
+    for number, (name, results) in enumerate(images.items(), start=1):
+        image(root / "images" / name)
+        found = [{**size, "id": f"r{row}", **result} for row, result in enumerate(results)]
+        annotation = {"id": number, "was_cancelled": False, "ground_truth": False, "result": found, **more}
+        tasks.append({"id": number, "data": {"image": f"/data/upload/1/{name}"}, "annotations": [annotation]})
+    put(root / "project-1.json", json.dumps(tasks))
+
+
+def rectangle(label: str, x1: float, y1: float, x2: float, y2: float, **more: Any) -> dict[str, Any]:
+    """A result of Label Studio: a rectangle with its corners in pixels."""
+    box = {"x": x1 / WIDTH * 100, "y": y1 / HEIGHT * 100}
+    sides = {"width": (x2 - x1) / WIDTH * 100, "height": (y2 - y1) / HEIGHT * 100}
+    value = {**box, **sides, "rotation": 0, "rectanglelabels": [label], **more}
+    return {"type": "rectanglelabels", "from_name": "label", "to_name": "image", "value": value}
+
+
+def createml(root: Path, images: dict[str, Sequence[Any]]) -> None:
+    """Create ML: the annotations of each image."""
+    for name in images:
+        image(root / name)
+    entries = [{"image": name, "annotations": list(items)} for name, items in images.items()]
+    put(root / "annotations.json", json.dumps(entries))
+
+
+def supervisely(
+    root: Path,
+    images: dict[str, Sequence[dict[str, Any]]],
+    classes: Sequence[dict[str, Any]] = (),
+    **more: Any,
+) -> None:
+    """Supervisely: the objects of each image, whose name may begin with its dataset; ``more`` are keys of each file."""
+    for name, items in images.items():
+        dataset, _, file = name.rpartition("/")
+        folder = root / (dataset or "ds0")
+        image(folder / "img" / file)
+        value = {"description": "", "tags": [], "size": {"height": HEIGHT, "width": WIDTH}, "objects": list(items)}
+        put(folder / f"ann/{file}.json", json.dumps({**value, **more}))
+    if classes:
+        put(root / "meta.json", json.dumps({"classes": list(classes), "tags": [], "projectType": "images"}))
+
+
+def figure(label: str, kind: str, *exterior: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """An object of Supervisely."""
+    points = {"exterior": exterior, "interior": more.pop("interior", [])}
+    return {"classTitle": label, "geometryType": kind, "points": points, "tags": [], **more}
+
+
+def via_3(root: Path, images: dict[str, Sequence[tuple[Any, Sequence[float]]]], **more: Any) -> None:
+    """VIA 3: the option of the attribute "kind" and the ``xy`` of each region; ``more`` are other top-level keys."""
+    files, views, metadata = {}, {}, {}
+    for number, (name, regions) in enumerate(images.items(), start=1):
+        image(root / name)
+        files[str(number)] = {"fid": number, "fname": name, "type": 2, "loc": 1, "src": ""}
+        views[str(number)] = {"fid_list": [number]}
+        for row, (option, xy) in enumerate(regions):
+            metadata[f"{number}_{row}"] = {"vid": str(number), "flg": 0, "z": [], "xy": xy, "av": {"1": option}}
+    attribute = {"aname": "class", "anchor_id": "FILE1_Z0_XY1", "type": 4, "options": {"0": "bolt", "1": "nut"}}
+    project = {"pid": "__VIA_PROJECT_ID__", "data_format_version": "3.1.1", "vid_list": list(views)}
+    value = {"project": project, "config": {}, "attribute": {"1": attribute}, "file": files, "view": views}
+    put(root / "via3.json", json.dumps({**value, "metadata": metadata, **more}))
+
+
+def arrays(root: Path, images: dict[str, dict[str, Any]]) -> None:
+    """Arrays: for each image (without suffix) its annotations by their kind."""
+    for name, targets in images.items():
+        path = image(root / f"{name}.png")
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        path.unlink()
+        np.save(path.with_suffix(".npy"), pixels)
+        for kind, values in targets.items():
+            np.save(path.with_suffix(f".{kind}.npy"), np.asarray(values))

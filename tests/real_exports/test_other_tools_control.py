@@ -39,10 +39,10 @@ def test_a_file_of_another_tool_passed_directly(format: str | None, tmp_path: Pa
 
 
 def test_control_a_large_file_is_not_parsed(tmp_path: Path) -> None:
-    content = [{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}], "data": {"image": "x" * 30_000_000}}]
+    content = [{"externalId": "1", "labels": [{"jsonResponse": {}}], "content": "x" * 30_000_000}]
     path = sets.put(tmp_path / "project.json", json.dumps(content))
     start = time.perf_counter()
-    with pytest.raises(DataError, match="Label Studio"):
+    with pytest.raises(DataError, match="Kili"):
         read(path)
     assert time.perf_counter() - start < 0.5
 
@@ -51,7 +51,7 @@ def test_class_folders_with_annotations_of_another_tool(tmp_path: Path) -> None:
     for name in ("images/bolt/a.jpg", "images/nut/b.jpg"):
         sets.image(tmp_path / name)
     assert len(read(tmp_path / "images", format="folders")) == 2, "control: two folders are two classes"
-    sets.put(tmp_path / "images/project.json", json.dumps([{"data": {}, "annotations": [{"result": []}]}]))
-    with pytest.raises(DataError, match=r"Label Studio JSON.*pass --format folders"):
+    sets.put(tmp_path / "images/project.json", json.dumps([{"externalId": "1", "labels": [{"jsonResponse": {}}]}]))
+    with pytest.raises(DataError, match=r"Kili JSON.*pass --format folders"):
         read(tmp_path / "images")
     assert len(read(tmp_path / "images", format="folders")) == 2

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from detseg.annotations.formats import coco, csv, cvat, folders, labelme, masks, via, voc, yolo
+from detseg.annotations.formats import (
+    arrays,
+    coco,
+    createml,
+    csv,
+    cvat,
+    folders,
+    labelme,
+    labelstudio,
+    masks,
+    supervisely,
+    via,
+    voc,
+    yolo,
+)
 from detseg.annotations.formats.format import Format
 from detseg.errors import DataError
 
 FORMATS: tuple[Format, ...] = (
     coco.FORMAT,
     voc.FORMAT,
+    arrays.FORMAT,
     yolo.FORMAT,
     cvat.FORMAT,
     labelme.FORMAT,
     via.FORMAT,
+    labelstudio.FORMAT,
+    createml.FORMAT,
+    supervisely.FORMAT,
     csv.FORMAT,
     masks.FORMAT,
     folders.FORMAT,

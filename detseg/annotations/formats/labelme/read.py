@@ -32,7 +32,7 @@ from detseg.annotations.listing import is_image, list_files, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
-from detseg.images import decode_label_png
+from detseg.label_images import decode_label_png
 from detseg.masks import check_polygons, segmentation_box, segmentation_to_rle
 from detseg.postprocess import crop_rle
 from detseg.structures import RLE

@@ -13,7 +13,8 @@ from detseg.annotations.formats.masks.names import ValueNames
 from detseg.annotations.formats.masks.values import IGNORE
 from detseg.annotations.formats.shared.value_counts import Labels
 from detseg.errors import DataError
-from detseg.images import ImageHeader, decode_image, decode_label_colours, decode_label_png
+from detseg.images import ImageHeader, decode_image
+from detseg.label_images import decode_label_colours, decode_label_png
 from detseg.orientation import orient_image, upright_hw
 
 _UNLISTED = 2**16 - 1

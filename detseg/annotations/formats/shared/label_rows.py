@@ -65,6 +65,38 @@ def tag_rows(images: Sequence[Tagged], notes: RepairLog) -> list[LabelRow]:
     return rows
 
 
+Fielded = tuple[ImageReference, str, str, dict[str, tuple[str, ...]]]
+"""An image with its labels: image, where, split, and name of a field -> its classes, of which there may be several."""
+
+
+def field_rows(images: Sequence[Fielded], notes: RepairLog) -> list[LabelRow]:
+    """The labels of images that a tool stores as choices in named fields: each field is a label field.
+
+    Where some images have several choices of a field, each choice is a label field with the classes 0 and 1; its name
+    starts with that of the field if there are several fields.
+    """
+    choices: dict[str, dict[str, None]] = {}
+    for *_, fields in images:
+        for name, values in fields.items():
+            choices.setdefault(name, {}).update(dict.fromkeys(values))
+    several = {name for *_, fields in images for name, values in fields.items() if len(values) > 1}
+    rows = []
+    for image, where, split, fields in images:
+        labels = {}
+        for name, known in choices.items():
+            values = fields.get(name, ())
+            if name not in several:
+                labels[name] = values[0] if values else ""
+                continue
+            for choice in known:
+                labels[choice if len(choices) == 1 else f"{name} {choice}"] = str(int(choice in values)) * bool(values)
+            notes.add(
+                f"choices of {name} read as label fields with the classes 0 and 1: some images have several", where
+            )
+        rows.append(LabelRow(image, where, split, labels))
+    return rows
+
+
 def labels_table(
     rows: list[LabelRow],
     base: Path,

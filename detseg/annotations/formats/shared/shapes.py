@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame
-from detseg.annotations.formats.shared.label_rows import labels_table, tag_rows
+from detseg.annotations.formats.shared.label_rows import LabelRow, field_rows, labels_table, tag_rows
 from detseg.annotations.image_files import first_few, read_headers
 from detseg.annotations.image_lookup import ImageReference, annotated_images, look_up_images
 from detseg.annotations.instance_box import extent_xywh
@@ -50,6 +50,8 @@ class ShapeInstance:
         difficult: used for training, but not counted as missed.
         mask: an RLE instead of polygons, with the image size stated in the file.
         keypoints: float64 [P, 3].
+        unit: length of each image side in the coordinates of box, rings and keypoints: 100 for percent, 1 for shares;
+            0: they are in pixels.
     """
 
     class_name: str
@@ -59,6 +61,21 @@ class ShapeInstance:
     keypoints: npt.NDArray[np.float64] | None = None
     mask: RLE | None = None
     difficult: bool = False
+    unit: float = 0.0
+
+    def in_pixels(self, size_hw: HW) -> ShapeInstance:
+        """This instance in pixels of an image of this height and width."""
+        if not self.unit:
+            return self
+        x, y = size_hw[1] / self.unit, size_hw[0] / self.unit
+        box, keypoints, scale = self.box_xywh, self.keypoints, np.array([x, y])
+        return replace(
+            self,
+            unit=0.0,
+            box_xywh=None if box is None else [box[0] * x, box[1] * y, box[2] * x, box[3] * y],
+            rings=[np.asarray(ring, np.float64).reshape(-1, 2) * scale for ring in self.rings],
+            keypoints=None if keypoints is None else keypoints * (x, y, 1),
+        )
 
 
 @dataclass
@@ -72,6 +89,7 @@ class ShapeAnnotation:
         split: "train", "val", "test" or "".
         lost: class of each object that the reader left out, with a note; "" where the file states none.
         tags: of the whole image: name -> whether it is set. They are its labels if no image has shapes.
+        fields: of the whole image: name of a label field -> its classes. They are its labels instead of ``tags``.
     """
 
     image: ImageReference
@@ -81,6 +99,7 @@ class ShapeAnnotation:
     instances: list[ShapeInstance] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     tags: dict[str, bool] = field(default_factory=dict)
+    fields: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,9 +146,8 @@ def shapes_table(
         DataError: input that cannot be used, with file and position.
     """
     if _has_only_tags(annotations, notes):
-        tagged = [(item.image, item.where, item.split, item.tags) for item in annotations]
         return labels_table(
-            tag_rows(tagged, notes), base, images, source=source, notes=notes, classes=classes,
+            _label_rows(annotations, notes), base, images, source=source, notes=notes, classes=classes,
             bad_instances=bad_instances, follow_links=follow_links, missing_images=missing_images,
         )  # fmt: skip
     class_map, class_names = _class_map(annotations, class_list, classes, source)
@@ -159,7 +177,7 @@ def shapes_table(
             elif instance.class_name not in class_map.names:
                 builder.notes.add("instance of an unselected class left out", instance.where)
             else:
-                _add_instance(builder, instance, name, class_map, frame, frame_hw)
+                _add_instance(builder, instance.in_pixels(frame_hw), name, class_map, frame, frame_hw)
     return builder.build()
 
 
@@ -191,12 +209,22 @@ def ellipse_rings(
 
 def _has_only_tags(annotations: Sequence[ShapeAnnotation], notes: RepairLog) -> bool:
     """Whether images have tags and none has a shape; else the tags are noted."""
-    tagged = [annotation for annotation in annotations if any(annotation.tags.values())]
+    tagged = [annotation for annotation in annotations if annotation.fields or any(annotation.tags.values())]
     if not any(annotation.instances or annotation.lost for annotation in annotations):
         return bool(tagged)
     for annotation in tagged:
         notes.add("tags of an image ignored, because there are shapes", annotation.where)
     return False
+
+
+def _label_rows(annotations: Sequence[ShapeAnnotation], notes: RepairLog) -> list[LabelRow]:
+    """The labels of images without shapes."""
+    if not any(annotation.fields for annotation in annotations):
+        return tag_rows([(item.image, item.where, item.split, item.tags) for item in annotations], notes)
+    for annotation in annotations:
+        if any(annotation.tags.values()):
+            notes.add("tag without a value left out, because other tags have values", annotation.where)
+    return field_rows([(item.image, item.where, item.split, item.fields) for item in annotations], notes)
 
 
 def ellipse_ring(cx: float, cy: float, rx: float, ry: float, degrees: float = 0.0) -> npt.NDArray[np.float64]:

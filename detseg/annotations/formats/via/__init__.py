@@ -12,5 +12,5 @@ FORMAT = Format(
     read=reads_attribute(read_via),
     write=write_via,
     suffixes=(".json",),
-    help="a VGG Image Annotator .json",
+    help="a VGG Image Annotator .json (version 1, 2 or 3)",
 )

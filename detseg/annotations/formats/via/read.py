@@ -1,4 +1,4 @@
-"""Read VIA JSON (VGG Image Annotator 1 and 2) into a table."""
+"""Read VIA JSON (VGG Image Annotator 1, 2 and 3) into a table."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from detseg.annotations.formats.shared.shapes import (
     shapes_table,
 )
 from detseg.annotations.formats.via.class_attribute import choose_attribute, class_of, note_only_class
+from detseg.annotations.formats.via.entries import Entry, Shape, ViaFile
 from detseg.annotations.formats.via.image_classes import LabelledImage, image_attribute, image_classes_table
+from detseg.annotations.formats.via.version_3 import KEYS, Project, converted
 from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
@@ -32,43 +34,15 @@ from detseg.errors import DataError
 _HEAD = 2**16
 
 
-class _Shape(msgspec.Struct):
-    name: str
-    x: float | None = None
-    y: float | None = None
-    width: float | None = None
-    height: float | None = None
-    cx: float | None = None
-    cy: float | None = None
-    r: float | None = None
-    rx: float | None = None
-    ry: float | None = None
-    theta: float | None = None
-    all_points_x: list[float] = []
-    all_points_y: list[float] = []
-
-
-class _Region(msgspec.Struct):
-    shape_attributes: _Shape
-    region_attributes: dict[str, Any] | None = None
-
-
-class _Entry(msgspec.Struct):
-    """One image. Regions are a list (VIA 2), or a dict from number to region (VIA 1)."""
-
-    filename: str
-    regions: list[_Region] | dict[str, _Region] = []
-    file_attributes: Any = None
-
-
 class _Project(msgspec.Struct):
-    via_img_metadata: dict[str, _Entry] | None = msgspec.field(name="_via_img_metadata", default=None)
+    via_img_metadata: dict[str, Entry] | None = msgspec.field(name="_via_img_metadata", default=None)
     via_attributes: Any = msgspec.field(name="_via_attributes", default=None)
 
 
 def find_via(root: Path, files: list[str]) -> Detected | None:
     """One line to print, if the folder contains VIA JSON at the top level, in annotations/, or in train/, val/, test/:
-    a project (keys start with ``_via_``), or images with ``filename``, ``regions`` and ``file_attributes``."""
+    a project (keys start with ``_via_``), images with ``filename``, ``regions`` and ``file_attributes``, or a project
+    of VIA 3 (``project``, ``config``, ``attribute``, ``file``)."""
     return summary_line("VIA", annotation_files(root, files, ".json", _is_via))
 
 
@@ -85,6 +59,8 @@ def read_via(
 ) -> AnnotationTable:
     """Read VIA JSON: a project, or exported annotations; rectangles, polygons, circles and ellipses (as polygons).
 
+    Of a project of VIA 3 the images are read; videos and segments of time are left out with a note.
+
     The class is the value of the region attribute ``class_attribute``, else of the one whose values are classes
     (:func:`choose_attribute`); for a checkbox, its checked option. Regions without it are dropped with a note; if no
     region has a value, all have the class "object". Points and lines are left out with a note. An image without regions
@@ -95,14 +71,14 @@ def read_via(
     """
     base, annotation_paths = locate_annotation_files(Path(data), split, ".json", _is_via, follow_links)
     notes = RepairLog()
-    entries: list[tuple[str, str, _Entry]] = []
+    entries: list[tuple[str, str, Entry]] = []
     definitions: dict[str, Any] = {}
     for file, file_split in annotation_paths:
-        file_entries, file_definitions = _entries(base / file, file, notes)
-        entries.extend((file, file_split, entry) for entry in file_entries)
-        definitions |= file_definitions
+        content = _read_file(base / file, file, notes)
+        entries.extend((file, file_split, entry) for entry in content.entries)
+        definitions |= content.definitions
     source = annotation_paths[0][0] if len(annotation_paths) == 1 else base.name
-    attributes = [region.region_attributes or {} for _, _, entry in entries for _, region in _regions(entry)]
+    attributes = [region.region_attributes or {} for _, _, entry in entries for _, region in entry.numbered()]
     if not attributes:
         labelled = [_labelled(entry, file, file_split) for file, file_split, entry in entries]
         name = image_attribute(labelled, class_attribute, source, notes)
@@ -121,26 +97,7 @@ def read_via(
     attribute = choose_attribute(attributes, definitions, class_attribute, source, notes) if attributes else None
     if attribute is None and attributes:
         note_only_class(attributes, source, notes)
-    annotations, problems = [], Problems()
-    for file, file_split, entry in entries:
-        annotation = ShapeAnnotation(
-            ImageReference(entry.filename, file.rpartition("/")[0]),
-            f"{file}, entry {entry.filename!r}",
-            split=file_split,
-        )
-        for number, region in _regions(entry):
-            where = f"{file}, {entry.filename}, region {number}"
-            class_name = ONLY_CLASS
-            if attribute is not None:
-                class_name = class_of(region.region_attributes or {}, attribute, where, notes)
-            with problems.collect():
-                instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
-                if instance is not None:
-                    annotation.instances.append(instance)
-                else:
-                    annotation.lost.append(class_name)
-        annotations.append(annotation)
-    problems.raise_all(source)
+    annotations = _annotations(entries, attribute, source, notes)
     return shapes_table(
         annotations,
         base,
@@ -154,14 +111,43 @@ def read_via(
     )
 
 
+def _annotations(
+    entries: Sequence[tuple[str, str, Entry]], attribute: str | None, source: str, notes: RepairLog
+) -> list[ShapeAnnotation]:
+    """The shapes of all images; ``entries`` are file, split and image, ``attribute`` holds the class."""
+    annotations: list[ShapeAnnotation] = []
+    problems = Problems()
+    for file, file_split, entry in entries:
+        annotation = ShapeAnnotation(
+            ImageReference(entry.filename, file.rpartition("/")[0]),
+            f"{file}, entry {entry.filename!r}",
+            split=file_split,
+        )
+        for number, region in entry.numbered():
+            where = f"{file}, {entry.filename}, region {number}"
+            class_name = ONLY_CLASS
+            if attribute is not None:
+                class_name = class_of(region.region_attributes or {}, attribute, where, notes)
+            with problems.collect():
+                instance = _instance(region.shape_attributes, ShapeInstance(class_name, where), notes)
+                if instance is not None:
+                    annotation.instances.append(instance)
+                else:
+                    annotation.lost.append(class_name)
+        annotations.append(annotation)
+    problems.raise_all(source)
+    return annotations
+
+
 def _is_via(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_HEAD)
     has_attributes = b'"file_attributes"' in head or b'"shape_attributes"' in head
-    return b'"_via_' in head or (has_attributes and b'"filename"' in head and b'"regions"' in head)
+    is_version_3 = b'"project"' in head and b'"attribute"' in head and (b'"vid_list"' in head or b'"fid_list"' in head)
+    return b'"_via_' in head or is_version_3 or (has_attributes and b'"filename"' in head and b'"regions"' in head)
 
 
-def _entries(path: Path, name: str, notes: RepairLog) -> tuple[list[_Entry], dict[str, Any]]:
+def _read_file(path: Path, name: str, notes: RepairLog) -> ViaFile:
     """The images of a file, and the definitions of region attributes of a project."""
     project = load_tool_json(path, name, dict[str, msgspec.Raw], "VIA", notes)
     if any(key.startswith("_via_") for key in project):
@@ -170,23 +156,19 @@ def _entries(path: Path, name: str, notes: RepairLog) -> tuple[list[_Entry], dic
         if images is None:
             raise DataError(f"{name}: a VIA project without _via_img_metadata; save the project again, or export JSON")
         regions = defined.get("region") if isinstance(defined, dict) else None
-        return list(images.values()), regions if isinstance(regions, dict) else {}
-    return list(load_tool_json(path, name, dict[str, _Entry], "VIA", notes).values()), {}
+        return ViaFile(list(images.values()), regions if isinstance(regions, dict) else {})
+    if project.keys() >= {*KEYS}:
+        return converted(load_tool_json(path, name, Project, "VIA", notes), name, notes)
+    return ViaFile(list(load_tool_json(path, name, dict[str, Entry], "VIA", notes).values()))
 
 
-def _labelled(entry: _Entry, file: str, split: str) -> LabelledImage:
+def _labelled(entry: Entry, file: str, split: str) -> LabelledImage:
     attributes = entry.file_attributes if isinstance(entry.file_attributes, dict) else {}
     image = ImageReference(entry.filename, file.rpartition("/")[0])
     return LabelledImage(image, f"{file}, entry {entry.filename!r}", split, attributes)
 
 
-def _regions(entry: _Entry) -> list[tuple[str, _Region]]:
-    if isinstance(entry.regions, dict):
-        return list(entry.regions.items())
-    return [(str(number), region) for number, region in enumerate(entry.regions)]
-
-
-def _instance(shape: _Shape, instance: ShapeInstance, notes: RepairLog) -> ShapeInstance | None:
+def _instance(shape: Shape, instance: ShapeInstance, notes: RepairLog) -> ShapeInstance | None:
     where = f"{instance.where} ({shape.name})"
     if shape.name == "rect":
         instance.box_xywh = _numbers(shape, ("x", "y", "width", "height"), where)
@@ -209,7 +191,7 @@ def _instance(shape: _Shape, instance: ShapeInstance, notes: RepairLog) -> Shape
     return instance
 
 
-def _numbers(shape: _Shape, names: Sequence[str], where: str) -> list[float]:
+def _numbers(shape: Shape, names: Sequence[str], where: str) -> list[float]:
     values = [getattr(shape, name) for name in names]
     if None in values:
         raise DataError(f"{where}: no {names[values.index(None)]}; draw the region again or remove it")
