@@ -40,7 +40,6 @@ class DataConfig:
         f"annotation format: {', '.join(get_args(Format))}",
         "detected from the files",
         value="NAME",
-        brief="annotation format, such as coco. Default: detected from the files",
     )
     images: str | None = option(None, "folder of the images", "found by their names", value="FOLDER")
     annotations: str | None = option(None, "annotation file or folder", "DATA", value="PATH")
