@@ -8,10 +8,20 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats import all_formats
 from detseg.annotations.formats.format import Format, Layout
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import is_image, links_hint, list_folder, subfolders
-from detseg.annotations.not_a_data_set import check_path, folder_without_annotations
+from detseg.annotations.listing import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    folder_word,
+    is_image,
+    links_hint,
+    list_folder,
+    split_of,
+    subfolders,
+)
+from detseg.annotations.not_a_data_set import check_path, folder_without_annotations, is_document
 from detseg.annotations.other_tools import HEAD, SUFFIXES, find_other_tool, other_tool
 from detseg.errors import DataError
+from detseg.media.files import container_of, has_container_suffix, is_file, open_file
 
 DEPTH = 3
 """Folder levels that are searched: a folder that contains only one folder is descended into."""
@@ -33,10 +43,10 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
     formats = all_formats.FORMATS if format is None else (all_formats.format_named(format),)
     data = Path(data)
     check_path(data)
-    if data.is_file():
+    if is_file(data):
         return _file_layout(data, formats)
     listing = list_folder(data, follow_links)
-    root, files = data, listing.files
+    root, files = (data, listing.files) if format == "folders" else _unpacked(data, listing.files)
     for _ in range(DEPTH):
         for candidate in formats:
             detected = candidate.find(root, files)
@@ -61,6 +71,23 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
     raise DataError(f"{message}{contents}; accepted formats:", listing=accepted())
 
 
+def _unpacked(root: Path, files: list[str]) -> tuple[Path, list[str]]:
+    """The folder to start in, with its files: an archive with only one folder is that folder, as if it was unpacked,
+    and so is a folder with only such an archive. A folder whose name says what is in it stays."""
+    folders = subfolders(files)
+    names = folders.keys() - {""}
+    is_archive = container_of(root) == (str(root), "")
+    if len(names) != 1 or (folders.get("") and is_archive) or not all(map(is_document, folders.get("", []))):
+        return root, files
+    [name] = names
+    archive, slash, only = ("", "", name) if is_archive else name.partition("/")
+    if not is_archive and not has_container_suffix(archive):
+        return root, files
+    if split_of(only) or folder_word(only) in (*IMAGE_FOLDERS, *MASK_FOLDERS):
+        return (root / archive, [f"{only}/{file}" for file in folders[name]]) if slash else (root, files)
+    return root / name, folders[name]
+
+
 def _refuse_other_tool(data: Path, files: list[str], remedy: str = "") -> None:
     """DataError if a file is of a tool whose files are not read."""
     tool = find_other_tool(data, files)
@@ -82,7 +109,7 @@ def accepted() -> str:
 def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     """The format of a single annotation file: the first with its suffix whose finder accepts the file, else the first
     with its suffix, whose reader reports what is wrong with it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         tool = other_tool(file.read(HEAD)) if path.suffix.lower() in SUFFIXES else ""
     if tool and not any(format.find(path.parent, [path.name]) for format in formats):
         raise DataError(f"{path}: {tool}")
