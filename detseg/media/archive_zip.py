@@ -188,12 +188,12 @@ def _wide(extra: bytes, unpacked: int, packed: int, offset: int) -> tuple[int, i
     return values[0], values[1], values[2]
 
 
-def _extra_field(extra: bytes, wanted: int) -> bytes:
+def _extra_field(extra: bytes, needed: int) -> bytes:
     """The content of a field of the extra data of an entry; empty if there is none."""
     position = 0
     while position + 4 <= len(extra):
         kind, size = struct.unpack_from("<HH", extra, position)
-        if kind == wanted:
+        if kind == needed:
             return extra[position + 4 : position + 4 + size]
         position += 4 + size
     return b""
