@@ -14,7 +14,6 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import cv2
@@ -34,6 +33,7 @@ from PIL import (  # noqa: F401  (Image.open supports a format once its plugin i
 from detseg.array_images import MAGIC, ArrayImage
 from detseg.errors import DataError
 from detseg.image_container import check_header, check_pixels
+from detseg.media.files import open_file
 from detseg.orientation import exif_orientation, orient_image
 from detseg.pixel_values import (
     CONVERT,
@@ -140,7 +140,7 @@ def read_header(source: Source, *, name: str = "") -> ImageHeader:
         DataError: not an image of an allowed format.
         OSError: the file cannot be opened.
     """
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+    with io.BytesIO(source) if isinstance(source, bytes) else open_file(source) as file:
         return _header(_open(file, _name(source, name)))
 
 
@@ -257,7 +257,7 @@ def _read(source: Source, name: str) -> tuple[bytes, Image.Image]:
     if isinstance(source, bytes):
         data, image = source, _open(io.BytesIO(source), name)
     else:
-        with Path(source).open("rb") as file:
+        with open_file(source) as file:
             check_header(file, name)
             data = file.read()
         image = _open(io.BytesIO(data), name)
