@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from detseg.errors import DataError
 from detseg.images import EncodedImage
+from detseg.media.files import open_file
 from detseg.pixel_values import FULL_16_BITS, Range, kind
 from detseg.runtime.reporter import progress
 
@@ -132,7 +133,7 @@ def has_deep_values(path: Path_) -> bool | None:
     Of most files only the first bytes are read.
     """
     try:
-        with Path(path).open("rb") as file:
+        with open_file(path) as file:
             head = file.read(26)
         if head.startswith(_NEVER_DEEP) or (head.startswith(_PNG) and head[24:25] != b"\x10"):
             return False

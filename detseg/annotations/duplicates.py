@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
+from detseg.media.files import file_size, is_file, read_bytes
 from detseg.runtime.reporter import progress
 
 
@@ -25,13 +26,13 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
             if str(table.member[row]) or table.frame[row] >= 0:
                 continue
             path = table.root / str(table.media[row])
-            if path.is_file():
-                by_length.setdefault(path.stat().st_size, []).append((split, file_name(table, row), path))
+            if is_file(path):
+                by_length.setdefault(file_size(path), []).append((split, file_name(table, row), path))
     suspects = [same for same in by_length.values() if len({split for split, _, _ in same}) > 1]
     by_content: dict[bytes, list[tuple[str, str]]] = {}
     for split, name, path in progress([file for same in suspects for file in same], "comparing files"):
         try:
-            digest = hashlib.sha256(path.read_bytes()).digest()
+            digest = hashlib.sha256(read_bytes(path)).digest()
         except OSError:
             continue
         by_content.setdefault(digest, []).append((split, name))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations.table import AnnotationTable, Record
+from detseg.media.files import open_file
 from detseg.short_text import counted, listed
 
 Fingerprint = dict[str, Any]
@@ -112,7 +113,7 @@ def _split(text: str) -> list[bytes]:
 
 
 def _file_digests(splits: Mapping[str, AnnotationTable]) -> dict[Path, bytes]:
-    """Digests of the bytes of all image files; of an archive or video once, whose members are then all changed."""
+    """Digests of the bytes of all image files; those in an archive have the digests of the same files in a folder."""
     names = {table.root / str(name) for table in splits.values() for name in np.unique(table.media) if str(name)}
     paths = sorted(names)
     with ThreadPoolExecutor(READERS) as pool:
@@ -120,8 +121,8 @@ def _file_digests(splits: Mapping[str, AnnotationTable]) -> dict[Path, bytes]:
 
 
 def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()[:DIGEST]
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").digest()[:DIGEST]  # type: ignore[arg-type]  # it has readinto
 
 
 def _annotation_digest(record: Record) -> bytes:

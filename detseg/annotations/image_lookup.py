@@ -10,9 +10,19 @@ from pathlib import Path
 
 from detseg.annotations.image_files import first_few, unreadable
 from detseg.annotations.image_names import MOVED, SPELLING, folded, is_below, normalized, path_parts, spellings
-from detseg.annotations.listing import IMAGE_FOLDERS, Listing, is_image, is_inside, links_hint, list_folder, split_of
+from detseg.annotations.listing import (
+    IMAGE_FOLDERS,
+    Listing,
+    folder_word,
+    is_image,
+    is_inside,
+    links_hint,
+    list_folder,
+    split_of,
+)
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
+from detseg.media.files import has_container_suffix, is_dir, is_file, iterdir, listdir
 from detseg.runtime.missing_path import missing_path
 
 MISSING = "image without a file left out"
@@ -42,7 +52,8 @@ class ImageLookup:
     A name is only compared with the files that exist in the folder, so no file outside it is opened, whatever the
     annotation file contains; links out of the folder only with ``follow_links``. A name is tried as written, then by
     the end of its path, then in its other ``spellings``, then without regard to case and blanks. Unicode normal forms
-    and backslashes are treated as equal, and so is the suffix for names without an image suffix.
+    and backslashes are treated as equal, and so is the suffix for names without an image suffix. A name that is nowhere
+    in the folder is searched in the archives of the folder.
     """
 
     def __init__(self, root: Path, follow_links: bool = False, files: Sequence[str] | None = None) -> None:
@@ -63,6 +74,15 @@ class ImageLookup:
     def files(self) -> list[str]:
         """All images below the folder, relative to it."""
         return [file for file in self._listing.files if is_image(file)]
+
+    @cached_property
+    def _in_archives(self) -> ImageLookup | None:
+        """The images in archives of the folder that the list of files does not look into; None if there are none."""
+        if self._files is not None or not any(map(has_container_suffix, self._listing.files)):
+            return None
+        known = {*self._listing.files}
+        inside = [file for file in list_folder(self.root, self.follow_links, archives=True).files if file not in known]
+        return ImageLookup(self.root, self.follow_links, list(filter(is_image, inside)))
 
     @property
     def links(self) -> dict[str, str]:
@@ -91,11 +111,11 @@ class ImageLookup:
             return None
         name = name.replace("\\", "/")
         path = os.path.join(self.root, name)  # noqa: PTH118  (pathlib is four times slower on 100,000 names)
-        if not os.path.isfile(path):  # noqa: PTH113
+        if not is_file(path):
             parent, _, last = name.rpartition("/")
             if parent not in self._entries:
                 try:
-                    entries = os.listdir(self.root / parent)  # noqa: PTH208
+                    entries = listdir(self.root / parent)
                 except OSError:
                     entries = []
                 self._entries[parent] = {normalized(entry): entry for entry in entries}
@@ -104,13 +124,19 @@ class ImageLookup:
                 return None
             name = f"{parent}/{entry}" if parent else entry
             path = os.path.join(self.root, name)  # noqa: PTH118
-            if not os.path.isfile(path):  # noqa: PTH113
+            if not is_file(path):
                 return None
         return name if self.follow_links or is_inside(os.path.realpath(path), self._real) else None
 
     def find(self, reference: ImageReference) -> tuple[list[str], str]:
         """The files that match best (one, none, or several if ambiguous), relative to the folder; and in which way the
         name differs, "" if it does not."""
+        matches, reason = self._find(reference)
+        if not matches and self._in_archives is not None:
+            return self._in_archives.find(reference)
+        return matches, reason
+
+    def _find(self, reference: ImageReference) -> tuple[list[str], str]:
         for start in _start_folders(reference):
             path = f"{start}/{reference.name}" if start else reference.name
             exact = self._exact.get(normalized(os.path.normpath(path)))
@@ -159,7 +185,7 @@ def look_up_images(
             number and the first five.
         FileNotFoundError: ``images`` is not a folder.
     """
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not is_dir(images):
         raise missing_path(images, "image folder")
     lookup, links = _select_lookup(references, base, None if images is None else Path(images), follow_links, source)
     lookup = readable_lookup(lookup, missing_images, notes)
@@ -302,13 +328,13 @@ def _select_lookup(
     links = dict(lookup.links)
     parent = base.resolve().parent
     others: list[tuple[int, ImageLookup]] = []
-    for folder in sorted(parent.iterdir()) if parent.is_dir() else []:
-        if folder.name.lower() not in IMAGE_FOLDERS and not split_of(folder.name):
+    for folder in sorted(iterdir(parent)) if is_dir(parent) else []:
+        if folder_word(folder.name) not in IMAGE_FOLDERS and not split_of(folder.name):
             continue
         real = os.path.realpath(folder)
         if not follow_links and not is_inside(real, os.path.realpath(parent)):
             links[str(folder)] = real
-        elif folder.is_dir() and not is_inside(real, os.path.realpath(base)):
+        elif is_dir(folder) and not is_inside(real, os.path.realpath(base)):
             other = ImageLookup(folder, follow_links)
             others.append((sum(bool(other.find(reference)[0]) for reference in references), other))
     most = max((count for count, _ in others), default=0)

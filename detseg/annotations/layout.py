@@ -12,6 +12,7 @@ from detseg.annotations.listing import is_image, links_hint, list_folder, subfol
 from detseg.annotations.not_a_data_set import check_path, folder_without_annotations
 from detseg.annotations.other_tools import HEAD, SUFFIXES, find_other_tool, other_tool
 from detseg.errors import DataError
+from detseg.media.files import is_file, open_file
 
 DEPTH = 3
 """Folder levels that are searched: a folder that contains only one folder is descended into."""
@@ -33,7 +34,7 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
     formats = all_formats.FORMATS if format is None else (all_formats.format_named(format),)
     data = Path(data)
     check_path(data)
-    if data.is_file():
+    if is_file(data):
         return _file_layout(data, formats)
     listing = list_folder(data, follow_links)
     root, files = data, listing.files
@@ -82,7 +83,7 @@ def accepted() -> str:
 def _file_layout(path: Path, formats: tuple[Format, ...]) -> Layout:
     """The format of a single annotation file: the first with its suffix whose finder accepts the file, else the first
     with its suffix, whose reader reports what is wrong with it."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         tool = other_tool(file.read(HEAD)) if path.suffix.lower() in SUFFIXES else ""
     if tool and not any(format.find(path.parent, [path.name]) for format in formats):
         raise DataError(f"{path}: {tool}")

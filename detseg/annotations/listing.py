@@ -13,6 +13,7 @@ from detseg.annotations.own_files import DRAWINGS, OUTPUT_FOLDERS, is_drawing, i
 from detseg.array_images import is_target
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
+from detseg.media.files import CONTAINER_SUFFIXES, container_of, has_container_suffix, scandir
 
 IGNORED_NAMES = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r")
 """Files created by file managers and archivers, in lower case; ignored like names that begin with a dot."""
@@ -48,7 +49,7 @@ class Listing:
     """The files of a folder.
 
     Attributes:
-        files: sorted paths relative to the folder, with forward slashes.
+        files: sorted paths relative to the folder, with forward slashes; archives that were not looked into are files.
         links: links that point outside the folder and were not followed: path relative to the folder -> real path.
         hidden: hidden files and folders, which are left out.
         written: folders with files that this program wrote, such as runs and drawings; these files are left out.
@@ -60,13 +61,19 @@ class Listing:
     written: list[str] = field(default_factory=list)
 
 
-def list_folder(root: str | os.PathLike[str], follow_links: bool = False, *, any_names: bool = False) -> Listing:
+def list_folder(
+    root: str | os.PathLike[str], follow_links: bool = False, *, any_names: bool = False, archives: bool = False
+) -> Listing:
     """List all files in ``root`` and its subfolders.
 
     Hidden files, ``IGNORED_NAMES`` and the output of this program (runs, drawings) are left out. A link to a folder
     inside ``root`` is not listed: its files are listed at their real path. With ``follow_links`` files behind links
     that point outside are listed below the name of the link, except those of a folder that is being listed already, so
     that loops end. ``any_names`` accepts names that are not UTF-8.
+
+    An archive is a folder. Those in ``root`` are looked into if no file outside of them is an image: a backup next to
+    its data must not double them. Of what they hold, files with the name of one outside are left out. With ``archives``
+    they are looked into in any case.
 
     Raises:
         DataError: more than ``MAX_LINKS`` links to folders, folders nested deeper than ``MAX_DEPTH``, or an image or
@@ -78,13 +85,15 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False, *, any
     links: dict[str, str] = {}
     hidden: list[str] = []
     written: list[str] = []
+    containers: list[str] = []
     followed = 0
+    in_container = container_of(root) is not None
 
     def walk(folder: str, prefix: str, above: tuple[str, ...], in_drawings: bool = False) -> None:
         nonlocal followed
         if prefix.count("/") > MAX_DEPTH:
             raise DataError(f"{root}: folders are nested deeper than {MAX_DEPTH} ({prefix[:40]}...); pass an inner one")
-        with os.scandir(folder) as entries:
+        with scandir(folder) as entries:
             by_name = {entry.name: entry for entry in entries}
             own, predicted = own_files(by_name, folder), is_predicted(by_name)
             if in_drawings:
@@ -120,9 +129,22 @@ def list_folder(root: str | os.PathLike[str], follow_links: bool = False, *, any
                     if not any_names:
                         _check_name(name, root)
                     files.append(name)
+                    if not in_container and has_container_suffix(name):
+                        containers.append(name)
 
     walk(os.fspath(root), "", (real_root,))
+    if containers and (archives or not any(map(is_image, files))):
+        outside, files, in_container = files, [], True
+        for name in containers:
+            walk(os.path.join(root, name), name + "/", (real_root,))  # noqa: PTH118
+        files = [*outside, *_new_names(outside, files, containers)]
     return Listing(sorted(files), links, hidden, _outermost(written))
+
+
+def _new_names(outside: list[str], inside: list[str], containers: list[str]) -> list[str]:
+    """The files in containers without those that have the name of a file outside of them."""
+    known = {file.rpartition("/")[2] for file in outside} - {*containers}
+    return [file for file in inside if file.rpartition("/")[2] not in known]
 
 
 def _outermost(prefixes: list[str]) -> list[str]:
@@ -204,12 +226,44 @@ def is_image(name: str) -> bool:
 
 
 def split_of(name: str) -> str:
-    """The split (train, val, test) that a folder name stands for (train2017, Valid); "" if none."""
-    return _SPLIT_OF.get(name.lower().rstrip("0123456789_-"), "")
+    """The split (train, val, test) that a folder name stands for (train2017, Valid, train.zip); "" if none."""
+    return _SPLIT_OF.get(folder_word(name).rstrip("0123456789_-"), "")
+
+
+def folder_title(name: str) -> str:
+    """The name of a folder, which may be a path; of an archive without its suffix."""
+    name = name.rpartition("/")[2]
+    length = max((len(suffix) for suffix in CONTAINER_SUFFIXES if name.lower().endswith(suffix)), default=0)
+    return name[: len(name) - length]
+
+
+def folder_word(name: str) -> str:
+    """:func:`folder_title` in lower case."""
+    return folder_title(name).lower()
+
+
+def without_archives(file: str) -> str:
+    """A path as if its archives were unpacked where they are: ``a.zip/images/1.jpg`` becomes ``images/1.jpg``."""
+    if not any(suffix in file.lower() for suffix in CONTAINER_SUFFIXES):
+        return file
+    *folders, name = file.split("/")
+    return "/".join([*(folder for folder in folders if not has_container_suffix(folder)), name])
 
 
 def subfolders(files: list[str]) -> dict[str, list[str]]:
-    """Group files by their top folder, as paths relative to it; files without a folder are under ""."""
+    """Group files by their top folder, as paths relative to it; files without a folder are under "". An archive that
+    contains only one folder is that folder, ``images.zip/images``."""
+    files_of: dict[str, list[str]] = {}
+    for folder, inner in _by_top_folder(files).items():
+        below = _by_top_folder(inner) if has_container_suffix(folder) else {}
+        if len(below) == 1 and "" not in below:
+            [(only, inner)] = below.items()
+            folder = f"{folder}/{only}"
+        files_of[folder] = inner
+    return files_of
+
+
+def _by_top_folder(files: list[str]) -> dict[str, list[str]]:
     files_of: dict[str, list[str]] = {}
     for file in files:
         folder, slash, rest = file.partition("/")

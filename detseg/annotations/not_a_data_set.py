@@ -1,4 +1,4 @@
-"""Say in one line what to do with data that are not a data set: an archive, an image, or images only."""
+"""Say in one line what to do with data that are not a data set: a compressed file, an image, or images only."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.groups import first_names
 from detseg.annotations.listing import MASK_FOLDERS, is_image
 from detseg.errors import DataError
+from detseg.media.files import container_of, has_container_suffix, is_dir, is_file, open_file
 from detseg.runtime.missing_path import missing_path
 from detseg.runtime.user_command import user_command
 
-_TAR = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 _UNPACK = {
-    ".zip": "unzip {file} -d {folder}",
     ".7z": "7z x {file} -o{folder}",
     ".rar": "unrar x {file} {folder}/",
-    **dict.fromkeys(_TAR, "mkdir {folder} && tar -xf {file} -C {folder}"),
+    ".tar.zst": "mkdir {folder} && tar -xf {file} -C {folder}",
     ".gz": "gunzip -k {file}",
     ".bz2": "bunzip2 -k {file}",
     ".xz": "unxz -k {file}",
     ".zst": "unzstd {file}",
 }
-"""Suffix of an archive or compressed file -> the command that unpacks it."""
+"""Suffix of an archive or compressed file that is not read -> the command that unpacks it."""
 
 _MAGIC = (
     (b"PK\x03\x04", ".zip"),
@@ -44,11 +43,14 @@ def check_path(data: Path) -> None:
     """Check that ``data`` may be a data set.
 
     Raises:
-        DataError: an archive or an image.
+        DataError: an archive that is not read, a compressed file, or an image.
         FileNotFoundError: no such file or folder, or a URL.
     """
-    if data.is_file():
+    if is_file(data):
         suffix = _archive_suffix(data)
+        if has_container_suffix(suffix):
+            named = data.with_name(data.name + suffix)
+            raise DataError(f"{data}: an archive without its suffix; rename it to {named.name} and pass {named}")
         if suffix:
             raise DataError(f"{data}: {_unpack(data, suffix)}")
         if is_image(data.name):
@@ -57,7 +59,7 @@ def check_path(data: Path) -> None:
                 "(such as a COCO .json, a YOLO or Pascal VOC file for each image, or masks), or, for an image without "
                 f"annotations, use a trained model: {user_command('predict', 'RUN', data)}"
             )
-    elif not data.is_dir():
+    elif not is_dir(data):
         raise missing_path(data)
 
 
@@ -70,13 +72,21 @@ def folder_without_annotations(data: Path, files: Sequence[str], formats: Sequen
         formats: those that were looked for.
     """
     images = [file for file in files if is_image(file)]
-    archives = [file for file in files if file.lower().endswith(tuple(_UNPACK))]
+    archives = [file for file in files if _is_archive(file)]
     folders = {part.lower() for file in images for part in PurePosixPath(file).parts[:-1]}
     if len(images) + len(archives) + sum(map(_is_document, files)) < len(files) or folders & {*MASK_FOLDERS}:
         return ""  # other files may be annotations with an error, and so may images in a folder of masks
     counted = f"{len(images)} image{'s' * (len(images) != 1)} and no annotations"
     if archives:
         names = f"{len(archives)} archive{'s' * (len(archives) != 1)} ({first_names(archives)})"
+        if container_of(data):
+            return f"it contains {counted}, but {names}; archives in an archive are not read: unpack {data}"
+        if has_container_suffix(archives[0]):
+            inner, outer = shlex.quote(str(data / archives[0])), shlex.quote(str(data))
+            return (
+                f"it contains {counted}, but {names}; pass the one that contains the annotations as the data, such as "
+                f"{inner} --images {outer}"
+            )
         return f"it contains {counted}, but {names}; unpack what contains the annotations, and pass {data} again"
     if not images:
         return ""
@@ -90,6 +100,10 @@ def folder_without_annotations(data: Path, files: Sequence[str], formats: Sequen
     )
 
 
+def _is_archive(file: str) -> bool:
+    return has_container_suffix(file) or file.lower().endswith(tuple(_UNPACK))
+
+
 def _archive_suffix(path: Path) -> str:
     """The longest suffix of an archive that the name has, or of its content if it has none; "" for another file."""
     suffixes = [suffix for suffix in _UNPACK if path.name.lower().endswith(suffix)]
@@ -97,7 +111,7 @@ def _archive_suffix(path: Path) -> str:
         return max(suffixes, key=len)
     if path.suffix:
         return ""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(262)
     if head[257:] == b"ustar":
         return ".tar"
@@ -119,6 +133,6 @@ def _unpack(path: Path, suffix: str) -> str:
 def _is_document(file: str) -> bool:
     """Whether a file is neither data nor annotations: a README, a license, a page."""
     path = PurePosixPath(file)
-    if is_image(file) or path.suffix.lower() in _UNPACK:
+    if is_image(file) or _is_archive(file):
         return False
     return path.name.lower().startswith(("readme", "license", "licence")) or path.suffix.lower() in (".md", ".pdf")

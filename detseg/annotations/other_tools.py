@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from detseg.media.files import open_file
+
 SUFFIXES = (".json", ".ndjson", ".jsonl", ".manifest")
 
 HEAD = 2**16
@@ -133,7 +135,7 @@ def find_other_tool(root: Path, files: Sequence[str]) -> str:
     """The same for a folder: file and tool; "" if no file is of a known tool. At most ``FILES`` files are opened."""
     candidates = [file for file in files if PurePosixPath(file).suffix.lower() in SUFFIXES]
     for file in sorted(candidates, key=lambda file: (file.count("/"), file))[:FILES]:
-        with (root / file).open("rb") as stream:
+        with open_file(root / file) as stream:
             tool = other_tool(stream.read(HEAD))
         if tool:
             return f"{file} is {tool}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from detseg.images import IMAGE_SUFFIXES
+from detseg.media.files import read_bytes
 from detseg.runtime.run_folder import RunFolder
 
 _RUN = RunFolder(Path())
@@ -70,7 +71,7 @@ def own_files(names: Collection[str], folder: str | os.PathLike[str]) -> set[str
 def is_image_list(path: Path) -> bool:
     """Whether ``predict`` wrote this ``images.json``."""
     try:
-        msgspec.json.decode(path.read_bytes(), type=_Images)
+        msgspec.json.decode(read_bytes(path), type=_Images)
     except (msgspec.DecodeError, OSError, RecursionError):
         return False
     return True

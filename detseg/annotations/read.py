@@ -30,6 +30,7 @@ from detseg.class_names import (
     rename_pairs,
 )
 from detseg.errors import DataError
+from detseg.media.files import is_dir
 from detseg.runtime.missing_path import missing_path
 
 CLASS_ATTRIBUTE_FORMATS = ("via", "cvat", "csv")
@@ -91,7 +92,7 @@ def read(
         format = "masks"
     if missing_images not in ("error", "drop"):
         raise DataError(f"missing_images is {missing_images!r}; choose error or drop")
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not is_dir(images):
         raise missing_path(images, "image folder")
     options = ReadOptions(
         images, mask_values, one_based, names, bad_instances, follow_links, class_attribute, missing_images

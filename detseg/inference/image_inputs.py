@@ -14,6 +14,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 from detseg.inference.input_paths import expand_inputs
+from detseg.media.files import is_dir, is_file
 from detseg.runtime.missing_path import missing_path
 from detseg.short_text import as_unicode, one_line, printable_name
 
@@ -49,7 +50,7 @@ def find_images(
     links: dict[str, str] = {}
     written: list[str] = []
     for item, origin in ((entry.path, entry.origin) for entry in paths):
-        if item.is_dir():
+        if is_dir(item):
             prefix = f"{item.name}/" if several else ""  # with several folders, names include the folder
             listing = list_folder(item, follow_links, any_names=True)
             drawings = _drawings(item, listing.files, output)
@@ -63,7 +64,7 @@ def find_images(
                 kind = "link to another folder not followed, pass --follow-links"
                 notes.add(kind, printable_name(f"{prefix}{link} to {real}"))
             for name in listing.hidden:
-                is_folder = (item / name).is_dir() and Path(name).name.lower() not in IGNORED_NAMES
+                is_folder = is_dir(item / name) and Path(name).name.lower() not in IGNORED_NAMES
                 if is_folder or is_image(name):
                     notes.add("hidden file or folder left out", printable_name(prefix + name))
             own = sorted({*listing.written, *([min(drawings).rpartition("/")[0]] if drawings else [])})
@@ -71,7 +72,7 @@ def find_images(
             links |= listing.links
         elif origin == "pattern" and not is_image(item.name):
             notes.add("file without the suffix of an image left out", printable_name(str(item)))
-        elif item.is_file() or origin == "list":
+        elif is_file(item) or origin == "list":
             images.append((item, item.name))
         else:
             raise missing_path(item)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from detseg.media.archive import ARCHIVE_SUFFIXES, open_archive
+from detseg.runtime import files
 
 AnyPath = str | os.PathLike[str]
 
@@ -175,6 +176,26 @@ def listdir(folder: AnyPath) -> list[str]:
 def iterdir(folder: Path) -> Iterator[Path]:
     """Paths of the files and folders in a folder; errors are those of :func:`scandir`."""
     return (folder / name for name in listdir(folder))
+
+
+def copy_file(source: AnyPath, target: Path) -> None:
+    """Copy the content of a file to a new file on the disk; no half of it stays if there is no space.
+
+    Raises:
+        WriteError: no space.
+        OSError, DataError: see :func:`open_file`.
+    """
+    if container_of(source) is None:
+        files.copy_file(Path(source), target)
+        return
+    content = read_bytes(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.write_errors(target, len(content)):
+        try:
+            target.write_bytes(content)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
 
 
 def _open_container(path: str) -> Container:

@@ -13,6 +13,7 @@ from detseg.annotations.from_options import Splits
 from detseg.annotations.split_file import read_split
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import exists
 from detseg.options import DataConfig, TrainConfig
 from detseg.runtime.missing_path import missing_path
 from detseg.runtime.run_folder import RunFolder
@@ -37,7 +38,7 @@ def new_places(saved: Mapping[str, Any], config: DataConfig) -> dict[str, str]:
             if saved.get(name) and name not in new:
                 with suppress(ValueError):  # on another drive
                     moved = os.path.normpath(Path(new["data"], os.path.relpath(saved[name], saved["data"])))
-                    new |= {name: moved} if Path(moved).exists() else {}
+                    new |= {name: moved} if exists(moved) else {}
     return new
 
 
@@ -54,7 +55,7 @@ def check_places(options: DataConfig, run: Path, config: DataConfig) -> None:
     """
     for name in PLACES:
         path = getattr(options, name)
-        if not path or Path(path).exists():
+        if not path or exists(path):
             continue
         requested = getattr(config, name)
         if requested and os.path.realpath(requested) == os.path.realpath(path):

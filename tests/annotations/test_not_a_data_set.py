@@ -48,11 +48,7 @@ def images(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "command"),
     [
-        ("cells.zip", "unzip {0}.zip -d {0}"),
-        ("cells.ZIP", "unzip {0}.ZIP -d {0}"),
-        ("cells.tar", "mkdir {0} && tar -xf {0}.tar -C {0}"),
-        ("cells.tar.gz", "mkdir {0} && tar -xf {0}.tar.gz -C {0}"),
-        ("cells.tgz", "mkdir {0} && tar -xf {0}.tgz -C {0}"),
+        ("cells.tar.zst", "mkdir {0} && tar -xf {0}.tar.zst -C {0}"),
         ("cells.7z", "7z x {0}.7z -o{0}"),
         ("cells.rar", "unrar x {0}.rar {0}/"),
     ],
@@ -71,15 +67,16 @@ def test_an_archive_by_its_name(name: str, command: str, tmp_path: Path) -> None
 def test_an_archive_by_its_content(kind: str, images: Path, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "x"), kind, images)).rename(tmp_path / "download")
     text = message(archive)
-    assert "an archive" in text
-    assert f"pass the folder {archive}-unpacked" in text
-    assert zipfile.is_zipfile(archive) or tarfile.is_tarfile(archive), "control"
+    assert "an archive without its suffix; rename it to download." in text
+    renamed = Path(text.rpartition(" and pass ")[2])
+    assert "it contains 3 images and no annotations" in message(archive.rename(renamed))
+    assert zipfile.is_zipfile(renamed) or tarfile.is_tarfile(renamed), "control"
 
 
 def test_the_command_that_unpacks_is_quoted(images: Path) -> None:
-    archive = Path(shutil.make_archive(str(images), "zip", images))
+    (archive := images.with_suffix(".7z")).write_bytes(b"")
     shutil.rmtree(images)
-    assert f"unzip '{archive}' -d '{images}'" in message(archive)
+    assert f"7z x '{archive}' -o'{images}'" in message(archive)
 
 
 def test_a_compressed_file(tmp_path: Path) -> None:
@@ -106,10 +103,28 @@ def test_images_only(images: Path) -> None:
 
 
 def test_images_and_an_archive(images: Path) -> None:
-    (images / "labels.zip").write_bytes(b"")
+    (images / "labels.7z").write_bytes(b"")
     text = message(images)
-    assert "3 images and no annotations, but 1 archive (labels.zip); unpack" in text
+    assert "3 images and no annotations, but 1 archive (labels.7z); unpack" in text
     assert text.endswith(f"pass {images} again")
+
+
+def test_images_and_annotations_in_an_archive(images: Path) -> None:
+    with zipfile.ZipFile(images / "labels.zip", "w") as archive:
+        archive.writestr("boxes.csv", "path,x1,y1,x2,y2,label\na.png,1,1,4,4,bolt\n")
+    text = message(images)
+    remedy = f"such as '{images}/labels.zip' --images '{images}'"
+    assert "3 images and no annotations, but 1 archive (labels.zip); pass the one" in text
+    assert text.endswith(remedy)
+    assert len(read(images / "labels.zip", images=images)) == 1, "the remedy"
+
+
+def test_archives_in_an_archive(images: Path, tmp_path: Path) -> None:
+    inner = shutil.make_archive(str(tmp_path / "inner"), "zip", images)
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(inner, "inner.zip")
+    text = message(tmp_path / "outer.zip")
+    assert text.endswith(f"1 archive (inner.zip); archives in an archive are not read: unpack {tmp_path}/outer.zip")
 
 
 @pytest.mark.parametrize("other", ["labels.txt", "sub/c.xml"])
@@ -125,9 +140,9 @@ def test_control_masks_without_images_are_not_images_only(tmp_path: Path) -> Non
 
 
 def test_masks_and_images_in_separate_places(images: Path, tmp_path: Path) -> None:
-    (tmp_path / "masks.zip").write_bytes(b"")
+    (tmp_path / "masks.7z").write_bytes(b"")
     (tmp_path / "masks.json").write_text("{}", encoding="utf-8")
-    assert "an archive" in message(tmp_path / "masks.zip", format="masks", images=images)
+    assert "an archive" in message(tmp_path / "masks.7z", format="masks", images=images)
     assert "must be in a folder" in message(tmp_path / "masks.json", format="masks", images=images)
 
 

@@ -11,9 +11,10 @@ from detseg.annotations.formats.coco.read import read_coco
 from detseg.annotations.formats.format import Detected, Layout, ReadOptions
 from detseg.annotations.formats.shared.annotation_files import split_in_name
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import list_files, split_of
+from detseg.annotations.listing import list_files, split_of, without_archives
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import open_file
 
 
 class _Head(msgspec.Struct):
@@ -34,7 +35,7 @@ def find_coco(root: Path, files: list[str]) -> Detected | None:
     """
     by_split: dict[str, list[str]] = {}
     for file in files:
-        path = PurePosixPath(file)
+        path = PurePosixPath(without_archives(file))
         parent = path.parent.name
         if _is_expected(file) and _is_coco(root / file):
             by_split.setdefault(split_in_name(path.stem) or split_of(parent), []).append(file)
@@ -72,7 +73,7 @@ def read_coco_files(layout: Layout, options: ReadOptions) -> AnnotationTable:
 
 def _is_expected(file: str) -> bool:
     """Whether a file is a JSON file where annotation files are searched."""
-    path = PurePosixPath(file)
+    path = PurePosixPath(without_archives(file))
     parent, depth = path.parent.name, len(path.parts) - 1
     expected = depth == 0 or parent.lower() in ("annotations", "annotation", "labels") or bool(split_of(parent))
     return path.suffix.lower() == ".json" and depth <= 1 and expected
@@ -83,7 +84,7 @@ def _is_coco(path: Path) -> bool:
 
     A file that is truncated after these keys counts too: its reader reports the error.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip()
         if not head.startswith(b"{"):
             return False

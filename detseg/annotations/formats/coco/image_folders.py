@@ -10,6 +10,7 @@ from detseg.annotations.image_files import unreadable
 from detseg.annotations.image_lookup import ImageReference, folder_with_all, look_up_images
 from detseg.annotations.listing import is_inside
 from detseg.annotations.repair_log import RepairLog
+from detseg.media.files import is_dir
 
 _PREFIXES = ("instances_", "person_keypoints_", "annotations_", "image_info_", "labels_", "stuff_")
 _SPLITS = ("train", "val", "test", "valid")
@@ -44,7 +45,7 @@ def find_image_files(
         DataError: images are missing or ambiguous.
         FileNotFoundError: ``images`` is not a folder.
     """
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not is_dir(images):
         raise FileNotFoundError(f"{images}: no such image folder")
     if not names:
         return annotations.parent, []
@@ -91,5 +92,5 @@ def usual_folders(annotations: Path, images: Path | None, split: str) -> tuple[l
 
     likely = [starts[0], starts[0] / "images", *(path for word in words for path in below(word)), *below("")]
     possible = [path for word in _SPLITS for path in below(word)]
-    likely, possible = ([path for path in dict.fromkeys(paths) if path.is_dir()] for paths in (likely, possible))
+    likely, possible = ([path for path in dict.fromkeys(paths) if is_dir(path)] for paths in (likely, possible))
     return likely, [path for path in possible if path not in likely]

@@ -22,6 +22,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.text_ids import TextIds
 from detseg.errors import DataError
 from detseg.json_text import JsonError, check_doubled_keys, problem_of
+from detseg.media.files import read_bytes
 
 Whole = int | float
 """A whole number; some exporters write 3.0."""
@@ -138,7 +139,7 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
         DataError: the text is not JSON or not in COCO format; with all kinds of invalid values and their counts.
         OSError: the file cannot be read.
     """
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    raw = read_bytes(path).removeprefix(b"\xef\xbb\xbf")
     text_ids, notes = TextIds(), RepairLog()
     try:
         file, image_id, order, outlines = _decoded(raw)

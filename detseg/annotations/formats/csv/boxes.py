@@ -30,6 +30,7 @@ from detseg.annotations.plausibility import check_corner_order
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import is_file
 
 CLASS_FILES = ("classes.csv", "class_mapping.csv", "class_list.csv")
 """Class list next to the boxes, one line per class: name, number (keras-retinanet); defines the class order."""
@@ -194,7 +195,7 @@ def read_class_list(base: Path, annotation_files: Sequence[str]) -> ClassList | 
     """
     folders = dict.fromkeys(["", *(file.rpartition("/")[0] for file in annotation_files)])
     names = [f"{folder}/{name}" if folder else name for folder in folders for name in CLASS_FILES]
-    name = next((name for name in names if (base / name).is_file()), None)
+    name = next((name for name in names if is_file(base / name)), None)
     if name is None:
         return None
     file = read_csv(base / name, name)

@@ -22,6 +22,7 @@ from detseg.annotations.formats.csv.columns import (
 from detseg.annotations.formats.shared.text_file import parse_finite
 from detseg.annotations.listing import is_image
 from detseg.errors import DataError
+from detseg.media.files import file_size, open_file, read_bytes
 from detseg.nearest import did_you_mean
 
 CsvKind = Literal["boxes", "landmarks", "labels"]
@@ -75,10 +76,10 @@ def read_csv(path: Path, name: str = "") -> CsvFile:
         OSError: it cannot be opened.
     """
     name = name or path.name
-    if path.stat().st_size > MAX_BYTES:
+    if file_size(path) > MAX_BYTES:
         raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; split it into several files")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{name}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8 (in a spreadsheet: "
@@ -126,7 +127,7 @@ def csv_kind(path: Path) -> CsvKind | None:
     None for any other file, and for one that cannot be parsed.
     """
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             head = stream.read(_HEAD)
         text = head.decode("utf-8-sig", "replace")
         if len(head) == _HEAD:

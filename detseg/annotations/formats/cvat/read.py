@@ -28,6 +28,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
+from detseg.media.files import open_file
 
 _HEAD = 2**16
 
@@ -106,7 +107,7 @@ def read_cvat(
 
 
 def _is_cvat(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD)
     start = rb"<annotations(?:\s[^>]*)?>(\s|<!--.*?-->|<version>[^<]*</version>)*<(meta|image|track)[\s/>]"
     return re.search(start, head) is not None

@@ -10,12 +10,21 @@ from detseg.annotations.builder import TableBuilder
 from detseg.annotations.formats.format import Detected, Layout, ReadOptions, refused_images
 from detseg.annotations.groups import first_names
 from detseg.annotations.image_files import read_headers
-from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, list_files, split_of, subfolders
+from detseg.annotations.listing import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    folder_title,
+    is_image,
+    list_files,
+    split_of,
+    subfolders,
+)
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.class_names import unknown_class
 from detseg.classes import ClassMap
 from detseg.errors import DataError
+from detseg.media.files import has_container_suffix, is_dir, iterdir
 
 
 def split_folders(files: list[str]) -> dict[str, str]:
@@ -102,21 +111,28 @@ def _images_by_class(files: list[str], notes: RepairLog) -> list[tuple[str, str,
     """(split, class, file) of every image in a class folder; all other files are noted."""
     splits = split_folders(files)
     images = []
-    for file in files:
-        parts = file.split("/")
-        split = splits.get(parts[0], "") if len(parts) > 1 else ""
-        if not is_image(file):
-            notes.add("file that is not an image left out", file)
-        elif len(parts) < (3 if split else 2):
-            notes.add("image outside any class folder left out", file)
-        else:
-            images.append((split, parts[1] if split else parts[0], file))
+    for folder, inner in subfolders(files).items():
+        split = splits.get(folder, "")
+        for rest in inner:
+            file = f"{folder}/{rest}" if folder else rest
+            name = rest.rpartition("/")[0].partition("/")[0] if split else folder
+            if not is_image(file):
+                notes.add("file that is not an image left out", file)
+            elif not name:
+                notes.add("image outside any class folder left out", file)
+            else:
+                images.append((split, folder_title(name), file))
     return images
 
 
 def _note_empty(root: Path, splits: dict[str, str], names: list[str], notes: RepairLog) -> None:
     """Note folders without images, which would look like classes; they do not become classes."""
     for parent in [root / folder for folder in splits] or [root]:
-        for folder in sorted(parent.iterdir()):
-            if folder.is_dir() and not folder.name.startswith(".") and folder.name not in names:
+        for folder in sorted(iterdir(parent)):
+            if (
+                is_dir(folder)
+                and not has_container_suffix(folder.name)
+                and not folder.name.startswith(".")
+                and folder.name not in names
+            ):
                 notes.add("folder without images not used as a class", folder.relative_to(root).as_posix())

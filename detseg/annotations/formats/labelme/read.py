@@ -34,6 +34,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.label_images import decode_label_png
 from detseg.masks import check_polygons, segmentation_box, segmentation_to_rle
+from detseg.media.files import exists, is_dir, is_file, read_bytes
 from detseg.postprocess import crop_rle
 from detseg.structures import RLE
 
@@ -108,24 +109,24 @@ def read_labelme(
     folder or one file. Splits are the folders, if all files are in folders such as train/ and val/.
     """
     data = Path(data)
-    if not data.exists():
+    if not exists(data):
         raise FileNotFoundError(f"{data}: no such file or folder")
-    base = data.parent if data.is_file() else data
-    is_read = None if data.is_file() else lambda file: file.lower().endswith((".json", ".xml"))
+    base = data.parent if is_file(data) else data
+    is_read = None if is_file(data) else lambda file: file.lower().endswith((".json", ".xml"))
     files = list_files(base, follow_links, is_read)
-    names = [data.name] if data.is_file() else [file for file in files if file.lower().endswith(".json")]
+    names = [data.name] if is_file(data) else [file for file in files if file.lower().endswith(".json")]
     notes = RepairLog()
-    xml_files = [file for file in (names if data.is_file() else files) if file.lower().endswith(".xml")]
+    xml_files = [file for file in (names if is_file(data) else files) if file.lower().endswith(".xml")]
     if xml_files and not any(name.lower().endswith(".json") for name in names):
         annotations = [read_labelme_xml(base, file, files, notes) for file in xml_files]
     else:
-        if images is not None and not Path(images).is_dir():
+        if images is not None and not is_dir(images):
             raise FileNotFoundError(f"{images}: no such image folder")
         lookup = ImageLookup(base if images is None else Path(images), follow_links)
         annotations, problems = [], Problems()
         for name in names:
             with problems.collect():
-                annotation = _read_file(base / name, name, data.is_file(), lookup, notes)
+                annotation = _read_file(base / name, name, is_file(data), lookup, notes)
                 annotations += [] if annotation is None else [annotation]
         problems.raise_all(base.name)
     if not annotations:
@@ -134,7 +135,7 @@ def read_labelme(
     by_folder = not split and all(split_of(folder) for folder in folders)
     for annotation, folder in zip(annotations, folders, strict=True):
         annotation.split = split_of(folder) if by_folder else split
-    source = data.name if data.is_file() else base.name
+    source = data.name if is_file(data) else base.name
     return shapes_table(
         annotations,
         base,
@@ -150,7 +151,7 @@ def read_labelme(
 
 def _is_labelme_json(path: Path) -> bool:
     try:
-        msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Head)
+        msgspec.json.decode(read_bytes(path).removeprefix(b"\xef\xbb\xbf"), type=_Head)
     except (msgspec.MsgspecError, ValueError, RecursionError, OSError):
         return False
     return True
@@ -192,7 +193,7 @@ def _is_set(value: Any) -> bool:
 def _is_other_object(path: Path) -> bool:
     """Whether a file is valid JSON without the key ``shapes``, such as settings next to the annotations."""
     try:
-        value = msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
+        value = msgspec.json.decode(read_bytes(path).removeprefix(b"\xef\xbb\xbf"), type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
         return True
     except (msgspec.MsgspecError, ValueError, RecursionError):

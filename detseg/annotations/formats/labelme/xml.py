@@ -15,6 +15,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import decode_image
 from detseg.masks import mask_to_rle, segmentation_area
+from detseg.media.files import open_file
 
 _HEAD = 2**20  # bytes read to detect the format
 
@@ -22,7 +23,7 @@ _HEAD = 2**20  # bytes read to detect the format
 def is_labelme_xml(path: Path) -> bool:
     """Whether the root is ``annotation`` and the file has elements of LabelMe and none of Pascal VOC; see
     ``find_labelme``."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD)
     if not re.search(rb"<annotation[\s>]", head) or re.search(rb"<(bndbox|size)[\s>]", head):
         return False

@@ -8,9 +8,10 @@ from detseg.annotations.formats.format import Detected, Layout, ReadOptions, ref
 from detseg.annotations.formats.masks.layout import MaskFolders, find_mask_folders
 from detseg.annotations.formats.masks.read import read_mask_folders, read_masks
 from detseg.annotations.formats.masks.segmentation import objects_folder
-from detseg.annotations.listing import MASK_FOLDERS
+from detseg.annotations.listing import MASK_FOLDERS, folder_word
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import is_dir, iterdir
 
 
 def find_masks(root: Path, files: list[str]) -> Detected | None:
@@ -41,11 +42,11 @@ def read_masks_of(layout: Layout, options: ReadOptions) -> AnnotationTable:
         )
     if layout.parts:
         raise DataError(refused_images(layout))
-    if not layout.root.is_dir():
+    if not is_dir(layout.root):
         raise DataError(
             f"{layout.root}: a file; the masks of --images {options.images} must be in a folder, pass that folder"
         )
-    by_name = {folder.name.lower(): folder for folder in layout.root.iterdir() if folder.is_dir()}
+    by_name = {folder_word(folder.name): folder for folder in iterdir(layout.root) if is_dir(folder)}
     masks = next((by_name[name] for name in MASK_FOLDERS if name in by_name), layout.root)
     return read_masks(
         options.images,

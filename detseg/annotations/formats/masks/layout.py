@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from detseg.annotations.image_names import folded
-from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, is_image, key_of, split_of, subfolders
+from detseg.annotations.listing import IMAGE_FOLDERS, MASK_FOLDERS, folder_word, is_image, key_of, split_of, subfolders
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pbm")
 """Lossless formats, which preserve label values; JPEG does not, and is used only if no mask has one of these."""
@@ -178,13 +178,13 @@ def _match_mask(key: str, mask: str, image_of: dict[str, str], allow_same_name: 
 def _find_pair(files: list[str], masks_name: str | None) -> tuple[str, str] | None:
     """(image folder, mask folder) directly below one folder, if its masks match images."""
     folders = subfolders(files)
-    names = {name.lower(): name for name in folders if name}
+    names = {folder_word(name): name for name in folders if name}
     for mask_folder in (masks_name,) if masks_name else MASK_FOLDERS:
         if mask_folder not in names:
             continue
         masks = names[mask_folder]
         usual = [names[name] for name in IMAGE_FOLDERS if name in names and name != mask_folder]
-        others = [name for name in folders if name and name != masks and name.lower() not in MASK_FOLDERS]
+        others = [name for name in folders if name and name != masks and folder_word(name) not in MASK_FOLDERS]
         others = [name for name in others if any(map(is_image, folders[name]))]
         candidates = [*usual, *([""] if any(map(is_image, folders.get("", []))) else []), *others]
         for images in candidates:

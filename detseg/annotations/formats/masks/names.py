@@ -11,6 +11,7 @@ from detseg.annotations.formats.shared.labelmap import parse_colour, parse_label
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.formats.shared.value_counts import ValueCounts
 from detseg.errors import DataError
+from detseg.media.files import is_dir, is_file, iterdir
 
 NAME_FILES = ("labelmap.txt", "class_names.txt", "codes.txt", "classes.txt")
 """Files of CVAT, LabelMe, CamVid and YOLO tools with one name per line, the most specific first."""
@@ -66,8 +67,8 @@ def read_value_names(root: Path, folders: Sequence[str]) -> ValueNames | None:
     places = dict.fromkeys([*folders, *(_parent(folder) for folder in folders), ""])
     for name in NAME_FILES:
         for place in places:
-            entries = sorted((root / place).iterdir()) if (root / place).is_dir() else []
-            file = next((entry for entry in entries if entry.name.lower() == name and entry.is_file()), None)
+            entries = sorted(iterdir(root / place)) if is_dir(root / place) else []
+            file = next((entry for entry in entries if entry.name.lower() == name and is_file(entry)), None)
             if file is not None:
                 shown = PurePosixPath(place, file.name).as_posix()
                 if not file.resolve().is_relative_to(root.resolve()):

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from detseg.annotations.formats.format import Detected
-from detseg.annotations.listing import list_files, split_of
+from detseg.annotations.listing import list_files, split_of, without_archives
 from detseg.errors import DataError
+from detseg.media.files import is_dir, is_file
 
 FOLDERS = ("annotations", "annotation", "labels", "csv")
 """Folders that may hold annotation files, in lower case, besides split folders such as train/."""
@@ -33,7 +34,7 @@ def annotation_files(
     """
     matches = []
     for file in files:
-        path = PurePosixPath(file)
+        path = PurePosixPath(without_archives(file))
         if _is_expected(path, suffix) and has_format(root / file):
             matches.append((file, split_in_name(path.stem) or split_of(path.parent.name)))
     splits = {split for _, split in matches}
@@ -60,11 +61,11 @@ def locate_annotation_files(
         DataError: no such file in the folder, or see :func:`annotation_files`.
         FileNotFoundError: ``data`` does not exist.
     """
-    if data.is_file():
+    if is_file(data):
         return data.parent, [(data.name, split)]
-    if not data.is_dir():
+    if not is_dir(data):
         raise FileNotFoundError(f"{data}: no such file or folder")
-    listed = list_files(data, follow_links, lambda file: _is_expected(PurePosixPath(file), suffix))
+    listed = list_files(data, follow_links, lambda file: _is_expected(PurePosixPath(without_archives(file)), suffix))
     files = annotation_files(data, listed, suffix, has_format)
     if not files:
         raise DataError(f"{data}: contains no {suffix} file of this format; pass the annotation file as the data")

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.image_files import first_few
 from detseg.annotations.image_lookup import MISSING, ImageLookup, ImageReference, check_missing
 from detseg.annotations.image_names import normalized
-from detseg.annotations.listing import IMAGE_FOLDERS, links_hint
+from detseg.annotations.listing import IMAGE_FOLDERS, folder_word, links_hint
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
+from detseg.media.files import is_dir, iterdir
 
 LABEL_FOLDERS = (
     "annotations", "annotation", "labels", "label", "labeltxt", "anns", "xml", "xmls", "txt", "txts", "bboxes", "boxes",
@@ -24,7 +25,7 @@ def pair_key(file: str) -> str:
     state the kind of file (``train/images/a.jpg`` and ``train/labels/a.txt`` both become ``train/a``)."""
     path = PurePosixPath(normalized(file))
     ignored = (*IMAGE_FOLDERS, *LABEL_FOLDERS)
-    return "/".join([*(folder for folder in path.parts[:-1] if folder.lower() not in ignored), path.stem])
+    return "/".join([*(folder for folder in path.parts[:-1] if folder_word(folder) not in ignored), path.stem])
 
 
 def image_folder(
@@ -42,7 +43,7 @@ def image_folder(
         FileNotFoundError: ``images`` is not a folder.
     """
     if images is not None:
-        if not Path(images).is_dir():
+        if not is_dir(images):
             raise FileNotFoundError(f"{images}: no such image folder")
         return ImageLookup(Path(images), follow_links)
     inside = ImageLookup(data, follow_links)
@@ -50,8 +51,8 @@ def image_folder(
     if not stems or any(_stem(file) in stems for file in inside.files):
         return inside
     parent = data.resolve().parent
-    for folder in sorted(parent.iterdir()):
-        if folder.name.lower() in IMAGE_FOLDERS and folder.is_dir():
+    for folder in sorted(iterdir(parent)):
+        if folder_word(folder.name) in IMAGE_FOLDERS and is_dir(folder):
             other = ImageLookup(folder, follow_links)
             if any(_stem(file) in stems for file in other.files):
                 return other

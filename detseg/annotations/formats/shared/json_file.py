@@ -9,6 +9,7 @@ from detseg.annotations.formats.shared.lenient_json import lenient
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.json_text import JsonError, decode_json
+from detseg.media.files import file_size, read_bytes
 
 MAX_BYTES = 2**30
 """A larger file is not an annotation file."""
@@ -30,9 +31,9 @@ def load_tool_json(path: Path, name: str, schema: type[T], tool: str, notes: Rep
         DataError: too large, empty, not UTF-8, not JSON, or not of this schema; with all wrong keys and their counts.
         OSError: the file cannot be read.
     """
-    if path.stat().st_size > MAX_BYTES:
+    if file_size(path) > MAX_BYTES:
         raise DataError(f"{name}: larger than {MAX_BYTES >> 20} MiB; split it into several files")
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     if not raw.removeprefix(b"\xef\xbb\xbf").strip():
         raise DataError(f"{name}: the file is empty; save it again with {tool}, or remove it")
     try:

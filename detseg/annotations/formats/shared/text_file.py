@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 from detseg.errors import DataError
+from detseg.media.files import file_size, read_bytes
 
 MAX_BYTES = 2**30
 """A larger file is neither a list nor the annotation of one image."""
@@ -22,11 +23,11 @@ def read_text(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> str:
         DataError: the file is too large or not UTF-8.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
+    size = file_size(path)
     if size > max_bytes:
         raise DataError(f"{name}: {size} bytes, more than the limit of {max_bytes}; split it into smaller files")
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{name}: not UTF-8 text (byte {error.start} is {error.object[error.start]:#04x}); save it as UTF-8"

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 from xml.parsers import expat
 
 from detseg.errors import DataError
+from detseg.media.files import file_size, read_bytes
 from detseg.short_text import one_line
 
 MAX_BYTES = 2**28
@@ -35,10 +36,10 @@ def parse_xml(path: Path, name: str, *, max_bytes: int = MAX_BYTES) -> Element:
             deeper than ``MAX_DEPTH``, or is too large; or it has more than ``MAX_ELEMENTS``.
         OSError: the file cannot be read.
     """
-    size = path.stat().st_size
+    size = file_size(path)
     if size > max_bytes:
         raise DataError(f"{name}: {size} bytes, more than the limit of {max_bytes} for one XML file; split it")
-    raw = path.read_bytes()
+    raw = read_bytes(path)
     if not raw.strip():
         raise DataError(f"{name}: the file is empty; export it again, or remove it")
     if raw.count(b"<") - raw.count(b"</") > MAX_ELEMENTS or raw.count(b"=") > 2 * MAX_ELEMENTS:

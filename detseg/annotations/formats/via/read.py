@@ -30,6 +30,7 @@ from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import open_file
 
 _HEAD = 2**16
 
@@ -140,7 +141,7 @@ def _annotations(
 
 
 def _is_via(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD)
     has_attributes = b'"file_attributes"' in head or b'"shape_attributes"' in head
     is_version_3 = b'"project"' in head and b'"attribute"' in head and (b'"vid_list"' in head or b'"fid_list"' in head)

@@ -16,6 +16,7 @@ from detseg.annotations.formats.shared.writing import (
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.masks import segmentation_box
+from detseg.media.files import file_size, is_file
 from detseg.runtime.files import write_json
 
 IMAGES = "images"
@@ -42,7 +43,7 @@ def write_via(table: AnnotationTable, folder: str | os.PathLike[str]) -> WriteRe
             shape = _shape(record, row, notes) if segmentation is not None else _rect(record, row)
             label = table.class_map.name_of(int(record.labels[row]))
             regions.append({"shape_attributes": shape, "region_attributes": {"class": label}})
-        size = record.path.stat().st_size if record.path.is_file() else -1  # VIA uses name and size in bytes as the key
+        size = file_size(record.path) if is_file(record.path) else -1  # VIA uses name and size in bytes as the key
         key = f"{name}{size}"
         if key in entries:
             key = f"{key}-{record.split}"

@@ -25,6 +25,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import ImageHeader
+from detseg.media.files import is_dir, open_file
 from detseg.orientation import upright_hw
 
 _HEAD = 2**16  # bytes read to decide whether an XML file is Pascal VOC
@@ -77,9 +78,9 @@ def read_voc(
             (x = xmin, width = xmax - xmin), so this must be requested.
     """
     root = Path(data)
-    if not root.is_dir():
+    if not is_dir(root):
         raise FileNotFoundError(f"{root}: no such folder; pass a folder of Pascal VOC XML files")
-    if root.name.lower() in ("annotations", "annotation") and (root.resolve().parent / "JPEGImages").is_dir():
+    if root.name.lower() in ("annotations", "annotation") and is_dir(root.resolve().parent / "JPEGImages"):
         root = root.resolve().parent
     source = root.name or root.resolve().name
     files = list_files(root, follow_links, _is_read)
@@ -141,7 +142,7 @@ def _annotation_files(files: Sequence[str]) -> list[str]:
 
 
 def _is_voc(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD)
     if not re.search(rb"<annotation[\s>]", head):
         return False

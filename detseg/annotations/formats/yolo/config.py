@@ -14,6 +14,7 @@ from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema, keypoint_schema, unnamed
+from detseg.media.files import file_size, read_bytes
 
 MAX_YAML = 2**20
 """Bytes. A list of a thousand class names needs 20 KB."""
@@ -139,9 +140,9 @@ def config_schema(config: YoloConfig | None, notes: RepairLog) -> KeypointSchema
 
 def _looks_like_config(path: Path) -> bool:
     """Whether the text of a YAML file contains the keys of a YOLO config."""
-    if path.stat().st_size > MAX_YAML:
+    if file_size(path) > MAX_YAML:
         return False
-    text = path.read_bytes()
+    text = read_bytes(path)
     return bool(re.search(rb"^names\s*:", text, re.M) or re.search(rb"^(train|val)\s*:.*(images|\.txt|/)", text, re.M))
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from detseg.annotations.formats.shared.text_file import parse_finite, read_text
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
+from detseg.media.files import open_file
 
 Float64 = npt.NDArray[np.float64]
 
@@ -291,7 +292,7 @@ def _keypoints(values: list[float], kpt_shape: tuple[int, int], where: str) -> F
 
 
 def _first_line(path: Path) -> list[str]:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(4096).decode("utf-8-sig", "replace")
     return next((fields for line in head.splitlines() if (fields := _fields(line)[0])), [])
 

@@ -44,6 +44,7 @@ from detseg.classes import ClassMap
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES, ImageHeader
 from detseg.masks import check_polygons
+from detseg.media.files import file_size, is_dir, is_file
 from detseg.orientation import upright_hw
 
 _TEXTS = (".txt", ".names", ".labels")
@@ -70,7 +71,7 @@ def find_yolo(root: Path, files: list[str]) -> Detected | None:
     images = [file for file in files if is_image(file)] or image_folder(texts, root, None).files
     keys = {pair_key(file) for file in images}
     labels = [file for file in texts if pair_key(file) in keys]
-    non_empty = [file for file in labels[:1000] if (root / file).stat().st_size][:_FILES_CHECKED]
+    non_empty = [file for file in labels[:1000] if file_size(root / file)][:_FILES_CHECKED]
     is_label = (
         starts_with_yolo_label if non_empty and starts_with_yolo_label(root / non_empty[0]) else starts_with_pixels
     )
@@ -104,8 +105,8 @@ def read_yolo(
     folder, or its data.yaml.
     """
     data = Path(data)
-    root = data.parent if data.is_file() else data
-    if not root.is_dir():
+    root = data.parent if is_file(data) else data
+    if not is_dir(root):
         raise FileNotFoundError(f"{root}: no such folder; pass a folder of YOLO label files and images")
     source = root.name or root.resolve().name
     suffixes = (*_TEXTS, *_CONFIGS, *(IMAGE_SUFFIXES if images is None else ()))
@@ -212,7 +213,7 @@ def _add(builder: TableBuilder, instance: YoloObject, label: int, size_hw: tuple
 
 
 def _config(data: Path, root: Path, files: Sequence[str]) -> YoloConfig | None:
-    if not data.is_file():
+    if not is_file(data):
         return find_config(root, files)
     if data.suffix.lower() in (".yaml", ".yml"):
         return read_yaml(root, data.name)

@@ -12,6 +12,7 @@ from detseg.annotations.image_lookup import ImageLookup, ImageReference, check_m
 from detseg.annotations.listing import is_image, split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
+from detseg.media.files import open_file
 
 ORDER = ("train", "val", "test")
 
@@ -114,7 +115,7 @@ def split_lists(root: Path, texts: Sequence[str]) -> dict[str, list[str]]:
     for file in texts:
         split = split_of(PurePosixPath(file).stem)
         if split and "/" not in file and file.lower().endswith(".txt"):
-            with (root / file).open("rb") as stream:
+            with open_file(root / file) as stream:
                 first_line = stream.read(4096).decode("utf-8-sig", "replace").strip().splitlines()[:1]
             if first_line and is_image(first_line[0].strip()):
                 lists.setdefault(split, []).append(file)
