@@ -8,11 +8,20 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats import all_formats
 from detseg.annotations.formats.format import Format, Layout
 from detseg.annotations.groups import first_names
-from detseg.annotations.listing import is_image, links_hint, list_folder, subfolders
-from detseg.annotations.not_a_data_set import check_path, folder_without_annotations
+from detseg.annotations.listing import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    folder_word,
+    is_image,
+    links_hint,
+    list_folder,
+    split_of,
+    subfolders,
+)
+from detseg.annotations.not_a_data_set import check_path, folder_without_annotations, is_document
 from detseg.annotations.other_tools import HEAD, SUFFIXES, find_other_tool, other_tool
 from detseg.errors import DataError
-from detseg.media.files import is_file, open_file
+from detseg.media.files import container_of, has_container_suffix, is_file, open_file
 
 DEPTH = 3
 """Folder levels that are searched: a folder that contains only one folder is descended into."""
@@ -37,7 +46,7 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
     if is_file(data):
         return _file_layout(data, formats)
     listing = list_folder(data, follow_links)
-    root, files = data, listing.files
+    root, files = (data, listing.files) if format == "folders" else _unpacked(data, listing.files)
     for _ in range(DEPTH):
         for candidate in formats:
             detected = candidate.find(root, files)
@@ -60,6 +69,23 @@ def find_format(data: str | Path, format: str | None = None, follow_links: bool 
     own = f", and output of this program, which is not read ({first_names(listing.written)})" * bool(listing.written)
     contents = f"it contains {_folder_contents(listing.files)}{own}{links_hint(listing.links)}"
     raise DataError(f"{message}{contents}; accepted formats:", listing=accepted())
+
+
+def _unpacked(root: Path, files: list[str]) -> tuple[Path, list[str]]:
+    """The folder to start in, with its files: an archive with only one folder is that folder, as if it was unpacked,
+    and so is a folder with only such an archive. A folder whose name says what is in it stays."""
+    folders = subfolders(files)
+    names = folders.keys() - {""}
+    is_archive = container_of(root) == (str(root), "")
+    if len(names) != 1 or (folders.get("") and is_archive) or not all(map(is_document, folders.get("", []))):
+        return root, files
+    [name] = names
+    archive, slash, only = ("", "", name) if is_archive else name.partition("/")
+    if not is_archive and not has_container_suffix(archive):
+        return root, files
+    if split_of(only) or folder_word(only) in (*IMAGE_FOLDERS, *MASK_FOLDERS):
+        return (root / archive, [f"{only}/{file}" for file in folders[name]]) if slash else (root, files)
+    return root / name, folders[name]
 
 
 def _refuse_other_tool(data: Path, files: list[str], remedy: str = "") -> None:

@@ -72,7 +72,7 @@ def list_folder(
     that loops end. ``any_names`` accepts names that are not UTF-8.
 
     An archive is a folder. Those in ``root`` are looked into if no file outside of them is an image: a backup next to
-    its data must not double them. Of what they hold, files with the name of one outside are left out. With ``archives``
+    its data must not double them. Of what they hold, files with the name of one outside are left out, but for images. With ``archives``
     they are looked into in any case.
 
     Raises:
@@ -134,17 +134,17 @@ def list_folder(
 
     walk(os.fspath(root), "", (real_root,))
     if containers and (archives or not any(map(is_image, files))):
-        outside, files, in_container = files, [], True
+        outside, files, in_container = sorted({*files} - {*containers}), [], True
         for name in containers:
             walk(os.path.join(root, name), name + "/", (real_root,))  # noqa: PTH118
-        files = [*outside, *_new_names(outside, files, containers)]
+        files = [*outside, *_new_names(outside, files)]
     return Listing(sorted(files), links, hidden, _outermost(written))
 
 
-def _new_names(outside: list[str], inside: list[str], containers: list[str]) -> list[str]:
-    """The files in containers without those that have the name of a file outside of them."""
-    known = {file.rpartition("/")[2] for file in outside} - {*containers}
-    return [file for file in inside if file.rpartition("/")[2] not in known]
+def _new_names(outside: list[str], inside: list[str]) -> list[str]:
+    """The files in containers without those, but for images, that have the name of a file outside of them."""
+    known = {file.rpartition("/")[2] for file in outside}
+    return [file for file in inside if is_image(file) or file.rpartition("/")[2] not in known]
 
 
 def _outermost(prefixes: list[str]) -> list[str]:
@@ -246,8 +246,14 @@ def without_archives(file: str) -> str:
     """A path as if its archives were unpacked where they are: ``a.zip/images/1.jpg`` becomes ``images/1.jpg``."""
     if not any(suffix in file.lower() for suffix in CONTAINER_SUFFIXES):
         return file
-    *folders, name = file.split("/")
-    return "/".join([*(folder for folder in folders if not has_container_suffix(folder)), name])
+    return "/".join(part for part in file.split("/") if not has_container_suffix(part))
+
+
+def with_unpacked_archives(file: str) -> str:
+    """A path as if each archive was unpacked into a folder: ``a.zip/1.jpg`` becomes ``a/1.jpg``."""
+    if not any(suffix in file.lower() for suffix in CONTAINER_SUFFIXES):
+        return file
+    return "/".join(map(folder_title, file.split("/")))
 
 
 def subfolders(files: list[str]) -> dict[str, list[str]]:

@@ -74,7 +74,7 @@ def folder_without_annotations(data: Path, files: Sequence[str], formats: Sequen
     images = [file for file in files if is_image(file)]
     archives = [file for file in files if _is_archive(file)]
     folders = {part.lower() for file in images for part in PurePosixPath(file).parts[:-1]}
-    if len(images) + len(archives) + sum(map(_is_document, files)) < len(files) or folders & {*MASK_FOLDERS}:
+    if len(images) + len(archives) + sum(map(is_document, files)) < len(files) or folders & {*MASK_FOLDERS}:
         return ""  # other files may be annotations with an error, and so may images in a folder of masks
     counted = f"{len(images)} image{'s' * (len(images) != 1)} and no annotations"
     if archives:
@@ -130,7 +130,7 @@ def _unpack(path: Path, suffix: str) -> str:
     return f"an archive, not a data set; unpack it ({command}) and pass the folder {unpacked}"
 
 
-def _is_document(file: str) -> bool:
+def is_document(file: str) -> bool:
     """Whether a file is neither data nor annotations: a README, a license, a page."""
     path = PurePosixPath(file)
     if is_image(file) or _is_archive(file):

@@ -9,20 +9,22 @@ from pathlib import Path, PurePosixPath
 from detseg.annotations.formats.shared.text_file import read_text
 from detseg.annotations.image_files import first_few
 from detseg.annotations.image_lookup import ImageLookup, ImageReference, check_missing
-from detseg.annotations.listing import is_image, split_of
+from detseg.annotations.listing import is_image, split_of, with_unpacked_archives, without_archives
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.media.files import open_file
 
 ORDER = ("train", "val", "test")
 
+_UNPACKED = (with_unpacked_archives, without_archives)
+
 
 class PathIndex:
     """Index of the listed folders and files, searched by untrusted paths.
 
     A path can only select a listed file or folder, so nothing outside the data folder is opened. It is searched as
-    written, then without a leading ``../`` (Roboflow's data.yaml points one level too high), then by its end, then an
-    image as :class:`ImageLookup` does.
+    written (also as if archives were unpacked), then without a leading ``../`` (Roboflow's data.yaml points one level
+    too high), then by its end, then an image as :class:`ImageLookup` does.
     """
 
     def __init__(self, images: Sequence[str], texts: Sequence[str]) -> None:
@@ -30,6 +32,8 @@ class PathIndex:
         self._files = {*images, *texts}
         self._folders = {"", *(str(parent) for file in images for parent in list(PurePosixPath(file).parents)[:-1])}
         self._by_canonical = {_canonical(folder): folder for folder in sorted(self._folders, reverse=True)}
+        inside = [path for path in sorted({*self._files, *self._folders}) if without_archives(path) != path]
+        self._unpacked = {as_unpacked(path): path for as_unpacked in _UNPACKED for path in inside}
         self._lookup = ImageLookup(Path(), files=images)
 
     def find(self, entry: str, base: str = "") -> tuple[str | None, bool]:
@@ -40,6 +44,8 @@ class PathIndex:
             path = "/".join(parts)
             if path in self._files or path in self._folders:
                 return path, False
+            if path in self._unpacked:
+                return self._unpacked[path], False
         split_positions = [position for position, part in enumerate(inside) if split_of(part)]
         for start in range(split_positions[-1] + 1 if split_positions else len(inside)):  # keep the split folder
             path = "/".join(inside[start:])
