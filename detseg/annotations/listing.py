@@ -72,8 +72,8 @@ def list_folder(
     that loops end. ``any_names`` accepts names that are not UTF-8.
 
     An archive is a folder. Those in ``root`` are looked into if no file outside of them is an image: a backup next to
-    its data must not double them. Of what they hold, files with the name of one outside are left out, but for images. With ``archives``
-    they are looked into in any case.
+    its data must not double them. Of what they hold, files with the name of one outside are left out, but for images.
+    With ``archives`` they are looked into in any case.
 
     Raises:
         DataError: more than ``MAX_LINKS`` links to folders, folders nested deeper than ``MAX_DEPTH``, or an image or

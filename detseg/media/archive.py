@@ -72,6 +72,7 @@ class Archive:
         row = self._row(name)
         name = "/".join(part for part in name.split("/") if part not in ("", "."))
         self._index.check(row, name)
+        name = self._index.target_of.get(name, name)
         member = self._index.member(row)
         if self._content is not None:
             start, size = member.start, member.size

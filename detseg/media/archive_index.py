@@ -70,6 +70,7 @@ class ArchiveIndex:
 
     Attributes:
         tree: the top folder.
+        target_of: links to files, and the names of these.
         ends: of a zip, sorted: where files begin, and where the last one must end.
     """
 
@@ -80,6 +81,7 @@ class ArchiveIndex:
         self.ends = array("q")
         self._starts = array("q")
         self.tree: Tree = {}
+        self.target_of: dict[str, str] = {}
         self._packed, self._sizes, self._checksums = array("q"), array("q"), array("q")
         self._deflated = array("b")
         self._problems: dict[int, str] = {}
@@ -139,13 +141,13 @@ class ArchiveIndex:
 
     def finish(self) -> None:
         """Resolve the links to files in the archive; others are files that cannot be opened."""
-        rows = {name: self._target(name) for name in self._links}
-        for name, row in rows.items():
+        for name, target in [(name, self._target(name)) for name in self._links]:
+            row = self.find(target)
             *folders, last = name.split("/")
             folder = self.tree
             for part in folders:
                 folder = folder[part]
-            if row is None:
+            if not isinstance(row, int) or target == name:
                 shown = printable_name(self._links[name][0])
                 self._problems[folder[last]] = (
                     f"a link to {shown}, which is not a file in the archive; store the file itself (tar -h, zip "
@@ -153,6 +155,7 @@ class ArchiveIndex:
                 )
             else:
                 folder[last] = row
+                self.target_of[name] = target
         self._links, self._folders = {}, {}
 
     def find(self, name: str) -> int | Tree | None:
@@ -209,7 +212,7 @@ class ArchiveIndex:
         """The folders and the name of a file; DataError if they may not be read or written as a path."""
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if name.startswith("/") or ".." in parts or _DRIVE.match(name) or "\0" in name:
-            raise self.error(f"the name {printable_name(name)!r} in it leads out of the folder that it stands for")
+            raise self.error(f"the name '{printable_name(name)}' in it leads out of the folder that it stands for")
         if len(parts) > MAX_DEPTH:
             raise self.error(f"its folders are nested deeper than {MAX_DEPTH} ({printable_name(name[:40])}...)")
         return parts
@@ -235,7 +238,7 @@ class ArchiveIndex:
 
     def _put(self, folder: Tree, last: str, row: int, name: str) -> None:
         if last in folder:
-            raise self.error(f"the name {printable_name(name)!r} occurs twice in it: which one counts is not known")
+            raise self.error(f"the name '{printable_name(name)}' occurs twice in it: which one counts is not known")
         folder[last] = row
         self._count()
 
@@ -244,22 +247,22 @@ class ArchiveIndex:
         if self._nodes > MAX_FILES:
             raise self.error(f"it has more than {MAX_FILES} files and folders", "split it into several archives")
 
-    def _target(self, name: str) -> int | None:
-        """The row of the file to which a link leads; None if it is not a file in the archive."""
+    def _target(self, link: str) -> str:
+        """The name to which a link leads; the link itself if it leads out of the archive."""
+        name = link
         for _ in range(MAX_LINKS):
             if name not in self._links:
-                row = self.find(name)
-                return row if isinstance(row, int) else None
+                return name
             target, from_top = self._links[name]
             parts = [] if from_top else name.split("/")[:-1]
             if target.startswith("/"):
-                return None
+                return link
             for part in target.split("/"):
                 if part == ".." and not parts:
-                    return None
+                    return link
                 if part == "..":
                     parts.pop()
                 elif part not in ("", "."):
                     parts.append(part)
             name = "/".join(parts)
-        return None
+        return link
