@@ -20,6 +20,7 @@ from detseg.datasets.target_checks import check_sample
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.masks import rasterize_all
+from detseg.media.archive import OpenedArchives
 from detseg.orientation import orient_image
 from detseg.pixel_values import Range
 from detseg.preprocess import Geometry, Preprocessing
@@ -82,6 +83,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         self.augment = augment
         self.seed = seed
         self.decoded = decoded
+        self._archives = OpenedArchives()  # for worker processes
         self._warned = False
 
     def __len__(self) -> int:

@@ -1,15 +1,16 @@
 """Open archives (zip, tar, compressed tar) as folders, whose files are read in place and never extracted.
 
-An archive is indexed once in each process, and again if the file changes. Worker processes that are forked inherit the
-index and the decompressed content; others make their own. Reading moves no shared position, so threads and processes
-may read at the same time.
+An archive is indexed once in a process, and again if the file changes. Worker processes get the index and the
+decompressed content from the process that starts them: forked ones inherit them, others by :class:`OpenedArchives`.
+Reading moves no shared position, so threads and processes may read at the same time.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import BinaryIO
+from multiprocessing.context import get_spawning_popen
+from typing import Any, BinaryIO
 
 from detseg.errors import DataError
 from detseg.media.archive_file import StoredFile
@@ -77,7 +78,7 @@ class Archive:
         if self._content is not None:
             start, size = member.start, member.size
             return StoredFile(self._content.fileno(), start, size, f"{self.path}/{name}", member.checksum, None)  # type: ignore[return-value]
-        descriptor = os.open(self.path, os.O_RDONLY)
+        descriptor = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
             if self._is_zip:
                 return open_zipped(self._index, descriptor, member, name, lambda: os.close(descriptor))  # type: ignore[return-value]
@@ -93,10 +94,35 @@ class Archive:
             os.close(descriptor)
             raise
 
+    def __getstate__(self) -> dict[str, Any]:
+        """While a process is started, which shares the decompressed content."""
+        from multiprocessing.reduction import DupFd  # POSIX only
+
+        content = None if self._content is None else DupFd(self._content.fileno())
+        return vars(self) | {"_content": content}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._content is not None:
+            self._content = os.fdopen(state["_content"].detach(), "rb")
+
     def _row(self, name: str) -> int:
         found = self._index.find(name)
         assert isinstance(found, int)
         return found
+
+
+class OpenedArchives:
+    """The archives that a process has opened, for the worker processes that it starts: an attribute of what is sent to
+    them. Copies, and pickles that are not for a new process, contain nothing."""
+
+    def __getstate__(self) -> dict[str, list[Archive]]:
+        is_shared = get_spawning_popen() is not None and hasattr(os, "pread")
+        return {"archives": list(_opened.values()) if is_shared else []}
+
+    def __setstate__(self, state: dict[str, list[Archive]]) -> None:
+        for archive in state["archives"]:
+            _opened.setdefault(archive.path, archive)
 
 
 _opened: dict[str, Archive] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,18 @@ CHUNK = 2**16
 """Bytes of compressed data that are read at once."""
 
 _DAMAGED = "the archive is damaged: download or copy it again"
+
+
+_lock = threading.Lock()
+
+
+def read_at(descriptor: int, count: int, start: int) -> bytes:
+    """At most ``count`` bytes of an open file from ``start``, whatever other threads and processes read."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, count, start)
+    with _lock:  # Windows, where processes share no position
+        os.lseek(descriptor, start, os.SEEK_SET)
+        return os.read(descriptor, count)
 
 
 class StoredFile(io.RawIOBase):
@@ -82,7 +95,7 @@ class StoredFile(io.RawIOBase):
         parts: list[bytes] = []
         missing, start = count, self._start + position
         while missing > 0:
-            part = os.pread(self._descriptor, min(missing, 2**30), start)
+            part = read_at(self._descriptor, min(missing, 2**30), start)
             if not part:
                 raise DataError(f"{self.name}: the archive became shorter while it was read; copy it again")
             parts.append(part)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from detseg.errors import DataError
-from detseg.media.archive_file import DeflatedFile, StoredFile
+from detseg.media.archive_file import DeflatedFile, StoredFile, read_at
 from detseg.media.archive_index import ArchiveIndex, Member
 from detseg.short_text import printable_name
 
@@ -102,11 +102,11 @@ def open_zipped(
         DataError: the two differ.
     """
     shown = f"{index.path}/{name}"
-    head = os.pread(descriptor, _LOCAL_HEAD.size, member.start)
+    head = read_at(descriptor, _LOCAL_HEAD.size, member.start)
     if len(head) < _LOCAL_HEAD.size or not head.startswith(_LOCAL):
         raise DataError(f"{shown}: no local header at byte {member.start}; the archive is damaged: {_DOWNLOAD}")
     _, _, flags, method, _, _, checksum, packed, unpacked, of_name, of_extra = _LOCAL_HEAD.unpack(head)
-    rest = os.pread(descriptor, of_name + of_extra, member.start + _LOCAL_HEAD.size)
+    rest = read_at(descriptor, of_name + of_extra, member.start + _LOCAL_HEAD.size)
     raw, extra = rest[:of_name], rest[of_name:]
     unpacked, packed, _ = _wide(extra, unpacked, packed, 0)
     stated: dict[str, tuple[str | int, str | int]] = {

@@ -80,7 +80,7 @@ def has_container_suffix(name: str) -> bool:
 def container_of(path: AnyPath) -> tuple[str, str] | None:
     """The container in which a path is, or that it is, and the name inside it ("" for the container); None for a real
     path, or one that does not exist."""
-    text = os.fspath(path)
+    text = os.fspath(path).replace(os.sep, "/")
     start = 0
     while start < len(text):
         stop = text.find("/", start)
