@@ -375,3 +375,24 @@ def test_the_feature_cache_has_one_entrance() -> None:
         used = imports(text) & inner if "detseg.features" in text else set()
         assert room(module_name(path)) == "features" or not used, f"{path} imports {used}"
     assert imports((PACKAGE / "features" / "cache.py").read_text(encoding="utf-8")) & inner, "control"
+
+
+OPENED_DIRECTLY = re.compile(
+    r'\.open\("rb"\)|\.read_bytes\(\)|\.iterdir\(\)|\.stat\(\)\.st_size|os\.(scandir|listdir)\(|os\.path\.is(file|dir)\('
+)
+NOT_DATA = ("annotations/split_file.py", "annotations/formats/shared/output_paths.py")
+"""Files of a run, and a folder to write into."""
+
+
+@pytest.mark.parametrize("folder", ["annotations", "datasets", "doctor", "images.py", "value_range.py"])
+def test_data_is_opened_and_listed_by_media(folder: str) -> None:
+    """Else it would not be found in an archive."""
+    paths = [PACKAGE / folder] if folder.endswith(".py") else sorted((PACKAGE / folder).rglob("*.py"))
+    direct = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in paths
+        if OPENED_DIRECTLY.search(path.read_text(encoding="utf-8"))
+    ]
+    assert {*direct} <= {*NOT_DATA}
+    assert OPENED_DIRECTLY.search('with path.open("rb") as file:'), "control"
+    assert not OPENED_DIRECTLY.search("with open_file(path) as file:")

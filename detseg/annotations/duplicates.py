@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
+from detseg.errors import DataError
 from detseg.media.files import file_size, is_file, read_bytes
 from detseg.runtime.reporter import progress
 
@@ -16,9 +17,8 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
     """Find images whose file has the same bytes as a file in an earlier split.
 
     Returns pairs (the first such file, the image), each as ``split: file``. Each image is listed once, so that many
-    copies of one image make a short list. Only files of equal length are read. Members of archives and frames of
-    videos are not compared, and re-encoded copies are not found. A file that cannot be opened is skipped here: decoding
-    it reports the error.
+    copies of one image make a short list. Only files of equal length are read. Frames of videos are not compared, and
+    re-encoded copies are not found. A file that cannot be opened is skipped here: decoding it reports the error.
     """
     by_length: dict[int, list[tuple[str, str, Path]]] = {}
     for split, table in splits.items():
@@ -33,7 +33,7 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
     for split, name, path in progress([file for same in suspects for file in same], "comparing files"):
         try:
             digest = hashlib.sha256(read_bytes(path)).digest()
-        except OSError:
+        except (DataError, OSError):
             continue
         by_content.setdefault(digest, []).append((split, name))
     return [

@@ -30,7 +30,7 @@ class Record:
     Attributes:
         record: row in the full table that all subsets come from; randomness depends on it.
         image_id: id of the image in the source.
-        path: file to open (the archive or video if ``member`` or ``frame`` is set).
+        path: file to open with :mod:`detseg.media.files`; it may be in an archive.
         stored_hw: height and width as stored in the file; ``size_hw`` is upright.
         orientation: EXIF orientation 1..8 of the stored pixels.
         class_index: int64 [T], one for each label field; -1 if there is no label.

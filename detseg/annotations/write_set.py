@@ -8,8 +8,8 @@ from detseg.annotations.formats.all_formats import format_named
 from detseg.annotations.formats.shared.write_result import WriteResult
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import copy_file
 from detseg.runtime.complete_folder import complete_folder
-from detseg.runtime.files import copy_file
 from detseg.runtime.reporter import Reporter
 
 

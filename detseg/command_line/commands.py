@@ -95,6 +95,7 @@ PARTS = {
     "loader": "of loading and augmenting images",
     "index": "of reading a large annotation file",
     "inspect": "of checking images, compared with decoding them",
+    "archives": "of reading images in archives",
     "all": "of all these parts",
 }
 """Parts whose speed ``benchmark`` measures -> what that is."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from detseg.errors import DataError
+from detseg.media.files import exists
 from detseg.short_text import one_line
 
 STANDARD_INPUT = "-"
@@ -50,7 +51,7 @@ def expand_inputs(inputs: Sequence[str], stdin: BinaryIO | None = None) -> list[
     for text in inputs:
         if text == STANDARD_INPUT:
             paths += [InputPath(path, "list") for path in _listed(sys.stdin.buffer if stdin is None else stdin)]
-        elif has_magic(text) and not os.path.lexists(text):
+        elif has_magic(text) and not os.path.lexists(text) and not exists(text):
             matches = sorted(glob(text, recursive=True))  # noqa: PTH207  (pathlib's patterns cannot be absolute)
             if "**" in text:
                 matches = [match for match in matches if not Path(match).is_dir()]

@@ -1,4 +1,4 @@
-"""Run ``benchmark frozen|step|evaluate|predict|loader|index|inspect|all``: speed against a baseline, generated data."""
+"""Run ``benchmark frozen|step|...|all``: speed of one topic, or all, against the baseline, on generated data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.reporter import Reporter, terminal
 
-TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index", "inspect")
+TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "index", "inspect", "archives")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 
