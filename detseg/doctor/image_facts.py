@@ -16,6 +16,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.doctor.image_hash import thumbnail
 from detseg.errors import DataError
 from detseg.images import EncodedImage
+from detseg.media.files import read_bytes
 from detseg.pixel_values import Range
 from detseg.runtime.reporter import progress
 
@@ -103,7 +104,7 @@ def equal_files(facts: Sequence[ImageFacts]) -> list[list[ImageFacts]]:
 
 def _facts(path: Path, image: int, name: str, value_range: Range | None) -> ImageFacts:
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
         encoded = EncodedImage(data, name=name)
         pixels = encoded.decode(upright=False, value_range=value_range)
     except FileNotFoundError:

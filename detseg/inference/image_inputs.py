@@ -14,7 +14,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.images import IMAGE_SUFFIXES
 from detseg.inference.input_paths import expand_inputs
-from detseg.media.files import is_dir, is_file
+from detseg.media.files import container_of, is_dir, is_file
 from detseg.runtime.missing_path import missing_path
 from detseg.short_text import as_unicode, one_line, printable_name
 
@@ -45,12 +45,18 @@ def find_images(
         DataError: no image is found.
     """
     paths = expand_inputs(inputs, stdin)
-    several = sum(item.path.is_dir() for item in paths) > 1 or len(inputs) > 1
+    several = sum(is_dir(item.path) for item in paths) > 1 or len(inputs) > 1
     images: list[tuple[Path, str]] = []
     links: dict[str, str] = {}
     written: list[str] = []
+    has_images = any(entry.origin == "pattern" and is_image(entry.path.name) for entry in paths)
+
+    def is_backup(path: Path) -> bool:
+        """An archive that a pattern matches together with images, as in a folder."""
+        return has_images and container_of(path) == (str(path), "")
+
     for item, origin in ((entry.path, entry.origin) for entry in paths):
-        if is_dir(item):
+        if is_dir(item) and not (origin == "pattern" and is_backup(item)):
             prefix = f"{item.name}/" if several else ""  # with several folders, names include the folder
             listing = list_folder(item, follow_links, any_names=True)
             drawings = _drawings(item, listing.files, output)

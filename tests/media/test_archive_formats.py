@@ -14,7 +14,7 @@ from detseg.annotations import AnnotationTable
 from detseg.annotations.fingerprint import differences, fingerprint
 from detseg.annotations.formats.all_formats import FORMATS
 from detseg.images import IMAGE_SUFFIXES, decode_image
-from tests.annotations.one_image import put
+from tests.annotations.one_image import ONE_IMAGE, put
 from tests.annotations.test_formats import make_table
 from tests.media.archives import KINDS, assert_equal_tables, moved_into, pack
 
@@ -67,8 +67,17 @@ def pixels(table: AnnotationTable) -> list[bytes]:
     return [decode_image(record.path).tobytes() for record in table]
 
 
-NAMES = [format.name for format in FORMATS]
-DETECTION = [name for name in NAMES if name not in ("masks", "folders")]
+DETECTION = [format.name for format in FORMATS if format.write is not None and format.name not in ("masks", "folders")]
+NAMES = [*DETECTION, "masks", "folders"]
+
+
+@pytest.mark.parametrize("format", ONE_IMAGE)
+@pytest.mark.parametrize("top", ["", "set"])
+def test_formats_of_other_tools(format: str, top: str, tmp_path: Path) -> None:
+    put(tmp_path / "set/images/a.png")
+    ONE_IMAGE[format](tmp_path / "set", "a.png", "images/a.png")
+    expected = read(tmp_path / "set")
+    assert_equal_tables(read(moved_into(tmp_path / "set", tmp_path / "data.zip", top=top)), expected)
 
 
 @pytest.mark.parametrize("format", NAMES)

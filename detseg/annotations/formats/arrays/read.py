@@ -19,6 +19,7 @@ from detseg.annotations.table import AnnotationTable
 from detseg.array_images import is_target
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema, unnamed
+from detseg.media.files import is_file
 
 NAMES = "classes.txt"
 """A file with the names of the labels 0, 1, ..., one per line."""
@@ -125,7 +126,7 @@ def _check_images(
 
 
 def _class_names(path: Path) -> list[str]:
-    if not path.is_file():
+    if not is_file(path):
         return []
     lines = [line.strip() for line in read_text(path, path.name, max_bytes=2**20).splitlines()]
     while lines and not lines[-1]:

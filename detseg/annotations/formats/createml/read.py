@@ -18,6 +18,7 @@ from detseg.annotations.image_lookup import ImageReference
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
+from detseg.media.files import open_file
 
 SHARES = "coordinates of at most 1 read as shares of the image's width and height"
 
@@ -110,7 +111,7 @@ def read_createml(
 
 def is_createml(path: Path) -> bool:
     """Whether a JSON file is one of Create ML, by its beginning."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not re.match(rb"\[\s*\{", head):
         return False

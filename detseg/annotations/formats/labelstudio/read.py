@@ -25,6 +25,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
+from detseg.media.files import open_file
 
 _HEAD = 2**16
 _UPLOAD = re.compile(r"^/data/upload/\d+/")  # where the server stores uploaded images, all in one folder
@@ -116,7 +117,7 @@ def read_labelstudio(
 
 def is_labelstudio(path: Path) -> bool:
     """Whether a JSON file is a list of tasks, or of rows of JSON-MIN, by its beginning."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
     if not re.match(rb"\[\s*\{", head):
         return False

@@ -10,6 +10,7 @@ import msgspec
 
 from detseg.annotations.formats.shared.json_file import load_tool_json
 from detseg.annotations.repair_log import RepairLog
+from detseg.media.files import is_file
 
 META = "meta.json"
 
@@ -68,7 +69,7 @@ def read_meta(path: Path, notes: RepairLog) -> Meta:
         DataError: not JSON, or values of another type.
     """
     meta = Meta()
-    if not path.is_file():
+    if not is_file(path):
         return meta
     for item in load_tool_json(path, path.name, _Meta, "Supervisely", notes).classes:
         meta.shapes[item.title] = item.shape

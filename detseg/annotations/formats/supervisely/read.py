@@ -23,6 +23,7 @@ from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
+from detseg.media.files import exists, is_file, open_file
 
 _ANNOTATIONS, _IMAGES = "ann", "img"
 _HEAD = 2**16
@@ -81,12 +82,12 @@ def read_supervisely(
     folder or one annotation file.
     """
     data = Path(data)
-    if not data.exists():
+    if not exists(data):
         raise FileNotFoundError(f"{data}: no such file or folder")
-    base = data.parent if data.is_file() else data
-    is_read = None if data.is_file() else lambda file: bool(_annotation_files([file]))
-    listed = [data.name, META] if data.is_file() else list_files(base, follow_links, is_read)
-    files = [data.name] if data.is_file() else _annotation_files(listed)
+    base = data.parent if is_file(data) else data
+    is_read = None if is_file(data) else lambda file: bool(_annotation_files([file]))
+    listed = [data.name, META] if is_file(data) else list_files(base, follow_links, is_read)
+    files = [data.name] if is_file(data) else _annotation_files(listed)
     if not files:
         raise DataError(f"{data}: no annotation file of Supervisely in it (<dataset>/{_ANNOTATIONS}/<image>.json)")
     notes, problems = RepairLog(), Problems()
@@ -101,7 +102,7 @@ def read_supervisely(
     for file, content in contents:
         with problems.collect():
             annotations.append(_annotation(file, content, meta, names, notes, problems))
-    source = data.name if data.is_file() else str(base)
+    source = data.name if is_file(data) else str(base)
     problems.raise_all(source)
     _set_splits(annotations, split, notes)
     return shapes_table(
@@ -114,7 +115,7 @@ def read_supervisely(
 
 def is_supervisely(path: Path) -> bool:
     """Whether a JSON file is the annotation of one image, by its beginning."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(_HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
     return head.startswith(b"{") and all(re.search(rb'"%s"\s*:' % key, head) for key in (b"size", b"objects"))
 
