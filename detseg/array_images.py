@@ -19,6 +19,7 @@ from PIL import Image
 
 from detseg.errors import DataError
 from detseg.image_container import MAX_BYTES, REPLACE
+from detseg.media.files import open_file
 
 ARRAY_SUFFIX = ".npy"
 
@@ -112,7 +113,7 @@ def read_array_header(file: BinaryIO, name: str) -> ArrayHeader:
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:
     """Read the array in a file, in the byte order of this machine. Errors are those of :func:`read_array_header`."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         header = read_array_header(file, name)
         file.seek(0)
         return header.values(file.read())
@@ -120,7 +121,7 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
 
 def read_array_shape(path: Path, name: str) -> tuple[int, ...]:
     """The shape of the array in a file. Errors are those of :func:`read_array_header`."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return read_array_header(file, name).shape
 
 
