@@ -16,9 +16,11 @@ import torch
 
 from detseg.annotations import read, subset, write_coco
 from detseg.cli import main, parse
-from detseg.datasets import LabelledImages, data_loader
+from detseg.datasets import Dataset, LabelledImages, data_loader
 from detseg.models import MODELS, OwnClassifier
+from detseg.preprocess import Preprocessing
 from detseg.synthetic.demo import __main__ as demo_command
+from detseg.synthetic.demo.render import demo_folder
 from detseg.training.time_limit import TimeLimit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,6 +165,15 @@ def test_one_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(model.state_dict()["network.2.weight"], names["ema"].weights["network.2.weight"])
 
 
+def test_weighted_sampling() -> None:
+    (code,) = blocks(TOOLS, "weighted sampling", "python")
+    table = read(demo_folder())
+    dataset = Dataset(table, Preprocessing(64, 64), task="detect")
+    names: dict[str, Any] = {"dataset": dataset}
+    exec(compile(code, "tools/README.md", "exec"), names)
+    assert len(list(names["loader"].sampler)) == len(table)
+
+
 def test_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (code,) = blocks(TOOLS, "tracker", "python")
@@ -213,7 +224,7 @@ def test_every_python_block_is_executed_by_a_test() -> None:
     marked = [blocks(TEXTS[name], marker, "python") for name, marker in (
         ("README.md", "recipe"), ("tools/README.md", "script imports"), ("tools/README.md", "own module"),
         ("tools/README.md", "own data"), ("tools/README.md", "one epoch"), ("tools/README.md", "figures"),
-        ("tools/README.md", "tracker"))]  # fmt: skip
+        ("tools/README.md", "weighted sampling"), ("tools/README.md", "tracker"))]  # fmt: skip
     assert all(len(found) == 1 for found in marked)
     assert sum(text.count("```python\n") for text in TEXTS.values()) == len(marked)
 

@@ -18,6 +18,7 @@ from detseg.doctor.same_view import View, mirrored, show_the_same, view_of
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.orientation import orient_image
+from detseg.pixel_values import Range
 from detseg.runtime.reporter import progress
 
 MOST_BITS = 16
@@ -203,6 +204,16 @@ def _pixels(record: Record, side: int) -> UInt8 | None:
     factor = side / max(height, width, 1)
     min_hw = max(1, round(height * factor)), max(1, round(width * factor))
     try:
-        return EncodedImage(record.path).decode(upright=False, min_hw=min_hw)
+        encoded = EncodedImage(record.path)
+        return encoded.decode(upright=False, min_hw=min_hw, value_range=_own_range(encoded))
     except (DataError, OSError):
         return None
+
+
+def _own_range(encoded: EncodedImage) -> Range | None:
+    """The lowest and highest value of an image with more than 8 bits per channel: many use a small part of them."""
+    if not encoded.is_deep:
+        return None
+    values = encoded.values()
+    low, high = float(values.min()), float(values.max())
+    return (low, high) if low < high else None

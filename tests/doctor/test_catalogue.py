@@ -132,7 +132,14 @@ def test_the_catalogue_is_large_and_its_names_differ() -> None:
     assert sum(fault.mended for fault in FAULTS) >= 30
 
 
+TRUE_LEAKS = [
+    ("near-duplicates in two splits", f"val: BCCD/JPEGImages/BloodImage_{number}.jpg") for number in ("00037", "00386")
+]
+"""Of the blood cells: one field of the microscope, photographed twice."""
+
+
 @pytest.mark.parametrize("name", ["coco_open", "bccd", "oxford_pet_26", "padilla_metrics", "shapes", "flowers", "demo"])
 def test_real_sets_have_no_error_and_no_warning(name: str, request: pytest.FixtureRequest) -> None:
     folder = demo_folder() if name == "demo" else request.getfixturevalue("shared_data") / name
-    assert findings_of(read(folder)) == []
+    found = [(finding.kind, finding.file) for finding in findings_of(read(folder))]
+    assert found == (TRUE_LEAKS if name == "bccd" else [])

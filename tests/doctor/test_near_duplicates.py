@@ -16,6 +16,8 @@ import pytest
 
 import detseg.doctor.near_duplicates as search
 from detseg.annotations import read
+from detseg.annotations.builder import TableBuilder
+from detseg.classes import ClassMap
 from detseg.doctor import inspect_images
 from detseg.doctor.image_hash import hashes, image_hash, mirrored_hash, thumbnail
 from detseg.doctor.near_duplicates import near_duplicates, near_duplicates_of, previous_in_sequence
@@ -68,6 +70,17 @@ def test_altered_copies_are_found(kind: str, demo_images: list[Image]) -> None:
     assert wrong == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", LEAST_RECALL)
+def test_altered_copies_of_photographs_are_found(kind: str, shared_data: Path) -> None:
+    folders = ("coco_open/train", "flowers/train/daisy", "flowers/train/roses", "oxford_pet_26")
+    paths = [path for folder in folders for path in sorted((shared_data / folder).glob("*.jpg"))[:12]]
+    assert len(paths) > 40
+    share, wrong = recall([decode_image(path) for path in paths], kind)
+    assert share >= LEAST_RECALL[kind]
+    assert wrong == 0
+
+
 def test_control_with_a_threshold_of_0_cropped_copies_are_missed(
     demo_images: list[Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +129,16 @@ def test_blank_images_are_no_copies_of_each_other(count: int) -> None:
 def test_images_that_cannot_be_decoded_are_no_copies() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1, 32, 32), np.uint8).repeat(2, axis=0)
     assert near_duplicates_of(noise, lambda row: None).pairs == []
+
+
+def test_images_of_12_bits_are_compared_in_their_own_range(tmp_path: Path) -> None:
+    coarse = np.random.default_rng(3).random((12, 12))
+    levels = cv2.resize(coarse, (120, 120), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    builder = TableBuilder(ClassMap.from_names(["a"]), tmp_path, source="test data")
+    for name, scale in (("a.png", 1000), ("b.png", 900)):
+        cv2.imwrite(str(tmp_path / name), (levels * scale).astype(np.uint16))
+        builder.add_image(name, (120, 120))
+    assert [(pair.first, pair.second) for pair in near_duplicates(builder.build()).pairs] == [(0, 1)]
 
 
 def test_a_chain_of_moving_views_is_one_group() -> None:
