@@ -135,4 +135,5 @@ def test_the_catalogue_is_large_and_its_names_differ() -> None:
 @pytest.mark.parametrize("name", ["coco_open", "bccd", "oxford_pet_26", "padilla_metrics", "shapes", "flowers", "demo"])
 def test_real_sets_have_no_error_and_no_warning(name: str, request: pytest.FixtureRequest) -> None:
     folder = demo_folder() if name == "demo" else request.getfixturevalue("shared_data") / name
-    assert findings_of(read(folder)) == []
+    leaks = {"near-duplicates in two splits"} if name == "bccd" else set()  # the same field, focused or moved
+    assert {each.kind for each in findings_of(read(folder))} == leaks
