@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -83,3 +84,10 @@ def check_frames(root: Path, names: Sequence[str], source: str) -> None:
                 f"{late[0]}, but it has {count} frames, 0 to {count - 1}; "
                 + (COUNTED_FROM_1 if one else "use the whole video, or remove their labels")
             )
+
+
+def annotated_images(images: str | os.PathLike[str] | None) -> str:
+    """The remedy for images whose size is not the annotated one."""
+    if images is None:
+        return "pass the images that were annotated (--images)"
+    return f"replace the files in {images} by the images that were annotated"

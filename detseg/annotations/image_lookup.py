@@ -9,7 +9,16 @@ from functools import cached_property
 from pathlib import Path
 
 from detseg.annotations.image_files import first_few, unreadable
-from detseg.annotations.image_names import MOVED, SPELLING, folded, is_below, normalized, path_parts, spellings
+from detseg.annotations.image_names import (
+    MOVED,
+    SPELLING,
+    folded,
+    has_parts,
+    is_below,
+    normalized,
+    path_parts,
+    spellings,
+)
 from detseg.annotations.listing import (
     IMAGE_FOLDERS,
     Listing,
@@ -159,7 +168,7 @@ class ImageLookup:
                 by_stem = bool(parts) and not self._accepts(parts[-1])
                 candidates = self._index.get(parts[-1], []) if parts else []
                 for dropped in range(len(parts)):  # the longest common end
-                    matches = [file for file in candidates if _parts(same(file), by_stem, parts[dropped:])]
+                    matches = [file for file in candidates if has_parts(same(file), by_stem, parts[dropped:])]
                     if matches:
                         other = SPELLING if same is folded else reason
                         return _preferred(matches, reference), other or (MOVED if cut or dropped else "")
@@ -312,13 +321,6 @@ def other_folder(images: str | os.PathLike[str] | None) -> str:
     return f", because --images {images} was searched with all folders in it"
 
 
-def annotated_images(images: str | os.PathLike[str] | None) -> str:
-    """The remedy for images whose size is not the annotated one."""
-    if images is None:
-        return "pass the images that were annotated (--images)"
-    return f"replace the files in {images} by the images that were annotated"
-
-
 def _note_differences(
     references: Sequence[ImageReference], files: Sequence[tuple[str, str]], source: str, notes: RepairLog
 ) -> None:
@@ -396,11 +398,3 @@ def _start_folders(reference: ImageReference) -> list[str]:
     subset = reference.subset
     folders = [f"{folder}images/{subset}", f"{folder}{subset}"] if subset else []
     return [*folders, folder.rstrip("/"), f"{folder}images", "", "images"]
-
-
-def _parts(file: str, by_stem: bool, tail: list[str]) -> bool:
-    """Whether a path ends with the folders and the file ``tail``, which has no suffix if ``by_stem``."""
-    parts = file.split("/")
-    if by_stem:
-        parts[-1] = parts[-1].rpartition(".")[0]
-    return parts[-len(tail) :] == tail

@@ -27,8 +27,7 @@ from detseg.annotations.formats.coco.json_file import (
 from detseg.annotations.formats.coco.lenient import rings_of
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
 from detseg.annotations.formats.coco.video_frames import name_frames
-from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.image_lookup import annotated_images
+from detseg.annotations.image_files import annotated_images, first_few, read_headers
 from detseg.annotations.instance_box import ROTATED_BOX, rotated_box
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
