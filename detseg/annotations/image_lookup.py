@@ -217,8 +217,7 @@ def look_up_images(
     if images is not None and not is_dir(images):
         raise missing_path(images, "image folder")
     lookup, links = _select_lookup(references, base, None if images is None else Path(images), follow_links, source)
-    if missing_images == "drop":
-        lookup = readable_lookup(lookup, notes)
+    lookup = readable_lookup(lookup, missing_images, notes)
     files, missing, ambiguous = [], [], []
     for reference in references:
         matches, reason = lookup.find(reference)
@@ -246,9 +245,9 @@ def look_up_images(
     return lookup.root, [file for file, _ in files]
 
 
-def readable_lookup(lookup: ImageLookup, notes: RepairLog) -> ImageLookup:
-    """``lookup`` without files that are not images, each with a note: they are missing, too."""
-    errors = unreadable(lookup.root, lookup.files)
+def readable_lookup(lookup: ImageLookup, missing_images: str, notes: RepairLog) -> ImageLookup:
+    """``lookup``; if missing images are to be dropped without the files that are not images, each with a note."""
+    errors = unreadable(lookup.root, lookup.files) if missing_images == "drop" else {}
     if not errors:
         return lookup
     for error in errors.values():

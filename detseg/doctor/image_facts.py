@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
+from detseg.doctor.image_hash import thumbnail
 from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.media.files import read_bytes
@@ -48,6 +49,7 @@ class ImageFacts:
         is_constant: all pixels have the same value.
         is_black: nearly all pixels are black.
         is_grey: the three channels are equal.
+        thumbnail: uint8 [32, 32], of which near-duplicates are found; None if it cannot be decoded.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class ImageFacts:
     is_constant: bool = False
     is_black: bool = False
     is_grey: bool = False
+    thumbnail: UInt8 | None = None
 
 
 def image_facts(
@@ -119,6 +122,7 @@ def _facts(path: Path, image: int, name: str, value_range: Range | None) -> Imag
         is_constant=_all_pixels(_equals_first, pixels),
         is_black=_is_black(pixels),
         is_grey=_all_pixels(_has_equal_channels, pixels),
+        thumbnail=thumbnail(pixels),
     )
 
 

@@ -10,6 +10,7 @@ from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import LEAVE_OUT_IMAGE, Finding, Severity
 from detseg.doctor.image_facts import ImageFacts, equal_files, image_facts
+from detseg.doctor.similar_images import similar_images
 from detseg.doctor.splits import images_in_two_splits
 from detseg.errors import DataError
 from detseg.pixel_values import Range, checked_range
@@ -54,6 +55,7 @@ def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> 
         *_other_channels(table, facts),
         *_equal_files(table, facts),
         *images_in_two_splits(table),
+        *similar_images(table, facts),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from detseg.errors import DataError
 from detseg.options.field import check_ranges, option
@@ -35,7 +35,12 @@ class DataConfig:
     data: str = option(
         "", "folder or annotation file of labelled images", "the demo set that comes with this project", value="PATH"
     )
-    format: Format | None = option(None, "annotation format", "detected from the files")
+    format: Format | None = option(
+        None,
+        f"annotation format: {', '.join(get_args(Format))}",
+        "detected from the files",
+        value="NAME",
+    )
     images: str | None = option(None, "folder of the images", "found by their names", value="FOLDER")
     annotations: str | None = option(None, "annotation file or folder", "DATA", value="PATH")
     val_annotations: str | None = option(

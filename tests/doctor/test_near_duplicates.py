@@ -16,6 +16,7 @@ import pytest
 
 import detseg.doctor.near_duplicates as search
 from detseg.annotations import read
+from detseg.doctor import inspect_images
 from detseg.doctor.image_hash import hashes, image_hash, mirrored_hash, thumbnail
 from detseg.doctor.near_duplicates import near_duplicates, near_duplicates_of, previous_in_sequence
 from detseg.doctor.same_view import view_of
@@ -152,3 +153,13 @@ def test_the_hash_is_of_the_grey_levels_and_knows_the_mirror_image() -> None:
 )
 def test_neighbours_in_a_numbered_sequence(names: list[str], expected: dict[int, int]) -> None:
     assert previous_in_sequence(names) == expected
+
+
+def test_inspect_names_near_duplicates_in_two_splits_of_the_source(shared_data: Path) -> None:
+    table = read(shared_data / "bccd/BCCD")
+    rows = [row for row, name in enumerate(table.media.tolist()) if name[-7:-4] in ("036", "037", "038", "382", "395")]
+    found = [finding for finding in inspect_images(table.subset(rows)) if finding.kind.startswith("near-duplicates")]
+    warning, note = found
+    assert warning.message.startswith("val: JPEGImages/BloodImage_00037.jpg: it shows the same as train: ")
+    assert warning.message.endswith("--group auto, which splits the data without them")
+    assert (note.severity, note.file) == ("note", "JPEGImages/BloodImage_00382.jpg")

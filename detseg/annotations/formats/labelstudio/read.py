@@ -29,7 +29,7 @@ from detseg.media.files import open_file
 
 _HEAD = 2**16
 _UPLOAD = re.compile(r"^/data/upload/\d+/")  # where the server stores uploaded images, all in one folder
-_IMAGE_KEYS = ("image", "img", "image_url", "imageurl", "photo", "picture", "url", "file", "path", "ocr")
+_IMAGE_KEYS = ("image", "img", "image_url", "imageurl", "photo", "url", "file", "path", "ocr")
 
 SKIPPED = "task without a submitted annotation left out"
 SEVERAL = "several annotations of a task: one of them is read"

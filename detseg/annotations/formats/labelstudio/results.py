@@ -259,7 +259,7 @@ def _label(group: Sequence[Region], where: str, notes: RepairLog) -> str:
     """The label of a region: of the shape itself, or of a separate result; "" for none."""
     names = [f"{name}{_LABELS}" for name in _DRAWN] + [_LABELS]
     values = [region.value for region in group if region.value is not None]
-    labels: list[str] = next((found for value in values for name in names if (found := getattr(value, name))), [])
+    labels: list[str] = next((listed for value in values for name in names if (listed := getattr(value, name))), [])
     if len(set(labels)) > 1:
         notes.add("region with several labels read with the first", f"{where} ({', '.join(labels)})")
     return labels[0].strip() if labels else ""

@@ -94,9 +94,7 @@ def read_voc(
     problems.raise_all(source)
     notes = RepairLog()
     class_map, all_names = _class_map(annotations, read_labelmap(root, files), classes, source, notes)
-    lookup = image_folder(annotation_files, root, images, follow_links)
-    if missing_images == "drop":
-        lookup = readable_lookup(lookup, notes)
+    lookup = readable_lookup(image_folder(annotation_files, root, images, follow_links), missing_images, notes)
     filenames = [annotation.filename for annotation in annotations]
     media = pair_files(annotation_files, lookup, images, source, notes, filenames, missing_images)
     present = [index for index, name in enumerate(media) if name]

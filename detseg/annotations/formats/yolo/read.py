@@ -116,9 +116,7 @@ def read_yolo(
     texts = [file for file in files if file.lower().endswith(_TEXTS)]
     names_file = "" if config and config.names else _names_file(config, PathIndex((), texts))
     labels = [file for file in texts if file.lower().endswith(".txt") and file != names_file]
-    lookup = image_folder(labels, root, images, follow_links)
-    if missing_images == "drop":
-        lookup = readable_lookup(lookup, notes)
+    lookup = readable_lookup(image_folder(labels, root, images, follow_links), missing_images, notes)
     image_files = lookup.files
     labels = _label_files(root, labels, image_files)
     if not labels:
