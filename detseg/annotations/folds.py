@@ -21,7 +21,7 @@ def folds(table: AnnotationTable, k: int, *, seed: int = 0, groups: str | Path |
 
     Each image is in one validation split. Each fold has about the same number of images, and the same share of every
     class and of images without any (see ``assign_units``). If the source has a test split, it is the "test" of each;
-    its train and val splits are divided anew.
+    its train and val splits are joined and divided again.
 
     Args:
         table: table of any reader.

@@ -35,9 +35,9 @@ def rotated_coordinates(
         stored_hw, orientation, stored_frame: of each image; see ``TableBuilder.add_image``.
     """
     turned = [row for row, number in enumerate(orientation) if number >= 5 and stored_hw[row][0] != stored_hw[row][1]]
-    found: dict[int, tuple[str, npt.NDArray[np.float64]]] = {}
+    misfits: dict[int, tuple[str, npt.NDArray[np.float64]]] = {}
     if not turned:
-        return found
+        return misfits
     for row in np.intersect1d(turned, image).tolist():
         own, hw = boxes[image == row], stored_hw[row]
         upright = upright_hw(hw, orientation[row])
@@ -46,8 +46,8 @@ def rotated_coordinates(
         here, there = (hw, upright) if stored_frame[row] else (upright, hw)
         if _beyond(own, here) > BEYOND >= _beyond(own, there):
             other = own if stored_frame[row] else orient_boxes(own, hw, orientation[row])
-            found[row] = (OF_UPRIGHT if stored_frame[row] else OF_STORED, other)
-    return found
+            misfits[row] = (OF_UPRIGHT if stored_frame[row] else OF_STORED, other)
+    return misfits
 
 
 def _beyond(boxes: npt.NDArray[np.float64], size_hw: tuple[int, int]) -> float:

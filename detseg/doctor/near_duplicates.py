@@ -162,8 +162,8 @@ def table_thumbnails(table: AnnotationTable, *, text: str = "comparing images") 
         return np.zeros((SIDE, SIDE), np.uint8) if pixels is None else thumbnail(pixels)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = list(progress(pool.map(one, table), text, total=len(table)))
-    return np.array(found, np.uint8).reshape(-1, SIDE, SIDE)
+        results = list(progress(pool.map(one, table), text, total=len(table)))
+    return np.array(results, np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def previous_in_sequence(names: list[str]) -> dict[int, int]:

@@ -37,7 +37,7 @@ EQUAL = 0.005
 """Pixels by which the numbers of equal boxes may differ, for what programs round."""
 
 NEIGHBOURS = 5
-"""Boxes of a class and image are sorted by their left side, and compared with so many that follow."""
+"""Boxes of a class and image are sorted by their left side, and compared with this number of the following ones."""
 
 LEAST_SIDE = 1.0
 """Pixels: an object with a shorter side was hardly drawn on purpose."""

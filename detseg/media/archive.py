@@ -50,14 +50,14 @@ class Archive:
 
     def kind(self, name: str) -> str:
         """ "file", "folder" or "" for a name that does not exist."""
-        found = self._index.find(name)
-        return "" if found is None else "file" if isinstance(found, int) else "folder"
+        entry = self._index.find(name)
+        return "" if entry is None else "file" if isinstance(entry, int) else "folder"
 
     def names(self, folder: str) -> list[str]:
         """Names of the files and folders directly in a folder."""
-        found = self._index.find(folder)
-        assert isinstance(found, dict)
-        return list(found)
+        entry = self._index.find(folder)
+        assert isinstance(entry, dict)
+        return list(entry)
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -107,9 +107,9 @@ class Archive:
             self._content = os.fdopen(state["_content"].detach(), "rb")
 
     def _row(self, name: str) -> int:
-        found = self._index.find(name)
-        assert isinstance(found, int)
-        return found
+        entry = self._index.find(name)
+        assert isinstance(entry, int)
+        return entry
 
 
 class OpenedArchives:

@@ -87,7 +87,7 @@ class StoredFile(io.RawIOBase):
         super().close()
 
     def _part(self, position: int, count: int) -> bytes | memoryview:
-        """``count`` bytes of the content, which has so many."""
+        """``count`` bytes of the content; it has at least that number."""
         return self._stored(position, count)
 
     def _stored(self, position: int, count: int) -> bytes:

@@ -138,19 +138,19 @@ def _directory(index: ArchiveIndex, file: BinaryIO, length: int) -> tuple[int, i
     tail_start = max(length - _END_HEAD.size - _MAX_COMMENT, 0)
     file.seek(tail_start)
     tail = file.read()
-    found = tail.rfind(_END)
-    while found >= 0:
-        if len(tail) - found >= _END_HEAD.size:
-            _, disk, _, _, _, size, offset, of_comment = _END_HEAD.unpack_from(tail, found)
-            if found + _END_HEAD.size + of_comment == len(tail):
+    position = tail.rfind(_END)
+    while position >= 0:
+        if len(tail) - position >= _END_HEAD.size:
+            _, disk, _, _, _, size, offset, of_comment = _END_HEAD.unpack_from(tail, position)
+            if position + _END_HEAD.size + of_comment == len(tail):
                 break
-        found = tail.rfind(_END, 0, found)
-    if found < 0:
+        position = tail.rfind(_END, 0, position)
+    if position < 0:
         file.seek(0)
         if file.read(4) in (_LOCAL, _END):
             raise index.error("a truncated zip: its end, with the directory of its files, is missing", _DOWNLOAD)
         raise index.error("not a zip, but another file with this suffix", f"{_DOWNLOAD}, or correct its suffix")
-    end = tail_start + found
+    end = tail_start + position
     if disk not in (0, 0xFFFF):
         raise index.error("one part of a split zip", "join its parts (zip -s 0 PART.zip --out WHOLE.zip)")
     file.seek(max(end - _LOCATOR64_HEAD.size, 0))
@@ -188,12 +188,12 @@ def _wide(extra: bytes, unpacked: int, packed: int, offset: int) -> tuple[int, i
     return values[0], values[1], values[2]
 
 
-def _extra_field(extra: bytes, wanted: int) -> bytes:
+def _extra_field(extra: bytes, needed: int) -> bytes:
     """The content of a field of the extra data of an entry; empty if there is none."""
     position = 0
     while position + 4 <= len(extra):
         kind, size = struct.unpack_from("<HH", extra, position)
-        if kind == wanted:
+        if kind == needed:
             return extra[position + 4 : position + 4 + size]
         position += 4 + size
     return b""
