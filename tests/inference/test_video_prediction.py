@@ -74,7 +74,7 @@ def test_range_stride_and_no_drawing(checkpoint: Path, clip: Path, tmp_path: Pat
 
 
 class FakeCamera:
-    """Frames that show their numbers; ``stop`` raises the interrupt of Ctrl-C after so many."""
+    """Frames that show their numbers; Ctrl-C is pressed after five."""
 
     opened = True
     last: FakeCamera
