@@ -25,6 +25,7 @@ from detseg.classes import ClassMap, LabelField, joined
 from detseg.errors import DataError
 from detseg.keypoints import KeypointSchema
 from detseg.masks import segmentation_area
+from detseg.media.video_files import split_frame
 from detseg.orientation import upright_hw
 
 MAX_SIDE = 1_000_000
@@ -111,6 +112,7 @@ class TableBuilder:
 
         Args:
             media: file, relative to ``root`` (an absolute path inside ``root`` is made relative); "" if there is none.
+                A frame of a video is ``clip.mp4/frame_000123.png``; its video is then its group.
             stored_hw: height and width as stored in the file, 1 to ``MAX_SIDE``.
             image_id: the id in the source; None: the number of the image, from 1.
             orientation: EXIF orientation 1..8 of the stored pixels.
@@ -154,6 +156,8 @@ class TableBuilder:
         if any(not -1 <= index < size for index, size in zip(class_index, self._field_sizes, strict=True)):
             limits = ", ".join(f"0..{size - 1}" for size in self._field_sizes)
             raise DataError(f"{self.source} ({display_name}): class_index {list(class_index)} is outside {limits}")
+        if (parts := split_frame(name)) is not None and frame < 0:
+            frame, group = parts[1], group or parts[0]
         self._row_of_id[image_id] = row
         self._names.append(display_name)
         self._media.append(name)
@@ -192,13 +196,14 @@ class TableBuilder:
         self._names.extend([name or f"image {first + i}" for i, name in enumerate(media)])
         self._media.extend(media)
         self._member.extend([""] * number)
-        self._group.extend([""] * number)
+        frames = [split_frame(name) or ("", -1) for name in media]
+        self._group.extend([video for video, _ in frames])
         self._split.extend([split] * number)
         self._stored.extend(stored_hw)
         self._upright.extend(
             [hw if exif == 1 else upright_hw(hw, exif) for hw, exif in zip(stored_hw, orientation, strict=True)]
         )
-        self._frame.extend([-1] * number)
+        self._frame.extend([frame for _, frame in frames])
         self._orientation.extend(orientation)
         self._stored_frame.extend(stored_frame)
         self._class_index.extend([[-1] * len(self._field_sizes)] * number)

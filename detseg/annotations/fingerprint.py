@@ -14,6 +14,7 @@ import numpy as np
 
 from detseg.annotations.table import AnnotationTable, Record
 from detseg.media.files import open_file
+from detseg.media.video_files import is_frame_in_video
 from detseg.short_text import counted, listed
 
 Fingerprint = dict[str, Any]
@@ -113,11 +114,13 @@ def _split(text: str) -> list[bytes]:
 
 
 def _file_digests(splits: Mapping[str, AnnotationTable]) -> dict[Path, bytes]:
-    """Digests of the bytes of all image files; those in an archive have the digests of the same files in a folder."""
+    """Digests of the bytes of all image files; of a frame, that of its video, which is read once."""
     names = {table.root / str(name) for table in splits.values() for name in np.unique(table.media) if str(name)}
-    paths = sorted(names)
+    content = {path: path.parent if is_frame_in_video(path) else path for path in names}
+    paths = sorted(set(content.values()))
     with ThreadPoolExecutor(READERS) as pool:
-        return dict(zip(paths, pool.map(_file_digest, paths), strict=True))
+        digests = dict(zip(paths, pool.map(_file_digest, paths), strict=True))
+    return {path: digests[file] for path, file in content.items()}
 
 
 def _file_digest(path: Path) -> bytes:

@@ -17,7 +17,9 @@ from detseg.errors import DataError
 
 
 def file_name(table: AnnotationTable, row: int) -> str:
-    """The path of an image relative to the table's root; the member or the frame in that file follows after a colon."""
+    """The path of an image relative to the table's root; a member, or a frame in the file, follows after a colon."""
+    if table.has_path(row):
+        return str(table.media[row])
     inside = str(table.member[row]) or (f"frame {table.frame[row]}" if table.frame[row] >= 0 else "")
     return f"{table.media[row]}:{inside}" if inside else str(table.media[row])
 

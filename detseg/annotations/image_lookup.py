@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from detseg.annotations.image_files import first_few, unreadable
-from detseg.annotations.image_names import MOVED, SPELLING, folded, is_below, normalized, path_parts, spellings
+from detseg.annotations.image_names import (
+    MOVED,
+    SPELLING,
+    folded,
+    has_parts,
+    is_below,
+    normalized,
+    path_parts,
+    spellings,
+)
 from detseg.annotations.listing import (
     IMAGE_FOLDERS,
     Listing,
@@ -23,6 +32,7 @@ from detseg.annotations.listing import (
 from detseg.annotations.repair_log import RepairLog
 from detseg.errors import DataError
 from detseg.media.files import has_container_suffix, is_dir, is_file, iterdir, listdir
+from detseg.media.video_files import frame_number, frame_path, is_video, split_frame
 from detseg.runtime.missing_path import missing_path
 
 MISSING = "image without a file left out"
@@ -58,6 +68,7 @@ class ImageLookup:
 
     def __init__(self, root: Path, follow_links: bool = False, files: Sequence[str] | None = None) -> None:
         """``files``: the images below ``root``, if they are already listed."""
+        self._accepts = is_image
         self.root = root
         self.follow_links = follow_links
         self._files = files
@@ -73,7 +84,14 @@ class ImageLookup:
     @cached_property
     def files(self) -> list[str]:
         """All images below the folder, relative to it."""
-        return [file for file in self._listing.files if is_image(file)]
+        return [file for file in self._listing.files if self._accepts(file)]
+
+    @cached_property
+    def videos(self) -> ImageLookup:
+        """The videos below the folder."""
+        lookup = ImageLookup(self.root, self.follow_links, self._listing.files)
+        lookup._accepts = is_video
+        return lookup
 
     @cached_property
     def _in_archives(self) -> ImageLookup | None:
@@ -130,13 +148,15 @@ class ImageLookup:
 
     def find(self, reference: ImageReference) -> tuple[list[str], str]:
         """The files that match best (one, none, or several if ambiguous), relative to the folder; and in which way the
-        name differs, "" if it does not."""
+        name differs, "" if it does not. A frame of a video, ``clip.mp4/frame_000123.png``, is found by its video."""
         matches, reason = self._find(reference)
         if not matches and self._in_archives is not None:
             return self._in_archives.find(reference)
         return matches, reason
 
     def _find(self, reference: ImageReference) -> tuple[list[str], str]:
+        if split_frame(reference.name) is not None and (frames := self._find_frames(reference))[0]:
+            return frames
         for start in _start_folders(reference):
             path = f"{start}/{reference.name}" if start else reference.name
             exact = self._exact.get(normalized(os.path.normpath(path)))
@@ -145,14 +165,23 @@ class ImageLookup:
         for same in (normalized, folded):
             for spelling, reason in spellings(reference.name):
                 parts, cut = path_parts(same(spelling))
-                by_stem = bool(parts) and not is_image(parts[-1])
+                by_stem = bool(parts) and not self._accepts(parts[-1])
                 candidates = self._index.get(parts[-1], []) if parts else []
                 for dropped in range(len(parts)):  # the longest common end
-                    matches = [file for file in candidates if _parts(same(file), by_stem, parts[dropped:])]
+                    matches = [file for file in candidates if has_parts(same(file), by_stem, parts[dropped:])]
                     if matches:
                         other = SPELLING if same is folded else reason
                         return _preferred(matches, reference), other or (MOVED if cut or dropped else "")
-        return [], ""
+        return self._find_frames(reference)
+
+    def _find_frames(self, reference: ImageReference) -> tuple[list[str], str]:
+        """The frames that ``clip.mp4/frame_000123.png`` or ``clip/frame_000123.png`` may be."""
+        video, _, name = reference.name.replace("\\", "/").rpartition("/")
+        number = frame_number(name)
+        if number is None or not video or not self.videos.files:
+            return [], ""
+        videos, reason = self.videos.find(replace(reference, name=video))
+        return [frame_path(file, number) for file in videos], reason
 
 
 def look_up_images(
@@ -291,13 +320,6 @@ def other_folder(images: str | os.PathLike[str] | None) -> str:
     return f", because --images {images} was searched with all folders in it"
 
 
-def annotated_images(images: str | os.PathLike[str] | None) -> str:
-    """The remedy for images whose size is not the annotated one."""
-    if images is None:
-        return "pass the images that were annotated (--images)"
-    return f"replace the files in {images} by the images that were annotated"
-
-
 def _note_differences(
     references: Sequence[ImageReference], files: Sequence[tuple[str, str]], source: str, notes: RepairLog
 ) -> None:
@@ -375,11 +397,3 @@ def _start_folders(reference: ImageReference) -> list[str]:
     subset = reference.subset
     folders = [f"{folder}images/{subset}", f"{folder}{subset}"] if subset else []
     return [*folders, folder.rstrip("/"), f"{folder}images", "", "images"]
-
-
-def _parts(file: str, by_stem: bool, tail: list[str]) -> bool:
-    """Whether a path ends with the folders and the file ``tail``, which has no suffix if ``by_stem``."""
-    parts = file.split("/")
-    if by_stem:
-        parts[-1] = parts[-1].rpartition(".")[0]
-    return parts[-len(tail) :] == tail

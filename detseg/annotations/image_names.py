@@ -81,3 +81,11 @@ def _decoded_base64(value: str) -> str:
         return base64.b64decode(value, validate=True).decode("utf-8")
     except (binascii.Error, ValueError):
         return ""
+
+
+def has_parts(file: str, by_stem: bool, tail: list[str]) -> bool:
+    """Whether a path ends with the folders and the file ``tail``, which has no suffix if ``by_stem``."""
+    parts = file.split("/")
+    if by_stem:
+        parts[-1] = parts[-1].rpartition(".")[0]
+    return parts[-len(tail) :] == tail

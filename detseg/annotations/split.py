@@ -21,6 +21,15 @@ TEST_FROM = 100
 TEST = 0.15
 """Default fraction of the test split."""
 
+VIDEO_PARTS = 10
+"""Parts of each video, if there are fewer videos than splits."""
+
+CONSECUTIVE = (
+    "video split into consecutive parts, because there are fewer videos than splits: frames next to a cut are similar, "
+    "so scores are too high; add videos, or keep one for testing"
+)
+"""Kind of note for such videos."""
+
 _SPLIT, _SUBSET = 1, 2  # purpose of a generator, so that two uses of one seed are independent
 
 
@@ -37,6 +46,7 @@ def split(
 
     With ``val`` 0 there is no "val": its images are in "train", also those of a val split of the source.
 
+    The frames of a video are a group; if there are fewer videos than splits, parts of consecutive frames are.
     Splits preserve the order of the table. If the table has one image, it is in every split, with a note.
 
     Args:
@@ -161,6 +171,9 @@ def _split_off(table: AnnotationTable, fractions: dict[str, float], seed: int, b
         message = f"{', '.join(names)} have the same image, because there is only one"
         return dict.fromkeys(names, with_notes(table, message, [file_name(table, 0)]))
     units = group_rows(table) if by == "group" else [np.array([row]) for row in range(len(table))]
+    if by == "group" and len(units) < len(names) and (table.frame >= 0).all():
+        table = with_notes(table, CONSECUTIVE, [str(table.group[unit[0]]) for unit in units])
+        units = [part for unit in units for part in _consecutive_parts(table, unit)]
     if len(units) < len(names):
         unit_name = "groups" if by == "group" else "images"
         raise DataError(
@@ -179,6 +192,12 @@ def _split_off(table: AnnotationTable, fractions: dict[str, float], seed: int, b
         name: table.subset(np.sort(np.concatenate([units[u] for u in np.flatnonzero(split_of == index)])))
         for index, name in enumerate(names)
     }
+
+
+def _consecutive_parts(table: AnnotationTable, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """``VIDEO_PARTS`` parts of the frames of a video, each of consecutive ones."""
+    ordered = rows[np.argsort(table.frame[rows], kind="stable")]
+    return [part for part in np.array_split(ordered, VIDEO_PARTS) if len(part)]
 
 
 def _with_classes_in_train(split_of: npt.NDArray[np.int64], has_class: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

@@ -17,6 +17,7 @@ from detseg.annotations.segmentation import Segmentation, SegmentationColumn
 from detseg.annotations.text_ids import TextIds
 from detseg.classes import ClassMap, LabelField
 from detseg.keypoints import KeypointSchema
+from detseg.media.video_files import split_frame
 from detseg.old_names import moved_function
 from detseg.short_text import counted, listed, tail, with_classes
 
@@ -30,7 +31,8 @@ class Record:
     Attributes:
         record: row in the full table that all subsets come from; randomness depends on it.
         image_id: id of the image in the source.
-        path: file to open with :mod:`detseg.media.files`; it may be in an archive.
+        path: file to open with :mod:`detseg.media.files`; it may be in an archive, or a frame of a video,
+            ``clip.mp4/frame_000123.png``.
         stored_hw: height and width as stored in the file; ``size_hw`` is upright.
         orientation: EXIF orientation 1..8 of the stored pixels.
         class_index: int64 [T], one for each label field; -1 if there is no label.
@@ -85,6 +87,8 @@ class Record:
     @property
     def name(self) -> str:
         """Name of the image in messages: file name, and the member or frame in that file."""
+        if split_frame(self.path) is not None:
+            return f"{self.path.parent.name}/{self.path.name}"
         inside = self.member or (f"frame {self.frame}" if self.frame >= 0 else "")
         return f"{self.path.name}:{inside}" if inside else self.path.name
 
@@ -95,7 +99,7 @@ class AnnotationTable:
 
     Columns of images ([I]); an image's instances are the rows ``start`` to ``stop`` of the instance columns:
         image_id int64, record int64, media str (path, relative to ``root`` with forward slashes), member str,
-        frame int32 (-1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
+        frame int32 (number in a video from 0; -1 none), height and width int32 as stored, orientation int8 (EXIF 1..8),
         stored_frame bool (the source's coordinates are those of the stored pixels, not of the upright image),
         group str ("" none), split str (the split in the source: "train", "val", "test" or ""),
         class_index int64 [I, T] (0..K-1 of its field, -1 none; T = 1 unless the set has several label fields),
@@ -196,11 +200,16 @@ class AnnotationTable:
         return replace(self, **{name: getattr(self, name)[rows] for name in IMAGE_COLUMNS})
 
     def files(self) -> list[Path]:
-        """The image files, in the order of the rows, without repetitions; members of archives, frames of videos and
-        images of a dataset object are not among them."""
-        rows = range(len(self))
-        named = (row for row in rows if str(self.media[row]) and not str(self.member[row]) and int(self.frame[row]) < 0)
+        """The paths of the images, in the order of the rows, without repetitions; see :meth:`has_path`."""
+        named = (row for row in range(len(self)) if self.has_path(row))
         return list(dict.fromkeys(self.root / str(self.media[row]) for row in named))
+
+    def has_path(self, row: int) -> bool:
+        """Whether the image in a row has a path of its own that can be opened: a file, or a frame of a video as
+        ``clip.mp4/frame_000123.png``; not if it is of a dataset object, or named by ``member``."""
+        name = str(self.media[row])
+        is_frame = int(self.frame[row]) >= 0
+        return bool(name) and not str(self.member[row]) and not (is_frame and split_frame(name) is None)
 
     def instance_rows(self) -> npt.NDArray[np.int64]:
         """int64: rows of the instance columns that belong to this table's images, in image order."""

@@ -93,6 +93,7 @@ PARTS = {
     "evaluate": "of pasting masks and computing metrics",
     "predict": "of prediction from image files",
     "loader": "of loading and augmenting images",
+    "video": "of reading frames of videos",
     "index": "of reading a large annotation file",
     "inspect": "of checking images, compared with decoding them",
     "archives": "of reading images in archives",

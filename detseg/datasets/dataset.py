@@ -21,6 +21,7 @@ from detseg.errors import DataError
 from detseg.images import EncodedImage
 from detseg.masks import rasterize_all
 from detseg.media.archive import OpenedArchives
+from detseg.media.video_files import split_frame
 from detseg.orientation import orient_image
 from detseg.pixel_values import Range
 from detseg.preprocess import Geometry, Preprocessing
@@ -127,6 +128,11 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name, field_sizes=sizes)
         return pixels, tensors
 
+    def decode(self, index: int) -> None:
+        """Decode the image of a row for the cache ``decoded``; errors are those of ``dataset[index]``."""
+        record = self.table[index]
+        self._image(index, record, self.preprocessing.geometry(record.size_hw, record.orientation))
+
     def _image(self, index: int, record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
         """uint8 [h, w, 3] at the network's size, before any augmentation."""
         cached = None if self.decoded is None else self.decoded.get(index)
@@ -229,8 +235,8 @@ def _check_task(table: AnnotationTable, preprocessing: Preprocessing, task: Task
 def _image(record: Record, geometry: Geometry, value_range: Range | None) -> tuple[npt.NDArray[np.uint8], str]:
     """uint8 [H, W, 3]: the upright image, possibly decoded at reduced size, but not below the network's input size;
     and the note, or the damage, of :class:`EncodedImage`."""
-    if record.member or record.frame >= 0:
-        raise DataError(f"{record.name}: images inside archives and videos are not supported; extract them to files")
+    if record.member or (record.frame >= 0 and split_frame(record.path) is None):
+        raise DataError(f"{record.name}: the image has no path of its own; extract it to a file")
     where = str(record.path)
     encoded = EncodedImage(record.path, name=where)
     stored_hw = encoded.header.size_hw

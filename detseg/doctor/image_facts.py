@@ -86,9 +86,8 @@ def image_facts(
 def first_rows(table: AnnotationTable) -> dict[Path, int]:
     """Image file -> the first row that has it, in the order of the table."""
     rows: dict[Path, int] = {}
-    columns = zip(table.media.tolist(), table.member.tolist(), table.frame.tolist(), strict=True)
-    for row, (media, member, frame) in enumerate(columns):
-        if media and not member and frame < 0:
+    for row, media in enumerate(table.media.tolist()):
+        if table.has_path(row):
             rows.setdefault(table.root / media, row)
     return rows
 

@@ -43,8 +43,8 @@ def image_values(table: AnnotationTable, override: Sequence[float] | None = None
 def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> list[Finding]:
     """Decode all images in full, with a progress bar on a terminal, and report the problems, in the order of the table.
 
-    Never raises for a bad image. Images that are not separate files (members of archives, frames of videos, images of a
-    dataset object) are not checked. A file of several records is decoded once.
+    Never raises for a bad image. Images without a path of their own (see ``AnnotationTable.has_path``) are not
+    checked. A file of several records is decoded once.
 
     Args:
         value_range: of :func:`image_values`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -47,12 +47,18 @@ class PredictionLines:
         self._file.close()
 
     def results(
-        self, image_id: int, name: str, results: Sequence[dict[str, Any]], size_hw: tuple[int, int] | None = None
+        self,
+        image_id: int,
+        name: str,
+        results: Sequence[dict[str, Any]],
+        size_hw: tuple[int, int] | None = None,
+        place: Mapping[str, Any] | None = None,
     ) -> bool:
         """Write the results of an image. Returns False, and writes nothing, if a number is not finite.
 
         Args:
             size_hw: height and width of the upright image.
+            place: more keys of the line: of a frame, its number and time.
 
         Raises:
             WriteError: the disk is full.
@@ -60,15 +66,15 @@ class PredictionLines:
         values = [{"image_id": image_id, "file_name": name, **result} for result in results]
         size = {} if size_hw is None else {"width": size_hw[1], "height": size_hw[0]}
         try:
-            line = _json({"image_id": image_id, "file_name": name, **size, "results": values})
+            line = _json({"image_id": image_id, "file_name": name, **size, **(place or {}), "results": values})
         except ValueError:
             return False
         self._write(line)
         return True
 
-    def failure(self, image_id: int, name: str, reason: str) -> None:
+    def failure(self, image_id: int, name: str, reason: str, place: Mapping[str, Any] | None = None) -> None:
         """Write why an image has no results."""
-        self._write(_json({"image_id": image_id, "file_name": name, "error": reason}))
+        self._write(_json({"image_id": image_id, "file_name": name, **(place or {}), "error": reason}))
         self.failures += 1
 
     def _write(self, line: bytes) -> None:

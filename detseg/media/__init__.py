@@ -1,1 +1,1 @@
-"""Files and folders of data, wherever they are: on the disk, or in an archive, which is read in place as a folder."""
+"""Files and folders of data, wherever they are: on the disk, or in an archive or a video, which is read as a folder."""

@@ -1,9 +1,10 @@
 """Open and list the files of a data set, on the disk or in a container.
 
-A container is a file that is a folder of other files: an archive (:mod:`detseg.media.archive`). The path of a file in
-it is the container's path followed by the name inside, ``set.zip/images/a.jpg``: readers join and store such paths as
-any other, and open them with the functions of this file. A real folder with the suffix of a container stays a folder.
-Nothing is written into a container.
+A container is a file that is a folder of other files: an archive (:mod:`detseg.media.archive`), or a video, which
+contains its frames (:mod:`detseg.media.video`). The path of a file in it is the container's path followed by the name
+inside, ``set.zip/images/a.jpg`` or ``clip.mp4/frame_000123.png``: readers join and store such paths as any other, and
+open them with the functions of this file. A real folder with the suffix of a container stays a folder. Archives are
+listed like folders; videos are listed as files, because their frames may be many. Nothing is written into a container.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from detseg.media.archive import ARCHIVE_SUFFIXES, open_archive
+from detseg.media.video import Video
+from detseg.media.video_files import is_video
 from detseg.runtime import files
 
 AnyPath = str | os.PathLike[str]
 
 CONTAINER_SUFFIXES = ARCHIVE_SUFFIXES
-"""Suffixes of files that are read as folders, in lower case."""
+"""Suffixes of files that are listed as folders, in lower case."""
 
 
 class Container(Protocol):
@@ -73,19 +76,21 @@ class _ContainerEntry:
 
 
 def has_container_suffix(name: str) -> bool:
-    """Whether a file of this name would be read as a folder."""
+    """Whether a file of this name would be listed as a folder: an archive."""
     return name.lower().endswith(CONTAINER_SUFFIXES)
 
 
 def container_of(path: AnyPath) -> tuple[str, str] | None:
-    """The container in which a path is, or that it is, and the name inside it ("" for the container); None for a real
-    path, or one that does not exist."""
+    """The container in which a path is, or the archive that it is, and the name inside it ("" for the archive); None
+    for a real path, or one that does not exist."""
     text = os.fspath(path).replace(os.sep, "/")
     start = 0
     while start < len(text):
         stop = text.find("/", start)
         stop = len(text) if stop < 0 else stop
-        if has_container_suffix(text[start:stop]) and os.path.isfile(text[:stop]):  # noqa: PTH113
+        name = text[start:stop]
+        is_container = has_container_suffix(name) or (is_video(name) and stop < len(text))
+        if is_container and os.path.isfile(text[:stop]):  # noqa: PTH113
             return text[:stop], text[stop + 1 :]
         start = stop + 1
     return None
@@ -179,16 +184,18 @@ def iterdir(folder: Path) -> Iterator[Path]:
 
 
 def copy_file(source: AnyPath, target: Path) -> None:
-    """Copy the content of a file to a new file on the disk; no half of it stays if there is no space.
+    """Copy the content of a file to a new file on the disk; no half of it stays if there is no space. A frame of a
+    video is written as PNG.
 
     Raises:
         WriteError: no space.
         OSError, DataError: see :func:`open_file`.
     """
-    if container_of(source) is None:
+    inside = container_of(source)
+    if inside is None:
         files.copy_file(Path(source), target)
         return
-    content = read_bytes(source)
+    content = Video(inside[0]).png(inside[1]) if is_video(inside[0]) else read_bytes(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.write_errors(target, len(content)):
         try:
@@ -200,7 +207,7 @@ def copy_file(source: AnyPath, target: Path) -> None:
 
 def _open_container(path: str) -> Container:
     """The container of a file: here a new kind is added."""
-    return open_archive(path)
+    return Video(path) if is_video(path) else open_archive(path)
 
 
 def _file_in(path: AnyPath, inside: tuple[str, str]) -> Container:

@@ -111,7 +111,10 @@ class PredictConfig:
 
     run: str = option("", "run folder, checkpoint file or exported .onnx file", value="PATH")
     images: list[str] = option(
-        [], "image files, folders, patterns such as 'photos/**/*.jpg', or - for a list on standard input", value="PATH"
+        [],
+        "image files, folders, patterns such as 'photos/**/*.jpg', or - for a list on standard input; or videos, or "
+        "camera:0",
+        value="PATH",
     )
     output: str = option(
         "out",
@@ -134,6 +137,10 @@ class PredictConfig:
         example=0.5,
     )
     draw: bool = option(True, "write images with drawn predictions; --no-draw is the same as --outputs without images")
+    frames: str | None = option(
+        None, "frames of a video, from 0; STOP is not included", "all; of a camera 1000", value="START:STOP"
+    )
+    stride: int = option(1, "of a video or camera, predict every n-th frame", least=1, limit=1_000_000)
     then: str | None = option(
         None,
         "classifier (run folder, checkpoint or exported file) that classifies the pixels of each detection",

@@ -13,7 +13,10 @@ from detseg.annotations.layout import find_format
 from detseg.annotations.write_set import check_writable, write_set
 from detseg.doctor import Finding, Summary, image_values, inspect_images, inspect_table, mended, reader_changes, summary
 from detseg.doctor.findings import counts_line, kind_lines
+from detseg.doctor.video import VideoSummary, inspect_video
 from detseg.errors import DataError
+from detseg.media.video import Video
+from detseg.media.video_files import is_video
 from detseg.options import InspectConfig
 from detseg.reports.data_sheet import image_cards, object_cards, problem_cards
 from detseg.reports.sheet import sheet, write_image
@@ -25,15 +28,17 @@ from detseg.short_text import counted
 from detseg.synthetic.demo.render import demo_folder
 
 
-def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary:
+def inspect(config: InspectConfig, *, reporter: Reporter | None = None) -> Summary | VideoSummary:
     """Read the data, decode every image once, report the summary, write summary.json, sheet.jpg and sheet.html.
 
     With ``fix`` also write a repaired copy of the data, and ``changes.json``; the findings that are returned are then
     those that are left in the copy. Data that ``train`` refuses is no
     exception here: it is among the ``errors`` of the summary. Data that cannot be read is: then ``summary.json``
-    contains this error as the only finding.
+    contains this error as the only finding. Of a video file, the frames are counted and decoded.
     """
     reporter = reporter or terminal()
+    if is_video(config.data or "") and Path(config.data or "").is_file():
+        return _inspect_video(config, reporter)
     output = Path(config.output or f"inspect-{Path(config.data).stem if config.data else 'demo'}")
     if config.fix:
         check_writable(_format_of_copy(config))
@@ -118,3 +123,23 @@ def _write_copy(
     result_line = f"{counted(len(again), 'image')}, {counts_line(left) or 'no problems'}"
     reporter.done(folder, f"wrote {folder} ({format}): {number}; read again: {result_line}")
     return left
+
+
+def _inspect_video(config: InspectConfig, reporter: Reporter) -> VideoSummary:
+    """Report the summary of a video, write summary.json, and sheet.jpg of frames at equal distances."""
+    assert config.data is not None
+    video_summary = inspect_video(config.data, reporter=silent() if config.json else reporter)
+    output = Path(config.output or f"inspect-{Path(config.data).stem}")
+    write_json(output / "summary.json", video_summary.to_dict())
+    if config.json:
+        reporter.line(json.dumps(video_summary.to_dict(), allow_nan=False))
+        return video_summary
+    reporter.lines(video_summary.lines())
+    video, damaged = Video(config.data), {error.number for error in video_summary.errors}
+    count = min(config.records, len(video))
+    numbers = [n for n in (i * len(video) // count for i in range(count)) if n not in damaged]
+    titles = [f"frame {number}, {video.seconds(number):.2f} s" for number in numbers]
+    write_image(output / "sheet.jpg", sheet([video.frame(number) for number in numbers], titles, reporter=reporter))
+    reporter.image(output / "sheet.jpg")
+    reporter.done(output, f"wrote {output / 'summary.json'} and {output / 'sheet.jpg'}")
+    return video_summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,14 @@ from detseg.inference.prediction_files import (
 from detseg.inference.prediction_run import WrittenCounts, check_outputs, image_kinds, write_outputs, write_stream
 from detseg.inference.prediction_stream import ImageFile, Share, default_threads, predicted_images
 from detseg.inference.predictor import Predictor
+from detseg.inference.video_prediction import (
+    Source,
+    check_sources,
+    drawn_video,
+    parse_frames,
+    predict_frames,
+    video_sources,
+)
 from detseg.options import PredictConfig
 from detseg.runtime.reporter import Reporter, silent, terminal
 from detseg.runtime.run_folder import RunFolder, locked
@@ -82,7 +91,9 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
     """
     with predicting_processes(config.device) as processes, ExitStack() as stack:
         reporter = (reporter or terminal()) if processes.is_main else silent()
-        files = _find_files(config, processes, reporter)
+        sources, frames = video_sources(config.images), parse_frames(config.frames)
+        check_sources(sources, config.outputs, processes.world, is_part=config.frames is not None or config.stride > 1)
+        files = [] if sources else _find_files(config, processes, reporter)
         predictor = Predictor(config.run, processes.device, then=config.then, flip=config.flip)
         outputs = {str(kind) for kind in config.outputs if config.draw or kind != "images"}
         check_outputs(outputs, predictor)
@@ -93,10 +104,13 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
         output = Path(config.output)
 
         def start() -> list[str]:
+            check_output(output)
             stack.enter_context(locked(output, images=DRAWINGS))
             return [*predictor.preprocessing.lines(), *remove_earlier(output)]
 
         reporter.lines(processes.from_main(start))
+        if sources:
+            return _predict_videos(config, sources, frames, predictor, outputs, reporter)
         return _predict(config, files, predictor, outputs, processes, reporter)
 
 
@@ -114,6 +128,30 @@ def _find_files(config: PredictConfig, processes: PredictingProcesses, reporter:
     return [ImageFile(image_id, Path(path), name) for image_id, (path, name) in enumerate(files, start=1)]
 
 
+def _predict_videos(
+    config: PredictConfig,
+    sources: list[Source],
+    frames: tuple[int, int | None],
+    predictor: Predictor,
+    outputs: set[str],
+    reporter: Reporter,
+) -> PredictResult:
+    output = Path(config.output)
+    counts = predict_frames(
+        sources, predictor, output, frames=frames, stride=config.stride, batch_size=_batch_size(config, predictor),
+        min_score=config.min_score, is_drawn="images" in outputs, reporter=reporter,
+    )  # fmt: skip
+    write_outputs(OutputPaths(output, ()), outputs, predictor, {}, config.min_score)
+    result = PredictResult(output, counts.frames, counts.failures, int(bool(counts.no_space)), counts.no_space)
+    written = WrittenCounts(counts.results, counts.above, counts.failures)
+    _report(result, written, outputs, config, reporter, [drawn_video(output, source.name) for source in sources])
+    return result
+
+
+def _batch_size(config: PredictConfig, predictor: Predictor) -> int:
+    return config.batch_size or (BATCH_ON_CUDA if str(predictor.device).startswith("cuda") else 1)
+
+
 def _predict(
     config: PredictConfig,
     files: list[ImageFile],
@@ -124,7 +162,7 @@ def _predict(
 ) -> PredictResult:
     output, world = Path(config.output), processes.world
     paths = OutputPaths(output, (file.name for file in files))
-    batch_size = config.batch_size or (BATCH_ON_CUDA if str(predictor.device).startswith("cuda") else 1)
+    batch_size = _batch_size(config, predictor)
     threads = threads_per_process(default_threads()) if config.workers is None else config.workers
     share = Share(processes.rank, world)
     stream = predicted_images(files, predictor, batch_size=batch_size, threads=threads, share=share)
@@ -152,25 +190,31 @@ def _predict(
 
 
 def _report(
-    result: PredictResult, written: WrittenCounts, outputs: set[str], config: PredictConfig, reporter: Reporter
+    result: PredictResult,
+    written: WrittenCounts,
+    outputs: set[str],
+    config: PredictConfig,
+    reporter: Reporter,
+    videos: Sequence[Path] = (),
 ) -> None:
     """Report the counts, the files and the first images that failed.
 
     Raises:
         DataError: no image could be read.
     """
-    output, failures = result.folder, result.failures
+    output, failures, what = result.folder, result.failures, "frame" if videos else "image"
     first = [printable_name(message) for message in islice(read_failures(output), NAMED)]
     if failures == result.images:
-        raise DataError(f"none of {counted(failures, 'image')} could be read: {'; '.join(first)}")
+        raise DataError(f"none of {counted(failures, what)} could be read: {'; '.join(first)}")
     reporter.line(
-        f"{result.images - failures} images, {written.results} results, {written.above} of them with a score >= "
-        f"{config.min_score}" + (f"; {failures} of {result.images} images could not be read" if failures else "")
+        f"{result.images - failures} {what}s, {written.results} results, {written.above} of them with a score >= "
+        f"{config.min_score}" + (f"; {failures} of {result.images} {what}s could not be read" if failures else "")
     )
     main = RunFolder(output).predictions if "coco" in outputs else output / PREDICTION_LINES
     more = sorted(f"predicted-{kind}" for kind in outputs - {"coco", "jsonl", "csv", "images"})
     more += ["predictions.csv"] * ("csv" in outputs)
-    names = [str(output / name) for name in [*([DRAWINGS] * ("images" in outputs)), *more]]
+    drawn = [*(videos or [output / DRAWINGS])] if "images" in outputs else []
+    names = [str(path) for path in [*drawn, *(output / name for name in more)]]
     reporter.done(output, " and ".join([f"wrote {main}", *names]))
     for message in first:
         reporter.warning(f"could not be read: {message}")

@@ -11,6 +11,7 @@ from detseg.annotations import AnnotationTable
 from detseg.datasets import Dataset, data_loader, preset
 from detseg.datasets.balance import Weights, class_balanced_weights, repeat_factors
 from detseg.datasets.decoded_images import DecodedImages
+from detseg.datasets.video_frames import decode_in_order
 from detseg.features import CacheSettings, FeatureCache
 from detseg.features.level import MAX_NECK_RATIO
 from detseg.features.location import DISK_LIMIT, GB, default_folder
@@ -74,6 +75,8 @@ class DataModule:
             table, self.model.preprocessing, task=self.task, augment=preset(self.augment, self.task),
             seed=self.seed, decoded=self._decoded(table),
         )  # fmt: skip
+        if not single_process:
+            decode_in_order(dataset, self.plan.training.epochs, self.reporter)
         return data_loader(
             dataset, self.batch_size, shuffle=True, seed=self.seed, workers=self.workers, pin=self._on_gpu,
             rank=processes.rank, world=processes.world, weights=self._weights(table),

@@ -14,11 +14,12 @@ import pytest
 from detseg.annotations import AnnotationTable, read
 from detseg.cli import main
 from detseg.errors import DataError
-from detseg.images import decode_image, decode_label_png
+from detseg.images import decode_image
 from detseg.inference import label_files
 from detseg.inference.output_paths import class_folder
 from detseg.inference.predicted_records import mask_rings
 from detseg.inference.prediction_files import read_results
+from detseg.label_images import decode_label_png
 from detseg.masks import mask_to_rle, rasterize, rle_to_mask, segmentation_box, segmentation_to_rle
 from detseg.options import PredictConfig
 from detseg.recipes.predict import PredictResult, predict

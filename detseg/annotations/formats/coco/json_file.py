@@ -34,12 +34,20 @@ TABLE = 4_000_000
 
 
 class CocoImage(msgspec.Struct, gc=False):
-    """One of ``images``. Width and height may be missing: then they are read from the image file."""
+    """One of ``images``. Width and height may be missing: then they are read from the image file.
+
+    The other keys are those of frames of videos, see ``video_frames.py``.
+    """
 
     id: Whole
     file_name: str
     width: Whole | None = None
     height: Whole | None = None
+    video_id: Any = None
+    frame_id: Any = None
+    frame_index: Any = None
+    frame_number: Any = None
+    frame: Any = None
 
 
 class CocoCategory(msgspec.Struct, gc=False):
@@ -79,12 +87,14 @@ class _File(msgspec.Struct, gc=False):
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: list[CocoAnnotation] = []
+    videos: Any = None
 
 
 class _RawFile(msgspec.Struct, gc=False):
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: list[_RawAnnotation] = []
+    videos: Any = None
 
 
 @dataclass
@@ -125,6 +135,7 @@ class CocoFile:
     images: list[CocoImage]
     categories: list[CocoCategory]
     annotations: CocoAnnotations
+    videos: list[Any]
     text_ids: TextIds = field(default_factory=TextIds)
     notes: RepairLog = field(default_factory=RepairLog)
 
@@ -169,7 +180,8 @@ def load_coco_json(path: Path, source: str) -> CocoFile:
         order=order,
         outlines=outlines,
     )
-    return CocoFile(file.images, file.categories, annotations, text_ids, notes)
+    videos = file.videos if isinstance(file.videos, list) else []
+    return CocoFile(file.images, file.categories, annotations, videos, text_ids, notes)
 
 
 def _rotation(attributes: msgspec.Raw) -> float:

@@ -26,8 +26,8 @@ from detseg.annotations.formats.coco.json_file import (
 )
 from detseg.annotations.formats.coco.lenient import rings_of
 from detseg.annotations.formats.coco.outlines import CocoRle, Outline
-from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.image_lookup import annotated_images
+from detseg.annotations.formats.coco.video_frames import name_frames
+from detseg.annotations.image_files import annotated_images, first_few, read_headers
 from detseg.annotations.instance_box import ROTATED_BOX, rotated_box
 from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
@@ -82,6 +82,8 @@ def read_coco(
     categories = checked_categories(without_group(data, source, notes), source)
     all_classes = ClassMap(tuple(category.name for category in categories), tuple(int(c.id) for c in categories))
     class_map = all_classes.select(classes, source)
+    folder = Path(data_folder or path.parent)
+    name_frames(data, folder if images in (None, False) else Path(images), source, follow_links)  # type: ignore[arg-type]
     row_of = checked_images(data.images, source)
     rows, category_ids, annotation_ids = checked_annotations(data, row_of, categories, source, notes)
     _check_located(data.annotations, source)
@@ -89,7 +91,6 @@ def read_coco(
     category_labels = np.array([label_of.get(int(category.id), 0) for category in categories], np.int32)
     labels = category_labels[np.searchsorted([int(category.id) for category in categories], category_ids)]
     schema = _schema([c for c in categories if c.id in label_of], data.annotations.keypoints, labels, notes, source)
-    folder = Path(data_folder or path.parent)
     root, names = path.parent, [image.file_name for image in data.images]
     if images is not False:
         root, names = find_image_files(names, path, images, split, source, folder, notes, follow_links, missing_images)

@@ -19,6 +19,7 @@ from detseg.annotations.formats.csv.columns import (
     point_columns,
     size_columns,
 )
+from detseg.annotations.formats.csv.video_frames import with_frame_paths
 from detseg.annotations.formats.shared.text_file import parse_finite
 from detseg.annotations.listing import is_image
 from detseg.errors import DataError
@@ -36,7 +37,7 @@ _VIA = "region_shape_attributes"  # VIA's CSV export has JSON in its cells
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A table of text.
+    """A table of text. Columns ``video, frame`` are one column ``filename``, see ``video_frames.py``.
 
     Attributes:
         name: name of the file in messages.
@@ -181,6 +182,7 @@ def _parsed(text: str, name: str, strict: bool = True) -> CsvFile:
     header = None
     if rows and _is_header(rows[0][1]):
         header = _without_trailing_empty(rows.pop(0)[1])
+        header, rows = with_frame_paths(header, rows, name, strict)
     return CsvFile(name, delimiter, header, rows)
 
 

@@ -28,10 +28,10 @@ def write_csv_labels(table: AnnotationTable, folder: str | os.PathLike[str]) -> 
     """
     if not table.has_class_index:
         raise DataError(f"{table.source}: its images have no class labels; write its instances in another format")
-    embedded = np.flatnonzero((table.media == "") | (table.member != "") | (table.frame >= 0))
-    if len(embedded):
+    embedded = [row for row in range(len(table)) if not table.has_path(row)]
+    if embedded:
         raise DataError(
-            f"{table.source}: {table[int(embedded[0])].name or 'an image'} is not a separate file; extract it first"
+            f"{table.source}: {table[embedded[0]].name or 'an image'} is not a separate file; extract it first"
         )
     notes = RepairLog()
     names = [field.name or ONLY_COLUMN for field in table.fields]

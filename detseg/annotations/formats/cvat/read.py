@@ -17,18 +17,20 @@ from detseg.annotations.formats.cvat.shapes import (
     read_point_names,
     read_shape,
 )
+from detseg.annotations.formats.cvat.video import annotated_frames
 from detseg.annotations.formats.format import Detected
 from detseg.annotations.formats.shared.annotation_files import annotation_files, locate_annotation_files, summary_line
 from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.shared.shapes import ClassList, ShapeAnnotation, shapes_table
 from detseg.annotations.formats.shared.xml_file import parse_xml
 from detseg.annotations.image_lookup import ImageLookup, ImageReference
-from detseg.annotations.listing import links_hint, split_of
+from detseg.annotations.listing import split_of
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.table import AnnotationTable
 from detseg.errors import DataError
 from detseg.keypoints import keypoint_schema
 from detseg.media.files import open_file
+from detseg.media.video_files import split_frame
 
 _HEAD = 2**16
 
@@ -54,8 +56,9 @@ def read_cvat(
 
     Classes are the labels of the file in its order; with ``class_attribute`` the values of this attribute, sorted. A
     rotated box becomes its axis-aligned bounding box, with a note. Points, lines and cuboids are left out with a note.
-    Tags of images are their class labels if no image has shapes. ``subset`` is the split. For a video, the images
-    ``frame_000010.png`` in the folder are read, each with the shapes of its frame that are not ``outside``.
+    Tags of images are their class labels if no image has shapes. ``subset`` is the split. Of a video, the images
+    ``frame_000010.png`` in the folder are read, or else the video itself (see ``annotated_frames``): each frame with
+    its shapes that are not ``outside``.
 
     Arguments and errors are those of :class:`detseg.annotations.formats.format.Reader`; ``data`` is the
     folder or the XML file. Splits are the subsets, or else those in the names of files and folders.
@@ -157,13 +160,7 @@ def _image(
 def _frames(
     root: Element, file: str, lookup: ImageLookup, file_split: str, points: tuple[str, ...], notes: RepairLog
 ) -> list[ShapeAnnotation]:
-    """The images of a video's frames, matched by frame number, with the shapes of all tracks."""
-    by_number: dict[int, str] = {}
-    for image in lookup.files:
-        if match := re.search(r"(?:^|[_\-/])0*(\d{1,9})\.[a-zA-Z]+$", image):
-            first = by_number.setdefault(int(match[1]), image)
-            if first != image:
-                raise DataError(f"{file}: {first} and {image} are both frame {match[1]}; keep one of them")
+    """The frames of a video with the shapes of all tracks."""
     size_element = root.find("./meta//original_size")
     size = None
     if size_element is not None:
@@ -176,7 +173,7 @@ def _frames(
             None if size is None else (int(size[0]), int(size[1])),
             file_split,
         )
-        for number, image in sorted(by_number.items())
+        for number, image in annotated_frames(root, file, lookup, notes).items()
     }
     for track in root.findall("track"):
         for shape in track:
@@ -186,6 +183,11 @@ def _frames(
             number = parse_whole_number(shape, "frame", where)
             if attribute(shape, "outside") == "1":
                 continue
+            if number not in images and images and split_frame(next(iter(images.values())).image.name) is not None:
+                raise DataError(
+                    f"{where}, frame {number}: it is not among the annotated frames {min(images)} to {max(images)} of "
+                    "the video; use the video that was annotated, or correct start_frame and stop_frame"
+                )
             if number not in images:
                 notes.add("shape in a frame without an image left out", f"{where}, frame {number}")
                 continue
@@ -195,9 +197,4 @@ def _frames(
                 images[number].instances.append(instance)
             elif shape.tag != "tag":
                 images[number].lost.append(attribute(shape, "label").strip())
-    if not images:
-        raise DataError(
-            f"{file}: the annotations of a video, but no images of its frames (frame_000000.png, ...) in "
-            f"{lookup.root}; export with images from CVAT, or extract the frames of the video{links_hint(lookup.links)}"
-        )
     return list(images.values())

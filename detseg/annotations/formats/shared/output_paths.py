@@ -41,7 +41,8 @@ def image_names(table: AnnotationTable, format: str, *, drop_splits: bool = Fals
     for index, record in enumerate(table):
         name = str(table.media[index])
         path = PurePosixPath(f"{name}/{record.member}" if record.member else name)
-        if not name or record.frame >= 0 or path.is_absolute() or ".." in path.parts:
+        is_named = table.has_path(index) or (name and record.member)
+        if not is_named or path.is_absolute() or ".." in path.parts:
             raise DataError(f"{table.source}: image {record.image_id} ({record.name}) is not an image file below "
                             f"{table.root}, as {format} requires; save it as one")  # fmt: skip
         full.append(path.as_posix())

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from detseg.annotations.builder import TableBuilder
 from detseg.annotations.coordinate_frame import Frame
 from detseg.annotations.formats.shared.label_rows import LabelRow, field_rows, labels_table, tag_rows
-from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.image_lookup import ImageReference, annotated_images, look_up_images
+from detseg.annotations.image_files import annotated_images, first_few, read_headers
+from detseg.annotations.image_lookup import ImageReference, look_up_images
 from detseg.annotations.instance_box import extent_xywh
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation

@@ -29,7 +29,7 @@ def image_names(table: AnnotationTable, format_name: str) -> list[str]:
     for row, name in enumerate(table.media.tolist()):
         shown = name or f"image {row}"
         path = PurePosixPath(name)
-        if not name or table.member[row] or int(table.frame[row]) >= 0:
+        if not table.has_path(row):
             raise DataError(f"{table.source}: {shown} is not a separate image file; extract it first")
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{table.source}: {shown} is outside {table.root}; copy the images into one folder")

@@ -16,8 +16,8 @@ from detseg.annotations.formats.shared.file_pairs import image_folder, pair_file
 from detseg.annotations.formats.shared.problems import Problems
 from detseg.annotations.formats.voc.lists import IMAGE_SET, read_image_sets, read_labelmap
 from detseg.annotations.formats.voc.xml import VocFile, parse_voc
-from detseg.annotations.image_files import first_few, read_headers
-from detseg.annotations.image_lookup import annotated_images, readable_lookup
+from detseg.annotations.image_files import annotated_images, first_few, read_headers
+from detseg.annotations.image_lookup import readable_lookup
 from detseg.annotations.listing import list_files, split_of
 from detseg.annotations.plausibility import check_corner_order
 from detseg.annotations.repair_log import RepairLog

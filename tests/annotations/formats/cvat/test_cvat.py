@@ -160,7 +160,9 @@ def test_subsets_are_splits(tmp_path: Path) -> None:
 
 def test_a_video_without_images(tmp_path: Path) -> None:
     (tmp_path / "annotations.xml").write_text('<annotations><track id="0" label="a"/></annotations>')
-    with pytest.raises(DataError, match=r"the annotations of a video, but no images of its frames \(frame_000000"):
+    with pytest.raises(
+        DataError, match=r"the annotations of a video, but neither a video nor images of its frames \(frame_000000"
+    ):
         read_cvat(tmp_path)
 
 
