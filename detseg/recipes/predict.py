@@ -83,7 +83,10 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
     with predicting_processes(config.device) as processes, ExitStack() as stack:
         reporter = (reporter or terminal()) if processes.is_main else silent()
         files = _find_files(config, processes, reporter)
-        predictor = Predictor(config.run, processes.device, then=config.then, flip=config.flip)
+        predictor = Predictor(
+            config.run, processes.device, then=config.then, flip=config.flip,
+            tile=config.tile, overlap=config.overlap, whole_image=config.whole_image,
+        )  # fmt: skip
         outputs = {str(kind) for kind in config.outputs if config.draw or kind != "images"}
         check_outputs(outputs, predictor)
         if config.rename is not None:
