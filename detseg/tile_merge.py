@@ -64,7 +64,7 @@ class _Group:
     """Detections of one object, at most one from each view."""
 
     members: list[int]
-    views: set[int] = field(default_factory=set)
+    seen_by: set[int] = field(default_factory=set)
 
 
 class _Detections:
@@ -121,13 +121,13 @@ class _Detections:
                 member = waiting.pop(0)
                 for view in neighbours[self.view[member]]:
                     rows = candidates.get((view, int(self.labels[member])))
-                    if view in group.views or rows is None:
+                    if view in group.seen_by or rows is None:
                         continue
                     joined = self._first_that_agrees(member, rows[free[rows]])
                     if joined is None:
                         continue
                     free[joined] = False
-                    group.views.add(view)
+                    group.seen_by.add(view)
                     group.members.append(joined)
                     if self.is_cut[joined].any():
                         waiting.append(joined)
@@ -232,7 +232,7 @@ class _Detections:
             iou, intersection = _box_ious(boxes[i], boxes[others])
             doubtful = intersection > 0 if self.rles is not None else iou > AGREEMENT
             for j in (others[position] for position in np.flatnonzero(doubtful)):
-                if group.views & groups[j].views:
+                if group.seen_by & groups[j].seen_by:
                     continue  # one view shows both: the network has decided that they are two objects
                 if self.rles is None or _mask_iou(rles[i], rles[j], None) > AGREEMENT:
                     break

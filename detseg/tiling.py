@@ -16,7 +16,7 @@ DEFAULT_OVERLAP = 0.2
 SMALLEST_OVERLAP, LARGEST_OVERLAP = 0.05, 0.8
 """Bounds of the overlap: parts of an object are recognized by what two tiles both show; and each tile costs time."""
 
-SMALLEST_TILE, LARGEST_TILE = 32, 16_384
+SMALLEST_TILE, LARGEST_TILE = 1, 16_384
 """Bounds of the side of a tile in pixels."""
 
 

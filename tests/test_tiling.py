@@ -70,7 +70,7 @@ def test_the_tiling_is_saved_with_the_preprocessing() -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"size": 8}, "from 32"),
+        ({"size": 0}, "from 1 to 16384"),
         ({"size": 64, "overlap": 0.0}, "cannot be merged"),
         ({"size": 64, "overlap": float("nan")}, "overlap nan"),
         ({"size": 64, "overlap": 0.9}, "from 0.05 to 0.8"),

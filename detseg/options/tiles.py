@@ -21,7 +21,6 @@ class TileOptions:
         "cut images into square tiles with sides of this many pixels, so that small objects in large images keep their "
         "detail; 0 for none",
         "that of the weights; whole images",
-        common=True,
         **_SIZES,
     )
     overlap: float | None = option(

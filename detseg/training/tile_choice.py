@@ -16,6 +16,9 @@ from detseg.options.plan import Plan
 from detseg.preprocess import Preprocessing
 from detseg.tiling import Tiling, changed_tiling
 
+SMALLEST_INPUT = 32
+"""Smallest input size that is chosen: the stride of the networks."""
+
 
 class Chosen(Protocol):
     """The options of a run while they are decided."""
@@ -56,7 +59,8 @@ def default_tile_size(arch: str, decisions: Chosen) -> Default | None:
     """The default of ``image_size`` with tiles; None without them, or for a model of fixed size."""
     if not decisions["tile"] or architecture_of(arch).family == "ssdlite":
         return None
-    return Default(decisions["tile"], "the side of a tile: no detail is lost")
+    side: int = decisions["tile"]  # type: ignore[assignment]
+    return Default(max(side, SMALLEST_INPUT), "the side of a tile: no detail is lost")
 
 
 def tiling_of(decisions: Chosen) -> Tiling | None:

@@ -93,7 +93,6 @@ def test_workers_and_a_stop_change_nothing(
         (("--min-visible", "0.3"), "--min-visible without --tile"),
         (("--empty-tiles", "1"), "--empty-tiles without --tile"),
         (("--no-whole-image",), "--whole-image without --tile"),
-        (("--tile", "16"), "tile size 16 pixels: it must be from 32"),
     ],
 )
 def test_options_that_do_not_work_together(
