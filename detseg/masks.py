@@ -222,16 +222,44 @@ def rasterize_all(
     Returns:
         uint8 [N, H, W] in {0, 1}, float32 [N, 4] as :func:`masks_to_boxes` returns them, float32 [N] pixels.
     """
-    masks = np.zeros((len(segmentations), *to_hw), np.uint8)
+    return rasterize_window(segmentations, from_hw, to_hw, (0, 0), to_hw)
+
+
+def rasterize_window(
+    segmentations: Sequence[Outline],
+    from_hw: tuple[int, int],
+    to_hw: tuple[int, int],
+    corner_yx: tuple[int, int],
+    window_hw: tuple[int, int],
+) -> tuple[UInt8, npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """As :func:`rasterize_all`, of a window of the resized image; the other pixels are never in memory.
+
+    Args:
+        corner_yx, window_hw: top-left corner in the resized image, and size of the window.
+    """
+    masks = np.zeros((len(segmentations), *window_hw), np.uint8)
     boxes, areas = np.zeros((len(masks), 4), np.float32), np.zeros(len(masks), np.float32)
+    is_part = tuple(window_hw) != tuple(to_hw)
     for i, segmentation in enumerate(segmentations):
         crop, top, left = _crop(segmentation, tuple(from_hw), tuple(to_hw))
+        top, left = top - corner_yx[0], left - corner_yx[1]
+        if is_part and crop.size:
+            crop, top, left = _inside(crop, top, left, window_hw)
         height, width = crop.shape
         if crop.size:
             masks[i, top : top + height, left : left + width] = crop
             boxes[i] = left, top, left + width, top + height
             areas[i] = cv2.countNonZero(crop)
     return masks, boxes, areas
+
+
+def _inside(crop: UInt8, top: int, left: int, window_hw: tuple[int, int]) -> tuple[UInt8, int, int]:
+    """The part of the crop inside a window, in its tight bounding box; shape [0, 0] if there is none."""
+    y1, x1 = max(-top, 0), max(-left, 0)
+    part = crop[y1 : max(window_hw[0] - top, y1), x1 : max(window_hw[1] - left, x1)]
+    inner_x1, inner_y1, inner_x2, inner_y2 = masks_to_boxes(part[None])[0].astype(int).tolist()
+    tight = np.ascontiguousarray(part[inner_y1:inner_y2, inner_x1:inner_x2])
+    return tight, top + y1 + inner_y1, left + x1 + inner_x1
 
 
 def _crop(segmentation: Outline, from_hw: tuple[int, ...], to_hw: tuple[int, ...]) -> tuple[UInt8, int, int]:

@@ -1,8 +1,8 @@
-"""Resize and crop images to network input: one config, saved with the model, for training, prediction and export."""
+"""Resize, crop and tile images to network input: one config, saved with the model, for training, prediction, export."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -11,11 +11,15 @@ import numpy.typing as npt
 
 from detseg.errors import DataError
 from detseg.pixel_values import Range, checked_range
+from detseg.tiling import Tiling, starts
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 16384
 """Largest input side of a network in pixels; a larger value is a typing error or an attack."""
+
+MAX_ENLARGED = 100_000_000
+"""Most pixels of an image that is enlarged for its tiles: as many as are decoded, 300 MB."""
 
 
 def longer_side(min_size: int) -> int:
@@ -33,8 +37,8 @@ class Geometry:
         original_hw: height and width of the upright original.
         resized_hw: height and width after the (only) resize.
         orientation: EXIF orientation 1..8 that was undone to rotate the image upright.
-        crop_yx: top-left corner of the centre crop in the resized image; (0, 0) for detectors, which never crop.
-        crop_hw: height and width of the network input; ``resized_hw`` for detectors.
+        crop_yx: top-left corner in the resized image of the centre crop (classifiers) or of the tile; else (0, 0).
+        crop_hw: height and width of that crop or tile, which is the network input; None for all of ``resized_hw``.
     """
 
     original_hw: tuple[int, int]
@@ -46,6 +50,13 @@ class Geometry:
     @property
     def network_hw(self) -> tuple[int, int]:
         return self.crop_hw or self.resized_hw
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """What the network sees, xyxy in pixels of the upright original."""
+        scale_y, scale_x = (a / b for a, b in zip(self.original_hw, self.resized_hw, strict=True))
+        (top, left), (height, width) = self.crop_yx, self.network_hw
+        return left * scale_x, top * scale_y, (left + width) * scale_x, (top + height) * scale_y
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,8 @@ class Preprocessing:
         mean, std: per-channel normalisation of RGB in [0, 1], applied in the model.
         apply_exif: rotate images upright by their EXIF orientation.
         colour: channel order; only "RGB" is supported.
+        tiling: how images are cut into tiles; None for whole images. The side of a tile is resized to ``min_size``, so
+            ``resized_hw`` is the size of an image whose tiles are cut from it.
         value_range: lowest and highest value of images with more than 8 bits per channel, which become 0 and 255
             before anything else; usually that of the training images (:func:`detseg.value_range.find_value_range`).
             None: the high byte of 16 bits; floating-point images are an error.
@@ -74,6 +87,7 @@ class Preprocessing:
     colour: str = "RGB"
     stretch: bool = False
     value_range: Range | None = None
+    tiling: Tiling | None = None
 
     def __post_init__(self) -> None:
         checked_range(self.value_range, "preprocessing: value range")
@@ -89,14 +103,22 @@ class Preprocessing:
                 f"preprocessing: stretch with max_size {self.max_size} and crop {self.crop}: stretched images are "
                 "min_size x min_size; set both to 0"
             )
+        if self.tiling is not None and self.crop:
+            raise DataError("preprocessing: tiles are for detectors, a classifier sees whole images; omit the tiling")
         if self.colour != "RGB":
             raise DataError(f"preprocessing: channel order {self.colour!r} is not supported; use RGB")
 
     def resized_hw(self, size_hw: tuple[int, int]) -> tuple[int, int]:
         """Height and width after the resize: torchvision's formula (``GeneralizedRCNNTransform``), exactly.
 
-        The scale is a float64 and the product is truncated, as in torchvision; a side never becomes 0.
+        The scale is a float64 and the product is truncated, as in torchvision; a side never becomes 0. With tiles it is
+        the size of the image that they are cut from.
+
+        Raises:
+            DataError: an image would be enlarged to more than ``MAX_ENLARGED`` pixels for its tiles.
         """
+        if self.tiling is not None:
+            return self._tiled_hw(size_hw, self.min_size / self.tiling.size)
         if self.stretch:
             return self.min_size, self.min_size
         scale = self.min_size / min(size_hw)
@@ -107,20 +129,50 @@ class Preprocessing:
             height, width = max(height, self.crop), max(width, self.crop)
         return height, width
 
+    def _tiled_hw(self, size_hw: tuple[int, int], scale: float) -> tuple[int, int]:
+        height, width = (max(1, round(side * scale)) for side in size_hw)
+        if scale > 1 and height * width > MAX_ENLARGED:
+            raise DataError(
+                f"an image of {size_hw[1]} x {size_hw[0]} pixels would be enlarged to {width} x {height}, because its "
+                f"tiles are resized to {self.min_size} px; use larger tiles (--tile), or --image-size for smaller input"
+            )
+        return height, width
+
     def geometry(self, original_hw: tuple[int, int], orientation: int = 1) -> Geometry:
-        """The :class:`Geometry` of an upright image of ``original_hw``."""
+        """The :class:`Geometry` of an upright image of ``original_hw``; with tiles, of all of the image that they are
+        cut from."""
         resized = self.resized_hw(original_hw)
         if not self.crop:
             return Geometry(original_hw, resized, orientation)
         corner = ((resized[0] - self.crop) // 2, (resized[1] - self.crop) // 2)
         return Geometry(original_hw, resized, orientation, corner, (self.crop, self.crop))
 
+    def views(self, original_hw: tuple[int, int], orientation: int = 1) -> list[Geometry]:
+        """What the network sees of an image: its tiles, row by row, and last the whole image if it has several tiles
+        and ``tiling.whole_image`` is set. Without tiles the whole image only."""
+        whole = self.geometry(original_hw, orientation)
+        if self.tiling is None:
+            return [whole]
+        (height, width), side, overlap = whole.resized_hw, self.min_size, self.tiling.overlap
+        if self.stretch and min(height, width) < side:  # its network takes squares only
+            return [replace(self, tiling=None).geometry(original_hw, orientation)]
+        crop_hw = min(side, height), min(side, width)
+        tiles = [
+            replace(whole, crop_yx=(top, left), crop_hw=crop_hw)
+            for top in starts(height, side, overlap)
+            for left in starts(width, side, overlap)
+        ]
+        if len(tiles) > 1 and self.tiling.whole_image:
+            tiles.append(replace(self, tiling=None).geometry(original_hw, orientation))
+        return tiles
+
     @staticmethod
     def apply(image: npt.NDArray[np.uint8], geometry: Geometry) -> npt.NDArray[np.uint8]:
         """Resize (bilinear, uint8) and crop an upright uint8 [H, W, 3] image to the network input.
 
         ``image`` may have been decoded smaller than ``geometry.original_hw``; the result is uint8 of
-        ``geometry.network_hw``. Training, evaluation, prediction and serving all use this function.
+        ``geometry.network_hw``. Training, evaluation, prediction and serving all use this function. The views of an
+        image with tiles are made from the resized image, the result for :meth:`geometry`.
         """
         height, width = geometry.resized_hw
         if image.shape[:2] != (height, width):
@@ -129,11 +181,14 @@ class Preprocessing:
         return np.ascontiguousarray(image[top : top + crop_h, left : left + crop_w])
 
     def lines(self) -> list[str]:
-        """The value range for the terminal, in one line; none without one."""
-        if self.value_range is None:
-            return []
-        low, high = self.value_range
-        return [f"pixel values {low:g}..{high:g} of images with more than 8 bits are scaled to 8 bits (--value-range)"]
+        """The tiling and the value range for the terminal, in a line each; none without them."""
+        lines = [] if self.tiling is None else [self.tiling.line()]
+        if self.value_range is not None:
+            low, high = self.value_range
+            lines.append(
+                f"pixel values {low:g}..{high:g} of images with more than 8 bits are scaled to 8 bits (--value-range)"
+            )
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -141,4 +196,6 @@ class Preprocessing:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Preprocessing:
         fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+        if fields.get("tiling") is not None:
+            fields["tiling"] = Tiling(**fields["tiling"])
         return cls(**fields)

@@ -70,6 +70,8 @@ def too_small_line(sides: npt.NDArray[np.float64], size: int, whose: str = "") -
 
 def _scales(table: AnnotationTable, preprocessing: Preprocessing) -> npt.NDArray[np.float64]:
     """float64 [I]: scale of each image; that of the square root of its area if both sides are stretched."""
+    if preprocessing.tiling is not None:
+        return np.full(len(table), preprocessing.min_size / preprocessing.tiling.size)
     sides = np.stack([table.height, table.width], axis=1).astype(np.float64)
     if preprocessing.stretch:
         return preprocessing.min_size / np.sqrt(sides.prod(axis=1))

@@ -1,8 +1,9 @@
-"""Build samples from records: decode, rotate upright, resize once, rasterize, augment, check."""
+"""Build samples from records: decode, rotate upright, resize once, cut into tiles, rasterize, augment, check."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -17,9 +18,10 @@ from detseg.boxes import clip_xyxy, scale_xyxy, xywh_to_xyxy
 from detseg.datasets.decoded_images import DecodedImages
 from detseg.datasets.sampler import SampleKey
 from detseg.datasets.target_checks import check_sample
+from detseg.datasets.tile_samples import ALL_TILES, TileChoice, TileSamples
 from detseg.errors import DataError
 from detseg.images import EncodedImage
-from detseg.masks import rasterize_all
+from detseg.masks import rasterize_window
 from detseg.media.archive import OpenedArchives
 from detseg.media.video_files import split_frame
 from detseg.orientation import orient_image
@@ -44,6 +46,10 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     Crowd and ignored instances are excluded: they are not used for training. An object so small that its mask has no
     pixel at the network's input size gets the pixel under the centre of its box, so that no object is lost.
 
+    If the preprocessing has a tiling, the samples are the views of each image in order (see
+    :meth:`~detseg.preprocess.Preprocessing.views`), and ``target["tile"]`` int64 [] is the number of the view. An
+    object is clipped to its tile; it is ignored, as an ignored instance is, where the tile shows too little of it.
+
     Args:
         table: the records; their ``record`` numbers seed the augmentation, so that subsets get the same images.
         preprocessing: the model's; defines the size that images are resized to, and the value range of those with
@@ -54,6 +60,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         seed: the run's seed, >= 0. The augmentation is a function of (seed, epoch, record, occurrence).
         decoded: cache of decoded images for later epochs, for the same table and preprocessing. The samples are the
             same with and without it.
+        tiles: which objects and tiles are used, if there are tiles; all of them by default.
 
     Raises:
         DataError: the table lacks data that the task needs, the preprocessing does not suit the task, or ``decoded``
@@ -71,6 +78,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         augment: Augment | None = None,
         seed: int = 0,
         decoded: DecodedImages | None = None,
+        tiles: TileChoice = ALL_TILES,
     ) -> None:
         _check_task(table, preprocessing, task)
         if decoded is not None and (decoded.table is not table or decoded.preprocessing != preprocessing):
@@ -85,10 +93,12 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         self.seed = seed
         self.decoded = decoded
         self._archives = OpenedArchives()  # for worker processes
+        self.tiles = None if preprocessing.tiling is None else TileSamples(table, preprocessing, tiles, seed)
+        self._last: tuple[int, npt.NDArray[np.uint8]] | None = None  # row and image: tiles are often read in order
         self._warned = False
 
     def __len__(self) -> int:
-        return len(self.table)
+        return len(self.table) if self.tiles is None else len(self.tiles)
 
     def ground_truth_table(self) -> AnnotationTable:
         """The table; see :class:`~detseg.datasets.contracts.GroundTruthDataset`."""
@@ -97,15 +107,19 @@ class Dataset(torch.utils.data.Dataset[Sample]):
     def __repr__(self) -> str:
         augment = "" if self.augment is None else ", augmented"
         names = self.table.class_map.names
-        return f"Dataset({counted(len(self), 'image')}, {self.task}{augment}; {with_classes(names)})"
+        images = counted(len(self.table), "image")
+        if self.tiles is not None:
+            images = f"{counted(len(self), 'tile')} of {images}"
+        return f"Dataset({images}, {self.task}{augment}; {with_classes(names)})"
 
     def geometry(self, index: int) -> Geometry:
         """Mapping from the network's pixels of sample ``index`` to its upright original (before any augmentation)."""
-        record = self.table[index]
-        return self.preprocessing.geometry(record.size_hw, record.orientation)
+        row, view = (index, 0) if self.tiles is None else self.tiles.find(index)
+        record = self.table[row]
+        return self.preprocessing.views(record.size_hw, record.orientation)[view]
 
     def __getitem__(self, key: int | SampleKey) -> Sample:
-        """The sample of a row (epoch 0), or of a :class:`SampleKey`.
+        """The sample of a row or, with tiles, of a tile (epoch 0), or of a :class:`SampleKey`.
 
         Raises:
             DataError: the image cannot be decoded or differs from the table; the message contains the file name.
@@ -113,14 +127,20 @@ class Dataset(torch.utils.data.Dataset[Sample]):
             IndexError: no such row.
         """
         index, epoch, occurrence = key if isinstance(key, SampleKey) else SampleKey(int(key))
-        record = self.table[index]
-        geometry = self.preprocessing.geometry(record.size_hw, record.orientation)
-        image = self._image(index, record, geometry)
-        target = self._class_target(record) if self.task == "classify" else self._instance_target(record, geometry)
+        row, view = (index, 0) if self.tiles is None else self.tiles.find(index, epoch)
+        record = self.table[row]
+        views = self.preprocessing.views(record.size_hw, record.orientation)
+        image = self._image(row, record, views[view])
+        target = self._class_target(record) if self.task == "classify" else self._instance_target(record, views, view)
         if self.augment is not None:
-            image, target = self._augmented(self.augment, image, target, record, (epoch, occurrence))
+            draw = (
+                (epoch, record.record, occurrence) if self.tiles is None else (epoch, record.record, occurrence, view)
+            )
+            image, target = self._augmented(self.augment, image, target, record, draw)
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in target.items()}
         tensors["image_id"] = torch.tensor(record.image_id, dtype=torch.int64)
+        if self.tiles is not None:
+            tensors["tile"] = torch.tensor(view, dtype=torch.int64)
         if self.task == "classify" and len(record.class_index) == 1:
             tensors["class_index"] = tensors["class_index"][0]
         pixels = torch.from_numpy(_channels_first(image))
@@ -128,53 +148,66 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         check_sample(pixels, tensors, num_labels=len(self.table.class_map), where=record.name, field_sizes=sizes)
         return pixels, tensors
 
-    def decode(self, index: int) -> None:
-        """Decode the image of a row for the cache ``decoded``; errors are those of ``dataset[index]``."""
-        record = self.table[index]
-        self._image(index, record, self.preprocessing.geometry(record.size_hw, record.orientation))
+    def decode(self, row: int) -> None:
+        """Decode the image of a row of the table for the cache ``decoded``; errors are those of ``dataset[row]``."""
+        self._resized(row, self.table[row])
 
-    def _image(self, index: int, record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
+    def _image(self, row: int, record: Record, geometry: Geometry) -> npt.NDArray[np.uint8]:
         """uint8 [h, w, 3] at the network's size, before any augmentation."""
-        cached = None if self.decoded is None else self.decoded.get(index)
+        resized = self._resized(row, record)
+        if self.tiles is not None:
+            resized = self.preprocessing.apply(resized, geometry)
+        # a transform may modify its input in place
+        return resized if self.augment is None else resized.copy()
+
+    def _resized(self, row: int, record: Record) -> npt.NDArray[np.uint8]:
+        """The whole image, resized: that of the last call, a cached one, or a decoded one."""
+        if self._last is not None and self._last[0] == row:
+            return self._last[1]
+        cached = None if self.decoded is None else self.decoded.get(row)
         if cached is not None:
-            return cached if self.augment is None else cached.copy()  # a transform may modify its input in place
+            return cached
+        geometry = self.preprocessing.geometry(record.size_hw, record.orientation)
         pixels, note = _image(record, geometry, self.preprocessing.value_range)
         if note and not self._warned:
             self._warned = True
-            warnings.warn(f"{note} (reported for the first such image only)", stacklevel=2)
+            warnings.warn(f"{note} (reported for the first such image only)", stacklevel=3)
         image = self.preprocessing.apply(pixels, geometry)
         if self.decoded is not None:
-            self.decoded.put(index, image)
+            self.decoded.put(row, image)
+        if self.tiles is not None:
+            self._last = row, image
         return image
 
     def _class_target(self, record: Record) -> dict[str, npt.NDArray[Any]]:
         return {"class_index": record.class_index.astype(np.int64)}
 
-    def _instance_target(self, record: Record, geometry: Geometry) -> dict[str, npt.NDArray[Any]]:
+    def _instance_target(self, record: Record, views: Sequence[Geometry], view: int) -> dict[str, npt.NDArray[Any]]:
         """The instances at the network's size, in numpy."""
+        geometry = views[view]
         rows = np.flatnonzero(~(record.iscrowd | record.ignore))
         from_hw, to_hw = geometry.original_hw, geometry.resized_hw
-        boxes = _scaled_boxes(record.boxes_xywh[rows], from_hw, to_hw)
+        corner_yx, window_hw = geometry.crop_yx, geometry.network_hw
         scale = (to_hw[0] * to_hw[1]) / (from_hw[0] * from_hw[1])
+        areas = record.areas[rows] * scale
+        if self.tiles is not None:
+            is_shown, shares = self.tiles.shown(record.boxes_xywh[rows], views, view)
+            rows, areas = rows[is_shown], (areas * shares)[is_shown]
         target: dict[str, npt.NDArray[Any]] = {
-            "boxes": boxes,
+            "boxes": _scaled_boxes(record.boxes_xywh[rows], from_hw, to_hw, corner_yx, window_hw),
             "labels": record.labels[rows].astype(np.int64),
-            "area": (record.areas[rows] * scale).astype(np.float32),
+            "area": areas.astype(np.float32),
             "iscrowd": np.zeros(len(rows), np.uint8),
         }
+        if self.task == "keypoints":
+            assert record.keypoints is not None  # checked when the dataset was created
+            keypoints = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw, corner_yx, window_hw)
+            target["keypoints"] = keypoints
         if self.task == "segment":
             # every instance has one: checked when the dataset was created
             outlines = [outline for row in rows if (outline := record.segmentations[row]) is not None]
-            masks, mask_boxes, areas = rasterize_all(outlines, from_hw, to_hw)
-            for i in np.flatnonzero(areas == 0):
-                x, y = (boxes[i, :2] + boxes[i, 2:]) / 2
-                column, row = min(int(x), to_hw[1] - 1), min(int(y), to_hw[0] - 1)
-                masks[i, row, column] = areas[i] = 1
-                mask_boxes[i] = column, row, column + 1, row + 1
-            target |= {"masks": masks, "boxes": mask_boxes, "area": areas}
-        if self.task == "keypoints":
-            assert record.keypoints is not None  # checked when the dataset was created
-            target["keypoints"] = _scaled_keypoints(record.keypoints[rows], from_hw, to_hw)
+            masks, boxes, mask_areas = rasterize_window(outlines, from_hw, to_hw, corner_yx, window_hw)
+            target = _with_masks(target, masks, boxes, mask_areas, is_tile=window_hw != to_hw)
         return target
 
     def _augmented(
@@ -183,22 +216,21 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         image: npt.NDArray[np.uint8],
         target: dict[str, npt.NDArray[Any]],
         record: Record,
-        epoch_and_occurrence: tuple[int, int],
+        draw: tuple[int, ...],
     ) -> tuple[npt.NDArray[np.uint8], dict[str, npt.NDArray[Any]]]:
-        epoch, occurrence = epoch_and_occurrence
         schema = self.table.keypoint_schema
         try:
             return augment(
                 image,
                 target,
-                derive_seed(self.seed, epoch, record.record, occurrence),
+                derive_seed(self.seed, *draw),
                 swaps=schema.swaps if schema else (),
-                landscape=bool((self.seed + epoch) % 2),
+                landscape=bool((self.seed + draw[0]) % 2),
             )
         except DataError as error:
             raise DataError(f"{record.name}: {error}") from error
         except Exception as error:
-            error.add_note(f"while augmenting {record.path} in epoch {epoch + 1}")
+            error.add_note(f"while augmenting {record.path} in epoch {draw[0] + 1}")
             raise
 
 
@@ -259,25 +291,62 @@ def _channels_first(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return planes
 
 
+def _with_masks(
+    target: dict[str, npt.NDArray[Any]],
+    masks: npt.NDArray[np.uint8],
+    boxes: npt.NDArray[np.float32],
+    areas: npt.NDArray[np.float32],
+    *,
+    is_tile: bool,
+) -> dict[str, npt.NDArray[Any]]:
+    """``target`` with masks, and the boxes and areas of the masks.
+
+    An object whose mask has no pixel gets the pixel under the centre of its box. In a tile, one that is larger than a
+    pixel has its pixels elsewhere, and is left out.
+    """
+    height, width = masks.shape[1:]
+    elsewhere = np.zeros(len(areas), np.bool_)
+    for i in np.flatnonzero(areas == 0):
+        box = target["boxes"][i]
+        if is_tile and (box[2:] - box[:2]).max() > 1:
+            elsewhere[i] = True
+            continue
+        x, y = (box[:2] + box[2:]) / 2
+        column, row = min(int(x), width - 1), min(int(y), height - 1)
+        masks[i, row, column] = areas[i] = 1
+        boxes[i] = column, row, column + 1, row + 1
+    target = target | {"masks": masks, "boxes": boxes, "area": areas}
+    return {name: value[~elsewhere] for name, value in target.items()} if elsewhere.any() else target
+
+
 def _scaled_boxes(
-    boxes_xywh: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
+    boxes_xywh: npt.NDArray[np.float64],
+    from_hw: tuple[int, int],
+    to_hw: tuple[int, int],
+    corner_yx: tuple[int, int],
+    window_hw: tuple[int, int],
 ) -> npt.NDArray[np.float32]:
-    """float32 [N, 4] xyxy inside the image, each with positive width and height.
+    """float32 [N, 4] xyxy inside the window at ``corner_yx`` of the resized image, with positive width and height.
 
     A box whose size float32 would round to 0 gets the smallest size that float32 can represent.
     """
-    boxes = clip_xyxy(scale_xyxy(xywh_to_xyxy(boxes_xywh), from_hw, to_hw), to_hw).astype(np.float32)
-    ends = np.array([to_hw[1], to_hw[0]], np.float32)
+    scaled = scale_xyxy(xywh_to_xyxy(boxes_xywh), from_hw, to_hw) - np.tile(corner_yx[::-1], 2)
+    boxes = clip_xyxy(scaled, window_hw).astype(np.float32)
+    ends = np.array([window_hw[1], window_hw[0]], np.float32)
     starts = np.minimum(boxes[:, :2], np.nextafter(ends, np.float32(0)))
     return np.concatenate([starts, np.maximum(boxes[:, 2:], np.nextafter(starts, np.float32(np.inf)))], axis=1)
 
 
 def _scaled_keypoints(
-    keypoints: npt.NDArray[np.float64], from_hw: tuple[int, int], to_hw: tuple[int, int]
+    keypoints: npt.NDArray[np.float64],
+    from_hw: tuple[int, int],
+    to_hw: tuple[int, int],
+    corner_yx: tuple[int, int],
+    window_hw: tuple[int, int],
 ) -> npt.NDArray[np.float32]:
-    """float32 [N, P, 3]; a point outside the image is (0, 0, 0), not visible."""
+    """float32 [N, P, 3], relative to the window; a point outside it is (0, 0, 0), not visible."""
     factor = np.array([to_hw[1] / from_hw[1], to_hw[0] / from_hw[0], 1.0])
-    scaled = (keypoints * factor).astype(np.float32)
+    scaled = (keypoints * factor - np.array([corner_yx[1], corner_yx[0], 0.0])).astype(np.float32)
     x, y, visibility = np.moveaxis(scaled, -1, 0)
-    inside = (visibility > 0) & (x >= 0) & (x <= to_hw[1]) & (y >= 0) & (y <= to_hw[0])
+    inside = (visibility > 0) & (x >= 0) & (x <= window_hw[1]) & (y >= 0) & (y <= window_hw[0])
     return np.where(inside[..., None], scaled, np.float32(0))

@@ -10,6 +10,7 @@ import torch.utils.data
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.dataset import Dataset, Sample, Task
 from detseg.datasets.sampler import SampleKey
+from detseg.errors import DataError
 from detseg.preprocess import Preprocessing
 from detseg.runtime.seeds import derive_seed
 
@@ -41,6 +42,9 @@ class Views(torch.utils.data.Dataset[Sample]):
         table, preprocessing, task: as in :class:`Dataset`.
         views: the transforms of each view; None for the unchanged image.
         seed: the run's seed, >= 0.
+
+    Raises:
+        DataError: as in Dataset; or the preprocessing has tiles.
     """
 
     takes_sample_keys = True
@@ -54,6 +58,8 @@ class Views(torch.utils.data.Dataset[Sample]):
         views: Sequence[Augment | None],
         seed: int = 0,
     ) -> None:
+        if preprocessing.tiling is not None:
+            raise DataError("features of tiles are not cached; use whole images, or no cache (--cache off)")
         self.views = tuple(views)
         self.table, self.preprocessing, self.task, self.seed = table, preprocessing, task, seed
         self._datasets = [

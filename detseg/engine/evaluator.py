@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from detseg.annotations.from_dataset import table_from_dataset
 from detseg.annotations.table import AnnotationTable
 from detseg.datasets.contracts import has_ground_truth_table
+from detseg.engine.tiled_evaluator import TiledEvaluator
 from detseg.metrics import ClassificationEvaluator, CocoEvaluator, FieldEvaluator
 from detseg.preprocess import Geometry, Preprocessing
 
@@ -19,13 +21,18 @@ def make_evaluator(
     """Create the evaluator of a task ("detect", "segment", "keypoints", "classify") for the images of ``table``.
 
     The ground truth is that of the table, in original pixels; ``preprocessing`` maps network outputs back to them.
+    With tiles, the outputs are those of the views of the images, which are merged first.
     """
     if task == "classify":
         return FieldEvaluator(table.label_fields) if table.label_fields else ClassificationEvaluator(table.class_map)
+    iou_types = {"segment": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}.get(task, ("bbox",))
+    if preprocessing.tiling is not None:
+        sizes = {record.image_id: (record.size_hw, record.orientation) for record in table}
+        views = lru_cache(maxsize=16)(lambda image_id: preprocessing.views(*sizes[image_id]))
+        return TiledEvaluator(table, views=views, iou_types=iou_types, max_dets=max_dets)
     geometries: dict[int, Geometry] = {
         record.image_id: preprocessing.geometry(record.size_hw, record.orientation) for record in table
     }
-    iou_types = {"segment": ("bbox", "segm"), "keypoints": ("bbox", "keypoints")}.get(task, ("bbox",))
     return CocoEvaluator(table, iou_types=iou_types, geometry=geometries.__getitem__, max_dets=max_dets)
 
 

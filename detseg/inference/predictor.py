@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,6 +27,8 @@ from detseg.postprocess import finish
 from detseg.preprocess import Geometry, Preprocessing
 from detseg.short_text import listed, one_line, with_classes
 from detseg.structures import ClassPrediction, FieldPredictions, Prediction, RawPrediction
+from detseg.tile_merge import merge_views
+from detseg.tiling import changed_tiling
 
 if TYPE_CHECKING:  # exported files need no torch
     import torch
@@ -35,13 +37,16 @@ Image: TypeAlias = "str | os.PathLike[str] | bytes | PIL.Image.Image | npt.NDArr
 """A file, the bytes of a file, a PIL image, or upright RGB pixels: an array [H, W, 3] or a tensor [3, H, W], uint8 or
 float in [0, 1]; if the model has a value range, values of other types, which are scaled by it, as floats then are."""
 
+TILES = 4
+"""Tiles of an image that are in the network together."""
+
 
 @dataclass(frozen=True)
 class LoadedImage:
     """An image that is ready for the network.
 
     Attributes:
-        pixels: uint8 [h, w, 3] RGB, the network's input.
+        pixels: uint8 [h, w, 3] RGB, the network's input; with tiles, the resized image that they are cut from.
         geometry: of the input relative to the original image.
         full: uint8 [H, W, 3] RGB, the upright original, for a chained classifier; None without one.
     """
@@ -62,9 +67,15 @@ class Predictor:
         then: a classifier (a run, an exported file or a ``Predictor``) that classifies the pixels of each detection in
             the original image: ``object_classes`` of the predictions.
         flip: average the outputs for the image and its mirror image (:mod:`detseg.inference.flip`), in twice the time.
+        tile: side in pixels of the tiles that a detector cuts images into, whose predictions are merged; 0 for whole
+            images; None as the model was trained.
+        overlap: share of its side that a tile has in common with the next one, and
+        whole_image: whether the whole image, resized, is predicted too, for objects that no tile shows whole; None as
+            the model was trained, else 0.2 and true.
 
     Raises:
-        DataError: ``then`` is no classifier, or ``run`` finds no objects; or one of them cannot be opened.
+        DataError: ``then`` is no classifier, or ``run`` finds no objects; tiles for a classifier; or one of them cannot
+            be opened.
 
     Attributes:
         device: a torch.device; of an exported file its name.
@@ -74,6 +85,7 @@ class Predictor:
         keypoints: the keypoint schema of the model; None without keypoints.
         then: the ``Predictor`` of the chained classifier; None without one.
         flip: as the argument.
+        preprocessing: of the model, with the tiling that is used.
     """
 
     def __init__(
@@ -83,6 +95,9 @@ class Predictor:
         *,
         then: str | os.PathLike[str] | torch.nn.Module | Predictor | None = None,
         flip: bool = False,
+        tile: int | None = None,
+        overlap: float | None = None,
+        whole_image: bool | None = None,
     ) -> None:
         self.backend = _open(run, device)
         self.device = self.backend.device
@@ -91,7 +106,7 @@ class Predictor:
         self.label_fields: tuple[LabelField, ...] = description.label_fields
         self.task: str = description.task
         self.keypoints: KeypointSchema | None = description.keypoints
-        self.preprocessing: Preprocessing = description.preprocessing
+        self.preprocessing: Preprocessing = with_tiles(description.preprocessing, tile, overlap, whole_image)
         self.flip = flip
         self.then = then if then is None or isinstance(then, Predictor) else Predictor(then, device)
         if self.then is not None:
@@ -136,26 +151,47 @@ class Predictor:
         """Predict images of :meth:`load` as one batch, as :meth:`many` does."""
         if not images:
             return []
-        outputs = self.backend([image.pixels for image in images])
-        if self.flip:
-            others = self.backend([mirrored(image.pixels) for image in images])
-            outputs = [
-                merged(output, other, image.pixels.shape[1], self.backend.description)
-                for output, other, image in zip(outputs, others, images, strict=True)
-            ]
-        return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
+        if self.preprocessing.tiling is not None:
+            return [self._merged(image) for image in images]
+        outputs = self._outputs([image.pixels for image in images])
+        return [
+            self._with_classes(finish(output, image.geometry), image) if isinstance(output, RawPrediction) else output
+            for output, image in zip(outputs, images, strict=True)
+        ]
 
-    def _finish(self, output: NetworkOutput, image: LoadedImage) -> Prediction | ClassPrediction | FieldPredictions:
-        if not isinstance(output, RawPrediction):
-            return output
-        prediction = finish(output, image.geometry)
+    def _outputs(self, inputs: Sequence[npt.NDArray[np.uint8]]) -> list[NetworkOutput]:
+        """The output for each input of the network."""
+        outputs = self.backend(inputs)
+        if not self.flip:
+            return outputs
+        others = self.backend([mirrored(pixels) for pixels in inputs])
+        return [
+            merged(output, other, pixels.shape[1], self.backend.description)
+            for output, other, pixels in zip(outputs, others, inputs, strict=True)
+        ]
+
+    def _with_classes(self, prediction: Prediction, image: LoadedImage) -> Prediction:
+        """``prediction`` with the classes of the chained classifier, if there is one."""
         if self.then is None:
             return prediction
         assert image.full is not None, "images are loaded by this predictor"
         return classify_objects(prediction, image.full, self.then)
 
+    def _merged(self, image: LoadedImage) -> Prediction:
+        """The prediction of an image from those of its tiles; a few tiles at a time are in the network."""
+        geometry, parts = image.geometry, []
+        views = self.preprocessing.views(geometry.original_hw, geometry.orientation)
+        for begin in range(0, len(views), TILES):
+            batch = views[begin : begin + TILES]
+            outputs = self._outputs([self.preprocessing.apply(image.pixels, view) for view in batch])
+            for output, view in zip(outputs, batch, strict=True):
+                assert isinstance(output, RawPrediction)  # classifiers have no tiles
+                parts.append(finish(output, view))
+        return self._with_classes(merge_views(views, parts), image)
+
     def prepare(self, image: Image) -> tuple[npt.NDArray[np.uint8], Geometry]:
-        """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image."""
+        """Network input uint8 [h, w, 3] of one image, and its geometry relative to the original image; with tiles, the
+        resized image that they are cut from."""
         loaded = self.load(image)
         return loaded.pixels, loaded.geometry
 
@@ -195,6 +231,19 @@ def _open(run: str | os.PathLike[str] | torch.nn.Module, device: str | torch.dev
     from detseg.inference.torch_backend import TorchBackend
 
     return TorchBackend(run, pick_device(device))
+
+
+def with_tiles(
+    preprocessing: Preprocessing, tile: int | None, overlap: float | None, whole_image: bool | None
+) -> Preprocessing:
+    """``preprocessing`` with the changes of its tiling that are not None; tile 0: none.
+
+    Raises:
+        DataError: tiles for a classifier; a change of tiles, but there are none.
+    """
+    if tile and preprocessing.crop:
+        raise DataError(f"--tile {tile}: a classifier sees whole images; omit it")
+    return replace(preprocessing, tiling=changed_tiling(preprocessing.tiling, tile, overlap, whole_image))
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

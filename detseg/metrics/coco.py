@@ -147,8 +147,8 @@ class CocoEvaluator:
         if self.repeats:
             notes.append(f"{self.repeats} predictions ignored: repeated images")
         images = len(self.ground_truth.sizes)
-        if self.images_seen < images:
-            notes.append(f"{images - self.images_seen} of {images} images have no predictions")
+        if len(self._predictions) < images:
+            notes.append(f"{images - len(self._predictions)} of {images} images have no predictions")
         return CocoMetrics(stats, classes, self.ground_truth.counts(), images, limits, tuple(notes))
 
     def results(self) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from detseg.models.timm_backbone import backbone_spec
 from detseg.models.weights.starting_weights import StartingWeights
 from detseg.pixel_values import Range
 from detseg.preprocess import Preprocessing, longer_side
+from detseg.tiling import Tiling
 
 __all__ = ["MODELS", "Model", "ModelDescription", "architecture_of", "build_model", "describe"]
 
@@ -56,6 +57,7 @@ def describe(
     keypoints: KeypointSchema | None = None,
     label_fields: tuple[LabelField, ...] = (),
     value_range: Range | None = None,
+    tiling: Tiling | None = None,
 ) -> ModelDescription:
     """Return the description of a new model that will be initialized with ``weights``.
 
@@ -74,6 +76,7 @@ def describe(
         label_fields: for a classifier that predicts one class per field; ``class_map`` is then their ``joined`` one.
         keypoints: keypoint schema of a keypoint model, such as ``table.keypoint_schema``; None for other models.
         value_range: as in Preprocessing; None for that of a checkpoint of this project, if ``arch`` is the same.
+        tiling: as in Preprocessing; None for whole images.
 
     Raises:
         DataError: the architecture is unknown or does not support these weights or this size, keypoints are missing
@@ -95,7 +98,7 @@ def describe(
         arch=arch,
         task=architecture.task,
         class_map=class_map,
-        preprocessing=replace(_preprocessing(architecture, image_size), value_range=value_range),
+        preprocessing=replace(_preprocessing(architecture, image_size), value_range=value_range, tiling=tiling),
         norm=norm,
         norm_eps=norm_eps,
         anchor_sizes=anchor_sizes,
@@ -127,8 +130,8 @@ def _like_saved(description: ModelDescription, saved: ModelDescription, image_si
     if saved.arch != arch:
         return description
     preprocessing = saved.preprocessing if image_size is None else description.preprocessing
-    value_range = value_range or saved.preprocessing.value_range
-    return replace(description, preprocessing=replace(preprocessing, value_range=value_range))
+    value_range, tiling = value_range or saved.preprocessing.value_range, description.preprocessing.tiling
+    return replace(description, preprocessing=replace(preprocessing, value_range=value_range, tiling=tiling))
 
 
 def _has_same_rpn(architecture: Architecture, saved: Architecture | None) -> bool:

@@ -17,6 +17,7 @@ from detseg.old_names import accepts_old_keywords
 from detseg.options import TrainConfig
 from detseg.pixel_values import checked_range
 from detseg.short_text import tail, with_classes
+from detseg.tiling import Tiling
 
 BOTH_FREEZES = "--freeze and --trainable-layers both select the frozen layers; give one of them"
 
@@ -63,6 +64,7 @@ def create_model(
     label_fields: Sequence[LabelField] = (),
     class_transfer: Mapping[str, str] | None = None,
     value_range: Sequence[float] | None = None,
+    tiling: Tiling | None = None,
 ) -> Created:
     """Build ``arch`` for ``classes``, load ``weights``, and freeze parts.
 
@@ -83,6 +85,7 @@ def create_model(
             of the output layers initialize it ("" for none), if it is not the class of the same name.
         value_range: lowest and highest value of images with more than 8 bits per channel, such as
             ``find_value_range(files).range``; None for that of a checkpoint in ``weights``, else 16 bits.
+        tiling: how images are cut into tiles, such as ``Tiling(512)``; None for whole images.
     """
     arch = architecture_name(arch, backbone)
     weights = StartingWeights.open(weights or published_weights(arch), arch)
@@ -99,6 +102,7 @@ def create_model(
         keypoints=keypoints,
         label_fields=tuple(label_fields),
         value_range=checked_range(value_range),
+        tiling=tiling,
     )
     model = build_model(description)
     report = load_weights(model, weights, class_transfer=class_transfer)

@@ -8,6 +8,7 @@ from typing import Literal
 from detseg.errors import DataError
 from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import MAX_SEED, MAX_WORKERS, check_ranges, option
+from detseg.options.tiles import UsedTileOptions
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig(DataConfig):
+class EvaluateConfig(UsedTileOptions, DataConfig):
     """Options of ``evaluate``."""
 
     data: str = option("", "folder or annotation file of labelled images", "the data of the run", value="PATH")
@@ -106,7 +107,7 @@ PredictOutput = Literal[
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(UsedTileOptions):
     """Options of ``predict``."""
 
     run: str = option("", "run folder, checkpoint file or exported .onnx file", value="PATH")

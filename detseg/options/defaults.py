@@ -54,6 +54,9 @@ LARGEST_SIZE_ON_CUDA = ((16, 1216), (8, 1024))
 ROIS_PER_IMAGE = Default(128, "torchvision's 512 doubles the time and has no benefit")
 DETECTIONS_PER_IMAGE, DETECTIONS_PER_OBJECT = 100, 1.5
 
+OVERLAP = Default(0.2, "a fifth: more tiles cost time")
+WHOLE_IMAGE = Default(True, "objects can be larger than a tile")
+
 AUGMENT = Default("light", "small data sets overfit without")
 EPOCHS = Default(10, "as the published Penn-Fudan run")
 EVAL_EPOCHS = Default(1, "")

@@ -9,6 +9,7 @@ from typing import Any
 from detseg.options.data import DataConfig
 from detseg.options.running import CacheLocation, CacheOptions, CheckpointOptions, RunOptions
 from detseg.options.text import toml_lines
+from detseg.options.tiles import TileOptions
 from detseg.options.training import (
     FreezeLevel,
     FreezingOptions,
@@ -22,6 +23,7 @@ from detseg.options.training import (
     TrainingOptions,
 )
 from detseg.tasks import Task
+from detseg.tiling import Tiling, changed_tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,18 @@ class ModelPlan(ModelOptions):
     task: Task
     model: str
     weights: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilePlan(TileOptions):
+    """Tiles. ``tile`` 0: none; the others then have no effect, and ``overlap`` and ``whole_image`` are None."""
+
+    tile: int
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut; None for whole images."""
+        return changed_tiling(None, self.tile, self.overlap, self.whole_image)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +125,13 @@ class Plan:
         measure_epochs: whether ``training.minutes`` still have to be turned into epochs, which needs the speed of the
             model itself. Until then this is the plan of a run of one epoch, or of ``most_epochs``.
         most_epochs: largest number of epochs that may be measured; None for no limit.
+        tile_samples: tiles of an epoch; None for whole images.
     """
 
     data: DataConfig
     split: SplitOptions
     model: ModelPlan
+    tiles: TilePlan
     freezing: FreezingPlan
     training: TrainingPlan
     optimizer: OptimizerPlan
@@ -127,6 +143,7 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     measure_epochs: bool = False
     most_epochs: int | None = None
+    tile_samples: int | None = None
 
     @classmethod
     def of(cls, options: TrainConfig, decided: Mapping[str, Any], reasons: Mapping[str, str]) -> Plan:
@@ -171,6 +188,7 @@ GROUPS: dict[str, type] = {
     "data": DataConfig,
     "split": SplitOptions,
     "model": ModelPlan,
+    "tiles": TilePlan,
     "freezing": FreezingPlan,
     "training": TrainingPlan,
     "optimizer": OptimizerPlan,

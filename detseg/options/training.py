@@ -10,6 +10,7 @@ from detseg.old_names import accepts_old_options
 from detseg.options.data import VALUE_LIMIT, DataConfig
 from detseg.options.field import Default, option
 from detseg.options.running import CacheOptions, CheckpointOptions, RunOptions
+from detseg.options.tiles import TileOptions
 from detseg.tasks import Task
 
 FreezeLevel = Literal["none", "stem", "backbone", "neck", "rpn"]
@@ -373,6 +374,7 @@ class TrainConfig(
     OptimizerOptions,
     TrainingOptions,
     FreezingOptions,
+    TileOptions,
     ModelOptions,
     SplitOptions,
     DataConfig,

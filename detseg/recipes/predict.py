@@ -94,7 +94,10 @@ def predict(config: PredictConfig, *, reporter: Reporter | None = None) -> Predi
         sources, frames = video_sources(config.images), parse_frames(config.frames)
         check_sources(sources, config.outputs, processes.world, is_part=config.frames is not None or config.stride > 1)
         files = [] if sources else _find_files(config, processes, reporter)
-        predictor = Predictor(config.run, processes.device, then=config.then, flip=config.flip)
+        predictor = Predictor(
+            config.run, processes.device, then=config.then, flip=config.flip,
+            tile=config.tile, overlap=config.overlap, whole_image=config.whole_image,
+        )  # fmt: skip
         outputs = {str(kind) for kind in config.outputs if config.draw or kind != "images"}
         check_outputs(outputs, predictor)
         if config.rename is not None:

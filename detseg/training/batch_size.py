@@ -28,8 +28,8 @@ def fitting_batch_size(model: torch.nn.Module, dataset: Dataset, device: torch.d
     """
     budget = int(SHARE * torch.cuda.get_device_properties(device).total_memory)
     trainable = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    counts = dataset.table.instances_per_image()
-    image, target = dataset[int(np.argmax(counts))]
+    crowded = int(np.argmax(dataset.table.instances_per_image()))
+    image, target = dataset[crowded if dataset.tiles is None else dataset.tiles.first_of(crowded)]
 
     def peak(count: int) -> int | None:
         return _peak(model, [image] * count, [target] * count, device)

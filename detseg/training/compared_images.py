@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from detseg.annotations import AnnotationTable
@@ -17,6 +18,7 @@ from detseg.postprocess import finish
 from detseg.runtime.reporter import Reporter
 from detseg.short_text import counted
 from detseg.structures import RawPrediction
+from detseg.tile_merge import merge_views
 from detseg.training.evaluated_images import select_split
 from detseg.training.run_evaluation import saved_options
 
@@ -71,7 +73,12 @@ def evaluated_predictions(model: Any, table: AnnotationTable, batch_size: int) -
     with torch.inference_mode():
         for images, _ in data_loader(dataset, batch_size):
             outputs += model(images)
-    return [
+    predictions = [
         finish(output, dataset.geometry(row)) if isinstance(output, RawPrediction) else output
         for row, output in enumerate(outputs)
     ]
+    if model.preprocessing.tiling is None:
+        return predictions
+    views = [model.preprocessing.views(record.size_hw, record.orientation) for record in table]
+    ends = np.cumsum([len(parts) for parts in views]).tolist()
+    return [merge_views(parts, predictions[end - len(parts) : end]) for parts, end in zip(views, ends, strict=True)]

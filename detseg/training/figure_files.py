@@ -14,6 +14,7 @@ from detseg.reports.comparison import AnyPrediction
 from detseg.reports.figure import write_figure
 from detseg.runtime.reporter import Reporter
 from detseg.training import figures
+from detseg.training.tile_choice import choice_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +51,10 @@ def write_training_figures(
     drawn: dict[str, Callable[[], Figure]] = {"history": lambda: figures.plot_history(rows)}
     if train is not None:
         task, seed = plan.model.task, plan.run.seed
-        dataset = Dataset(train, model.preprocessing, task=task, augment=preset(plan.training.augment, task), seed=seed)
+        dataset = Dataset(
+            train, model.preprocessing, task=task, augment=preset(plan.training.augment, task), seed=seed,
+            tiles=choice_of(plan),
+        )  # fmt: skip
         drawn["samples"] = lambda: figures.show_samples(dataset)
         drawn["batch"] = lambda: figures.show_batch(
             data_loader(dataset, min(BATCH_IMAGES, len(dataset)), shuffle=True, seed=seed, workers=0)

@@ -57,6 +57,7 @@ from detseg.training.run_details import report_network, with_tensorboard
 from detseg.training.run_results import metrics_text, write_results
 from detseg.training.run_splits import run_splits
 from detseg.training.step_time import seconds_per_step
+from detseg.training.tile_choice import tile_lines
 from detseg.training.time_limit import Cut
 from detseg.training.trainer import Trainer
 from detseg.training.training_metrics import TrainingMetrics
@@ -145,6 +146,7 @@ def fit(
         plan = make_plan(options, table, splits["train"], machine, world, weights=weights)
         small = [] if options.resume else too_small_lines(plan, splits["train"], weights)
         problems = [] if options.resume or not options.check else check_lines(table)
+        small = [*tile_lines(plan, splits["train"]), *small]
         intro = [*describe_table(table), *describe_splits(splits, table, options), *leaks, *small, *problems]
         return fit_tables(plan, splits, weights=weights, context=context, intro=intro)
 
@@ -192,7 +194,7 @@ def fit_data(
     if context is None:
         with run_context(device, reporter) as context:
             return fit_data(plan, data, model, weights=weights, context=context, intro=intro)
-    check_world(data.train_images, plan.training.batch_size, context.processes.world)
+    check_world(plan.tile_samples or data.train_images, plan.training.batch_size, context.processes.world)
     with claimed_folder(plan, context.processes) as (folder, lock), stating_what_is_kept(folder):
         reasons = plan.lines()
         context.reporter.lines(intro)

@@ -62,6 +62,7 @@ def too_small_lines(plan: Plan, train: AnnotationTable, weights: StartingWeights
         weights=weights or plan.model.weights,
         image_size=plan.model.image_size,
         keypoints=train.keypoint_schema if plan.model.task == "keypoints" else None,
+        tiling=plan.tiles.tiling,
     ).preprocessing
     line = too_small_line(input_sides(train, preprocessing), preprocessing.min_size)
     return [f"  warning: {line}"] if line else []

@@ -21,6 +21,7 @@ from detseg.runtime.files import FULL, free_space
 from detseg.runtime.processes import Processes
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.signals import StopRequest
+from detseg.training.tile_choice import choice_of
 
 __all__ = ["DISK_LIMIT", "GB", "MAX_NECK_RATIO", "DataModule", "default_folder"]
 
@@ -73,7 +74,7 @@ class DataModule:
             return self.cache.train_loader(table, self.batch_size, processes, weights=self._weights(table))
         dataset = Dataset(
             table, self.model.preprocessing, task=self.task, augment=preset(self.augment, self.task),
-            seed=self.seed, decoded=self._decoded(table),
+            seed=self.seed, decoded=self._decoded(table), tiles=choice_of(self.plan),
         )  # fmt: skip
         if not single_process:
             decode_in_order(dataset, self.plan.training.epochs, self.reporter)

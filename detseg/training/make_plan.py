@@ -29,6 +29,7 @@ from detseg.training.input_size import default_input_size
 from detseg.training.phases import phases_of
 from detseg.training.plan_checks import checked
 from detseg.training.task_choice import pick_task
+from detseg.training.tile_choice import choose_tiles, default_tile_size, tile_samples, tiling_of
 from detseg.training.value_range_choice import training_value_range
 
 
@@ -107,7 +108,11 @@ def make_plan(
         nothing = no_training_instances(train, table)
         if nothing:
             raise DataError(nothing)
+    choose_tiles(decisions, opened, task)
+    if task != "classify":
         _choose_detector(decisions, arch, opened, train, machine)
+    decisions.replace_none({"tile": 0})
+    tiles = tile_samples(decisions, arch, train)
     if not options.resume:  # a resumed run keeps that of its checkpoint, also if it was written without one
         value_range, reason = training_value_range(train, options.value_range)
         if value_range is not None:
@@ -122,11 +127,14 @@ def make_plan(
     workers_reason = "cores minus one, at most 4" if cuda else "the CPU is busy with training"
     decisions.choose("workers", Default(machine.default_workers, workers_reason))
     decisions.replace_none({"eval_epochs": 1, "norm_eval": False, "epochs": epochs})
-    steps = -(-len(train) // (decisions["batch_size"] * options.accumulate * world))
+    samples = None if tiles is None else len(tiles)
+    steps = -(-(samples or len(train)) // (decisions["batch_size"] * options.accumulate * world))
     for name, default in _schedule_defaults(options.schedule, epochs, steps).items():
         decisions.choose(name, default)
     plan = Plan.of(options, decisions.chosen, decisions.reasons)
-    plan = replace(plan, measure_epochs=measure_epochs, most_epochs=most_epochs)
+    plan = replace(
+        plan, measure_epochs=measure_epochs, most_epochs=most_epochs, tile_samples=None if tiles is None else len(tiles)
+    )
     return checked(replace(plan, phases=phases_of(plan)), train, opened)
 
 
@@ -138,7 +146,7 @@ def with_epochs(plan: Plan, epochs: int, reason: str, images: int, world: int = 
         world: number of training processes.
     """
     training = replace(plan.training, epochs=epochs)
-    steps = -(-images // (training.batch_size * training.accumulate * world))
+    steps = -(-(plan.tile_samples or images) // (training.batch_size * training.accumulate * world))
     chosen = {
         name: default
         for name, default in _schedule_defaults(plan.schedule.schedule, epochs, steps).items()
@@ -204,7 +212,9 @@ def _choose_detector(
     decisions: Decisions, arch: str, weights: StartingWeights | None, train: AnnotationTable, machine: MachineFacts
 ) -> None:
     """Choose the options of detectors: input size, anchors, RoIs in the loss, detections per image."""
-    size = None if decisions["image_size"] is not None else default_input_size(arch, weights, train, machine)
+    size = None
+    if decisions["image_size"] is None:
+        size = default_tile_size(arch, decisions) or default_input_size(arch, weights, train, machine)
     if size is not None:
         decisions.choose("image_size", size)
     if weights is not None:
@@ -271,6 +281,8 @@ def demo_options(options: TrainConfig) -> dict[str, Any]:
         del demo["beta2"], demo["lr"]
     if options.minutes is not None:
         del demo["epochs"]
+    if options.tile:
+        del demo["image_size"]
     if options.epochs is not None or options.linear_probe_epochs is not None or options.patience:
         del demo["minutes"]  # the user decides on the epochs, or they depend on the scores
     return demo
@@ -281,7 +293,14 @@ def _choose_anchors(decisions: Decisions, arch: str, weights: StartingWeights, t
     if decisions["anchor_sizes"] is not None:
         return
     points = train.keypoint_schema if architecture_of(arch).task == "keypoints" else None
-    description = describe(arch, train.class_map, weights=weights, image_size=decisions["image_size"], keypoints=points)
+    description = describe(
+        arch,
+        train.class_map,
+        weights=weights,
+        image_size=decisions["image_size"],
+        keypoints=points,
+        tiling=tiling_of(decisions),
+    )
     sizes = fitted_anchor_sizes(arch, weights, train, description.preprocessing)
     if sizes is not None:
         reason = "there are no weights pretrained for other anchors, and small boxes need small anchors"

@@ -22,6 +22,7 @@ from detseg.training.batch_size import fitting_batch_size
 from detseg.training.make_plan import make_plan
 from detseg.training.plan_checks import LIMITS
 from detseg.training.run_data import RunContext
+from detseg.training.tile_choice import choice_of
 
 
 def with_batch_size(
@@ -39,7 +40,7 @@ def with_batch_size(
         raise DataError("--batch-size 0 measures the memory of a GPU, but there is none; give a number")
     draft = make_plan(replace(options, batch_size=1), table, train, MachineFacts.of(device), weights=weights)
     model = new_model(table, draft, weights, silent()).to(device)
-    dataset = Dataset(train, model.preprocessing, task=draft.model.task)
+    dataset = Dataset(train, model.preprocessing, task=draft.model.task, tiles=choice_of(draft))
     size, memory_use = fitting_batch_size(model, dataset, device)
     size = int(context.processes.broadcast_bytes(str(size).encode()))
     context.reporter.line(f"batch size {size}: {memory_use}")
@@ -73,6 +74,7 @@ def new_model(
         label_fields=table.label_fields,
         class_transfer=class_pairs(planned.class_transfer, table.class_map.names),
         value_range=planned.value_range,
+        tiling=plan.tiles.tiling,
     )
     reporter.lines(created.lines)
     if planned.weights == "none":

@@ -70,6 +70,7 @@ def _check_model(plan: Plan, train: AnnotationTable, weights: StartingWeights) -
         anchor_sizes=None if sizes is None else tuple((size,) for size in sizes),
         keypoints=train.keypoint_schema if model.task == "keypoints" else None,
         label_fields=train.label_fields,
+        tiling=plan.tiles.tiling,
     )
     class_pairs(model.class_transfer, train.class_map.names)
 
@@ -88,11 +89,18 @@ def _check_phase(plan: Plan, phase: Phase, train: AnnotationTable) -> None:
 
 
 def _with_caches(plan: Plan) -> tuple[Phase, ...]:
-    """Return the phases; those without a frozen backbone have no cache.
+    """Return the phases; those without a frozen backbone have no cache, nor have tiles.
 
     Raises:
-        DataError: a cache is demanded, but no phase has a frozen backbone.
+        DataError: a cache is demanded, but no phase has a frozen backbone, or images are cut into tiles.
     """
+    if plan.tiles.tile:
+        if plan.cache.cache in ("memory", "disk"):
+            raise DataError(
+                f"--cache {plan.cache.cache} with --tile {plan.tiles.tile}: features of tiles are not cached; omit one "
+                "of them (decoded images are cached anyway, see --decoded-limit)"
+            )
+        return tuple(replace(phase, cache="off") for phase in plan.phases)
     caching = [_has_frozen_backbone(phase) for phase in plan.phases]
     cache = plan.cache.cache
     if cache in ("memory", "disk") and not any(caching):

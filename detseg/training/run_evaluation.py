@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from detseg.inference.evaluation import (
     table_losses,
     write_evaluation,
 )
-from detseg.inference.predictor import pick_device
+from detseg.inference.predictor import pick_device, with_tiles
 from detseg.metrics.coco_metrics import coco_lines
 from detseg.models import ModelDescription
 from detseg.models.create import freeze_as
@@ -42,12 +42,15 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     model = load(run).to(device)
     run_options = saved_options(run)
     description: ModelDescription = model.description  # type: ignore[assignment]
+    preprocessing = with_tiles(description.preprocessing, config.tile, config.overlap, config.whole_image)
+    description = replace(description, preprocessing=preprocessing)
+    model.description = description  # type: ignore[assignment]
     selected = select_split(config, run, run_options, reporter)
     table = selected.table
     table = match_classes(table, description.class_map, description.label_fields)
     check_keypoints(table, description)
     if not config.json:
-        reporter.lines([*describe_table(table), *description.preprocessing.lines()])
+        reporter.lines([*describe_table(table), *preprocessing.lines()])
     metrics, evaluator = evaluate_table(
         model,
         table,
@@ -59,7 +62,9 @@ def evaluate_run(config: EvaluateConfig, reporter: Reporter) -> Metrics:
     )
     losses = _losses(config, model, table, run_options, reporter) if config.loss else None
     output = Path(config.output) if config.output else RunFolder.of(run).evaluation(config.split)
-    extra = {"training_images": len(selected.training_images)} if selected.training_images else {}
+    extra: dict[str, Any] = {"training_images": len(selected.training_images)} if selected.training_images else {}
+    if preprocessing.tiling is not None:
+        extra["tiling"] = asdict(preprocessing.tiling)
     with locked(output):
         write_evaluation(output, metrics, evaluator, losses, extra)
         if config.figures:

@@ -18,12 +18,14 @@ import torch
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import Position
 from detseg.checkpoints.manager import CheckpointInterval, CheckpointManager
+from detseg.datasets.tile_samples import view_counts
 from detseg.engine.ema import Ema
 from detseg.engine.evaluate import evaluate, validation_loss
 from detseg.engine.evaluator import make_evaluator
 from detseg.engine.train import EpochTotals, train_one_epoch
 from detseg.models import Model
 from detseg.options.plan import Plan
+from detseg.preprocess import Preprocessing
 from detseg.runtime.signals import StopRequest
 from detseg.short_text import duration
 from detseg.training.loaders import DataModule
@@ -149,12 +151,16 @@ def epoch_seconds(
     # the start value of warm-up: a higher rate could make the copy diverge
     clip_norm = plan.training.clip_norm or None
     optimizer = new_optimizer(model, plan.optimizer, lr=1e-3 * plan.optimizer.lr)
-    few_train, few_val = _few_batches(train, batch), _few_batches(val, batch)
+    few_train, few_val = (_few_batches(table, batch, model.preprocessing) for table in (train, val))
     train_loader, val_loader = (
         data_module.train_loader(few_train, single_process=True),
         data_module.val_loader(few_val, single_process=True),
     )
     evaluator = make_evaluator(few_val, data_module.task, model.preprocessing)
+    train_share, val_share = len(few_train) / len(train), len(few_val) / max(len(val), 1)
+    if plan.tile_samples:
+        train_share = len(train_loader.dataset) / plan.tile_samples
+        val_share = len(val_loader.dataset) / max(int(view_counts(val, model.preprocessing).sum()), 1)
 
     def train_pass() -> None:
         # not epoch 0, in which the loop has its own warm-up
@@ -178,8 +184,8 @@ def epoch_seconds(
 
     time_limit = SHARE * 60 * _minutes(plan)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        training = _seconds(train_pass, time_limit) * len(train) / len(few_train)
-        evaluation = _seconds(evaluation_pass, time_limit) * len(val) / len(few_val) if len(val) else 0.0
+        training = _seconds(train_pass, time_limit) / train_share
+        evaluation = _seconds(evaluation_pass, time_limit) / val_share if len(val) else 0.0
     if data_module.folder is None or not data_module.processes.is_main:
         return EpochSeconds(training, evaluation, 0.0)
     data_module.folder.mkdir(parents=True, exist_ok=True)
@@ -198,9 +204,10 @@ def _minutes(plan: Plan) -> float:
     return math.inf if plan.training.minutes is None else plan.training.minutes
 
 
-def _few_batches(table: AnnotationTable, batch_size: int) -> AnnotationTable:
+def _few_batches(table: AnnotationTable, batch_size: int, preprocessing: Preprocessing) -> AnnotationTable:
     """Return a few batches of ``table``, or all of it if it is smaller."""
-    count = min(len(table), BATCHES * batch_size)
+    views = view_counts(table, preprocessing).mean() if len(table) else 1.0  # of an image: its tiles
+    count = min(len(table), math.ceil(BATCHES * batch_size / views))
     return table.subset(np.linspace(0, len(table) - 1, count).round().astype(np.int64))
 
 

@@ -25,7 +25,7 @@ ABSURD = (math.nan, math.inf, -math.inf, -1, -1e30, 1e30, 10**400, 0, 0.5)
 WORKING_ZEROS = (
     *("val", "test", "trainable_layers", "clip_norm", "patience", "skip_nonfinite", "momentum"),
     *("weight_decay", "warmup_steps", "milestones", "cached_views", "decoded_limit", "workers", "seed", "value_range"),
-    *("seeds", "min_score"),
+    *("seeds", "min_score", "tile", "min_visible", "empty_tiles"),
 )
 """Options for which 0 has a meaning."""
 
