@@ -33,7 +33,7 @@ def test_the_help_of_train_has_the_common_options_in_groups() -> None:
     assert lines[:3] == ["usage: detseg train [DATA] [OPTIONS]", "", "Train a model on a folder of labelled images."]
     assert lines[-2:] == [
         "--config FILE reads options from a TOML file; flags take precedence.",
-        "detseg train --help-all lists all 83 options.",
+        "detseg train --help-all lists all 88 options.",
     ]
     assert len(COMMANDS["train"].options) == 83
     titles = [line for line in lines[3:-2] if line and not line.startswith(" ")]
