@@ -97,7 +97,7 @@ def visible_areas(boxes: Float64, windows: Float64) -> Float64:
 def shown(
     boxes: Float64, windows: Sequence[tuple[float, float, float, float]], min_visible: float
 ) -> npt.NDArray[np.bool_]:
-    """bool [T, N]: whether window i shows box j well enough to learn from it.
+    """bool [T, N]: whether window i shows enough of box j for training.
 
     It shows at least the share ``min_visible`` of what the best of the windows shows of it: an object that is larger
     than every tile is learned in those that are full of it.
