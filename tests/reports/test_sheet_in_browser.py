@@ -1,4 +1,4 @@
-"""``sheet.html`` in a real browser: its filters select images, nothing is loaded, a phone shows it without scrolling."""
+"""``sheet.html`` in a real browser: its filters work, nothing is loaded, a phone needs no sideways scrolling."""
 
 from __future__ import annotations
 
