@@ -60,7 +60,7 @@ def quantized(graph: bytes, nodes: Sequence[str], images: Sequence[npt.NDArray[n
     except ImportError as error:
         raise DataError(f"int8 needs onnx and onnxruntime ({error}): pip install 'detseg[export]'") from error
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self._images = iter(images)
 
@@ -82,6 +82,7 @@ def quantized(graph: bytes, nodes: Sequence[str], images: Sequence[npt.NDArray[n
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                extra_options={"DedicatedQDQPair": True},  # for weights that several layers share
             )
         except Exception as error:  # ONNX Runtime's classes have no common base
             reason = (str(error).splitlines() or [type(error).__name__])[0]

@@ -195,7 +195,9 @@ class SelfcheckConfig:
     file: str | None = option(
         None, "exported file of the run", "model.onnx in the run folder, if it is there", value="FILE"
     )
-    url: str | None = option(None, "address of a server of the run, or of the exported file", value="URL")
+    url: str | None = option(
+        None, "address of a server of the run, or of the exported file", "no server is checked", value="URL"
+    )
     token: str | None = option(None, "secret of the server", "that of the variable DETSEG_TOKEN", value="SECRET")
     data: str | None = option(None, "data to predict", "the validation images of the run", value="PATH")
     images: int = option(8, "number of images", least=1)

@@ -73,9 +73,15 @@ def int8_content(
         for name in reporter.progress(parts, "quantize", total=len(parts), unit="candidate"):
             graphs[name] = quantized(graph, parts[name], images)
             file = Path(folder) / f"{len(graphs)}{SUFFIX}"
-            predictors[name] = _opened(exported_content(graphs[name], described), file)
+            try:
+                predictors[name] = _opened(exported_content(graphs[name], described), file)
+            except DataError as error:
+                reporter.warning(f"int8 of {name} is left out: {error}")
+                del graphs[name]
         measured = measure(predictors, table, reporter)
-    losses = {name: measured.losses(name, FLOAT) for name in parts}
+    losses = {name: measured.losses(name, FLOAT) for name in graphs if name != FLOAT}
+    if not losses:
+        raise DataError(f"{config.run}: ONNX Runtime runs no int8 file of this network; export with --to onnx")
     reporter.lines([f"int8, measured on {counted(len(table), 'validation image')}:", *_lines(measured, graphs)])
     worst = {name: max(loss, key=lambda metric: loss[metric]) for name, loss in losses.items()}
     shares = {name: losses[name][metric] for name, metric in worst.items()}
@@ -112,9 +118,9 @@ def measure(predictors: Mapping[str, Predictor], table: AnnotationTable, reporte
         pixels, _ = first.prepare(Path(record.path))
         for name, predictor in predictors.items():
             started = time.perf_counter()
-            (output,) = predictor.backend([pixels])
+            outputs: Any = predictor.backend([pixels])
             seconds[name] += time.perf_counter() - started
-            evaluators[name].update([target], [output])  # type: ignore[arg-type]
+            evaluators[name].update([target], outputs)
     return Measured({name: _main(evaluator.compute().scalars()) for name, evaluator in evaluators.items()}, seconds)
 
 
