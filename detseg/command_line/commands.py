@@ -68,8 +68,8 @@ COMMANDS: dict[str, Command] = {
         Command(
             "selfcheck",
             "SelfcheckConfig",
-            "Check that evaluate, predict and an exported file agree.",
-            {"run": "1", "file": "?"},
+            "Check that evaluate, predict, an exported file and a server agree.",
+            {"run": "1", "file": "?", "url": "?"},
         ),
         Command("inspect", "InspectConfig", "Summarize a data set and list its errors.", {"data": "?"}),
         Command("convert", "ConvertConfig", "Write a data set in another format.", {"data": "1", "output": "1"}),
@@ -97,6 +97,7 @@ PARTS = {
     "index": "of reading a large annotation file",
     "inspect": "of checking images, compared with decoding them",
     "archives": "of reading images in archives",
+    "serve": "of the HTTP server with 1, 8 and 64 clients",
     "all": "of all these parts",
 }
 """Parts whose speed ``benchmark`` measures -> what that is."""

@@ -27,10 +27,32 @@ from detseg.version import __version__
 FORMAT = 1
 """Version of the format of these files; a program reads its own and earlier ones."""
 SUFFIX = ".onnx"
+INPUT = "image"
+"""Name of the input of the graph."""
 MODEL_KEY = "detseg"
 CHECKSUM_KEY = "detseg_sha256"
 LARGEST = 2**31 - 1
 """Bytes: the limit of protocol buffers, and so of ONNX files without a second file."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What of a network is int8, and what that costs.
+
+    Attributes:
+        parts: of the network, as ``quantizable_parts`` names them.
+        images: number of validation images that the losses were measured on.
+        losses: metric, such as "bbox_AP" -> share of it that is lost, 0.01 for one hundredth; negative for a gain.
+    """
+
+    parts: str
+    images: int
+    losses: dict[str, float]
+
+    @property
+    def loss(self) -> float:
+        """The largest of the losses."""
+        return max(self.losses.values(), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +65,7 @@ class ExportedModel:
         checkpoint: sha256 of the checkpoint file that was exported.
         weights_licence: licence of the starting weights; empty if it is not known.
         card: the model card of the run, in Markdown; empty if it had none.
+        quantization: what is int8; None for a float32 network.
         version: of this program, which wrote the file.
         format: version of the format of the file.
     """
@@ -59,13 +82,14 @@ class ExportedModel:
     checkpoint: str = ""
     weights_licence: str = ""
     card: str = ""
+    quantization: Quantization | None = None
     version: str = ""
     format: int = FORMAT
 
     @classmethod
     def of(cls, description: Any, *, checkpoint: Path, weights_licence: str, card: str = "") -> ExportedModel:
         """The exported model of a ``ModelDescription`` and the file of its weights."""
-        own = ("checkpoint", "weights_licence", "card", "version", "format")
+        own = ("checkpoint", "weights_licence", "card", "quantization", "version", "format")
         shared = {item.name: getattr(description, item.name) for item in fields(cls) if item.name not in own}
         checksum = checksum_of(checkpoint)
         return cls(**shared, checkpoint=checksum, weights_licence=weights_licence, card=card, version=__version__)

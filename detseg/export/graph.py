@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from detseg.errors import DataError
+from detseg.export.exported_file import INPUT
 
 OPSET = 17
-INPUT = "image"
 LATEST_TORCH = "2.14"
 """The latest version of torch whose exporter is known to work."""
 AXES = {"boxes": 1, "labels": 1, "scores": 1, "masks": 1, "heatmaps": 1, "probabilities": 0}

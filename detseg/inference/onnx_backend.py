@@ -44,6 +44,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = FATAL
         options.intra_op_num_threads = available_cores()
+        # int8 on processors without VNNI: the same numbers as with it, instead of faster products that can overflow
+        options.add_session_config_entry("session.x64quantprecision", "1")
         with in_file(path):
             try:
                 self._session: Any = onnxruntime.InferenceSession(content, options, providers=providers)

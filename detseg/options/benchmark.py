@@ -87,9 +87,9 @@ class TransferConfig(ComparisonOptions):
 class SpeedConfig:
     """Options of the comparisons of speed, which generate their own data."""
 
-    what: Literal["frozen", "step", "evaluate", "predict", "loader", "video", "index", "inspect", "archives", "all"] = (
-        option("all", "part whose speed is compared with its baseline")
-    )
+    what: Literal[
+        "frozen", "step", "evaluate", "predict", "loader", "video", "index", "inspect", "archives", "serve", "all"
+    ] = option("all", "part whose speed is compared with its baseline")
     output: str | None = option(None, "folder to write", "benchmark-speed", value="FOLDER", common=True)
     device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
 

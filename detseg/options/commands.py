@@ -177,7 +177,15 @@ class ExportConfig:
 
     run: str = option("", "run folder or checkpoint file", value="PATH")
     output: str | None = option(None, "file to write", "model.onnx in the run folder", value="FILE")
-    to: Literal["onnx"] = option("onnx", "format of the file")
+    to: Literal["onnx", "onnx-int8"] = option("onnx", "format of the file: float32, or int8 where it costs little")
+    max_loss: float = option(
+        0.02,
+        "largest share of AP (or accuracy on the validation images) that int8 may cost; beyond it float32 is kept",
+        least=0,
+        most=1,
+        example=0.02,
+    )
+    calibration_images: int = option(32, "number of training images that the ranges of int8 are taken from", least=1)
     data: str | None = option(
         None, "data to compare the file with torch on", "the validation images of the run", value="PATH"
     )
@@ -195,6 +203,10 @@ class SelfcheckConfig:
     file: str | None = option(
         None, "exported file of the run", "model.onnx in the run folder, if it is there", value="FILE"
     )
+    url: str | None = option(
+        None, "address of a server of the run, or of the exported file", "no server is checked", value="URL"
+    )
+    token: str | None = option(None, "secret of the server", "that of the variable DETSEG_TOKEN", value="SECRET")
     data: str | None = option(None, "data to predict", "the validation images of the run", value="PATH")
     images: int = option(8, "number of images", least=1)
 

@@ -11,6 +11,7 @@ from detseg.errors import DataError
 from detseg.export.exported_file import (
     SUFFIX,
     ExportedModel,
+    Quantization,
     exported_content,
     is_exported,
     read_exported,
@@ -22,6 +23,7 @@ from detseg.options import ExportConfig
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.training.compared_images import compare_with_torch
+from detseg.training.int8_choice import int8_content
 from detseg.training.model_card import read_card
 from detseg.training.run_evaluation import saved_options
 from detseg.training.weights_card import starting_licence
@@ -33,11 +35,13 @@ class ExportResult:
 
     Attributes:
         file: the exported file.
-        agreement: its differences from torch; None if there were no images to compare on.
+        agreement: differences of its float32 network from torch; None if there were no images to compare on.
+        quantization: what of it is int8, and the loss; None for float32.
     """
 
     file: Path
     agreement: Agreement | None
+    quantization: Quantization | None = None
 
 
 def export(config: ExportConfig, *, reporter: Reporter | None = None) -> ExportResult:
@@ -58,14 +62,17 @@ def export(config: ExportConfig, *, reporter: Reporter | None = None) -> ExportR
         weights_licence=starting_licence(saved_options(run).get("weights")),
         card=read_card(run),
     )
-    content = exported_content(onnx_graph(model), described)
+    graph, quantization = onnx_graph(model), None
+    content = exported_content(graph, described)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"model{SUFFIX}"
         write_exported(file, content)
         agreement = compare_with_torch(config, model, file, reporter)
+    if config.to == "onnx-int8":
+        content, quantization = int8_content(config, model, graph, described, reporter)
     write_exported(output, content)
     reporter.done(output, f"wrote {output}, {len(content) / 1e6:.1f} MB")
-    return ExportResult(output, agreement)
+    return ExportResult(output, agreement, quantization)
 
 
 def _check_places(run: Path, output: Path) -> None:

@@ -59,6 +59,7 @@ def create_app(model: Model, config: ServeConfig) -> FastAPI:
         batch_size=config.batch_size,
         window=config.batch_window / 1000,
         queue_size=config.queue_size,
+        longest=config.deadline,
         observe=lambda size: measures.batch(size),
     )
     measures = Measures(lambda: len(batcher))
@@ -79,7 +80,7 @@ def create_app(model: Model, config: ServeConfig) -> FastAPI:
     app.state.batcher = batcher
     _add_errors(app)
     _add_predictions(app, Service(model, config, batcher, Held()))
-    _add_state(app, batcher, measures, config.token)
+    _add_state(app, batcher, measures, config)
     _add_pages(app)
     app.add_middleware(MeasuredApp, measures=measures)
     app.add_middleware(RootPath, path=config.root_path)
@@ -115,7 +116,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         return JSONResponse(describe(service.model))
 
 
-def _add_state(app: FastAPI, batcher: Batcher, measures: Measures, token: str | None) -> None:
+def _add_state(app: FastAPI, batcher: Batcher, measures: Measures, config: ServeConfig) -> None:
     @app.get("/livez")
     async def livez() -> Response:
         """Whether the server runs."""
@@ -123,7 +124,10 @@ def _add_state(app: FastAPI, batcher: Batcher, measures: Measures, token: str | 
 
     @app.get("/readyz")
     async def readyz() -> Response:
-        """Whether the server predicts: 503 before its first prediction, and while it stops."""
+        """Whether the server predicts: 503 before its first prediction, while it stops, and while a batch runs for
+        longer than the deadline of a request."""
+        if batcher.hangs:
+            raise Refusal(503, f"a prediction takes longer than {config.deadline:g} seconds", retry_after=1)
         if not batcher.is_ready:
             raise Refusal(503, "not ready", retry_after=1)
         return JSONResponse({"status": "ready"})
@@ -131,7 +135,7 @@ def _add_state(app: FastAPI, batcher: Batcher, measures: Measures, token: str | 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
         """Measurements in Prometheus' text format."""
-        check_token(request, token)
+        check_token(request, config.token)
         return Response(measures.text(), media_type=CONTENT_TYPE_LATEST)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,10 +50,10 @@ class Batcher:
         batch_size: most images of a batch.
         window: seconds that an image waits for others.
         queue_size: most images that wait.
+        longest: seconds after which a batch that still runs makes it not ready.
         observe: is told the size of each batch.
 
     Attributes:
-        is_ready: whether it has predicted a first image, and takes more.
         has_failed: whether it ended by an error, of the first prediction or its own.
     """
 
@@ -63,16 +64,18 @@ class Batcher:
         batch_size: int,
         window: float,
         queue_size: int,
+        longest: float = math.inf,
         observe: Callable[[int], object] = lambda size: None,
     ) -> None:
-        self.batch_size, self.window, self.queue_size = batch_size, window, queue_size
+        self.batch_size, self.window, self.queue_size, self.longest = batch_size, window, queue_size, longest
         self._many, self._observe = many, observe
         self._jobs: dict[_Job, None] = {}  # those that wait, in order
         self._changed = asyncio.Event()
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self._seconds = 0.1  # per image, a moving average
-        self.is_ready = self.has_failed = False
+        self._started = math.inf  # when the batch that runs began
+        self._is_warm = self.has_failed = False
 
     def start(self, warm_up: bytes) -> None:
         """Start to predict; ``warm_up`` is an image file that is predicted first."""
@@ -80,7 +83,7 @@ class Batcher:
 
     async def stop(self) -> None:
         """Take no more images, and return when all that wait are predicted."""
-        self._stopping, self.is_ready = True, False
+        self._stopping = True
         self._changed.set()
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -88,6 +91,16 @@ class Batcher:
     def __len__(self) -> int:
         """Number of images that wait."""
         return len(self._jobs)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has predicted a first image, takes more, and does not hang."""
+        return self._is_warm and not self._stopping and not self.hangs
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a batch has run for longer than ``longest``."""
+        return time.monotonic() - self._started > self.longest
 
     @property
     def is_full(self) -> bool:
@@ -128,19 +141,20 @@ class Batcher:
         try:
             with ThreadPoolExecutor(1, "predictor") as thread:
                 await loop.run_in_executor(thread, self._many, [warm_up])
-                self.is_ready = not self._stopping
+                self._is_warm = True
                 while batch := await self._next_batch():
-                    started = loop.time()
+                    self._started = time.monotonic()
                     self._observe(len(batch))
                     results = await loop.run_in_executor(thread, _predict, self._many, [job.image for job in batch])
-                    self._seconds += 0.2 * ((loop.time() - started) / len(batch) - self._seconds)
+                    self._seconds += 0.2 * ((time.monotonic() - self._started) / len(batch) - self._seconds)
+                    self._started = math.inf
                     for job, result in zip(batch, results, strict=True):
                         _set(job.result, result)
         except Exception:
             self.has_failed = True
             logger.exception("the predictor stopped")
         finally:
-            self._stopping, self.is_ready = True, False
+            self._stopping = True
             for job in list(self._jobs):
                 _set(job.result, Stopped())
 

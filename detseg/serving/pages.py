@@ -35,7 +35,8 @@ def api_page(schema: dict[str, Any]) -> HTMLResponse:
                 f"<p>{escape(details.get('description') or details.get('summary', ''))}</p><ul>{names}</ul>"
             )
     style = "font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:1rem auto;padding:0 1rem;overflow-wrap:anywhere"
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>'
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
+    head += f"<title>{title}</title>"
     links = '<p><a href="openapi.json">openapi.json</a> · <a href="./">try it</a></p>'
     text = f'<div style="{style}"><h1>{title}</h1>{links}{"".join(parts)}</div>'
     return _page(f'<!doctype html><html lang="en">{head}{text}</html>')

@@ -12,7 +12,7 @@ const elements = {};
 function element(id) {
   const listeners = {};
   return elements[id] ||= {
-    id, hidden: true, value: id === "score" ? "0.5" : "", listeners, style: {},
+    id, hidden: true, value: id === "score" ? "0.5" : "", listeners, style: {}, clientWidth: 64,
     addEventListener: (kind, listener) => { listeners[kind] = listener; },
     classList: { add() {}, remove() {} },
     getContext: () => recorder,
@@ -23,6 +23,7 @@ function element(id) {
   };
 }
 globalThis.document = { getElementById: element, createElement: () => element("new" + Math.random()) };
+Object.assign(globalThis, { innerHeight: 600, devicePixelRatio: 1, addEventListener() {} });
 globalThis.createImageBitmap = async () => ({ width: 64, height: 48 });
 globalThis.fetch = async (path) => ({ ok: path in sent, status: 200, json: async () => sent[path] });
 async function afterwards() {

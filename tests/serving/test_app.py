@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,35 @@ def test_not_ready_before_the_first_prediction_and_after_the_end() -> None:
         assert client.get("/livez").status_code == 200
         gate.set()
     assert not app.state.batcher.is_ready
+
+
+def test_a_model_that_hangs_is_not_ready(png: Png) -> None:
+    """From the deadline on /readyz says so, while /livez and the page work; when the batch has ended it is ready."""
+    gate, model = threading.Event(), StubModel()
+    gate.set()
+    many = model.many
+    model.many = lambda images: (gate.wait(20), many(images))[1]  # type: ignore[method-assign,func-returns-value]
+    with served(model, deadline=0.3) as client:
+        gate.clear()
+        assert client.post("/predict", content=png(), headers=JPEG).status_code == 504
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json() == {"error": "a prediction takes longer than 0.3 seconds"}
+        assert client.get("/livez").status_code == 200
+        gate.set()
+        ends = time.monotonic() + 10
+        while client.get("/readyz").status_code != 200 and time.monotonic() < ends:
+            time.sleep(0.005)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/predict", content=png(), headers=JPEG).status_code == 200
+    with served(model, deadline=10) as client:
+        gate.clear()
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(client.post, "/predict", content=png(), headers=JPEG)
+            time.sleep(0.4)
+            assert client.get("/readyz").status_code == 200, "control: a batch within the deadline is no fault"
+            gate.set()
+            assert answer.result(10).status_code == 200
 
 
 def test_openapi_describes_the_request(client: TestClient) -> None:

@@ -53,7 +53,9 @@ def test_the_page_is_one_file_without_network() -> None:
     parsed = Elements(PAGE)
     assert parsed.open == []
     assert not loads_from_elsewhere(PAGE)
-    assert not any(tag in ("link", "iframe", "img") for tag, _ in parsed.elements)
+    assert not any(tag in ("iframe", "img") for tag, _ in parsed.elements)
+    links = [attributes for tag, attributes in parsed.elements if tag == "link"]
+    assert links == [{"rel": "icon", "href": "data:,"}], "without it, browsers ask for /favicon.ico"
     assert not any("src" in attributes for _, attributes in parsed.elements)
     assert loads_from_elsewhere('<script src="https://cdn.example/x.js">'), "control"
     assert loads_from_elsewhere("url(//fonts.example/a)"), "control"
@@ -123,7 +125,7 @@ def test_pages_of_the_server() -> None:
             assert not loads_from_elsewhere(answer.text)
             assert Elements(answer.text).open == []
         assert "POST /predict" in docs.text
-        for link in re.findall(r'href="([^"]+)"', page.text + docs.text):
+        for link in re.findall(r'<a href="([^"]+)"', page.text + docs.text):
             assert not link.startswith("/"), "relative, so that it works behind a proxy"
             assert client.get(f"/parts/{link}").status_code == 200
         for path in re.findall(r'ask\("([a-z]+)', PAGE):

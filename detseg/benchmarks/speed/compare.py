@@ -15,7 +15,7 @@ from detseg.runtime.files import write_json, write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.reporter import Reporter, terminal
 
-TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "video", "index", "inspect", "archives")
+TOPICS = ("frozen", "step", "evaluate", "predict", "loader", "video", "index", "inspect", "archives", "serve")
 """Each is a module of this package with a ``compare(device) -> list[Comparison]``."""
 
 
