@@ -70,7 +70,7 @@ def quantized(graph: bytes, nodes: Sequence[str], images: Sequence[npt.NDArray[n
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(_with_own_biases(graph, nodes))
+        source.write_bytes(_with_own_parameters(graph, nodes))
         try:
             quantize_static(
                 source,
@@ -82,7 +82,6 @@ def quantized(graph: bytes, nodes: Sequence[str], images: Sequence[npt.NDArray[n
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
-                extra_options={"DedicatedQDQPair": True},  # for weights that several layers share
             )
         except Exception as error:  # ONNX Runtime's classes have no common base
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -90,20 +89,21 @@ def quantized(graph: bytes, nodes: Sequence[str], images: Sequence[npt.NDArray[n
         return target.read_bytes()
 
 
-def _with_own_biases(graph: bytes, nodes: Sequence[str]) -> bytes:
-    """The graph with a bias for each of ``nodes``. Layers that are applied to several levels of a pyramid share theirs,
-    which is quantized with the scale of the input of one of them; ONNX Runtime refuses such a file."""
+def _with_own_parameters(graph: bytes, nodes: Sequence[str]) -> bytes:
+    """The graph with weights and a bias for each of ``nodes``: layers that are applied to several levels of a pyramid
+    share theirs, and ONNX Runtime refuses a file in which shared ones are quantized."""
     model, used = _loaded(graph), set[str]()
-    biases = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.name not in nodes or node.op_type not in WEIGHTED or len(node.input) < 3:
+        if node.name not in nodes or node.op_type not in WEIGHTED:
             continue
-        name = node.input[2]
-        if name in used and name in biases:
-            copied = model.graph.initializer.add()
-            copied.CopyFrom(biases[name])
-            copied.name = node.input[2] = f"{name}_of_{node.name}"
-        used.add(name)
+        for index in range(1, len(node.input)):
+            name = node.input[index]
+            if name in used and name in tensors:
+                copied = model.graph.initializer.add()
+                copied.CopyFrom(tensors[name])
+                copied.name = node.input[index] = f"{name}_of_{node.name}"
+            used.add(name)
     content: bytes = model.SerializeToString()
     return content
 
