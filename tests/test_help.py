@@ -35,7 +35,7 @@ def test_the_help_of_train_has_the_common_options_in_groups() -> None:
         "--config FILE reads options from a TOML file; flags take precedence.",
         "detseg train --help-all lists all 88 options.",
     ]
-    assert len(COMMANDS["train"].options) == 83
+    assert len(COMMANDS["train"].options) == 88
     titles = [line for line in lines[3:-2] if line and not line.startswith(" ")]
     assert titles[:3] == [
         "Arguments",
