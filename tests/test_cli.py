@@ -83,7 +83,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     [
         ("--task segmentation", "it must be detect, segment, keypoints or classify; did you mean segment?"),
         ("--freeze backbones", "it must be none, stem, backbone, neck or rpn; did you mean backbone?"),
-        ("--bad-instances keep", "it must be drop, mend or error"),
+        ("--bad-instances keep", "it must be drop, error or mend"),
         ("--epochs abc", "it must be a whole number, at least 1, such as 10"),
         ("--epochs 1.5", "it must be a whole number, at least 1, such as 10"),
         ("--epochs 0", "it must be at least 1"),

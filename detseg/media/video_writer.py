@@ -66,6 +66,7 @@ class VideoWriter:
             if is_complete:
                 self._partial.replace(self.path)
         finally:
+            self._container = self._stream = None  # the encoder is freed, with its threads
             self._partial.unlink(missing_ok=True)
 
     def write(self, image: npt.NDArray[np.uint8], seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -62,6 +63,9 @@ class Runs:
 def forked(arguments: list[str], before: Callable[[], None] | None = None) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
+    # Native objects with threads (encoders of videos) must not be freed in a process that does not have the threads.
+    gc.collect()
+    gc.freeze()
     child = os.fork()
     if child == 0:
         code = 99
@@ -79,6 +83,7 @@ def forked(arguments: list[str], before: Callable[[], None] | None = None) -> in
             traceback.print_exc()
         finally:
             os._exit(code)
+    gc.unfreeze()
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 
