@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from detseg.serving.limits import Refusal
 
-LINGER = 2.0
+LINGER = 5.0
 """Seconds during which the rest of a refused upload is received and dropped: many clients send all of it before they
 read the answer, which is lost if the connection is closed before."""
 

@@ -18,6 +18,7 @@ from detseg.errors import DataError
 from detseg.options import ServeConfig
 from detseg.runtime.signals import SIGNALS
 from detseg.serving.batcher import Batcher
+from detseg.serving.refusal_response import LINGER
 
 HEAD_SECONDS = 5.0
 """Seconds within which a client must have sent the head of a request, from the connection or its first byte on."""
@@ -46,21 +47,33 @@ class GuardedProtocol(H11Protocol):
     """uvicorn's HTTP protocol with a limit on connections, and on the times for the head of a request and for reading
     the answer, which uvicorn itself waits for without end."""
 
-    def __init__(self, *args: Any, most: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, most: int, refused: set[GuardedProtocol], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._most = most
+        self._most, self._refused = most, refused
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         if len(self.connections) > self._most:
-            transport.write(_BUSY)
-            transport.close()
+            self._refuse(transport)
         else:
             self._watch()
 
+    def _refuse(self, transport: Any) -> None:
+        """Answer, then drop what the client sends for a while: closed at once, the connection would lose the answer."""
+        self.connections.discard(self)
+        transport.write(_BUSY)
+        if len(self._refused) < self._most:
+            self._refused.add(self)
+            transport.write_eof()
+            self._timer = self.loop.call_later(LINGER, transport.abort)
+        else:
+            transport.close()
+
     def data_received(self, data: bytes) -> None:
+        if self in self._refused:
+            return
         while data and not self.transport.is_closing():
             # h11 limits the head only while it is incomplete; in small parts it is at most twice the limit
             size = HEAD_BYTES if self._waits_for_head else len(data)
@@ -69,6 +82,7 @@ class GuardedProtocol(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._refused.discard(self)
         self._stop_watching()
         self._stop_write_timer()
         super().connection_lost(exc)
@@ -156,7 +170,7 @@ def run_server(app: FastAPI, config: ServeConfig, listening: socket.socket) -> N
     server = _Server(
         uvicorn.Config(
             app,
-            http=partial(GuardedProtocol, most=config.connections),
+            http=partial(GuardedProtocol, most=config.connections, refused=set()),
             ws="none",
             lifespan="on",
             h11_max_incomplete_event_size=HEAD_BYTES,

@@ -173,6 +173,7 @@ def test_too_many_connections_are_refused(start: Start) -> None:
     idle = slow_senders(port, 3, b"")
     with socket.create_connection(("127.0.0.1", port), timeout=5) as one:
         assert b"503 Service Unavailable\r\nRetry-After: 1\r\n" in one.recv(1000)
+    assert [post(port, bytes(8 * 2**20))[0] for _ in range(5)] == [503] * 5, "answers are not lost during an upload"
     for other in idle:
         other.close()
     time.sleep(0.1)
