@@ -82,6 +82,16 @@ async def send(port: int, request: bytes) -> Reply:
     return Reply(status, content.partition(b"\r\n\r\n")[2], time.monotonic() - started)
 
 
+async def send_at_rate(port: int, request: bytes, rate: float, seconds: float) -> list[Reply]:
+    """Replies to ``rate`` requests per second, each on a connection of its own, whether the server keeps up or not."""
+    tasks = []
+    started = time.monotonic()
+    for number in range(round(rate * seconds)):
+        await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+        tasks.append(asyncio.create_task(send(port, request)))
+    return list(await asyncio.gather(*tasks))
+
+
 def slow_senders(port: int, number: int, head: bytes) -> list[socket.socket]:
     sockets = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(number)]
     for one in sockets:
