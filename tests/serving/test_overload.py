@@ -1,4 +1,4 @@
-"""Ten times the capacity for a time: bounded memory, and an answer for each request; with its control.
+"""Ten times the capacity for a time, and many slow clients: bounded memory, and an answer for each request; controls.
 
 The counts of the marker ``faults`` are those of the table in tests/README.md; the slow tests have a share of them.
 """
@@ -6,18 +6,23 @@ The counts of the marker ``faults`` are those of the table in tests/README.md; t
 from __future__ import annotations
 
 import asyncio
+import http.server
 import json
+import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.serving.conftest import Start
-from tests.serving.http_requests import Reply, get, memory_mib, post, request_bytes, send_at_rate
+from tests.serving.http_requests import Reply, get, memory_mib, post, request_bytes, send_at_rate, slow_senders
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+Png = Callable[..., bytes]
 Tally = Callable[[str, int, int], None]
 CAPACITY = 10.0
 """Images per second of the stub model with a delay of 0.1 seconds."""
@@ -63,3 +68,47 @@ def test_control_without_a_bound_the_memory_grows(start: Start) -> None:
     replies, growth = overload(start, 4, queue_size=10_000)
     assert growth > 100, growth
     assert 503 not in {reply.status for reply in replies}
+
+
+class _OneByOne(http.server.BaseHTTPRequestHandler):
+    """The standard library's server, which waits for a slow client."""
+
+    timeout = 3
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def slowest(port: int, content: bytes, number: int = 40) -> float:
+    """Seconds of the slowest of some requests, one after the other."""
+    seconds = []
+    for _ in range(number):
+        started = time.monotonic()
+        assert post(port, content)[0] == 200
+        seconds.append(time.monotonic() - started)
+    return max(seconds)
+
+
+@pytest.mark.faults
+def test_500_slow_clients_do_not_slow_others(start: Start, png: Png, tally: Tally) -> None:
+    _, port = start(delay=0.05)
+    content = png()
+    post(port, content)
+    alone = slowest(port, content)
+    heads = (b"", b"POST /predict HTTP/1.1\r\nHost: x\r\nA: ")
+    sockets = [one for head in heads for one in slow_senders(port, 250, head)]
+    tally("V4 500 slow clients: others at most twice as slow", int(slowest(port, content) < 2 * alone), 1)
+    for one in sockets:
+        one.close()
+    with http.server.HTTPServer(("127.0.0.1", 0), _OneByOne) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        slow = slow_senders(port, 1, heads[1])
+        assert slowest(port, content, 1) > 1, "control: the standard library's server waits for one slow client"
+        slow[0].close()
+        server.shutdown()
