@@ -218,7 +218,9 @@ class _Decoder:
         return pixels.copy()
 
     def _pixels(self, frame: VideoFrame, number: int) -> npt.NDArray[np.uint8]:
-        pixels = orient_image(frame.to_ndarray(format="rgb24"), frame_orientation(frame, self._path))
+        # one thread: a converter with threads cannot be freed in a forked process, which does not have them
+        rgb = frame.to_ndarray(format="rgb24", threads=1)
+        pixels = orient_image(rgb, frame_orientation(frame, self._path))
         if pixels.shape[:2] != self._index.size_hw:
             height, width = self._index.size_hw
             raise DataError(

@@ -265,9 +265,10 @@ def demuxed(container: InputContainer, stream: VideoStream) -> Iterator[Packet]:
     """The packets of the stream up to the end of the file, or to where the container is corrupt."""
     import av
 
+    errors = (av.FFmpegError, MemoryError)  # still there if the generator ends with the program, as modules are not
     try:
         yield from container.demux(stream)
-    except (av.FFmpegError, MemoryError):
+    except errors:
         return
 
 
@@ -276,13 +277,13 @@ def decoded_frames(packets: Iterator[Packet]) -> Iterator[VideoFrame | None]:
     those up to the next one at which decoding can start."""
     import av
 
-    is_damaged = False
+    is_damaged, ends, errors = False, av.error.EOFError, (av.FFmpegError, MemoryError)
     for packet in packets:
         try:
             frames = packet.decode()
-        except av.error.EOFError:
+        except ends:
             return
-        except (av.FFmpegError, MemoryError):
+        except errors:
             is_damaged = True
             yield None
             continue

@@ -83,6 +83,7 @@ class VideoWriter:
         if self._stream is None:
             self._open_stream(image.shape[0], image.shape[1])
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", threads=1)  # as in Video: threads do not survive a fork
         frame.pts = self._last = max(round(seconds / self._unit), self._last + 1)
         frame.time_base = self._unit
         self._mux(self._stream.encode(frame))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import pickle
@@ -141,6 +142,35 @@ def test_threads_and_processes_read_at_once(tmp_path: Path) -> None:
         assert processes.map(Shown(video), random_order(), chunksize=5) == random_order()
     assert number_of(video.frame(31)) == 31
     assert number_of(pickle.loads(pickle.dumps(video)).frame(12)) == 12
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 0), (2, None)], ids=["as read", "control"])
+def test_a_forked_process_frees_what_it_inherits(threads: int, expected: int | None, tmp_path: Path) -> None:
+    """FFmpeg waits without end for threads that a forked process does not have."""
+    video = Video(write_video(tmp_path / "a.mp4", frames=5))
+    video.frame(3)
+    frames = [av.VideoFrame(64, 64, "yuv420p")]
+    frames[0].to_ndarray(format="rgb24", threads=threads)
+
+    def free() -> None:
+        frames.clear()
+        video_module._decoders.of.clear()
+        gc.collect()
+
+    process = multiprocessing.get_context("fork").Process(target=free)
+    process.start()
+    process.join(20 if expected == 0 else 1)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    assert code == expected
+
+
+def test_a_program_ends_quietly_with_an_open_video(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", frames=30, b_frames=2)
+    code = f"from detseg.media.video import Video; video = Video({str(path)!r}); video.frame(3)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (result.stdout, result.stderr) == ("", "")
 
 
 class Shown:
