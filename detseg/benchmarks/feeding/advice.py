@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from detseg.benchmarks.feeding.sweep import WorkerRate
@@ -64,4 +65,4 @@ def decoded_line(gigabytes: float, limit: float, free: float | None, saved: floa
             f"{size} do not fit: a run uses a quarter of the {free:.3g} GB that are free, at most. Free disk space, or "
             "store smaller images"
         )
-    return f"suggestion: --decoded-limit {gigabytes * 1.01:.1f} for {size}, {effect}"
+    return f"suggestion: --decoded-limit {math.ceil(gigabytes * 10.1) / 10:g} for {size}, {effect}"

@@ -38,6 +38,11 @@ def test_who_waits_for_whom(waiting: float, who: str) -> None:
     assert "loading alone 12 images per second, model alone 30" in line
 
 
+def test_a_suggested_limit_is_never_below_the_size() -> None:
+    assert "suggestion: --decoded-limit 0.1 for 0.036 GB" in decoded_line(0.036, 0.0, 100.0, 0.006, 0.01)
+    assert "suggestion: --decoded-limit 0.1 for 0.095 GB" in decoded_line(0.095, 0.0, 100.0, 0.006, 0.01)
+
+
 @pytest.mark.parametrize(
     ("gigabytes", "free", "expected"),
     [
