@@ -33,9 +33,9 @@ def test_the_help_of_train_has_the_common_options_in_groups() -> None:
     assert lines[:3] == ["usage: detseg train [DATA] [OPTIONS]", "", "Train a model on a folder of labelled images."]
     assert lines[-2:] == [
         "--config FILE reads options from a TOML file; flags take precedence.",
-        "detseg train --help-all lists all 88 options.",
+        "detseg train --help-all lists all 89 options.",
     ]
-    assert len(COMMANDS["train"].options) == 88
+    assert len(COMMANDS["train"].options) == 89
     titles = [line for line in lines[3:-2] if line and not line.startswith(" ")]
     assert titles[:3] == [
         "Arguments",

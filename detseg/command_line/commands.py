@@ -115,6 +115,12 @@ BENCHMARKS: dict[str, Command] = {
         "Starting weights compared with training from scratch, for equal times.",
         {"data": "?"},
     ),
+    "feeding": Command(
+        "benchmark feeding",
+        "FeedingConfig",
+        "Images per second of each stage of loading your data, and the number of loader workers that training needs.",
+        {"data": "?"},
+    ),
     **{
         part: Command(f"benchmark {part}", "SpeedConfig", f"Speed {text}, on generated data.", {}, {"what": part})
         for part, text in PARTS.items()

@@ -61,6 +61,8 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         decoded: cache of decoded images for later epochs, for the same table and preprocessing. The samples are the
             same with and without it.
         tiles: which objects and tiles are used, if there are tiles; all of them by default.
+        echoed: whether consecutive samples are often of the same image, which is then decoded once for them; see
+            :class:`~detseg.datasets.echo.EchoLoader`.
 
     Raises:
         DataError: the table lacks data that the task needs, the preprocessing does not suit the task, or ``decoded``
@@ -79,6 +81,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         seed: int = 0,
         decoded: DecodedImages | None = None,
         tiles: TileChoice = ALL_TILES,
+        echoed: bool = False,
     ) -> None:
         _check_task(table, preprocessing, task)
         if decoded is not None and (decoded.table is not table or decoded.preprocessing != preprocessing):
@@ -91,10 +94,10 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         self.task = task
         self.augment = augment
         self.seed = seed
-        self.decoded = decoded
+        self.decoded, self.echoed = decoded, echoed
         self._archives = OpenedArchives()  # for worker processes
         self.tiles = None if preprocessing.tiling is None else TileSamples(table, preprocessing, tiles, seed)
-        self._last: tuple[int, npt.NDArray[np.uint8]] | None = None  # row and image: tiles are often read in order
+        self._last: tuple[int, npt.NDArray[np.uint8]] | None = None  # row and image, which is often read again next
         self._warned = False
 
     def __len__(self) -> int:
@@ -175,7 +178,7 @@ class Dataset(torch.utils.data.Dataset[Sample]):
         image = self.preprocessing.apply(pixels, geometry)
         if self.decoded is not None:
             self.decoded.put(row, image)
-        if self.tiles is not None:
+        if self.tiles is not None or self.echoed:
             self._last = row, image
         return image
 

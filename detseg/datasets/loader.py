@@ -72,19 +72,47 @@ def data_loader(
     images = len(dataset)  # type: ignore[arg-type]
     if shuffle:
         check_world(images, batch_size, world)
+    order = (
+        OwnSampler(sampler, as_keys=takes_sample_keys(dataset))
+        if sampler is not None
+        else sampler_class(dataset)(images, seed=seed, shuffle=shuffle, shard=shard, weights=weights)
+    )
+    return process_loader(
+        dataset, batch_size, order, collate or collate_fn, workers=workers, context=context, pin=pin,
+        drop_last=drop_last,
+    )  # fmt: skip
+
+
+def process_loader(
+    dataset: torch.utils.data.Dataset[Any],
+    batch_size: int | None,
+    sampler: torch.utils.data.Sampler[Any],
+    collate: Callable[[Any], Any],
+    *,
+    workers: int,
+    context: str | None = None,
+    pin: bool = False,
+    drop_last: bool = False,
+    prefetch: int | None = None,
+) -> Loader:
+    """A DataLoader with worker processes that ignore signals; for loaders with an order of their own.
+
+    Args:
+        batch_size: None if each index of the sampler gives what ``collate`` takes.
+        prefetch: items that each worker loads ahead; None for torch's default.
+    """
     return Loader(
         dataset,
         batch_size,
-        sampler=OwnSampler(sampler, as_keys=takes_sample_keys(dataset))
-        if sampler is not None
-        else sampler_class(dataset)(images, seed=seed, shuffle=shuffle, shard=shard, weights=weights),
-        collate_fn=collate or collate_fn,
+        sampler=sampler,
+        collate_fn=collate,
         drop_last=drop_last,
         num_workers=workers,
         worker_init_fn=_start_worker,
         persistent_workers=workers > 0,
         multiprocessing_context=context if workers > 0 else None,
         pin_memory=pin,
+        prefetch_factor=prefetch if workers > 0 else None,
     )
 
 

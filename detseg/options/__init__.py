@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detseg.options.benchmark import BaselineConfig, SpeedConfig, TransferConfig
+    from detseg.options.benchmark import BaselineConfig, FeedingConfig, SpeedConfig, TransferConfig
     from detseg.options.commands import (
         ClientConfig,
         ConvertConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "DescribeConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "FeedingConfig",
     "Format",
     "InspectConfig",
     "PredictConfig",
@@ -52,6 +53,7 @@ _MODULE_OF = {
     "DescribeConfig": "commands",
     "EvaluateConfig": "commands",
     "ExportConfig": "commands",
+    "FeedingConfig": "benchmark",
     "Format": "data",
     "InspectConfig": "commands",
     "PredictConfig": "commands",

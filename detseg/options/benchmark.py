@@ -84,6 +84,38 @@ class TransferConfig(ComparisonOptions):
 
 
 @dataclass(frozen=True)
+class FeedingConfig(DataConfig):
+    """Options of ``benchmark feeding``; those without a value here are chosen as in ``train``, without weights."""
+
+    task: Task | None = option(None, "task to train for", _AS_IN_TRAIN, common=True)
+    model: str | None = option(None, "architecture", _AS_IN_TRAIN, value="NAME", common=True)
+    image_size: int | None = option(
+        None, "length of the shorter side in pixels", _AS_IN_TRAIN, least=32, limit=16_384, common=True
+    )
+    augment: Preset | None = option(None, "augmentation preset", _AS_IN_TRAIN, common=True)
+    freeze: FreezeLevel | None = option(None, "freeze all parts up to this one", "none", common=True)
+    batch_size: int | None = option(None, "images per step", _AS_IN_TRAIN, least=1, limit=100_000, common=True)
+    sample: int = option(64, "number of images to measure the stages with", least=1, limit=1_000_000, common=True)
+    minutes: float = option(2.0, "time of the measurement", above=0, limit=1_000_000, common=True)
+    workers: list[int] | None = option(
+        None,
+        "numbers of loader workers to measure, such as [0,2,4]",
+        "0, powers of two up to the number of cores, and the default of train",
+        least=0,
+        limit=MAX_WORKERS,
+        common=True,
+    )
+    decoded_limit: float = option(
+        4.0, "maximum GB of decoded images that a run caches, 0 for none", _AS_IN_TRAIN, least=0
+    )
+    output: str | None = option(None, "folder to write", "benchmark-feeding", value="FOLDER", common=True)
+    device: str | None = option(None, "cuda, cuda:1 or cpu", "cuda if available", value="DEVICE", common=True)
+
+    def __post_init__(self) -> None:
+        check_ranges(self)
+
+
+@dataclass(frozen=True)
 class SpeedConfig:
     """Options of the comparisons of speed, which generate their own data."""
 

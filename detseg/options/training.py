@@ -246,6 +246,13 @@ class TrainingOptions:
         most=1,
         example=0.1,
     )
+    echo: int = option(
+        1,
+        "use each decoded image this many times before the next one, with another augmentation each time, if reading "
+        "images is slow; an epoch then has this many times as many steps",
+        least=1,
+        limit=1_000,
+    )
     accumulate: int = option(1, "batches whose gradients are averaged for one step", least=1, limit=1_000_000)
     loss_weights: str | list[str] | None = option(
         None,

@@ -11,6 +11,7 @@ from detseg.annotations import AnnotationTable
 from detseg.datasets import Dataset, data_loader, preset
 from detseg.datasets.balance import Weights, class_balanced_weights, repeat_factors
 from detseg.datasets.decoded_images import DecodedImages
+from detseg.datasets.echo import EchoLoader
 from detseg.datasets.video_frames import decode_in_order
 from detseg.features import CacheSettings, FeatureCache
 from detseg.features.level import MAX_NECK_RATIO
@@ -75,9 +76,15 @@ class DataModule:
         dataset = Dataset(
             table, self.model.preprocessing, task=self.task, augment=preset(self.augment, self.task),
             seed=self.seed, decoded=self._decoded(table), tiles=choice_of(self.plan),
+            echoed=self.plan.training.echo > 1,
         )  # fmt: skip
         if not single_process:
             decode_in_order(dataset, self.plan.training.epochs, self.reporter)
+        if self.plan.training.echo > 1:
+            return EchoLoader(
+                dataset, self.batch_size, echo=self.plan.training.echo, seed=self.seed, workers=self.workers,
+                pin=self._on_gpu, rank=processes.rank, world=processes.world, weights=self._weights(table),
+            )  # fmt: skip
         return data_loader(
             dataset, self.batch_size, shuffle=True, seed=self.seed, workers=self.workers, pin=self._on_gpu,
             rank=processes.rank, world=processes.world, weights=self._weights(table),

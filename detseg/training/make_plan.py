@@ -128,7 +128,7 @@ def make_plan(
     decisions.choose("workers", Default(machine.default_workers, workers_reason))
     decisions.replace_none({"eval_epochs": 1, "norm_eval": False, "epochs": epochs})
     samples = None if tiles is None else len(tiles)
-    steps = -(-(samples or len(train)) // (decisions["batch_size"] * options.accumulate * world))
+    steps = epoch_steps(samples or len(train), decisions["batch_size"], options.echo, options.accumulate, world)
     for name, default in _schedule_defaults(options.schedule, epochs, steps).items():
         decisions.choose(name, default)
     plan = Plan.of(options, decisions.chosen, decisions.reasons)
@@ -146,7 +146,7 @@ def with_epochs(plan: Plan, epochs: int, reason: str, images: int, world: int = 
         world: number of training processes.
     """
     training = replace(plan.training, epochs=epochs)
-    steps = -(-(plan.tile_samples or images) // (training.batch_size * training.accumulate * world))
+    steps = epoch_steps(plan.tile_samples or images, training.batch_size, training.echo, training.accumulate, world)
     chosen = {
         name: default
         for name, default in _schedule_defaults(plan.schedule.schedule, epochs, steps).items()
@@ -263,6 +263,13 @@ def _sgd_rate(step_images: int, *, one_stage: bool) -> Default:
     return Default(
         min(most, rate * step_images), f"{rate:g} for each of {step_images} images, at most {most:g}{source}"
     )
+
+
+def epoch_steps(samples: int, batch_size: int, echo: int, accumulate: int, world: int) -> int:
+    """Return the steps of an epoch."""
+    if echo == 1:
+        return -(-samples // (batch_size * accumulate * world))
+    return -(-(-(-samples // (batch_size * world)) * echo) // accumulate)
 
 
 def demo_options(options: TrainConfig) -> dict[str, Any]:

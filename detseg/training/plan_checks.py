@@ -41,7 +41,27 @@ def checked(plan: Plan, train: AnnotationTable, weights: StartingWeights | None)
         _check_model(plan, train, weights)
     for phase in plan.phases:
         _check_phase(plan, phase, train)
-    return replace(plan, phases=_with_caches(plan))
+    plan = replace(plan, phases=_with_caches(plan))
+    if plan.training.echo > 1:
+        _check_echo(plan)
+    return plan
+
+
+def _check_echo(plan: Plan) -> None:
+    """Raise DataError where echoed images would save nothing: they are not decoded again, or all uses are equal."""
+    echo = f"--echo {plan.training.echo}"
+    if any(phase.cache != "off" for phase in plan.phases):
+        raise DataError(
+            f"{echo} with a frozen backbone: its features are cached, and images are not decoded again; add --cache "
+            "off, or omit --echo"
+        )
+    if plan.cache.decoded_limit:
+        raise DataError(
+            f"{echo}: each image is decoded once and cached for later epochs (--decoded-limit "
+            f"{plan.cache.decoded_limit:g}); omit --echo, or if the images do not fit, add --decoded-limit 0"
+        )
+    if plan.training.augment == "none":
+        raise DataError(f"{echo} with --augment none: an image would be the same each time; omit one of them")
 
 
 def _check_model(plan: Plan, train: AnnotationTable, weights: StartingWeights) -> None:

@@ -13,6 +13,7 @@ from detseg.options import (
     BaselineConfig,
     ConvertConfig,
     EvaluateConfig,
+    FeedingConfig,
     InspectConfig,
     PredictConfig,
     PretrainConfig,
@@ -25,7 +26,7 @@ from detseg.options.field import Default, Range, check_ranges, help_text, option
 
 CONFIGS: tuple[type[Any], ...] = (
     TrainConfig, EvaluateConfig, PredictConfig, InspectConfig, ConvertConfig, PretrainConfig, BaselineConfig,
-    TransferConfig, SpeedConfig,
+    TransferConfig, SpeedConfig, FeedingConfig,
 )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ MACHINES = {
 SHARED = {1: EpochSeconds(20.0, 5.0, 0.5), 2: EpochSeconds(10.0, 2.5, 0.5)}
 """Number of processes -> seconds of an epoch that they share."""
 
-MEANING_OF_NONE = {"eval_epochs": 1, "norm_eval": False}
+MEANING_OF_NONE = {"eval_epochs": 1, "norm_eval": False, "tile": 0}
 
 VALUES: dict[str, tuple[Any, ...]] = {
     "task": ("detect", "segment", "keypoints", "classify"),

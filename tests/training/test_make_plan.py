@@ -43,7 +43,7 @@ SAMPLES: dict[str, Any] = {
     "decoded_limit": 0.0, "workers": 0, "device": "cpu", "seed": 1, "val": 0.3, "test": 0.1, "subset": 6,
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
     "missing_images": "drop", "value_range": [0, 4095], "follow_links": True, "without_mask": "keep",
-    "coco_lines": True,
+    "coco_lines": True, "echo": 2,
     "rename": "nut=bolt", "class_attribute": "kind", "tensorboard": True, "tensorboard_weights": True, "figures": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
