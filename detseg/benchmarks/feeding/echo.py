@@ -3,7 +3,9 @@
     python -m detseg.benchmarks.feeding.echo --delay 0.5 --seconds 150 --seeds 0 1 2 --output echo.json
 
 Each image that is decoded takes ``--delay`` seconds longer, as from a slow network. The learning rate is constant after
-a short warm-up, and only training counts as time, so that all arms end after the same seconds.
+a short warm-up, and only training counts as time, so that all arms end after the same seconds. With ``--no-wait`` the
+delays are added up, not waited for, and steps count with their CPU time on one thread: the result then does not depend
+on what else the machine does.
 """
 
 from __future__ import annotations
@@ -45,11 +47,13 @@ class SlowDataset(Dataset):
     """Samples of a source that takes ``delay`` seconds longer for each image that is decoded."""
 
     delay = 0.0
+    waits = True
     decoded_images = 0
 
     def _resized(self, row: int, record: Record) -> npt.NDArray[np.uint8]:
         if self._last is None or self._last[0] != row:
-            time.sleep(self.delay)
+            if self.waits:
+                time.sleep(self.delay)
             self.decoded_images += 1
         return super()._resized(row, record)
 
@@ -60,7 +64,7 @@ class EchoResult:
 
     Attributes:
         echo, seed: of the arm.
-        seconds: of training.
+        seconds: of training; without waiting, delays and CPU seconds.
         steps, decoded: steps of training, and images that were decoded for them.
         box_ap, box_ap50, mask_ap: of the validation split.
     """
@@ -75,9 +79,20 @@ class EchoResult:
     mask_ap: float
 
 
-def train_for(seconds: float, echo: int, seed: int, delay: float, reporter: Reporter) -> EchoResult:
+@dataclass(frozen=True)
+class Source:
+    """What is compared on: seconds of training, the delay of the source, whether it is waited for, and the input size
+    (None for that of the demo set)."""
+
+    seconds: float
+    delay: float
+    waits: bool = True
+    image_size: int | None = None
+
+
+def train_for(source: Source, echo: int, seed: int, reporter: Reporter) -> EchoResult:
     """Train on the demo set for a time, and evaluate."""
-    options = TrainConfig(seed=seed, freeze="none", epochs=1, device="cpu")
+    options = TrainConfig(seed=seed, freeze="none", epochs=1, device="cpu", image_size=source.image_size)
     table = load_table(options)
     splits = run_splits(options, table)[0]
     plan = make_plan(options, table, splits["train"], MachineFacts())
@@ -87,7 +102,7 @@ def train_for(seconds: float, echo: int, seed: int, delay: float, reporter: Repo
         splits["train"], model.preprocessing, task=task, augment=preset(plan.training.augment, task), seed=seed,
         echoed=echo > 1,
     )  # fmt: skip
-    dataset.delay = delay
+    dataset.delay, dataset.waits = source.delay, source.waits
     loader: Any = (
         EchoLoader(dataset, batch, echo=echo, seed=seed)
         if echo > 1
@@ -96,9 +111,15 @@ def train_for(seconds: float, echo: int, seed: int, delay: float, reporter: Repo
     optimizer = new_optimizer(model, plan.optimizer, lr=plan.optimizer.lr)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, 1.0, WARMUP_STEPS)
     model.train()
-    start, steps, epoch = time.perf_counter(), 0, 0
-    with reporter.bar(f"echo {echo}, seed {seed}", total=round(seconds), unit="second") as bar:
-        while time.perf_counter() - start < seconds:
+    begin, steps, epoch = time.perf_counter() if source.waits else time.process_time(), 0, 0
+
+    def elapsed() -> float:
+        if source.waits:
+            return time.perf_counter() - begin
+        return time.process_time() - begin + source.delay * dataset.decoded_images
+
+    with reporter.bar(f"echo {echo}, seed {seed}", total=round(source.seconds), unit="second") as bar:
+        while elapsed() < source.seconds:
             loader.sampler.set_epoch(epoch)
             for images, targets in loader:
                 images, targets = to_device(images, targets, CPU)
@@ -108,16 +129,16 @@ def train_for(seconds: float, echo: int, seed: int, delay: float, reporter: Repo
                 optimizer.step()
                 warmup.step()
                 steps += 1
-                bar.update(round(time.perf_counter() - start))
-                if time.perf_counter() - start >= seconds:
+                bar.update(round(elapsed()))
+                if elapsed() >= source.seconds:
                     break
             epoch += 1
-    elapsed = time.perf_counter() - start
+    used = elapsed()
     val = Dataset(splits["val"], model.preprocessing, task=task)
     evaluator = make_evaluator(splits["val"], task, model.preprocessing)
     scores = evaluate(model, data_loader(val, batch), CPU, evaluator=evaluator, reporter=reporter).scalars()
     box_ap, box_ap50, mask_ap = (float(scores[name] or 0) for name in ("bbox_AP", "bbox_AP50", "segm_AP"))
-    return EchoResult(echo, seed, elapsed, steps, dataset.decoded_images, box_ap, box_ap50, mask_ap)
+    return EchoResult(echo, seed, used, steps, dataset.decoded_images, box_ap, box_ap50, mask_ap)
 
 
 def table_lines(results: Sequence[EchoResult]) -> list[str]:
@@ -140,13 +161,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--delay", type=float, default=0.5, help="seconds for each decoded image")
     parser.add_argument("--seconds", type=float, default=150.0, help="seconds of training of each arm")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--no-wait", action="store_true", help="add the delays up, and count CPU time")
+    parser.add_argument("--image-size", type=int, default=None, help="length of the shorter side in pixels")
     parser.add_argument("--output", type=Path, default=Path("echo.json"))
     options = parser.parse_args(arguments)
+    source = Source(options.seconds, options.delay, not options.no_wait, options.image_size)
+    if options.no_wait:
+        torch.set_num_threads(1)
     reporter, results = terminal(), []
     for seed in options.seeds:
         for place in range(len(ECHOES)):
             echo = ECHOES[(place + seed) % len(ECHOES)]
-            results.append(train_for(options.seconds, echo, seed, options.delay, reporter))
+            results.append(train_for(source, echo, seed, reporter))
             write_json(options.output, [asdict(result) for result in results])
     reporter.lines(table_lines(results))
 
