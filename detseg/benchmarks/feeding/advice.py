@@ -15,9 +15,14 @@ IDLE = 0.05
 
 
 def best_rate(rates: Sequence[WorkerRate]) -> WorkerRate:
-    """Return the smallest number of workers whose rate of training is within :data:`SAME` of the best."""
+    """Return the smallest number of workers that is enough.
+
+    That is one whose rate of training is within :data:`SAME` of the best, or with which the model hardly waits
+    (:data:`IDLE`): more workers cannot make it faster then, whatever a short measurement says.
+    """
     best = max(rate.training for rate in rates)
-    return min((rate for rate in rates if rate.training >= (1 - SAME) * best), key=lambda rate: rate.workers)
+    enough = (rate for rate in rates if rate.training >= (1 - SAME) * best or rate.waiting < IDLE)
+    return min(enough, key=lambda rate: rate.workers)
 
 
 def waiting_line(rate: WorkerRate, model_alone: float) -> str:

@@ -20,6 +20,13 @@ def test_the_fewest_workers_that_are_as_fast_as_the_best(training: tuple[float, 
     assert best_rate(rates(*training)).workers == workers
 
 
+def test_more_workers_cannot_help_a_model_that_does_not_wait() -> None:
+    noisy = [WorkerRate(0, 182.0, 3.22, 0.02, 7), WorkerRate(1, 81.0, 3.73, 0.02, 8)]
+    assert best_rate(noisy).workers == 0
+    waiting = [WorkerRate(0, 182.0, 3.22, 0.2, 7), WorkerRate(1, 81.0, 3.73, 0.02, 8)]
+    assert best_rate(waiting).workers == 1, "control"
+
+
 def test_the_suggestion_has_its_numbers_and_the_default_of_train() -> None:
     line = workers_line(rates(10, 20, 30), default=1)
     assert line == (
