@@ -286,7 +286,15 @@ def test_datasets_and_loaders_are_chosen_by_contract_and_not_by_class(path: Path
 
 
 def test_control_type_checks_are_seen() -> None:
-    assert {"Dataset", "LabelledImages", "RenderedScenes", "Views", "UncachedViews", "EveryView"} == DATASETS
+    assert {
+        "Dataset",
+        "LabelledImages",
+        "RenderedScenes",
+        "Views",
+        "UncachedViews",
+        "EveryView",
+        "_EchoedGroups",
+    } == DATASETS
     assert {"Loader", "FeatureLoader", "EvaluationFeatures"} == LOADERS
     assert type_checks("isinstance(dataset, Dataset)", DATASETS)
     assert type_checks("isinstance(x, (int, torch.utils.data.Dataset))", DATASETS)

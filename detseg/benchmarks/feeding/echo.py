@@ -46,9 +46,9 @@ CPU = torch.device("cpu")
 class SlowDataset(Dataset):
     """Samples of a source that takes ``delay`` seconds longer for each image that is decoded."""
 
-    delay = 0.0
-    waits = True
-    decoded_images = 0
+    def __init__(self, *arguments: Any, delay: float, waits: bool = True, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.delay, self.waits, self.decoded_images = delay, waits, 0
 
     def _resized(self, row: int, record: Record) -> npt.NDArray[np.uint8]:
         if self._last is None or self._last[0] != row:
@@ -100,9 +100,8 @@ def train_for(source: Source, echo: int, seed: int, reporter: Reporter) -> EchoR
     task, batch = plan.model.task, plan.training.batch_size
     dataset = SlowDataset(
         splits["train"], model.preprocessing, task=task, augment=preset(plan.training.augment, task), seed=seed,
-        echoed=echo > 1,
+        echoed=echo > 1, delay=source.delay, waits=source.waits,
     )  # fmt: skip
-    dataset.delay, dataset.waits = source.delay, source.waits
     loader: Any = (
         EchoLoader(dataset, batch, echo=echo, seed=seed)
         if echo > 1

@@ -106,8 +106,7 @@ def test_a_classifier_is_measured_too(tmp_path: Path) -> None:
 def test_a_slow_source_is_slow_once_for_all_uses_of_an_image() -> None:
     table = read(demo_folder()).subset([0, 1])
     for echoed, count in ((True, 2), (False, 4)):
-        dataset = EchoSource(table, Preprocessing(32, 54), task="detect", echoed=echoed)
-        dataset.delay = 0.02
+        dataset = EchoSource(table, Preprocessing(32, 54), task="detect", echoed=echoed, delay=0.02)
         start = time.perf_counter()
         for row in (0, 0, 1, 1):
             assert len(dataset[row]) == 2
