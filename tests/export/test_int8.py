@@ -123,9 +123,10 @@ def test_control_an_int8_file_that_differs_is_found(what: str, int8: Path, run: 
         model = replace(model, preprocessing=larger)
     else:
         changed = onnx.load_from_string(graph)
-        (mean,) = (item for item in changed.graph.initializer if item.name.endswith("cls_score.bias"))
-        value = onnx.numpy_helper.to_array(mean)
-        mean.CopyFrom(onnx.numpy_helper.from_array(value[::-1].copy() + value.dtype.type(9), mean.name))
+        name = "cls_score.weight_quantized"
+        (weight,) = (item for item in changed.graph.initializer if item.name.endswith(name))
+        other_classes = onnx.numpy_helper.to_array(weight)[::-1].copy()
+        weight.CopyFrom(onnx.numpy_helper.from_array(other_classes, weight.name))
         graph = changed.SerializeToString()
     file = tmp_path / "changed.onnx"
     file.write_bytes(exported_content(graph, model))

@@ -48,13 +48,13 @@ def wrong_mean(graph: bytes, model: ExportedModel, patch: pytest.MonkeyPatch) ->
 
 def bgr(graph: bytes, model: ExportedModel, patch: pytest.MonkeyPatch) -> bytes:
     """``Predictor`` swaps red and blue."""
-    prepare = Predictor.prepare
+    load = Predictor.load
 
     def swapped(predictor: Predictor, image: Any) -> Any:
-        pixels, geometry = prepare(predictor, image)
-        return np.ascontiguousarray(pixels[..., ::-1]), geometry
+        loaded = load(predictor, image)
+        return replace(loaded, pixels=np.ascontiguousarray(loaded.pixels[..., ::-1]))
 
-    patch.setattr(Predictor, "prepare", swapped)
+    patch.setattr(Predictor, "load", swapped)
     return exported_content(graph, model)
 
 

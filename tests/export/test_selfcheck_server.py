@@ -63,13 +63,13 @@ def wrong_mean(run: Path) -> Predictor:
 
 def bgr(run: Path) -> Predictor:
     predictor = Predictor(run, "cpu")
-    prepare = predictor.prepare
+    load = predictor.load
 
     def swapped(image: Any) -> Any:
-        pixels, geometry = prepare(image)
-        return np.ascontiguousarray(pixels[..., ::-1]), geometry
+        loaded = load(image)
+        return replace(loaded, pixels=np.ascontiguousarray(loaded.pixels[..., ::-1]))
 
-    predictor.prepare = swapped  # type: ignore[method-assign]
+    predictor.load = swapped  # type: ignore[method-assign]
     return predictor
 
 
