@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 from detseg.errors import DataError, reason_of
 from detseg.media.archive_index import NO_CHECKSUM, ArchiveIndex, Member
-from detseg.runtime.reporter import progress
 
 MAX_HEADER = 2**20
 """Bytes of a long name or of other extended headers of one file."""
@@ -49,6 +48,8 @@ def index_tar(path: str, file: BinaryIO) -> ArchiveIndex:
     Raises:
         DataError: not a tar, truncated, damaged; or see :class:`ArchiveIndex`.
     """
+    from detseg.runtime.reporter import progress  # with tqdm, which images in files do not need
+
     index = ArchiveIndex(path, file.seek(0, os.SEEK_END), AGAIN)
     file.seek(0)
     try:

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from detseg.errors import DataError, reason_of
-from detseg.runtime.reporter import progress
 
 MAX_BYTES = 2**40
 """Bytes of a decompressed tar (1 TiB)."""
@@ -40,6 +39,8 @@ def decompressed(path: str, file: BinaryIO) -> BinaryIO | None:
     Raises:
         DataError: corrupt or truncated, larger than the limits, or than the free space of the disk.
     """
+    from detseg.runtime.reporter import progress  # with tqdm, which images in files do not need
+
     file.seek(0)
     head = file.read(6)
     opener = next((opener for magic, opener in _MAGIC if head.startswith(magic)), None)

@@ -259,7 +259,7 @@ def test_errors_contain_the_file_name(make_table: Make) -> None:
         DataError, match=r"image_2\.png: the file is 80 x 60 pixels, but the annotations specify 80 x 61; .* again"
     ):
         Dataset(other, SAME, task="detect")[2]
-    with pytest.raises(DataError, match=r"image_2\.png:clip: images inside archives"):
+    with pytest.raises(DataError, match=r"image_2\.png:clip: the image has no path of its own"):
         Dataset(replace(table, member=np.array(["clip"] * 4, np.dtypes.StringDType())), SAME, task="detect")[2]
     with pytest.raises(DataError, match=r"image_3\.png: the augmentation returns float32"):
         Dataset(table, SAME, task="detect", augment=Augment([A.Normalize()]))[3]

@@ -23,8 +23,6 @@ FIELD = {
     "L02b_mask_grouped": "1 x masks and outlines of one group united",
 }
 REFUSED = {
-    "O01_labelstudio_json": "Label Studio",
-    "O02_createml": "CreateML",
     "O03_datumaro": "Datumaro",
     "O05_labelbox_ndjson": "Labelbox",
     "Y28_corners_as_centre": "they look like corners",

@@ -33,7 +33,7 @@ def classify(colour_folders: Path) -> Classify:
 
     def run(output: Path, *options: str, data: Path = colour_folders) -> Path:
         model = ["--model", "mobilenet_v3_small", "--weights", "none", "--image-size", "64", "--device", "cpu"]
-        training = ["--workers", "0", "--batch-size", "6", "--augment", "none", "--epochs", "2"]
+        training = ["--workers", "0", "--batch-size", "6", "--augment", "none", "--epochs", "2", "--group", "none"]
         code = main(["train", str(data), "--output", str(output), *model, *training, *options])
         assert code == 0, f"exit code {code}"
         return output

@@ -55,6 +55,7 @@ MEANING_OF_NONE = {
         "annotations": "data says it",
         "without_mask": "box if at least half of the instances have a mask",
     },
+    "tiles": {"overlap": "0.2", "tile_samples": "whole images", "repeat_threshold": "not used"},
     "model": {
         "image_size": "that of the weights",
         "anchor_sizes": "those of the architecture or the weights",
@@ -104,7 +105,7 @@ def test_what_must_be_decided_is(kind: str, machine: str) -> None:
                 assert getattr(values, item.name) is not None, item.name
     given = TrainConfig()
     chosen = {name for name, value in plan.values().items() if value != getattr(given, name)}
-    assert chosen - set(plan.reasons) <= {"data", "eval_epochs", "norm_eval"}
+    assert chosen - set(plan.reasons) <= {"data", "eval_epochs", "norm_eval", "tile"}
     waiting = {"epochs", "warmup_steps", "milestones"} if plan.measure_epochs else set()
     assert len(plan.lines()) == len(set(plan.reasons) - waiting)
 
