@@ -173,7 +173,8 @@ def _speed_part(
     if files:
         predictor = Predictor(model, trainer.device)
         seconds = []
-        for file in files:
+        reporter, text = trainer.reporter, "measuring the time per image"
+        for file in reporter.progress(files, text, total=len(files), unit="image"):
             start = perf_counter()
             predictor(file)
             seconds.append(perf_counter() - start)

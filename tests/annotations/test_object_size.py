@@ -130,7 +130,7 @@ def small_objects(data: Path) -> None:
 def test_inspect_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small_objects(tmp_path / "data")
     assert main(["inspect", str(tmp_path / "data"), "--output", str(tmp_path / "out")]) == 0
-    text = "at an input size of 480 px (the default on a CPU), so they are hardly visible to the network: train with"
+    text = "at an input size of 480 px (the default on a CPU), so they are hardly visible to the network; train with"
     assert f"6 of 6 training objects (100%) are smaller than 8 px (square root of the box area) {text}" in (
         printed := capsys.readouterr().out
     )

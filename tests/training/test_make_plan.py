@@ -43,7 +43,8 @@ SAMPLES: dict[str, Any] = {
     "decoded_limit": 0.0, "workers": 0, "device": "cpu", "seed": 1, "val": 0.3, "test": 0.1, "subset": 6,
     "task": "segment", "format": "coco", "mask_values": "class", "bad_instances": "error", "one_based": True,
     "missing_images": "drop", "value_range": [0, 4095], "follow_links": True, "without_mask": "keep",
-    "coco_lines": True, "echo": 2,
+    "coco_lines": True, "echo": 2, "tile": 128, "overlap": 0.3, "whole_image": False, "min_visible": 0.5,
+    "empty_tiles": 0.5, "balance": "repeat", "repeat_threshold": 0.1, "check": False,
     "rename": "nut=bolt", "class_attribute": "kind", "tensorboard": True, "tensorboard_weights": True, "figures": True,
 }  # fmt: skip
 """A value of each option that is not its default."""
@@ -55,7 +56,13 @@ MEANING_OF_NONE = {
         "annotations": "data says it",
         "without_mask": "box if at least half of the instances have a mask",
     },
-    "tiles": {"overlap": "0.2", "tile_samples": "whole images", "repeat_threshold": "not used"},
+    "tiles": {
+        "overlap": "0.2",
+        "tile_samples": "whole images",
+        "repeat_threshold": "not used",
+        "whole_image": "yes",
+        "fold": "not used",
+    },
     "model": {
         "image_size": "that of the weights",
         "anchor_sizes": "those of the architecture or the weights",
@@ -150,8 +157,8 @@ def pairs() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("step", [8, pytest.param(1, marks=pytest.mark.slow)], ids=["an eighth", "all"])
 def test_every_pair_of_options_gives_a_plan_or_a_refusal_that_names_an_option(step: int) -> None:
     assert set(SAMPLES) >= {item.name for item in fields(TrainConfig)} - {
-        "data", "images", "annotations", "val_annotations", "classes", "split", "group", "split_file", "backbone",
-        "output", "resume", "replay",
+        "data", "images", "annotations", "val_annotations", "classes", "split", "group", "fold", "split_file",
+        "backbone", "output", "resume", "replay",
     }  # fmt: skip
     plans, refusals = 0, []
     for number, pair in enumerate(pairs()[::step]):
