@@ -84,6 +84,7 @@ def json_faults() -> None:
             raise DataError(f"{source}: {error}") from None
 
     _patch("detseg.annotations.formats.coco.json_file._any_json", any_json)
+    _patch("detseg.json_text.problem_of", str)
 
 
 def weights_keys() -> None:
