@@ -18,7 +18,7 @@ from detseg.inference.output_paths import OutputPaths
 from detseg.inference.prediction_stream import AnyPrediction, PredictedImage
 from detseg.inference.predictor import Predictor
 from detseg.masks import rle_crop
-from detseg.reports.draw import draw, draw_class
+from detseg.reports.draw import draw_prediction
 from detseg.reports.sheet import write_image
 from detseg.runtime.files import WriteError, write_bytes
 from detseg.runtime.reporter import Reporter
@@ -104,15 +104,12 @@ class ImageOutputs:
 
     def _drawn(self, pixels: Any, prediction: AnyPrediction) -> npt.NDArray[np.uint8]:
         predictor = self._predictor
-        if not isinstance(prediction, Prediction):
-            return draw_class(pixels, prediction, predictor.class_map, reporter=self._reporter)
-        skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
-        return draw(
+        return draw_prediction(
             pixels,
             prediction,
             predictor.class_map,
             min_score=self._min_score,
-            skeleton=skeleton,
+            skeleton=predictor.keypoints.skeleton if predictor.keypoints else (),
             reporter=self._reporter,
         )
 

@@ -32,13 +32,14 @@ class PredictionLines:
         rank: of one of several processes, which writes a part; None for the whole.
 
     Attributes:
+        images: number of lines.
         failures: number of images without results.
     """
 
     def __init__(self, folder: Path, rank: int | None = None) -> None:
         self._path = folder / PREDICTION_LINES if rank is None else part_path(folder, rank)
         self._file = self._path.open("wb", buffering=0)
-        self.failures = 0
+        self.images = self.failures = 0
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +87,7 @@ class PredictionLines:
             except BaseException:
                 self._file.truncate(start)
                 raise
+        self.images += 1
 
 
 def read_lines(folder: Path) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,20 +83,35 @@ def write_stream(
     counts = WrittenCounts()
     for image in images:
         file = image.file
-        values: Sequence[dict[str, Any]] = ()
-        reason: Exception | str | None = image.error
-        if image.prediction is not None:
-            values = to_results(image.prediction, predictor.class_map)
-            if not lines.results(file.image_id, file.name, values, image.size_hw):
-                reason = "the results have numbers that are not finite"
-        if reason is not None:
-            lines.failure(file.image_id, file.name, message_of(reason, file.path, file.name))
+        if image.prediction is None:
+            assert image.error is not None, "one of both is there"
+            lines.failure(file.image_id, file.name, message_of(image.error, file.path, file.name))
             continue
-        counts.results += len(values)
-        counts.above += sum(value["score"] >= min_score for value in values)
-        outputs.write(image, values)
+        values = to_results(image.prediction, predictor.class_map)
+        if write_results(lines, counts, file.image_id, file.name, values, image.size_hw, min_score):
+            outputs.write(image, values)
     counts.failures, counts.not_written, counts.no_space = lines.failures, outputs.not_written, outputs.no_space
     return counts
+
+
+def write_results(
+    lines: PredictionLines,
+    counts: WrittenCounts,
+    image_id: int,
+    name: str,
+    results: Sequence[dict[str, Any]],
+    size_hw: tuple[int, int],
+    min_score: float,
+    place: Mapping[str, Any] | None = None,
+) -> bool:
+    """Write the line of an image and count its results, or write that it has none: a number is not finite. Returns
+    whether it has results; see ``PredictionLines.results``."""
+    if not lines.results(image_id, name, results, size_hw, place):
+        lines.failure(image_id, name, f"{name}: the results have numbers that are not finite", place)
+        return False
+    counts.results += len(results)
+    counts.above += sum(result["score"] >= min_score for result in results)
+    return True
 
 
 def image_kinds(outputs: Collection[str]) -> list[str]:

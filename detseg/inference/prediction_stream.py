@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Protocol
 
@@ -88,12 +88,8 @@ def predicted_images(
         share: the batches that are predicted.
     """
     mine = (group for number, group in enumerate(_batches(files, batch_size)) if number % share.world == share.rank)
-    loaded: list[tuple[ImageFile, LoadedImage | Exception, bool]] = []
-    for item in _loaded(mine, predictor, threads, batch_size + 2 * threads):
-        loaded.append(item)
-        if item[2]:
-            yield from _predicted([(file, image) for file, image, _ in loaded], predictor)
-            loaded = []
+    for batch in _loaded(mine, predictor, threads, ahead=1 + -(-2 * threads // batch_size)):
+        yield from _predicted(batch, predictor)
 
 
 def _batches(files: Iterable[ImageFile], size: int) -> Iterator[tuple[ImageFile, ...]]:
@@ -103,24 +99,19 @@ def _batches(files: Iterable[ImageFile], size: int) -> Iterator[tuple[ImageFile,
 
 
 def _loaded(
-    groups: Iterable[tuple[ImageFile, ...]], predictor: Model, threads: int, ahead: int
-) -> Iterator[tuple[ImageFile, LoadedImage | Exception, bool]]:
-    """Each file with its pixels, or with why it has none; and whether it is the last of its batch."""
-    files = ((file, file is group[-1]) for group in groups for file in group)
+    batches: Iterable[tuple[ImageFile, ...]], predictor: Model, threads: int, ahead: int
+) -> Iterator[list[tuple[ImageFile, LoadedImage | Exception]]]:
+    """The files of each batch with their pixels, or with why they have none; ``ahead`` batches are read ahead."""
     if not threads:
-        yield from ((file, _load(predictor, file.path), is_last) for file, is_last in files)
+        yield from ([(file, _load(predictor, file.path)) for file in batch] for batch in batches)
         return
-    waiting: deque[tuple[ImageFile, Future[LoadedImage | Exception], bool]] = deque()
+    waiting: deque[list[tuple[ImageFile, Future[LoadedImage | Exception]]]] = deque()
     pool = ThreadPoolExecutor(threads, "decode")
     try:
-        for file, is_last in files:
-            waiting.append((file, pool.submit(_load, predictor, file.path), is_last))
+        for batch in chain(batches, [()] * ahead):
+            waiting.append([(file, pool.submit(_load, predictor, file.path)) for file in batch])
             if len(waiting) > ahead:
-                first, future, ends = waiting.popleft()
-                yield first, future.result(), ends
-        while waiting:
-            first, future, ends = waiting.popleft()
-            yield first, future.result(), ends
+                yield [(file, future.result()) for file, future in waiting.popleft()]
     finally:
         pool.shutdown(cancel_futures=True)
 

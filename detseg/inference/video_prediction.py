@@ -17,16 +17,16 @@ import numpy.typing as npt
 
 from detseg.errors import DataError
 from detseg.inference.prediction_files import PredictionLines
+from detseg.inference.prediction_run import WrittenCounts, write_results
 from detseg.inference.predictor import Predictor
 from detseg.inference.results import to_results
 from detseg.media.video import Video
 from detseg.media.video_files import frame_path, is_video
 from detseg.media.video_writer import VideoWriter
-from detseg.reports.draw import draw, draw_class
+from detseg.reports.draw import draw_prediction
 from detseg.runtime.files import WriteError
 from detseg.runtime.missing_path import missing_path
 from detseg.runtime.reporter import Reporter
-from detseg.structures import Prediction
 
 CAMERA_FRAMES = 1000
 """Frames of a camera, unless ``--frames`` states their number; Ctrl-C ends it earlier."""
@@ -54,18 +54,6 @@ class Source:
     name: str
     path: Path | None = None
     camera: int = -1
-
-
-@dataclass
-class FrameCounts:
-    """What was predicted: numbers of frames, of those without results, of results, and of results with the minimum
-    score; and why a video with drawings is incomplete, "" if it is not."""
-
-    frames: int = 0
-    failures: int = 0
-    results: int = 0
-    above: int = 0
-    no_space: str = ""
 
 
 def video_sources(paths: Sequence[str]) -> list[Source]:
@@ -145,7 +133,7 @@ def predict_frames(
     min_score: float,
     is_drawn: bool,
     reporter: Reporter,
-) -> FrameCounts:
+) -> tuple[int, WrittenCounts]:
     """Predict the frames of each source in order and write a line for each into ``predictions.jsonl``.
 
     With ``is_drawn`` also ``<name>-predicted.mp4`` for each source, in which frames keep their times. Frames that
@@ -156,11 +144,14 @@ def predict_frames(
         stride: every n-th frame of these.
         batch_size: frames that the network gets together.
 
+    Returns:
+        The number of frames, and what was written for them.
+
     Raises:
         DataError: a video or camera that cannot be opened, or without frames in the range.
         OSError: the output cannot be written.
     """
-    counts = FrameCounts()
+    counts = WrittenCounts()
     with PredictionLines(output) as lines:
         for source in sources:
             stream, rate, total = _open(source, *frames, stride)
@@ -181,7 +172,7 @@ def predict_frames(
                     if source.camera < 0:
                         raise
     counts.failures = lines.failures
-    return counts
+    return lines.images, counts
 
 
 @dataclass
@@ -193,7 +184,7 @@ class _Writing:
     lines: PredictionLines
     writer: VideoWriter | None
     min_score: float
-    counts: FrameCounts
+    counts: WrittenCounts
     reporter: Reporter
 
     def write(self, batch: Sequence[Frame]) -> None:
@@ -201,20 +192,16 @@ class _Writing:
         good = [pixels for _, _, pixels in batch if not isinstance(pixels, Exception)]
         predictions = iter(self.predictor.many(good))
         for number, seconds, pixels in batch:
-            self.counts.frames += 1
-            name, image_id = frame_path(self.name, number), self.counts.frames
+            name, image_id = frame_path(self.name, number), self.lines.images + 1
             place = {"frame": number, "seconds": round(seconds, 6)}
             if isinstance(pixels, Exception):
                 self.lines.failure(image_id, name, str(pixels), place)
                 continue
             prediction = next(predictions)
             results = to_results(prediction, self.predictor.class_map)
-            if not self.lines.results(image_id, name, results, (pixels.shape[0], pixels.shape[1]), place):
-                self.lines.failure(image_id, name, f"{name}: the results have numbers that are not finite", place)
-                continue
-            self.counts.results += len(results)
-            self.counts.above += sum(result["score"] >= self.min_score for result in results)
-            if self.writer is not None and not self.counts.no_space:
+            size_hw = pixels.shape[0], pixels.shape[1]
+            is_written = write_results(self.lines, self.counts, image_id, name, results, size_hw, self.min_score, place)
+            if is_written and self.writer is not None and not self.counts.no_space:
                 try:
                     self.writer.write(self._drawn(pixels, prediction), seconds)
                 except WriteError as error:  # the predictions are worth more than the video
@@ -223,13 +210,14 @@ class _Writing:
 
     def _drawn(self, pixels: npt.NDArray[np.uint8], prediction: Any) -> npt.NDArray[np.uint8]:
         predictor = self.predictor
-        if not isinstance(prediction, Prediction):
-            return draw_class(pixels, prediction, predictor.class_map, reporter=self.reporter)
-        skeleton = predictor.keypoints.skeleton if predictor.keypoints else ()
-        return draw(
-            pixels, prediction, predictor.class_map, min_score=self.min_score, skeleton=skeleton,
+        return draw_prediction(
+            pixels,
+            prediction,
+            predictor.class_map,
+            min_score=self.min_score,
+            skeleton=predictor.keypoints.skeleton if predictor.keypoints else (),
             reporter=self.reporter,
-        )  # fmt: skip
+        )
 
 
 def _open(source: Source, start: int, stop: int | None, stride: int) -> tuple[Iterator[Frame], float, int]:

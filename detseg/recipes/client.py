@@ -14,13 +14,12 @@ from detseg.inference.earlier_outputs import check_output
 from detseg.inference.image_inputs import find_images
 from detseg.inference.output_paths import drawing_path
 from detseg.options import ClientConfig
-from detseg.reports.draw import draw, draw_class
+from detseg.reports.draw import draw_prediction
 from detseg.reports.sheet import write_image
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.serving.client import Client, ServerError
 from detseg.serving.reply import from_reply
 from detseg.short_text import counted, printable
-from detseg.structures import Prediction
 
 
 def client(config: ClientConfig, *, reporter: Reporter | None = None) -> bool:
@@ -60,11 +59,7 @@ def client(config: ClientConfig, *, reporter: Reporter | None = None) -> bool:
 
 def _draw(answer: dict[str, Any], model: dict[str, Any], path: Path, drawing: Path, reporter: Reporter) -> None:
     prediction, image = from_reply(answer, model), decode_image(path)
-    if isinstance(prediction, Prediction):
-        class_map = ClassMap.from_names(model["classes"])
-        drawn = draw(image, prediction, class_map, min_score=0, skeleton=model["skeleton"], reporter=reporter)
-    else:
-        fields = [LabelField(name, ClassMap.from_names(names)) for name, names in model["label_fields"].items()]
-        class_map = joined(fields) if fields else ClassMap.from_names(model["classes"])
-        drawn = draw_class(image, prediction, class_map, reporter=reporter)
+    fields = [LabelField(name, ClassMap.from_names(names)) for name, names in model["label_fields"].items()]
+    class_map = joined(fields) if fields else ClassMap.from_names(model["classes"])
+    drawn = draw_prediction(image, prediction, class_map, min_score=0, skeleton=model["skeleton"], reporter=reporter)
     write_image(drawing, drawn)

@@ -140,13 +140,12 @@ def _predict_videos(
     reporter: Reporter,
 ) -> PredictResult:
     output = Path(config.output)
-    counts = predict_frames(
+    number, written = predict_frames(
         sources, predictor, output, frames=frames, stride=config.stride, batch_size=_batch_size(config, predictor),
         min_score=config.min_score, is_drawn="images" in outputs, reporter=reporter,
     )  # fmt: skip
     write_outputs(OutputPaths(output, ()), outputs, predictor, {}, config.min_score)
-    result = PredictResult(output, counts.frames, counts.failures, int(bool(counts.no_space)), counts.no_space)
-    written = WrittenCounts(counts.results, counts.above, counts.failures)
+    result = PredictResult(output, number, written.failures, int(bool(written.no_space)), written.no_space)
     _report(result, written, outputs, config, reporter, [drawn_video(output, source.name) for source in sources])
     return result
 

@@ -153,6 +153,21 @@ def draw_class(
     return _with_lines(image, lines, labels[0])
 
 
+def draw_prediction(
+    image: UInt8,
+    prediction: Prediction | ClassPrediction | FieldPredictions,
+    class_map: ClassMap,
+    *,
+    min_score: float,
+    skeleton: Sequence[tuple[int, int]] = (),
+    reporter: Reporter | None = None,
+) -> UInt8:
+    """Draw what a model of any task predicts: :func:`draw` for objects, :func:`draw_class` for classes of the image."""
+    if isinstance(prediction, Prediction):
+        return draw(image, prediction, class_map, min_score=min_score, skeleton=skeleton, reporter=reporter)
+    return draw_class(image, prediction, class_map, reporter=reporter)
+
+
 def _name(class_map: ClassMap, label: int) -> str:
     """The class name; after its label where no font can draw it, because the escaped name is hard to read."""
     name = class_map.name_of(label)
