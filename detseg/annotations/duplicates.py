@@ -13,13 +13,20 @@ from detseg.media.files import file_size, is_file, read_bytes
 from detseg.runtime.reporter import progress
 
 
-def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str]]:
+def shared_content(
+    splits: Mapping[str, AnnotationTable], digests: Mapping[Path, bytes] | None = None
+) -> list[tuple[str, str]]:
     """Find images whose file has the same bytes as a file in an earlier split.
 
     Returns pairs (the first such file, the image), each as ``split: file``. Each image is listed once, so that many
     copies of one image make a short list. Only files of equal length are read. Frames of videos are not compared, and
     re-encoded copies are not found. A file that cannot be opened is skipped here: decoding it reports the error.
+
+    Args:
+        splits: name -> images.
+        digests: SHA-256 of files that were read before, which are not read again.
     """
+    digests = digests or {}
     by_length: dict[int, list[tuple[str, str, Path]]] = {}
     for split, table in splits.items():
         for row in range(len(table)):
@@ -32,7 +39,7 @@ def shared_content(splits: Mapping[str, AnnotationTable]) -> list[tuple[str, str
     by_content: dict[bytes, list[tuple[str, str]]] = {}
     for split, name, path in progress([file for same in suspects for file in same], "comparing files"):
         try:
-            digest = hashlib.sha256(read_bytes(path)).digest()
+            digest = digests.get(path) or hashlib.sha256(read_bytes(path)).digest()
         except (DataError, OSError):
             continue
         by_content.setdefault(digest, []).append((split, name))

@@ -71,7 +71,7 @@ def image_facts(
 ) -> list[ImageFacts]:
     """Decode all image files of ``table`` in full, each once, with a progress bar on a terminal.
 
-    Members of archives, frames of videos and images of a dataset object are not decoded. Never raises for a bad image.
+    Images without a path of their own (see ``AnnotationTable.has_path``) are not decoded. Never raises for a bad image.
 
     Args:
         value_range: of images with more than 8 bits per channel; see ``detseg.doctor.image_values``.
@@ -90,6 +90,11 @@ def first_rows(table: AnnotationTable) -> dict[Path, int]:
         if table.has_path(row):
             rows.setdefault(table.root / media, row)
     return rows
+
+
+def digests(facts: Sequence[ImageFacts]) -> dict[Path, bytes]:
+    """File -> SHA-256, of the files that could be decoded."""
+    return {each.path: each.digest for each in facts if each.digest}
 
 
 def equal_files(facts: Sequence[ImageFacts]) -> list[list[ImageFacts]]:

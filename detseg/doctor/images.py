@@ -9,7 +9,7 @@ import numpy as np
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import LEAVE_OUT_IMAGE, Finding, Severity
-from detseg.doctor.image_facts import ImageFacts, equal_files, image_facts
+from detseg.doctor.image_facts import ImageFacts, digests, equal_files, image_facts
 from detseg.doctor.similar_images import similar_images
 from detseg.doctor.splits import images_in_two_splits
 from detseg.errors import DataError
@@ -54,7 +54,7 @@ def inspect_images(table: AnnotationTable, value_range: Range | None = None) -> 
         *(finding for each in facts for finding in _of_file(table, each)),
         *_other_channels(table, facts),
         *_equal_files(table, facts),
-        *images_in_two_splits(table),
+        *images_in_two_splits(table, digests(facts)),
         *similar_images(table, facts),
     ]
 

@@ -85,7 +85,7 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Find the near-duplicates in a table; candidates are decoded again, at a small size.
 
-    Members of archives, frames of videos, images of a dataset object and images that cannot be decoded have none here.
+    Frames of videos, images of a dataset object and images that cannot be decoded have none here.
 
     Args:
         thumbnails: of :func:`~detseg.doctor.image_hash.thumbnail` for each row, of the stored pixels (0: unknown); None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from detseg.annotations.groups import file_name
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import Finding
-from detseg.doctor.image_facts import ImageFacts
+from detseg.doctor.image_facts import ImageFacts, digests
 from detseg.doctor.image_hash import SIDE
 from detseg.doctor.near_duplicates import Thumbnails, near_duplicates
 from detseg.short_text import counted
@@ -21,10 +21,10 @@ def similar_images(table: AnnotationTable, facts: Sequence[ImageFacts]) -> list[
 
     Groups of equal files are left out: other findings are about them.
     """
-    digest = {each.path: each.digest for each in facts}
+    digest_of = digests(facts)
     warnings, others = [], []
     for rows in near_duplicates(table, _row_thumbnails(table, facts)).groups():
-        if len({digest.get(table[row].path, b"") for row in rows.tolist()}) < 2:
+        if len({digest_of.get(table[row].path, b"") for row in rows.tolist()}) < 2:
             continue
         first_of: dict[str, int] = {}
         for row in rows.tolist():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -45,8 +46,12 @@ def inspect_split(table: AnnotationTable, image_size: int | None = None) -> list
     return [Finding("warning", "small objects", table.source, value, remedy)] if line else []
 
 
-def images_in_two_splits(table: AnnotationTable) -> list[Finding]:
-    """Find files with equal content in two splits of the source, or of those that ``train`` makes by default."""
+def images_in_two_splits(table: AnnotationTable, digests: Mapping[Path, bytes]) -> list[Finding]:
+    """Find files with equal content in two splits of the source, or of those that ``train`` makes by default.
+
+    Args:
+        digests: of ``image_facts.digests``; a file without one is read here.
+    """
     return [
         Finding(
             "warning",
@@ -55,16 +60,16 @@ def images_in_two_splits(table: AnnotationTable) -> list[Finding]:
             f"{first} = {second}: an image used for training is also evaluated, so scores are too high",
             remedy,
         )
-        for first, second, remedy in _shared(table)
+        for first, second, remedy in _shared(table, digests)
     ]
 
 
-def _shared(table: AnnotationTable) -> Iterator[tuple[str, str, str]]:
+def _shared(table: AnnotationTable, digests: Mapping[Path, bytes]) -> Iterator[tuple[str, str, str]]:
     """(first image, second image, remedy) for each image that is in two splits."""
     names = sorted(set(table.split.tolist()))
-    of_source = shared_content({name: table.subset(np.flatnonzero(table.split == name)) for name in names})
+    of_source = shared_content({name: table.subset(np.flatnonzero(table.split == name)) for name in names}, digests)
     yield from ((first, second, "remove one") for first, second in of_source)
     if len(table) == 1 or (of_source and len(names) > 1):
         return  # the note of the split says that there is only one image
-    for first, second in shared_content(default_splits(table)):
+    for first, second in shared_content(default_splits(table), digests):
         yield first, second, "remove one, or keep both in one split (train --group)"

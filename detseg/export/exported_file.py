@@ -19,6 +19,7 @@ from detseg.classes import ClassMap, LabelField
 from detseg.errors import DataError, in_file
 from detseg.keypoints import KeypointSchema
 from detseg.preprocess import Preprocessing
+from detseg.runtime.checksum import file_checksum
 from detseg.runtime.files import atomic_write
 from detseg.runtime.missing_path import missing_path
 from detseg.tasks import Task
@@ -91,13 +92,8 @@ class ExportedModel:
         """The exported model of a ``ModelDescription`` and the file of its weights."""
         own = ("checkpoint", "weights_licence", "card", "quantization", "version", "format")
         shared = {item.name: getattr(description, item.name) for item in fields(cls) if item.name not in own}
-        checksum = checksum_of(checkpoint)
+        checksum = file_checksum(checkpoint)
         return cls(**shared, checkpoint=checksum, weights_licence=weights_licence, card=card, version=__version__)
-
-
-def checksum_of(path: Path) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def is_exported(path: object) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 from detseg.annotations import AnnotationTable
 from detseg.checkpoints.checkpoint import load
 from detseg.errors import DataError
-from detseg.export.exported_file import SUFFIX, ExportedModel, Quantization, checksum_of
+from detseg.export.exported_file import SUFFIX, ExportedModel, Quantization
 from detseg.inference.agreement import Agreement, AnyPrediction, compare
 from detseg.inference.predictor import Predictor
 from detseg.options import SelfcheckConfig
+from detseg.runtime.checksum import file_checksum
 from detseg.runtime.reporter import Reporter, terminal
 from detseg.runtime.run_folder import RunFolder
 from detseg.serving.client import Client
@@ -134,7 +135,7 @@ def _opened(file: Path, checkpoint: Path) -> Predictor:
     """The exported file, if it was made from ``checkpoint``."""
     predictor = Predictor(file, "cpu")
     description = predictor.backend.description
-    if not isinstance(description, ExportedModel) or description.checkpoint != checksum_of(checkpoint):
+    if not isinstance(description, ExportedModel) or description.checkpoint != file_checksum(checkpoint):
         raise DataError(
             f"{file} was not exported from {checkpoint}, or that has changed; export it again: "
             f"detseg export {checkpoint} --output {file}"

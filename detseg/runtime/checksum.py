@@ -1,11 +1,12 @@
-"""Embed a checksum in a file: any flipped bit is detected, and there is no second file to lose.
+"""Compute the checksum of a file, or embed one: any flipped bit is detected, and there is no second file to lose.
 
-The file contains its own sha256, computed while the 64 characters of the checksum were zeros.
+A file with an embedded one contains its own sha256, computed while the 64 characters of the checksum were zeros.
 """
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 MARK = b'\\"sha256\\": \\"'
 """The bytes before the checksum: a JSON key inside a JSON string, which is how safetensors stores a program's own
@@ -31,6 +32,12 @@ def checksum_matches(content: bytes, end: int) -> bool:
     digest.update(BLANK.encode())
     digest.update(memoryview(content)[offset + 64 :])
     return digest.hexdigest().encode() == content[offset : offset + 64]
+
+
+def file_checksum(path: Path) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum_offset(content: bytes, end: int) -> int:

@@ -115,7 +115,7 @@ def measure(predictors: Mapping[str, Predictor], table: AnnotationTable, reporte
         target = {"image_id": np.array(record.image_id), "class_index": np.asarray(record.class_index)}
         if len(record.class_index) == 1:
             target["class_index"] = target["class_index"][0]
-        pixels, _ = first.prepare(Path(record.path))
+        pixels, _ = first.prepare(record.path)
         for name, predictor in predictors.items():
             started = time.perf_counter()
             outputs: Any = predictor.backend([pixels])
@@ -138,7 +138,7 @@ def _calibration_images(
     step = max(1, len(table) // (TRIED * config.calibration_images))
     images: list[npt.NDArray[np.uint8]] = []
     for row in range(0, len(table), step):
-        pixels, _ = predictor.prepare(Path(table[row].path))
+        pixels, _ = predictor.prepare(table[row].path)
         (output,) = predictor.backend([pixels])
         if not isinstance(output, RawPrediction) or len(output.boxes):
             images.append(pixels)

@@ -16,6 +16,7 @@ from detseg.engine.evaluate import Metrics
 from detseg.inference.predictor import Predictor
 from detseg.models import Model
 from detseg.options.plan import Plan
+from detseg.runtime.checksum import file_checksum
 from detseg.runtime.files import write_text
 from detseg.runtime.machine import describe_machine
 from detseg.runtime.run_folder import RunFolder
@@ -35,9 +36,7 @@ TIMED_IMAGES = 3
 _SHOWN_CLASSES = 100
 
 
-def write_model_card(
-    plan: Plan, trainer: Trainer, metrics: Metrics, test_metrics: Metrics | None
-) -> Path:  # fmt: skip
+def write_model_card(plan: Plan, trainer: Trainer, metrics: Metrics, test_metrics: Metrics | None) -> Path:
     """Write ``card.md`` to the folder of a run that has tables. Only its section about speed depends on the clock.
 
     Args:
@@ -62,11 +61,7 @@ def read_card(run: Path) -> str:
     """The card of the best checkpoint of a run, or of a checkpoint file; "" if it has none: each names its file."""
     path, checkpoint = RunFolder.of(run).card, RunFolder(run).best if run.is_dir() else run
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    return text if _sha256(checkpoint) in text else ""
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return text if file_checksum(checkpoint) in text else ""
 
 
 def _table(rows: Mapping[str, object]) -> list[str]:
@@ -94,7 +89,7 @@ def _model_part(plan: Plan, trainer: Trainer, folder: RunFolder) -> list[str]:
                 "task": description.task,
                 "classes": f"{len(description.class_map)}: {listed(description.class_map.names, 2000)}",
                 "input": f"RGB, {size} pixels",
-                "checkpoint": f"{folder.best.name}, sha256 {_sha256(folder.best)}",
+                "checkpoint": f"{folder.best.name}, sha256 {file_checksum(folder.best)}",
                 "best epoch": f"{best} of {len(trainer.rows)}",
                 "starting weights": Path(plan.model.weights).name,  # a card is shared, a path is not
                 "program": f"detseg {__version__}",
@@ -130,9 +125,7 @@ def _data_part(splits: Mapping[str, AnnotationTable], fingerprint: Mapping[str, 
     ]
 
 
-def _metrics_part(
-    splits: Mapping[str, AnnotationTable], metrics: Metrics, test_metrics: Metrics | None
-) -> list[str]:  # fmt: skip
+def _metrics_part(splits: Mapping[str, AnnotationTable], metrics: Metrics, test_metrics: Metrics | None) -> list[str]:
     if "val" in splits:
         lines = ["Validation split, which selected the best epoch:", *_block(metrics.lines())]
     else:
@@ -161,9 +154,7 @@ def _thresholds_part(model: Model) -> list[str]:
     return ["## Thresholds", "", *_table(rows)]
 
 
-def _speed_part(
-    model: Model, splits: Mapping[str, AnnotationTable], trainer: Trainer, folder: RunFolder
-) -> list[str]:  # fmt: skip
+def _speed_part(model: Model, splits: Mapping[str, AnnotationTable], trainer: Trainer, folder: RunFolder) -> list[str]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows: dict[str, object] = {
         "parameters": f"{parameters:,}",

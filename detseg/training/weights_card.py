@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from detseg.checkpoints.checkpoint import load_checkpoint
 from detseg.models.weights.starting_weights import Origin
 from detseg.options.defaults import BUNDLED
+from detseg.runtime.checksum import file_checksum
 from detseg.runtime.files import write_text
 from detseg.runtime.machine import describe_machine
 from detseg.training.metrics_log import Row, minutes_of
@@ -56,7 +56,7 @@ def write_card(
     facts = {
         "architecture": checkpoint.model["arch"],
         "file": f"{weights.name}, {weights.stat().st_size / 1e6:.2f} MB, {parameters:,} numbers in float16",
-        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "sha256": file_checksum(weights),
         "trained on": data,
         "command": f"`{command}`",
         "starting weights": start.summary,
