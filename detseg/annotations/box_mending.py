@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.columns import InstanceColumns
+from detseg.annotations.instance_box import outline_box
 from detseg.annotations.plausibility import ImplausibleBoxes, check_plausible, converted
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.rotated_coordinates import rotated_coordinates
-from detseg.masks import segmentation_box
 from detseg.orientation import upright_hw
 
 Float64 = npt.NDArray[np.float64]
@@ -102,9 +102,8 @@ def mended_format(
     boxes = converted(source_boxes, sizes_hw, error.meaning)
     outlined = instances.segmentation.present()
     for row in np.flatnonzero(outlined).tolist():
-        x, y, width, height = segmentation_box(instances.segmentation[row] or [np.zeros((1, 2))])
-        low, high = np.clip([[x, y], [x + width, y + height]], 0, sizes_hw[row, ::-1])
-        boxes[row] = [*low, *(high - low)]
+        height, width = sizes_hw[row].tolist()
+        boxes[row] = outline_box(instances.segmentation[row] or [np.zeros((1, 2))], (height, width))
     if (boxes[:, 2:] <= 0).any():
         raise error
     notes.add(f"boxes converted from {error.meaning}", f"{source}: all {len(boxes)}")

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from detseg.annotations.repair_log import RepairLog
 from detseg.annotations.segmentation import Segmentation
-from detseg.masks import segmentation_box
+from detseg.boxes import clip_xyxy, xywh_to_xyxy, xyxy_to_xywh
+from detseg.masks import Outline, segmentation_box
 
 Box = tuple[float, float, float, float]
 """x, y, width, height in pixels."""
@@ -65,6 +66,12 @@ def choose_box(
         notes.add(f"box around the keypoints used: {reason}", where)
         return _as_box(landmark_box(points, where, notes))
     return outline if box is None else box
+
+
+def outline_box(segmentation: Outline, size_hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """float64 [4]: x, y, width, height of the box around an outline, within its image of ``size_hw``."""
+    box = np.array(segmentation_box(segmentation), np.float64)
+    return np.asarray(xyxy_to_xywh(clip_xyxy(xywh_to_xyxy(box), size_hw)), np.float64)
 
 
 def box_problem(box: Box, size_hw: tuple[int, int]) -> str:
@@ -123,7 +130,7 @@ def landmark_box(points: npt.NDArray[np.float64], where: str, notes: RepairLog) 
     return [x - (wide - width) / 2, y - (high - height) / 2, wide, high]
 
 
-def format_box(box: Sequence[float]) -> str:
+def format_box(box: Sequence[float] | npt.NDArray[np.floating]) -> str:
     """A box in messages: ``[12, 8, 0, 30]``."""
     return f"[{', '.join(f'{number:.6g}' for number in box)}]"
 

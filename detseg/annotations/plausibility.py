@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.image_files import first_few
+from detseg.boxes import xyxy_to_xywh
 from detseg.errors import DataError
 
 Boxes = npt.NDArray[np.float64]
@@ -187,7 +188,7 @@ def converted(boxes: Boxes, sizes_hw: Sizes, meaning: str) -> Boxes:
 
 def from_corners(boxes: Boxes) -> Boxes:
     """float64 [N, 4] x, y, width, height of corners x1, y1, x2, y2."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    return np.asarray(xyxy_to_xywh(boxes), np.float64)
 
 
 def from_centres(boxes: Boxes) -> Boxes:

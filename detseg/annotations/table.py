@@ -19,6 +19,7 @@ from detseg.classes import ClassMap, LabelField
 from detseg.keypoints import KeypointSchema
 from detseg.media.video_files import split_frame
 from detseg.old_names import moved_function
+from detseg.orientation import upright_hw
 from detseg.short_text import counted, listed, tail, with_classes
 
 Strings = np.ndarray[Any, np.dtypes.StringDType]
@@ -175,7 +176,7 @@ class AnnotationTable:
             member=str(self.member[index]),
             frame=int(self.frame[index]),
             stored_hw=stored,
-            size_hw=stored if orientation < 5 else (stored[1], stored[0]),
+            size_hw=upright_hw(stored, orientation),
             orientation=orientation,
             group=str(self.group[index]),
             split=str(self.split[index]),
@@ -203,6 +204,10 @@ class AnnotationTable:
         """The paths of the images, in the order of the rows, without repetitions; see :meth:`has_path`."""
         named = (row for row in range(len(self)) if self.has_path(row))
         return list(dict.fromkeys(self.root / str(self.media[row]) for row in named))
+
+    def size_hw(self, row: int) -> tuple[int, int]:
+        """Height and width of the upright image in a row."""
+        return upright_hw((int(self.height[row]), int(self.width[row])), int(self.orientation[row]))
 
     def has_path(self, row: int) -> bool:
         """Whether the image in a row has a path of its own that can be opened: a file, or a frame of a video as

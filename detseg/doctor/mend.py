@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from detseg.annotations.groups import file_name
+from detseg.annotations.instance_box import outline_box
 from detseg.annotations.rename import rename_classes, select_classes
 from detseg.annotations.segmentation import starts
 from detseg.annotations.table import INSTANCE_COLUMNS, AnnotationTable
@@ -24,8 +25,7 @@ from detseg.doctor.findings import (
 )
 from detseg.doctor.table import inspect_table
 from detseg.errors import DataError
-from detseg.masks import segmentation_area, segmentation_box
-from detseg.orientation import upright_hw
+from detseg.masks import segmentation_area
 
 ROUNDS = 12
 """A mended table is checked again so often at most: joined records may have objects twice, merged classes too."""
@@ -101,7 +101,7 @@ def _computed_areas(table: AnnotationTable, findings: Sequence[Finding]) -> Anno
         segmentation = table.segmentation[finding.row]
         width, height = table.boxes_xywh[finding.row, 2:].tolist()
         area[finding.row] = (
-            width * height if segmentation is None else segmentation_area(segmentation, _size_hw(table, finding.image))
+            width * height if segmentation is None else segmentation_area(segmentation, table.size_hw(finding.image))
         )
     return replace(table, area=area)
 
@@ -111,10 +111,8 @@ def _outline_boxes(table: AnnotationTable, findings: Sequence[Finding]) -> Annot
     for finding in findings:
         segmentation = table.segmentation[finding.row]
         assert segmentation is not None  # the finding is about an outline
-        x, y, width, height = segmentation_box(segmentation)
-        size_hw = _size_hw(table, finding.image)
-        low, high = np.clip([[x, y], [x + width, y + height]], 0, size_hw[::-1])
-        boxes[finding.row] = [*low, *(high - low)]
+        size_hw = table.size_hw(finding.image)
+        boxes[finding.row] = outline_box(segmentation, size_hw)
         area[finding.row] = segmentation_area(segmentation, size_hw)
     return replace(table, boxes_xywh=boxes, area=area)
 
@@ -171,7 +169,3 @@ def _with_objects(table: AnnotationTable, objects: Sequence[Sequence[int]]) -> A
         segmentation=table.segmentation.take(rows),
         keypoints=None if table.keypoints is None else table.keypoints[rows],
     )
-
-
-def _size_hw(table: AnnotationTable, image: int) -> tuple[int, int]:
-    return upright_hw((int(table.height[image]), int(table.width[image])), int(table.orientation[image]))

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.annotations.groups import file_name
+from detseg.annotations.instance_box import format_box, outline_box
 from detseg.annotations.table import AnnotationTable
 from detseg.doctor.findings import BOX_OF_OUTLINE, COMPUTE_AREA, REMOVE_OBJECT, Finding
-from detseg.masks import segmentation_area, segmentation_box
-from detseg.orientation import upright_hw
+from detseg.masks import segmentation_area
 
 Float64 = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -191,7 +191,7 @@ def _different_outlines(objects: _Objects) -> list[Finding]:
             objects.finding(
                 index,
                 "box and outline disagree",
-                f"box (x, y, width, height) {_numbers(boxes[at])}, outline in {_numbers(extents[at])}",
+                f"box (x, y, width, height) {format_box(boxes[at])}, outline in {format_box(extents[at])}",
                 remedy,
                 BOX_OF_OUTLINE if overlap[at] or explanation else "",
             )
@@ -216,15 +216,13 @@ def _explanation(box: Float64, extent: Float64, height: int) -> str:
 
 def _size_hw(objects: _Objects, index: int) -> tuple[int, int]:
     """Upright height and width of the image of an object."""
-    table, image = objects.table, int(objects.images[index])
-    return upright_hw((int(table.height[image]), int(table.width[image])), int(table.orientation[image]))
+    return objects.table.size_hw(int(objects.images[index]))
 
 
 def _extent(objects: _Objects, index: int) -> Float64:
     """float64 [4]: x, y, width, height of the box around the outline of an object, within its image."""
-    x, y, width, height = segmentation_box(objects.table.segmentation[int(objects.rows[index])] or [np.zeros((1, 2))])
-    low, high = np.clip([[x, y], [x + width, y + height]], 0, _size_hw(objects, index)[::-1])
-    return np.concatenate([low, high - low])
+    outline = objects.table.segmentation[int(objects.rows[index])] or [np.zeros((1, 2))]
+    return outline_box(outline, _size_hw(objects, index))
 
 
 def box_iou(boxes: Float64, others: Float64) -> Float64:
@@ -276,7 +274,3 @@ def _repeated(objects: _Objects) -> list[Finding]:
 
 def _class_name(objects: _Objects, index: int) -> str:
     return objects.table.class_map.name_of(int(objects.table.label[objects.rows[index]]))
-
-
-def _numbers(numbers: Float64) -> str:
-    return f"[{', '.join(f'{number:.6g}' for number in numbers.tolist())}]"
